@@ -1,0 +1,5 @@
+"""`python -m openeupe`, for torchrun."""
+
+from openeupe.cli import main
+
+main()

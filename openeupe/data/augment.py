@@ -1,0 +1,96 @@
+"""Image -> augmented view, and one view -> every size of the pyramid."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from openeupe.data.config import AugmentConfig
+
+_BICUBIC = v2.InterpolationMode.BICUBIC
+
+
+class Augment:
+    """Random crop, flip, color jitter, blur and solarization (paper 4.1), once per image.
+
+    Teacher and student see the same view; where a pyramid of sizes is used (paper 3.1) the crop
+    is made at the largest and `resize` makes the others.
+
+    Args:
+        config: probabilities and strengths.
+        side: side of the view in pixels.
+    """
+
+    def __init__(self, config: AugmentConfig, side: int) -> None:
+        self.side = side
+        self.least_side = _least_side(config, side)
+        steps: list[torch.nn.Module] = [
+            v2.RandomResizedCrop(side, config.scale, config.ratio, _BICUBIC, antialias=True)
+        ]
+        if config.flip:
+            steps.append(v2.RandomHorizontalFlip(config.flip))
+        if config.jitter:
+            jitter = v2.ColorJitter(
+                config.brightness, config.contrast, config.saturation, config.hue
+            )
+            steps.append(v2.RandomApply([jitter], config.jitter))
+        if config.grayscale:
+            steps.append(v2.RandomGrayscale(config.grayscale))
+        # Color is faster on a PIL image (8-bit operations), blur on a tensor.
+        steps.append(v2.PILToTensor())
+        if config.blur:
+            # At least 3 pixels wide, always odd.
+            kernel = 2 * max(1, round((config.blur_kernel - 1) / 2 * side / 256)) + 1
+            low, high = config.blur_sigma
+            blur = v2.GaussianBlur(kernel, (low * side / 256, high * side / 256))
+            steps.append(v2.RandomApply([blur], config.blur))
+        if config.solarize:
+            steps.append(v2.RandomSolarize(config.solarize_threshold, config.solarize))
+        self._steps = v2.Compose(steps)
+
+    def __call__(self, image: Image.Image, seed: int) -> Tensor:
+        """View `[3, side, side]`, uint8, of an RGB image: a pure function of image and seed.
+
+        The global random state is left as it was; no accelerator is touched.
+        """
+        state = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA too
+            view: Tensor = self._steps(image)
+            return view
+        finally:
+            torch.set_rng_state(state)
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """One size of the pyramid: `[B, 3, S, S]` uint8 or [0, 1] float -> `[B, 3, side, side]`.
+
+    Runs where `images` are. Bicubic with antialiasing, as the crop itself; the result is float32
+    (or the given float type) in [0, 1]. At `side == S` pixels keep their values.
+    """
+    values = images if images.is_floating_point() else images.float() / 255
+    if values.shape[-2:] == (side, side):
+        return values
+    resized = functional.interpolate(values, (side, side), mode="bicubic", antialias=True)
+    return resized.clamp(0, 1)  # bicubic overshoots at edges
+
+
+def center_view(image: Image.Image, side: int) -> Tensor:
+    """View for evaluation: short side resized to `side`, centre kept; `[3, side, side]` uint8."""
+    scale = side / min(image.size)
+    width, height = (max(side, round(length * scale)) for length in image.size)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - side) // 2, (height - side) // 2
+    view: Tensor = v2.functional.pil_to_tensor(resized.crop((left, top, left + side, top + side)))
+    return view
+
+
+def _least_side(config: AugmentConfig, side: int) -> int:
+    """The image side from which on no crop of `config` has fewer than `side` pixels."""
+    stretch = max(config.ratio[1], 1 / config.ratio[0])
+    return math.ceil(side * math.sqrt(stretch / config.scale[0]))

@@ -1,0 +1,223 @@
+"""Sources -> batches that depend on nothing but their step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from openeupe.data.augment import Augment
+from openeupe.data.broken import BrokenImages
+from openeupe.data.config import DataConfig
+from openeupe.data.decode import BrokenImage
+from openeupe.data.seeds import derive_seed, shuffled
+from openeupe.data.sources import Source, open_source
+from openeupe.errors import InputError
+
+_ATTEMPTS = 20  # images tried for one place of a batch
+
+
+class Batch(NamedTuple):
+    """What a rank gets of one step.
+
+    step: number of the step.
+    images: `[batch_size / world_size, 3, side, side]` uint8 RGB.
+    source: which of `DataConfig.sources` all images of the step come from.
+    broken: names of the images that could not be read and were replaced.
+    """
+
+    step: int
+    images: Tensor
+    source: int
+    broken: list[str]
+
+
+class Batches:
+    """The batches of the steps `first_step` to `last_step - 1`, in order.
+
+    A batch is a pure function of (seed, stream, step, batch_size, side, config's data and
+    augmentation): how many workers load it, where iteration began and what came before do not
+    matter, so resuming needs no loader state. A rank makes its own slice of the same global
+    batch; the slices of all ranks, in order, are the batch of a single process.
+
+    The source of a step is drawn with the sources' weights (paper 3.4: homogeneous batches).
+    Within a source every image comes once before any comes again, in another order each epoch,
+    for a source that fills all steps; the steps that go to other sources are left out of it.
+
+    Args:
+        batch_size: images of a step over all ranks; a multiple of `world_size`.
+        side: side of the views in pixels: the largest size of the pyramid.
+        stream: another name gives other draws (say "train" and "statistics").
+        sources: `config.sources`, already open, to spare a second indexing.
+
+    Attributes:
+        broken: the account of unreadable images among the batches handed out.
+
+    Raises:
+        InputError: at construction, if a source cannot be opened or a number does not fit; while
+            iterating, if too many images cannot be read.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        batch_size: int,
+        side: int,
+        seed: int,
+        first_step: int,
+        last_step: int,
+        stream: str = "train",
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        sources: Sequence[Source] | None = None,
+    ) -> None:
+        if batch_size < 1 or side < 1:
+            raise InputError(f"batch size {batch_size} and side {side} must be at least 1")
+        if not 0 <= first_step <= last_step:
+            raise InputError(f"steps {first_step} to {last_step} are not a range: check the recipe")
+        if batch_size % world_size:
+            raise InputError(
+                f"batch size {batch_size} cannot be shared by {world_size} processes: "
+                f"use a multiple of {world_size}"
+            )
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank {rank} does not exist among {world_size} processes")
+        self.config = config
+        self.sources = list(sources) if sources else [open_source(one) for one in config.sources]
+        self.broken = BrokenImages(config.max_broken)
+        share = batch_size // world_size
+        self._steps = range(first_step, last_step)
+        self._dataset = _Steps(
+            config,
+            self.sources,
+            Augment(config.augment, side),
+            batch_size,
+            range(rank * share, (rank + 1) * share),
+            (seed, stream),
+        )
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        workers = self.config.workers
+        loader = DataLoader(
+            self._dataset,
+            batch_size=None,  # an item is a whole batch
+            sampler=self._steps,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            prefetch_factor=2 if workers else None,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else the loader draws from the global one
+        )
+        try:
+            for batch in loader:
+                if isinstance(batch, str):
+                    raise InputError(batch)
+                self.broken.add(batch.broken, len(batch.images))
+                yield batch
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            raise InputError(
+                "a data loader process was killed, probably for lack of (shared) memory: "
+                "lower data.workers or the batch size"
+            ) from error
+
+
+class _Steps(Dataset["Batch | str"]):
+    """Step -> batch, or the message of what went wrong: an exception that crosses processes
+    would arrive wrapped in a traceback."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        sources: list[Source],
+        augment: Augment,
+        batch_size: int,
+        places: range,
+        names: tuple[int, str],
+    ) -> None:
+        self.sources = sources
+        self.shares = list(accumulate(source.weight for source in config.sources))
+        self.augment = augment
+        self.least_side = augment.least_side if config.reduced_decode else None
+        self.batch_size = batch_size
+        self.places = places
+        self.names = names
+        self.cache: dict[tuple[int, int], Image.Image] | None = {} if config.cache_images else None
+
+    def __getitem__(self, step: int) -> Batch | str:
+        threads = torch.get_num_threads()
+        try:
+            # Without workers torch would split each small copy over all cores, where waiting
+            # for the others makes loading up to four times slower.
+            torch.set_num_threads(1)
+            return self._batch(step)
+        except InputError as error:
+            return str(error)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _batch(self, step: int) -> Batch:
+        draw = derive_seed(*self.names, step, "source") / 2**63 * self.shares[-1]
+        source = min(int(np.searchsorted(self.shares, draw, "right")), len(self.shares) - 1)
+        side = self.augment.side
+        images = torch.empty(len(self.places), 3, side, side, dtype=torch.uint8)
+        broken: list[str] = []
+        for row, (place, index) in enumerate(
+            zip(self.places, self._indices(step, source), strict=True)
+        ):
+            image = self._readable(step, place, source, int(index), broken)
+            images[row] = self.augment(image, derive_seed(*self.names, step, place, "augment"))
+        return Batch(step, images, source, broken)
+
+    def _indices(self, step: int, source: int) -> NDArray[np.int64]:
+        """Which images of the source this rank takes: the step's window of its epochs."""
+        size = len(self.sources[source])
+        places = np.arange(self.places.start, self.places.stop, dtype=np.int64)
+        epochs, positions = np.divmod(step * self.batch_size + places, size)
+        indices = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            key = derive_seed(*self.names, "order", source, int(epoch))
+            indices[epochs == epoch] = shuffled(positions[epochs == epoch], size, key)
+        return indices
+
+    def _readable(
+        self, step: int, place: int, source: int, index: int, broken: list[str]
+    ) -> Image.Image:
+        """Image `index`, or the first readable one of further draws."""
+        tried: list[str] = []
+        for attempt in range(_ATTEMPTS):
+            try:
+                image = self._read(source, index)
+                broken.extend(tried)
+                return image
+            except BrokenImage:
+                tried.append(self.sources[source].name(index))
+                again = derive_seed(*self.names, step, place, "again", attempt)
+                index = again % len(self.sources[source])
+        some = "; ".join(list(dict.fromkeys(tried))[:10])
+        raise InputError(
+            f"none of {_ATTEMPTS} images drawn in a row can be read: mend or remove {some}"
+        )
+
+    def _read(self, source: int, index: int) -> Image.Image:
+        if self.cache is None:
+            return self.sources[source].read(index, self.least_side)
+        if (source, index) not in self.cache:
+            self.cache[source, index] = self.sources[source].read(index, self.least_side)
+        return self.cache[source, index]
+
+
+def _as_it_is(item: Any) -> Any:
+    return item

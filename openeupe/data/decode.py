@@ -1,0 +1,74 @@
+"""Encoded bytes -> an upright 8-bit RGB image, or `BrokenImage`."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
+
+
+class BrokenImage(Exception):
+    """An image that cannot be used: missing, truncated, not an image, or absurdly large."""
+
+
+def decode(encoded: bytes | Path, name: str, least_side: int | None = None) -> Image.Image:
+    """Decode an image file or its bytes into an upright RGB image.
+
+    EXIF orientation is applied. Transparency is laid over white, the ground that such pictures
+    are drawn for. Gray of more than 8 bits is scaled by its range (16 bits: 65535 is white),
+    CMYK and palettes are converted.
+
+    Args:
+        encoded: a file, or what was read from one.
+        name: what an error message calls the image.
+        least_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster,
+            while both sides stay at least this many pixels. None: always full size.
+
+    Raises:
+        BrokenImage: if it cannot be read completely, or has more pixels than
+            `PIL.Image.MAX_IMAGE_PIXELS` (a decompression bomb).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata of one web image is nobody's news
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            file = encoded if isinstance(encoded, Path) else BytesIO(encoded)
+            with Image.open(file) as image:
+                if least_side is not None:
+                    image.draft(None, (least_side, least_side))
+                image.load()
+                with contextlib.suppress(Exception):  # unreadable EXIF: as if there were none
+                    ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+        raise BrokenImage(f"{name}: cannot be read as an image") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _deep_gray(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")  # of an RGB image: a copy that outlives the file
+
+
+def _deep_gray(image: Image.Image) -> Image.Image:
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    if image.mode.startswith("I;16"):
+        white = 65535.0
+    else:  # 32-bit integers and floats do not say their range: the smallest usual one that fits
+        top = values.max()
+        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        white = next((level for level in usual if top <= level), top)
+    gray = (values.clip(0, white) * (255 / white)).round().astype(np.uint8)
+    return Image.fromarray(gray).convert("RGB")

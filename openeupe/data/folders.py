@@ -1,0 +1,106 @@
+"""A folder of image files, at any depth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from openeupe.data.decode import EXTENSIONS, decode
+from openeupe.data.names import Names, printable
+from openeupe.data.seeds import derive_seed
+from openeupe.errors import InputError
+
+
+class FolderSource:
+    """The images under a folder, in the order of their relative paths.
+
+    The order is that of the names (by code point, with `/`), not of the file system. Links are
+    followed; names that begin with a dot are left out (`._a.jpg` of macOS is not an image).
+
+    Args:
+        heldout: share of the images that the part "train" lacks and the part "heldout" is. Which
+            these are depends on their relative paths alone, so that images added later move none.
+
+    Attributes:
+        classes: names of the first-level folders, sorted, if every image lies in one; else None.
+
+    Raises:
+        InputError: if the folder is missing, unreadable, or holds no image.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        heldout: float = 0.0,
+        part: Literal["train", "heldout"] = "train",
+    ) -> None:
+        self.root = Path(path).expanduser()
+        if not self.root.is_dir():
+            raise InputError(f"data path {path} is not a folder: check the path")
+        try:
+            found = sorted(_walk(self.root, "", ()))
+        except OSError as error:
+            raise InputError(
+                f"data path {path} cannot be listed ({error.strerror}): check its permissions"
+            ) from error
+        if not found:
+            raise InputError(
+                f"data path {path} holds no images: it needs files ending in "
+                + ", ".join(f".{extension}" for extension in EXTENSIONS)
+            )
+        self.classes: list[str] | None = None
+        if all("/" in name for name in found):  # of both parts, so that their numbers agree
+            self.classes = sorted({name.split("/", 1)[0] for name in found})
+        if heldout or part == "heldout":
+            found = [name for name in found if _is_heldout(name, heldout) == (part == "heldout")]
+            if not found:
+                raise InputError(
+                    f"data path {path}: heldout {heldout:g} leaves no image in the part {part!r}; "
+                    "add images or change heldout"
+                )
+        self._names = Names(found)
+        if self.classes is not None:
+            numbers = {name: number for number, name in enumerate(self.classes)}
+            self._labels = np.array([numbers[n.split("/", 1)[0]] for n in found], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, index: int, least_side: int | None = None) -> Image.Image:
+        """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
+        return decode(self.root / self._names[index], self.name(index), least_side)
+
+    def name(self, index: int) -> str:
+        """The file's path, for messages."""
+        return printable(str(self.root / self._names[index]))
+
+    def label(self, index: int) -> int | None:
+        """Number of the image's class in `classes`; None where there are no classes."""
+        return None if self.classes is None else int(self._labels[index])
+
+
+def _is_heldout(name: str, share: float) -> bool:
+    return derive_seed("heldout", name) < share * 2**63
+
+
+def _walk(root: Path, inside: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Relative paths of the images under `root / inside`; `above` guards against link loops."""
+    folder = root / inside
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(root, f"{inside}{entry.name}/", (*above, here))
+            elif entry.name.rpartition(".")[2].lower() in EXTENSIONS and "." in entry.name:
+                yield inside + entry.name

@@ -1,0 +1,76 @@
+"""A Hugging Face dataset that was saved to disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from openeupe.data.decode import BrokenImage, decode
+from openeupe.errors import InputError
+
+
+class HuggingFaceSource:
+    """The images of one split that `Dataset.save_to_disk` wrote.
+
+    Args:
+        path: the folder of the split (one that holds `dataset_info.json`).
+        column: the column of type `datasets.Image`.
+
+    Raises:
+        InputError: if `datasets` is not installed, the folder is no saved split, it is empty, or
+            the column is missing or of another type.
+    """
+
+    def __init__(self, path: str | Path, column: str = "image") -> None:
+        try:
+            import datasets
+        except ImportError as error:
+            raise InputError(
+                f"data path {path} is a Hugging Face dataset, which needs the datasets library: "
+                "pip install 'openeupe[hf]'"
+            ) from error
+        self.path = str(path)
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"data path {path} is not a folder: check the path")
+        try:
+            rows = datasets.load_from_disk(str(folder))
+        except Exception as error:  # Arrow and JSON errors of many types
+            raise InputError(
+                f"data path {path} is not a dataset written by save_to_disk, or has no rows: "
+                "check the path"
+            ) from error
+        if isinstance(rows, datasets.DatasetDict):
+            splits = ", ".join(f"{path}/{split}" for split in rows)
+            raise InputError(f"data path {path} holds several splits: name one of {splits}")
+        if column not in rows.column_names:
+            raise InputError(
+                f"data path {path} has no column {column}: "
+                f"set column to one of {', '.join(rows.column_names)}"
+            )
+        if not isinstance(rows.features[column], datasets.Image):
+            raise InputError(
+                f"column {column} of data path {path} does not hold images: "
+                "cast it with cast_column(..., datasets.Image()) or name another"
+            )
+        if not len(rows):
+            raise InputError(f"data path {path} has no rows: name another")
+        # Undecoded, so that every source reads images by the same rules.
+        self._rows = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, index: int, least_side: int | None = None) -> Image.Image:
+        """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
+        value = self._rows[index][self._column]
+        if value is None or (value["bytes"] is None and value["path"] is None):
+            raise BrokenImage(f"{self.name(index)}: the row has no image")
+        encoded = value["bytes"] if value["bytes"] is not None else Path(value["path"])
+        return decode(encoded, self.name(index), least_side)
+
+    def name(self, index: int) -> str:
+        """`path, row index`, for messages."""
+        return f"{self.path}, row {index}"

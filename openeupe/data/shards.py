@@ -1,0 +1,155 @@
+"""Tar shards in WebDataset layout, read in place."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import tarfile
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from openeupe.data.decode import EXTENSIONS, BrokenImage, decode
+from openeupe.data.names import Names, printable
+from openeupe.errors import InputError
+
+_OPEN_SHARDS = 32  # files a process keeps open: far below every system's limit
+
+
+class ShardSource:
+    """The images of local, uncompressed tar files; nothing is ever extracted.
+
+    Consecutive members of one key (the path up to the first dot of the file name) are one sample;
+    its image is the first member whose whole extension is an image's, so `7.jpg` of
+    `7.jpg, 7.seg.png, 7.json`. Samples without an image are skipped. Headers are read once, at
+    construction; an image costs some 20 bytes of index and its key.
+
+    Args:
+        path: a folder of `*.tar` files, one tar file, or a pattern with `{000..127}`, `{a,b}`,
+            `*`, `?` or `[...]`.
+
+    Raises:
+        InputError: if a shard is missing, unreadable, compressed or cut off, or none holds images.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self.shards = find_shards(self.path)
+        shards, offsets, sizes = array("i"), array("q"), array("q")
+
+        def keys() -> Iterator[str]:
+            for number, shard in enumerate(self.shards):
+                for key, offset, size in _images(shard):
+                    shards.append(number)
+                    offsets.append(offset)
+                    sizes.append(size)
+                    yield key
+
+        self._keys = Names(keys())
+        self._shards = np.frombuffer(shards, dtype=np.int32)
+        self._offsets = np.frombuffer(offsets, dtype=np.int64)
+        self._sizes = np.frombuffer(sizes, dtype=np.int64)
+        if not len(self):
+            raise InputError(
+                f"data path {path} holds no images: its tar files need members such as 000017.jpg "
+                f"({', '.join(EXTENSIONS)}), with no other dot in the file name"
+            )
+        self._open: dict[int, BinaryIO] = {}
+        self._process = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def read(self, index: int, least_side: int | None = None) -> Image.Image:
+        """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
+        try:
+            shard = self._shard(int(self._shards[index]))
+            shard.seek(int(self._offsets[index]))
+            encoded = shard.read(int(self._sizes[index]))
+        except OSError as error:
+            raise BrokenImage(f"{self.name(index)}: {error.strerror}") from error
+        return decode(encoded, self.name(index), least_side)
+
+    def name(self, index: int) -> str:
+        """`shard.tar: key`, for messages."""
+        return printable(f"{self.shards[self._shards[index]]}: {self._keys[index]}")
+
+    def _shard(self, number: int) -> BinaryIO:
+        if self._process != os.getpid():  # a forked file would share its position with the parent
+            self._open, self._process = {}, os.getpid()
+        if number not in self._open:
+            if len(self._open) == _OPEN_SHARDS:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[number] = open(self.shards[number], "rb")  # noqa: SIM115 (stays open)
+        return self._open[number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+
+def find_shards(path: str) -> list[str]:
+    """The tar files that a folder, file or pattern names, in a fixed order."""
+    expanded = os.path.expanduser(path)
+    if os.path.isdir(expanded):
+        found = sorted(str(file) for file in Path(expanded).glob("*.tar"))
+        if not found:
+            raise InputError(f"data path {path} holds no .tar files: check the path")
+        return found
+    found = []
+    for pattern in [expanded] if os.path.exists(expanded) else _braces(expanded):
+        matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
+        if not matches:
+            raise InputError(f"data path {path}: there is no {pattern}: check the path")
+        found.extend(matches)
+    return found
+
+
+def _braces(pattern: str) -> list[str]:
+    """`a{01..03}` -> a01, a02, a03 and `{x,y}` -> x, y, from left to right."""
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if match is None:
+        return [pattern]
+    inner = match[1]
+    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inner):
+        first, last = numbers[1], numbers[2]
+        choices = [f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
+    else:
+        choices = inner.split(",")
+    tails = _braces(pattern[match.end() :])
+    return [pattern[: match.start()] + choice + tail for choice in choices for tail in tails]
+
+
+def _images(shard: str) -> Iterator[tuple[str, int, int]]:
+    """Key, offset and size in bytes of each sample's image."""
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            taken = None
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # or it would keep every header
+                folder, _, file = member.name.rpartition("/")
+                stem, _, extension = file.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                if key == taken or not stem or not member.isreg() or member.issparse():
+                    continue
+                if extension.lower() in EXTENSIONS:
+                    taken = key
+                    yield key, member.offset_data, member.size
+            _check_end(shard, archive.offset)
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise InputError(
+            f"shard {shard} cannot be read as an uncompressed tar file ({error}): "
+            "decompress it or make it again"
+        ) from error
+
+
+def _check_end(shard: str, offset: int) -> None:
+    """tarfile takes a damaged header in the middle for the end; the end is zeros or nothing."""
+    with open(shard, "rb") as file:
+        file.seek(offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"damaged header near byte {offset}")

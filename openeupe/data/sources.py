@@ -1,0 +1,63 @@
+"""What every source of images offers, and how a config opens one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, Protocol
+
+from PIL import Image
+
+from openeupe.data.config import SourceConfig
+from openeupe.data.folders import FolderSource
+from openeupe.data.huggingface import HuggingFaceSource
+from openeupe.data.shards import ShardSource
+from openeupe.errors import InputError
+
+
+class Source(Protocol):
+    """A fixed, ordered set of images that can be sent to loader workers."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, least_side: int | None = None) -> Image.Image:
+        """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What a message calls image `index`."""
+        ...
+
+
+def open_source(config: SourceConfig, part: Literal["train", "heldout"] = "train") -> Source:
+    """Open the source that a config names and check that it holds images.
+
+    Args:
+        part: with `config.heldout`, the images to train on or those held out.
+
+    Raises:
+        InputError: in one line, if the path is missing or is not what `kind` says.
+    """
+    kind = _kind(config.path) if config.kind == "auto" else config.kind
+    if config.heldout and kind != "folder":
+        raise InputError(f"data path {config.path}: heldout works for folders, not for {kind}")
+    if kind == "shards":
+        return ShardSource(config.path)
+    if kind == "huggingface":
+        return HuggingFaceSource(config.path, config.column)
+    return FolderSource(config.path, heldout=config.heldout, part=part)
+
+
+def _kind(path: str) -> str:
+    where = Path(path).expanduser()
+    if where.is_dir():
+        if (where / "dataset_info.json").is_file() or (where / "dataset_dict.json").is_file():
+            return "huggingface"
+        return "shards" if any(where.glob("*.tar")) else "folder"
+    if path.endswith(".tar") or any(sign in path for sign in "{*?["):
+        return "shards"
+    if os.path.exists(where):
+        raise InputError(
+            f"data path {path} is a file: name a folder of images, a .tar shard or a pattern"
+        )
+    raise InputError(f"data path {path} does not exist: check the path")

@@ -1,0 +1,123 @@
+"""Checkpoints that survive `kill -9` at any moment, their own writing included."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from openeupe.errors import InputError
+
+_PREFIX = "step-"
+_TENSORS = "state.safetensors"
+_EXTRA = "state.json"
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], extra: Mapping[str, Any], keep: int = 2
+) -> None:
+    """Write `folder/step-NNN` and drop all but the newest `keep` checkpoints.
+
+    Everything is written and flushed to disk under another name, then renamed in one go: a
+    checkpoint is there whole or not at all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".writing-{step}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    # Clones, because two names may share one storage (tied weights), which the format refuses.
+    copies = {name: _copy(tensor) for name, tensor in tensors.items()}
+    save_file(copies, partial / _TENSORS)
+    (partial / _EXTRA).write_text(json.dumps({"step": step, **extra}), encoding="utf-8")
+    for file in (_TENSORS, _EXTRA):
+        _flush(partial / file)
+    final = folder / f"{_PREFIX}{step:09d}"
+    if final.exists():  # a resumed run passes the same step again, with the same content
+        shutil.rmtree(final)
+    partial.rename(final)
+    _flush(folder)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first; leftovers of an interrupted write are not among them."""
+    return sorted(folder.glob(f"{_PREFIX}*")) if folder.is_dir() else []
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_checkpoint` wrote; nothing is unpickled."""
+    try:
+        extra = json.loads((path / _EXTRA).read_text(encoding="utf-8"))
+        return load_file(path / _TENSORS), extra
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"checkpoint {path} cannot be read ({error}): delete that folder to go on from the one "
+            "before it"
+        ) from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """The optimizer's state as flat tensors, named by the parameter's position."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{prefix}.{index}.{key}": value
+        for index, values in state.items()
+        for key, value in values.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str
+) -> None:
+    """The inverse of `optimizer_tensors`; the groups' settings stay the recipe's."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(f"{prefix}."):
+            index, key = name.removeprefix(f"{prefix}.").split(".")
+            state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def module_tensors(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """The module's state under `prefix`."""
+    return {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
+
+
+def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """The inverse of `module_tensors`, strict."""
+    start = f"{prefix}."
+    module.load_state_dict(
+        {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+    )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all."""
+    partial = path.with_name(f".{path.name}.writing")
+    partial.write_text(text, encoding="utf-8")
+    _flush(partial)
+    partial.replace(path)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows has no handle for a folder
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

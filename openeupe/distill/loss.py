@@ -1,0 +1,58 @@
+"""The distillation loss, the same in all stages (paper section 3.2, Eq. 4-6)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from openeupe.config import Config
+from openeupe.encoders.contract import Tokens
+
+
+class LossConfig(Config):
+    """Weights of the loss terms; the defaults are the paper's."""
+
+    cosine: float = Field(0.9, ge=0, description="alpha, weight of the patch cosine (Eq. 6)")
+    smooth_l1: float = Field(0.1, ge=0, description="beta, weight of the patch smooth-L1 (Eq. 6)")
+    smooth_l1_transition: float = Field(
+        1.0, gt=0, description="where smooth-L1 turns linear; not in the paper, PyTorch's default"
+    )
+
+
+class TokenLosses(NamedTuple):
+    """Loss of the class token and of the patch tokens for one teacher; float32 scalars."""
+
+    cls: Tensor
+    patches: Tensor
+
+
+def token_losses(predicted: Tokens, target: Tokens, config: LossConfig) -> TokenLosses:
+    """Class token: cosine. Patch tokens: `0.9 cosine + 0.1 smooth-L1` (Eq. 5 and 6).
+
+    Both arguments have the teacher's widths; `target` is standardized. The smaller patch grid is
+    upsampled to the larger one, bicubically (paper section 4.1). Reductions are means over batch,
+    positions and coordinates; all arithmetic is float32, whatever autocast says.
+    """
+    cls = 1 - F.cosine_similarity(predicted.cls.float(), target.cls.float(), dim=-1).mean()
+    mine, theirs = match_grids(predicted.patches.float(), target.patches.float())
+    patches = config.cosine * (1 - F.cosine_similarity(mine, theirs, dim=1).mean())
+    if config.smooth_l1:
+        patches = patches + config.smooth_l1 * F.smooth_l1_loss(
+            mine, theirs, beta=config.smooth_l1_transition
+        )
+    return TokenLosses(cls, patches)
+
+
+def match_grids(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Upsample `[B, D, h, w]` grids to the larger of the two heights and widths."""
+    size = (max(a.shape[-2], b.shape[-2]), max(a.shape[-1], b.shape[-1]))
+    return _upsample(a, size), _upsample(b, size)
+
+
+def _upsample(grid: Tensor, size: tuple[int, int]) -> Tensor:
+    if grid.shape[-2:] == size:
+        return grid
+    return F.interpolate(grid, size=size, mode="bicubic", align_corners=False)

@@ -1,0 +1,150 @@
+"""Where a stage's numbers go: summed on the device, then JSONL, TensorBoard and terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from openeupe.errors import InputError
+
+
+class Meter:
+    """Means of named scalars since the last `flush`, summed on their device.
+
+    Reading a device tensor stalls the host, so nothing is read until `flush`, which reads one
+    stacked tensor.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.names: list[str] = []
+        self.sums: Tensor | None = None
+        self.count = 0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Take one step's scalars in."""
+        self.names = list(values)
+        stacked = torch.stack([v.detach().float() for v in values.values()])
+        self.sums = stacked if self.sums is None else self.sums + stacked
+        self.count += 1
+
+    def flush(self) -> dict[str, float]:
+        """Means by name, and a fresh start. The only host read of a training loop."""
+        if self.sums is None:
+            return {}
+        means = dict(zip(self.names, (self.sums / self.count).tolist(), strict=True))
+        self.sums, self.count = None, 0
+        for name, value in means.items():
+            if not math.isfinite(value):
+                raise InputError(
+                    f"stage {self.stage}: {name} became {value}: lower optimizer.lr, or set student_precision and "
+                    "teacher_precision to fp32; the last checkpoint is kept"
+                )
+        return means
+
+
+class MetricsLog:
+    """`metrics.jsonl` and TensorBoard of one stage; a resumed stage drops what it will redo."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self.path = folder / "metrics.jsonl"
+        if self.path.exists():
+            kept = [r for r in read_metrics(self.path) if r["step"] <= first_step]
+            self.path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record; `record["step"]` counts finished steps."""
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+        for name, value in record.items():
+            if isinstance(value, int | float) and name != "step":
+                self.board.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        """Close both files."""
+        self.file.close()
+        self.board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Records of a `metrics.jsonl`; a last line cut off by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+class StageProgress:
+    """A live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console, title: str, steps: int, done: int) -> None:
+        self.console = console
+        self.title = title
+        self.steps = steps
+        self.started = time.perf_counter()
+        self.first = done
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task(title, total=steps, completed=done, speed="", losses="")
+
+    def __enter__(self) -> StageProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def advance(self, step: int) -> None:
+        """`step` steps are done."""
+        self.bar.update(self.task, completed=step)
+
+    def show(self, record: dict[str, Any]) -> None:
+        """Show a log record: images/s, waiting share, loss per teacher and token kind."""
+        speed = f"{record['images_per_s']:.1f} images/s"
+        if record["waiting"] > 0.05:
+            speed += f" ({record['waiting']:.0%} waiting for images)"
+        losses = "  ".join(
+            f"{name.removeprefix('loss/')} {value:.3f}"
+            for name, value in record.items()
+            if name.startswith("loss/")
+        )
+        self.bar.update(self.task, completed=record["step"], speed=speed, losses=losses)
+        if not self.console.is_terminal:
+            elapsed = time.perf_counter() - self.started
+            left = elapsed / max(record["step"] - self.first, 1) * (self.steps - record["step"])
+            self.console.print(
+                f"{self.title} {record['step']}/{self.steps}  {speed}  {left:.0f} s left  {losses}",
+                soft_wrap=True,
+                highlight=False,
+            )

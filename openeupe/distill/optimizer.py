@@ -1,0 +1,68 @@
+"""AdamW and its learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from openeupe.config import Config
+
+
+class OptimizerConfig(Config):
+    """AdamW with a cosine schedule. The paper gives `lr`, `weight_decay` and the cosine."""
+
+    lr: float = Field(gt=0, description="base learning rate")
+    lr_scaling: Literal["none", "sqrt_wrt_1024", "linear_wrt_256"] = Field(
+        "none",
+        description="none: lr as written; sqrt_wrt_1024: lr * 4 * sqrt(batch / 1024), the rule of "
+        "the DINOv3 code base; linear_wrt_256: lr * batch / 256",
+    )
+    weight_decay: float = Field(1e-4, ge=0, description="for matrices and kernels only")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="not in the paper")
+    clip_norm: float | None = Field(3.0, gt=0, description="gradient norm limit; not in the paper")
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up; not in the paper")
+    final_lr: float = Field(0.0, ge=0, description="where the cosine ends, as a share of the peak")
+
+
+def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of `module`, in the order of their names.
+
+    Weight decay goes to matrices and kernels; vectors (biases, norms, layer scales) have none.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=config.betas,
+        fused=True,
+    )
+
+
+def peak_lr(config: OptimizerConfig, batch_size: int) -> float:
+    """The highest learning rate after the scaling rule."""
+    if config.lr_scaling == "sqrt_wrt_1024":
+        return config.lr * 4 * math.sqrt(batch_size / 1024)
+    if config.lr_scaling == "linear_wrt_256":
+        return config.lr * batch_size / 256
+    return config.lr
+
+
+def learning_rate(step: int, steps: int, batch_size: int, config: OptimizerConfig) -> float:
+    """Learning rate of `step` (from 0): linear warm-up, then a cosine from the peak to `final_lr`.
+
+    A pure function of the step, so that resuming needs no scheduler state.
+    """
+    peak = peak_lr(config, batch_size)
+    if step < config.warmup_steps:
+        return peak * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
+    cosine = (1 + math.cos(math.pi * done)) / 2
+    return peak * (config.final_lr + (1 - config.final_lr) * cosine)

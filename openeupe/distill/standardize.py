@@ -1,0 +1,96 @@
+"""Fixed per-coordinate standardization of teacher tokens (paper sections 3.3 and 4.1)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from openeupe.config import Config
+from openeupe.encoders.contract import Tokens, TokenWidths
+
+
+class StatisticsConfig(Config):
+    """How the teachers' standardization constants are measured before training."""
+
+    iterations: int = Field(500, gt=0, description="batches (paper section 4.1, stage 1)")
+    floor: float = Field(
+        0.01, ge=0, description="no std below this share of the token kind's RMS std; our guard"
+    )
+
+
+class Moments:
+    """Running count, mean and variance of `[n, D]` rows, kept in float64 on the rows' device.
+
+    Chunks are merged by Chan's formula, so the result does not lose precision over many batches
+    and nothing is read back to the host.
+    """
+
+    def __init__(self, dim: int, device: torch.device) -> None:
+        self.count = 0
+        self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
+        self.squares = torch.zeros(dim, dtype=torch.float64, device=device)
+
+    def add(self, rows: Tensor) -> None:
+        """Take `[n, D]` rows in."""
+        rows = rows.double()
+        n, mean = rows.shape[0], rows.mean(dim=0)
+        total = self.count + n
+        delta = mean - self.mean
+        self.squares += (rows - mean).square().sum(dim=0) + delta.square() * (
+            self.count * n / total
+        )
+        self.mean += delta * (n / total)
+        self.count = total
+
+    def std(self) -> Tensor:
+        """Standard deviation `[D]` of all rows so far (population form)."""
+        return (self.squares / max(self.count, 1)).sqrt()
+
+
+class Standardizer(nn.Module):
+    """`(y - mean) / std` for one teacher, class and patch tokens apart, then fixed for good.
+
+    Without it one token type of one teacher dominates the loss (paper section 3.3). Coordinates
+    that hardly move (dead channels of a ReLU network) would be blown up into noise, so no std is
+    taken below `floor` times the root mean square std of its token kind.
+    """
+
+    cls_mean: Tensor
+    cls_std: Tensor
+    patch_mean: Tensor
+    patch_std: Tensor
+
+    def __init__(self, teacher: TokenWidths) -> None:
+        super().__init__()
+        for kind, dim in (("cls", teacher.cls_dim), ("patch", teacher.patch_dim)):
+            self.register_buffer(f"{kind}_mean", torch.zeros(dim))
+            self.register_buffer(f"{kind}_std", torch.ones(dim))
+
+    def set(self, cls: Moments, patches: Moments, floor: float) -> None:
+        """Fix the constants from measured moments."""
+        for kind, moments in (("cls", cls), ("patch", patches)):
+            std = moments.std()
+            lowest = floor * std.square().mean().sqrt()
+            getattr(self, f"{kind}_mean").copy_(moments.mean)
+            # A teacher whose tokens never vary at all keeps std 1: its target is then zero.
+            getattr(self, f"{kind}_std").copy_(
+                torch.where(lowest > 0, std.clamp_min(lowest), torch.ones_like(std))
+            )
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """Teacher tokens of any float dtype -> standardized float32 tokens."""
+        grid = (1, -1, 1, 1)
+        return Tokens(
+            cls=(tokens.cls.float() - self.cls_mean) / self.cls_std,
+            patches=(tokens.patches.float() - self.patch_mean.view(grid))
+            / self.patch_std.view(grid),
+        )
+
+    def inverse(self, tokens: Tokens) -> Tokens:
+        """Standardized tokens -> the teacher's own space (zero-shot and chained heads need it)."""
+        grid = (1, -1, 1, 1)
+        return Tokens(
+            cls=tokens.cls.float() * self.cls_std + self.cls_mean,
+            patches=tokens.patches.float() * self.patch_std.view(grid) + self.patch_mean.view(grid),
+        )

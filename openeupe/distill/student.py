@@ -1,0 +1,95 @@
+"""What a stage leaves behind: a finished student with its adapter heads and teacher statistics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from openeupe import encoders
+from openeupe.distill.checkpoint import write_atomically
+from openeupe.distill.heads import TeacherHeads
+from openeupe.distill.standardize import Standardizer
+from openeupe.encoders import Encoder, Tokens
+from openeupe.errors import InputError
+
+_HEADS = "heads.safetensors"
+_STATISTICS = "statistics.safetensors"
+_INFO = "distillation.json"
+
+
+@dataclass
+class DistilledStudent:
+    """A student beside what it was taught with.
+
+    heads, statistics: by teacher name. info: `teachers` (name -> encoder and widths), stage, seed,
+    steps and versions, as in `distillation.json`.
+    """
+
+    encoder: Encoder
+    heads: dict[str, TeacherHeads]
+    statistics: dict[str, Standardizer]
+    info: dict[str, Any]
+
+    def predict(self, tokens: Tokens, teacher: str) -> Tokens:
+        """The student's tokens -> its guess at the teacher's standardized tokens."""
+        return self.heads[teacher](tokens)
+
+
+def save_student(
+    folder: Path,
+    student: Encoder,
+    heads: Mapping[str, nn.Module],
+    statistics: Mapping[str, nn.Module],
+    info: dict[str, Any],
+) -> None:
+    """Write the encoder folder (safetensors and config) with heads and statistics beside it."""
+    encoders.save(student, folder)
+    save_file(_flat(heads), folder / _HEADS)
+    save_file(_flat(statistics), folder / _STATISTICS)
+    write_atomically(folder / _INFO, json.dumps(info, indent=2))
+
+
+def load_student(folder: Path) -> DistilledStudent:
+    """Read what `save_student` wrote."""
+    encoder = encoders.load(folder)
+    try:
+        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        heads_state, statistics_state = load_file(folder / _HEADS), load_file(folder / _STATISTICS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"{folder} is not a student that a stage finished: {error}") from None
+    heads: dict[str, TeacherHeads] = {}
+    statistics: dict[str, Standardizer] = {}
+    for name, widths in info["teachers"].items():
+        teacher = _Widths(widths["cls_dim"], widths["patch_dim"])
+        heads[name] = TeacherHeads(encoder, teacher, info["head_hidden"]).eval()
+        heads[name].load_state_dict(_part(heads_state, name))
+        statistics[name] = Standardizer(teacher)
+        statistics[name].load_state_dict(_part(statistics_state, name))
+    return DistilledStudent(encoder, heads, statistics, info)
+
+
+@dataclass
+class _Widths:
+    """Token widths of a teacher that is not at hand itself."""
+
+    cls_dim: int
+    patch_dim: int
+
+
+def _flat(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
+    return {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+
+
+def _part(state: dict[str, Any], name: str) -> dict[str, Any]:
+    return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}

@@ -1,0 +1,264 @@
+"""Any timm vision transformer or convolutional network, as an encoder."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.layers import ClNormMlpClassifierHead, NormMlpClassifierHead
+from torch import Tensor, nn
+
+from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.errors import InputError
+
+# Lets a network take other sizes than its native one; tried in turn, since timm has no common way.
+_ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+# timm arguments that would load weights behind the back of `pretrained`, or change the contract.
+_RESERVED = {
+    *("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"),
+    *("features_only", "in_chans", "scriptable"),
+}
+
+_CLASSIFIER = {
+    f"{layer}.{kind}"
+    for layer in ("head", "head.fc", "head_dist", "fc", "classifier")
+    for kind in ("weight", "bias")
+}
+
+
+class TimmEncoder(Encoder):
+    """A timm network with its classifier cut off.
+
+    Patch tokens are the last feature map after the final norm, prefix tokens dropped. Where the
+    norm sits behind the pooling (ConvNeXt, BEiT), it is applied to the pooled token and to every
+    patch alike, as the released EUPE code does for ConvNeXt.
+
+    Args:
+        timm_name: architecture, with or without a weights tag ("convnext_tiny.fb_in1k").
+        pretrained: False, True (timm's own download), or a weights file (.safetensors or a
+            .pt/.pth that holds tensors only); released EUPE, DINOv3 and PE files are understood.
+        class_token: what stands for the whole image:
+            "own" the network's class token; "pooled" what its classifier would see (average or
+            attention pool, and the layers between pool and classifier); "projected" that, through
+            the head kept from pretraining (PEcore: the CLIP space); "mean" the mean patch token.
+            By default "own" where the network was trained to use one, else "pooled".
+        resolution: native side in pixels, if it shall differ from timm's.
+        name: what to call it in errors and configs; `timm_name` by default.
+        timm_args: settings of the timm constructor (depth, embed_dim, drop_path_rate, ...).
+
+    Raises:
+        InputError: for arguments timm does not take and weights that cannot be had.
+    """
+
+    def __init__(
+        self,
+        timm_name: str,
+        *,
+        pretrained: bool | str | Path = False,
+        class_token: str | None = None,
+        resolution: int | None = None,
+        name: str | None = None,
+        **timm_args: Any,
+    ) -> None:
+        name = name or timm_name
+        trunk = _build(timm_name, name, pretrained, class_token == "projected", timm_args)
+        config = trunk.pretrained_cfg
+        recorded = dict(timm_args)
+        if class_token is not None:
+            recorded["class_token"] = class_token
+        if resolution is not None:
+            recorded["resolution"] = resolution
+        class_token = _choose_class_token(trunk, class_token, name)
+        widths = {
+            "pooled": getattr(trunk, "head_hidden_size", None) or trunk.num_features,
+            "projected": trunk.num_classes,
+        }
+        super().__init__(
+            name=name,
+            args=recorded,
+            cls_dim=widths.get(class_token, trunk.num_features),
+            patch_dim=trunk.num_features,
+            patch_size=_stride(trunk, name),
+            resolution=resolution or _native_side(trunk, timm_args),
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+        )
+        self.class_token = class_token
+        self.trunk: Any = trunk  # timm's classes share no typed base
+        if pretrained:
+            self.eval()
+
+    def tokens(self, pixels: Tensor) -> Tokens:
+        height, width = pixels.shape[-2:]
+        # Convolutions run faster channels last; the weights stay contiguous, as FSDP demands.
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        try:
+            features = self.trunk.forward_features(pixels)
+        except (AssertionError, IndexError, RuntimeError) as error:
+            native = height == width == self.resolution
+            if native or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise InputError(
+                f"{self.name} cannot encode {height}x{width} pixels ({_first_line(error)}): use "
+                f"{self.resolution}, or give img_size when creating it"
+            ) from error
+        if not isinstance(features, Tensor):
+            raise InputError(f"{self.name} gives no single feature map: it cannot be an encoder")
+        norm = _norm_behind_pool(self.trunk)
+        normed = features if norm is None else norm(features)
+        patches = self._grid(normed, height, width)
+        if self.class_token == "own":
+            return Tokens(normed[:, 0], patches)
+        if self.class_token == "mean":
+            return Tokens(patches.mean((2, 3)), patches)
+        pooled = self.class_token == "pooled"
+        return Tokens(self.trunk.forward_head(features, pre_logits=pooled), patches)
+
+    def _grid(self, features: Tensor, height: int, width: int) -> Tensor:
+        """The patch tokens as `[B, Dp, h, w]`, from whichever layout the trunk has."""
+        if features.ndim == 4:
+            channels_first = features.shape[1] == self.patch_dim
+            return features if channels_first else features.permute(0, 3, 1, 2)
+        prefix = getattr(self.trunk, "num_prefix_tokens", 0)
+        grid = (height // self.patch_size, width // self.patch_size)
+        if features.shape[1] != prefix + grid[0] * grid[1]:
+            raise InputError(
+                f"{self.name}: {features.shape[1]} tokens do not make a {grid[0]}x{grid[1]} grid "
+                f"behind {prefix} prefix tokens: this timm architecture cannot be an encoder"
+            )
+        return features[:, prefix:].transpose(1, 2).unflatten(2, grid)
+
+
+def _build(
+    timm_name: str,
+    name: str,
+    pretrained: bool | str | Path,
+    keep_head: bool,
+    timm_args: dict[str, Any],
+) -> Any:
+    """Build the trunk; arguments are judged before any weights are fetched."""
+    if reserved := sorted(_RESERVED & set(timm_args)):
+        raise InputError(f"{name}: {reserved[0]} cannot be set here: leave it out")
+    if not keep_head:
+        timm_args = {"num_classes": 0, **timm_args}
+    # On the meta device a wrong argument costs no memory and no download.
+    with torch.device("meta") if pretrained else nullcontext():
+        trunk, any_size = _construct(timm_name, name, timm_args)
+    if pretrained:
+        trunk = _with_weights(timm_name, name, pretrained, {**any_size, **timm_args})
+    if not hasattr(trunk, "forward_head") or not isinstance(trunk.num_features, int):
+        raise InputError(f"{name}: this timm architecture cannot be an encoder: choose another")
+    return trunk
+
+
+def _construct(timm_name: str, name: str, timm_args: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    for any_size in _ANY_SIZE:
+        try:
+            return timm.create_model(timm_name, **{**any_size, **timm_args}), any_size
+        except TypeError as error:  # an argument that this architecture does not take
+            if any_size and any(word in str(error) for word in any_size):
+                continue
+            raise InputError(
+                f"{name} cannot be made so ({_first_line(error)}): correct the arguments"
+            ) from error
+        except (AssertionError, ValueError, RuntimeError, KeyError) as error:
+            raise InputError(
+                f"{name} cannot be made so ({_first_line(error)}): correct the arguments"
+            ) from error
+    raise AssertionError("the last attempt adds no argument")
+
+
+def _with_weights(
+    timm_name: str, name: str, pretrained: bool | str | Path, timm_args: dict[str, Any]
+) -> Any:
+    source: dict[str, Any] = {}
+    origin = "its published weights"
+    if not isinstance(pretrained, bool):
+        origin = f"the weights file {pretrained}"
+        weights = _read_weights(Path(pretrained), name)
+        if "num_classes" in timm_args:
+            # timm loads leniently when it has to drop a classifier itself: a foreign file would
+            # then pass for weights. Without one it is strict.
+            weights = {key: value for key, value in weights.items() if key not in _CLASSIFIER}
+            source["num_classes"] = timm_args["num_classes"]
+        if not weights:
+            raise InputError(f"{name}: {pretrained} holds no weights: give another file")
+        source = {"pretrained_cfg_overlay": {**source, "state_dict": weights}}
+    try:
+        trunk: Any = timm.create_model(timm_name, pretrained=True, **source, **timm_args)
+    except Exception as error:  # hub clients raise whatever their network library raises
+        raise InputError(
+            f"{name}: {origin} cannot be loaded ({_first_line(error)}): connect to the hub once, "
+            f"give a fitting weights file as pretrained, or set pretrained=False"
+        ) from error
+    trunk.pretrained_cfg.pop("state_dict", None)  # else the config holds the weights a second time
+    return trunk
+
+
+def _read_weights(path: Path, name: str) -> dict[str, Tensor]:
+    """Tensors of a weights file, without running code that it might hold."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        for key in ("state_dict", "model", "teacher"):
+            weights = weights.get(key, weights)
+        return weights
+    except Exception as error:  # the readers' own errors are of many kinds
+        raise InputError(
+            f"{name}: cannot read weights from {path} ({_first_line(error)}): give a .safetensors "
+            f"file, or a .pt/.pth file that holds tensors only"
+        ) from error
+
+
+def _choose_class_token(trunk: Any, choice: str | None, name: str) -> str:
+    """Check the wished class token, or choose it; drop the pool that is then unused."""
+    own = isinstance(getattr(trunk, "cls_token", None), nn.Parameter)
+    attention_pool = getattr(trunk, "attn_pool", None) is not None
+    possible = ["pooled", "mean"] + ["own"] * own
+    possible += ["projected"] * (not isinstance(trunk.get_classifier(), nn.Identity))
+    if choice is None:
+        plain = own and not attention_pool and _norm_behind_pool(trunk) is None
+        choice = "own" if plain else "pooled"
+    if choice not in possible:
+        raise InputError(
+            f"{name} has no class token {choice!r}: use one of {', '.join(sorted(possible))}"
+        )
+    if attention_pool and choice in ("own", "mean"):
+        trunk.attn_pool = None
+    return choice
+
+
+def _norm_behind_pool(trunk: Any) -> nn.Module | None:
+    """The final norm where the network applies it to the pooled token instead of to every token."""
+    head = getattr(trunk, "head", None)
+    if isinstance(head, (NormMlpClassifierHead, ClNormMlpClassifierHead)):
+        norm = head.norm
+    elif isinstance(getattr(trunk, "norm", None), nn.Identity):
+        norm = getattr(trunk, "fc_norm", None)
+    else:
+        norm = None
+    return None if isinstance(norm, nn.Identity) else norm
+
+
+def _stride(trunk: Any, name: str) -> int:
+    """Pixels between neighbouring positions of the last feature map."""
+    try:
+        return int(trunk.feature_info[-1]["reduction"])
+    except (AttributeError, TypeError, IndexError, KeyError) as error:
+        raise InputError(f"{name}: timm does not tell its stride: choose another") from error
+
+
+def _native_side(trunk: Any, timm_args: dict[str, Any]) -> int:
+    side = timm_args.get("img_size") or trunk.pretrained_cfg["input_size"][-1]
+    return int(side[-1] if isinstance(side, (tuple, list)) else side)
+
+
+def _first_line(error: BaseException) -> str:
+    """The first sentence of an error, in one line."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].split(". ")[0].strip().rstrip(".:")[:300]

@@ -1,0 +1,98 @@
+"""The contract that every teacher, proxy and student keeps: images in [0, 1] -> Tokens."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from openeupe.errors import InputError
+
+
+class Tokens(NamedTuple):
+    """What an encoder says of a batch of images.
+
+    cls: `[B, Dc]` class token, or the pooled token of a network that has none.
+    patches: `[B, Dp, h, w]` patch tokens on their grid, so that position is never lost.
+    `Dc` and `Dp` may differ (PEcore-G: 1280 and 1536).
+    """
+
+    cls: Tensor
+    patches: Tensor
+
+
+class TokenWidths(Protocol):
+    """Widths `Dc` and `Dp` of an encoder's tokens: all that an adapter head asks of it."""
+
+    cls_dim: int
+    patch_dim: int
+
+
+class Encoder(nn.Module):
+    """A frozen or trainable vision backbone that owns its input constants.
+
+    Because normalization lives here, one batch serves every encoder, whatever constants it was
+    trained with, and an exported file takes raw pixels.
+
+    Args:
+        name: the name that `openeupe.encoders.create` rebuilds this architecture from.
+        args: keyword arguments for the same rebuild.
+        cls_dim: width `Dc` of the class token.
+        patch_dim: width `Dp` of the patch tokens.
+        patch_size: pixels between neighbouring patch tokens; image sides must be multiples of it.
+        resolution: native side length, in pixels.
+        mean, std: RGB input constants on the [0, 1] scale.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        args: dict[str, Any],
+        cls_dim: int,
+        patch_dim: int,
+        patch_size: int,
+        resolution: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.args = args
+        self.cls_dim = cls_dim
+        self.patch_dim = patch_dim
+        self.patch_size = patch_size
+        self.resolution = resolution
+        # Constants of the architecture: kept in the config, not among the weights.
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tokens:
+        """Encode `[B, 3, H, W]` RGB float images in [0, 1] into `Tokens`.
+
+        Raises:
+            InputError: if H or W is not a multiple of `patch_size`.
+        """
+        check_side(self, images.shape[-2])
+        check_side(self, images.shape[-1])
+        return self.tokens((images - self.mean) / self.std)
+
+    def tokens(self, pixels: Tensor) -> Tokens:
+        """Encode pixels that are already normalized; each kind of encoder defines it."""
+        raise NotImplementedError
+
+
+def check_side(encoder: Encoder, side: int) -> None:
+    """Raise `InputError` unless `side` pixels can be divided into the encoder's patches."""
+    if side <= 0 or side % encoder.patch_size:
+        below = max(side // encoder.patch_size, 1) * encoder.patch_size
+        above = (side // encoder.patch_size + 1) * encoder.patch_size
+        choice = f"{below}" if below == above else f"{below} or {above}"
+        raise InputError(
+            f"resolution {side} does not fit {encoder.name}, whose patch size is "
+            f"{encoder.patch_size}: use {choice}"
+        )

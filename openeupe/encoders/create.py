@@ -1,0 +1,52 @@
+"""From a name to an encoder."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from openeupe.encoders.backbone import TimmEncoder
+from openeupe.encoders.contract import Encoder
+from openeupe.encoders.experts import EXPERTS
+from openeupe.encoders.family import FAMILY, build, build_proxy
+from openeupe.errors import InputError
+
+
+def names() -> list[str]:
+    """The names that are OpenEUPE's own; any timm name is understood besides."""
+    return [*FAMILY, "eupe_proxy", *EXPERTS]
+
+
+def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> Encoder:
+    """Make an encoder from one of `names()` or from any timm name.
+
+    Args:
+        pretrained: False for random weights; True for the published ones (fetched if not cached),
+            in eval mode; or, for all but the registry experts, the path of a weights file.
+        args: settings of the architecture, such as depth, class_token or patches.
+
+    Raises:
+        InputError: for an unknown name or setting, or weights that cannot be had.
+    """
+    try:
+        if name in EXPERTS:
+            if not isinstance(pretrained, bool):
+                raise InputError(f"{name}: pretrained must be true or false, not {pretrained}")
+            return EXPERTS[name](pretrained=pretrained, **args)  # type: ignore[call-arg]
+        if name in FAMILY:
+            return build(name, pretrained=pretrained, **args)
+        if name == "eupe_proxy":
+            return build_proxy(pretrained=pretrained, **args)
+        if timm.is_model(name):
+            return TimmEncoder(name, pretrained=pretrained, **args)
+    except TypeError as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        raise InputError(
+            f"{name} cannot be made with {given} ({error}): correct the arguments"
+        ) from error
+    close = difflib.get_close_matches(name, [*names(), *timm.list_models()], n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(names())}"
+    raise InputError(f"no encoder is called {name!r}: {hint} (any timm name works, too)")

@@ -1,0 +1,244 @@
+"""Expert teachers whose weights a package registry carries: semantics, boundaries and text.
+
+Each is a small convolutional network of another domain, so that distillation from several experts
+can be run, tested and taught anywhere. All give patch tokens 16 pixels apart.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.vgg import cfgs, make_layers
+
+from openeupe.encoders.contract import Encoder, Tokens, check_side
+from openeupe.encoders.expert_weights import craft_weights, hed_weights, lite0_weights
+from openeupe.errors import InputError
+
+# The program that trained EfficientNet-Lite feeds (value - 127) / 128.
+_LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+# Caffe's constants, given in RGB order: HED takes 0..255 with the mean subtracted.
+_CAFFE = {"mean": (122.67892 / 255, 116.66877 / 255, 104.00699 / 255), "std": (1 / 255,) * 3}
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+class EfficientNetLite0(Encoder):
+    """Semantic expert: EfficientNet-Lite0, an ImageNet-1k classifier (Apache-2.0, 3.4 M).
+
+    Class token: the pooled 1280-d output of the convolutional head, which the classifier sees.
+
+    Args:
+        pretrained: fetch the weights and set eval mode; else random, ready to be trained.
+        patches: "16" the stride-16 stage (112-d), "32" the last stage (320-d) bilinearly
+            upsampled to stride 16, or "16+32" both, concatenated: where things are and what.
+    """
+
+    def __init__(self, *, pretrained: bool = False, patches: str = "16+32") -> None:
+        width = _width("efficientnet_lite0", patches, {"16": 112, "32": 320, "16+32": 432})
+        super().__init__(
+            name="efficientnet_lite0",
+            args={"patches": patches},
+            cls_dim=1280,
+            patch_dim=width,
+            patch_size=16,
+            resolution=224,
+            **_LITE,
+        )
+        self.patches = patches
+        # The tf_ variant pads as TensorFlow does ("same"), which these weights expect.
+        self.trunk: Any = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+        if pretrained:
+            weights = lite0_weights()
+            self.trunk.load_state_dict({key: weights[key] for key in self.trunk.state_dict()})
+            self.eval()
+
+    def tokens(self, pixels: Tensor) -> Tokens:
+        trunk = self.trunk
+        x = trunk.bn1(trunk.conv_stem(pixels.contiguous(memory_format=torch.channels_last)))
+        middle = trunk.blocks[:5](x)
+        last = trunk.blocks[5:](middle)
+        cls = trunk.bn2(trunk.conv_head(last)).mean((2, 3))
+        maps = [middle] if "16" in self.patches else []
+        if "32" in self.patches:
+            maps.append(F.interpolate(last, size=middle.shape[-2:], mode="bilinear"))
+        return Tokens(cls, torch.cat(maps, 1))
+
+
+def imagenet_classifier() -> nn.Linear:
+    """The ImageNet-1k classifier of EfficientNet-Lite0: class token `[B, 1280]` -> logits."""
+    weights = lite0_weights()
+    linear = nn.Linear(1280, 1000)
+    linear.load_state_dict({key: weights[f"classifier.{key}"] for key in ("weight", "bias")})
+    return linear.eval().requires_grad_(False)
+
+
+class HedEncoder(Encoder):
+    """Boundary expert: HED, a VGG16 trained on BSDS500 (arXiv 1504.06375; MIT, 14.7 M).
+
+    Patch tokens: conv5_3 (512) beside conv4_3 (512), average-pooled to its stride of 16.
+    Class token: their mean, as the network has none.
+    """
+
+    def __init__(self, *, pretrained: bool = False) -> None:
+        super().__init__(
+            name="hed",
+            args={},
+            cls_dim=1024,
+            patch_dim=1024,
+            patch_size=16,
+            resolution=480,
+            **_CAFFE,
+        )
+        self.blocks = nn.ModuleList(_split(make_layers(cfgs["D"]), (4, 9, 16, 23, 30)))
+        self.sides = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in (64, 128, 256, 512, 512))
+        self.fuse = nn.Conv2d(5, 1, 1)
+        # Only `boundaries` uses these: distillation into this network must not wait for them.
+        self.sides.requires_grad_(False)
+        self.fuse.requires_grad_(False)
+        if pretrained:
+            self.load_state_dict(hed_weights())
+            self.eval()
+
+    def tokens(self, pixels: Tensor) -> Tokens:
+        *_, conv4, conv5 = self._stages(pixels)
+        patches = torch.cat([conv5, F.avg_pool2d(conv4, 2)], 1)
+        return Tokens(patches.mean((2, 3)), patches)
+
+    def boundaries(self, images: Tensor) -> Tensor:
+        """Boundary probability `[B, 1, H, W]` of images as `forward` takes them."""
+        _check_sides(self, images)
+        stages = self._stages((images - self.mean) / self.std)
+        sides = [
+            F.interpolate(side(stage), size=images.shape[-2:], mode="bilinear")
+            for side, stage in zip(self.sides, stages, strict=True)
+        ]
+        return self.fuse(torch.cat(sides, 1)).sigmoid()
+
+    def _stages(self, pixels: Tensor) -> list[Tensor]:
+        x = pixels.contiguous(memory_format=torch.channels_last)
+        stages = []
+        for block in self.blocks:
+            x = block(x)
+            stages.append(x)
+        return stages
+
+
+class CraftEncoder(Encoder):
+    """Text expert: CRAFT, which finds characters (arXiv 1904.01941; Apache-2.0/MIT, 20.8 M).
+
+    Class token: the mean patch token, as the network has none.
+
+    Args:
+        pretrained: fetch the weights and set eval mode; else random, ready to be trained.
+        patches: "fc7" the last map of the VGG16 trunk (1024-d), or "fc7+relu5" with the one below
+            it (512-d) beside.
+    """
+
+    def __init__(self, *, pretrained: bool = False, patches: str = "fc7+relu5") -> None:
+        width = _width("craft", patches, {"fc7": 1024, "fc7+relu5": 1536})
+        super().__init__(
+            name="craft",
+            args={"patches": patches},
+            cls_dim=width,
+            patch_dim=width,
+            patch_size=16,
+            resolution=768,
+            **_IMAGENET,
+        )
+        self.patches = patches
+        # Cut before the ReLUs that follow a tapped map: the last one is used without its ReLU.
+        layers = make_layers(cfgs["D"], batch_norm=True)
+        self.slices = nn.ModuleList(_split(layers, (12, 19, 29, 39)))
+        self.fc = nn.Sequential(
+            nn.MaxPool2d(3, 1, 1),
+            nn.Conv2d(512, 1024, 3, padding=6, dilation=6),
+            nn.Conv2d(1024, 1024, 1),
+        )
+        self.up = nn.ModuleList(
+            [_up(1536, 512, 256), _up(768, 256, 128), _up(384, 128, 64), _up(192, 64, 32)]
+        )
+        self.heat = _heat()
+        # Only `characters` uses these: distillation into this network must not wait for them.
+        self.up.requires_grad_(False)
+        self.heat.requires_grad_(False)
+        if pretrained:
+            self.load_state_dict(craft_weights())
+            self.eval()
+
+    def tokens(self, pixels: Tensor) -> Tokens:
+        relu5 = self._stages(pixels)[-1]
+        patches = self.fc(relu5)
+        if self.patches == "fc7+relu5":
+            patches = torch.cat([patches, relu5], 1)
+        return Tokens(patches.mean((2, 3)), patches)
+
+    def characters(self, images: Tensor) -> Tensor:
+        """Heat maps `[B, 2, H/2, W/2]`: character centres, and links between neighbours."""
+        _check_sides(self, images)
+        *below, relu5 = self._stages((images - self.mean) / self.std)
+        x = self.up[0](torch.cat([self.fc(relu5), relu5], 1))
+        for up, skip in zip(self.up[1:], reversed(below), strict=True):
+            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear")
+            x = up(torch.cat([x, F.relu(skip)], 1))
+        return self.heat(x)
+
+    def _stages(self, pixels: Tensor) -> list[Tensor]:
+        x = pixels.contiguous(memory_format=torch.channels_last)
+        stages = []
+        for part in self.slices:
+            x = part(x)
+            stages.append(x)
+        return stages
+
+
+EXPERTS: dict[str, type[Encoder]] = {
+    "efficientnet_lite0": EfficientNetLite0,
+    "hed": HedEncoder,
+    "craft": CraftEncoder,
+}
+
+
+def _split(layers: nn.Sequential, ends: tuple[int, ...]) -> list[nn.Sequential]:
+    """Cut a network in pieces; each layer keeps its number, which the weight files use."""
+    parts, start = [], 0
+    for end in ends:
+        numbered = OrderedDict((str(i), layers[i]) for i in range(start, end))
+        for layer in numbered.values():
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False  # a tapped map must not be changed by the next piece
+        parts.append(nn.Sequential(numbered))
+        start = end
+    return parts
+
+
+def _up(wide: int, middle: int, narrow: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(wide, middle, 1),
+        nn.BatchNorm2d(middle),
+        nn.ReLU(),
+        nn.Conv2d(middle, narrow, 3, padding=1),
+        nn.BatchNorm2d(narrow),
+        nn.ReLU(),
+    )
+
+
+def _heat() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for wide, narrow, kernel in [(32, 32, 3), (32, 32, 3), (32, 16, 3), (16, 16, 1), (16, 2, 1)]:
+        layers += [nn.Conv2d(wide, narrow, kernel, padding=kernel // 2), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _width(name: str, patches: str, widths: dict[str, int]) -> int:
+    if patches not in widths:
+        raise InputError(f"{name} has no patches {patches!r}: use one of {', '.join(widths)}")
+    return widths[patches]
+
+
+def _check_sides(encoder: Encoder, images: Tensor) -> None:
+    for side in images.shape[-2:]:
+        check_side(encoder, side)

@@ -1,0 +1,184 @@
+"""An encoder as a folder: config.json and model.safetensors, and nothing that could run code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from openeupe.encoders.contract import Encoder
+from openeupe.encoders.create import create
+from openeupe.errors import InputError
+
+FORMAT = 1
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_FIELDS = ("name", "args", "cls_dim", "patch_dim", "patch_size", "resolution", "mean", "std")
+
+
+def save(encoder: Encoder, folder: str | Path) -> Path:
+    """Write an encoder to `folder`, replacing an encoder that lies there.
+
+    The folder is written beside its place and then moved there: it is never half an encoder.
+
+    Raises:
+        InputError: if its settings are no JSON, if `folder` holds something else, or if it cannot
+            be written.
+    """
+    folder = Path(folder)
+    config = {
+        "format": FORMAT,
+        "openeupe": _version(),
+        "name": encoder.name,
+        "args": encoder.args,
+        "cls_dim": encoder.cls_dim,
+        "patch_dim": encoder.patch_dim,
+        "patch_size": encoder.patch_size,
+        "resolution": encoder.resolution,
+        "mean": encoder.mean.flatten().tolist(),
+        "std": encoder.std.flatten().tolist(),
+    }
+    try:
+        text = json.dumps(config, indent=2)
+    except TypeError as error:
+        raise InputError(
+            f"cannot save {encoder.name}: its settings {encoder.args} are not all plain values "
+            f"({error}): create it with numbers, strings and lists"
+        ) from error
+    if folder.exists() and not (folder / _CONFIG).is_file() and _holds_anything(folder):
+        raise InputError(f"{folder} holds something else than an encoder: choose another folder")
+    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in _weights(encoder).items()}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            part.chmod(0o755)
+            (part / _CONFIG).write_text(text + "\n", encoding="utf-8")
+            save_file(weights, part / _WEIGHTS)
+            _replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the encoder to {folder} ({error.strerror}): free space or choose another"
+        ) from error
+    return folder
+
+
+def load(source: str | Path) -> Encoder:
+    """Load an encoder from a folder that `save` wrote, or the pretrained encoder of a name.
+
+    The encoder comes on the CPU and in eval mode.
+
+    Raises:
+        InputError: if there is neither such a folder nor such a name, or if its files are missing,
+            damaged or not those of an encoder.
+    """
+    folder = Path(source)
+    if not folder.exists():
+        if isinstance(source, Path) or os.sep in source:
+            raise InputError(f"there is no encoder folder {source}: check the path")
+        return create(source, pretrained=True).eval()
+    config = _read_config(folder)
+    encoder = create(config["name"], **config["args"])
+    for field in ("cls_dim", "patch_dim", "patch_size"):
+        if getattr(encoder, field) != config[field]:
+            raise InputError(
+                f"{folder / _CONFIG}: {field} is {config[field]}, but {encoder.name} has "
+                f"{getattr(encoder, field)}: the file was changed, or made by another version"
+            )
+    # A constant belongs to the weights: it holds even if a later timm states another.
+    encoder.resolution = config["resolution"]
+    encoder.mean.copy_(torch.tensor(config["mean"]).view_as(encoder.mean))
+    encoder.std.copy_(torch.tensor(config["std"]).view_as(encoder.std))
+    _load_weights(encoder, folder / _WEIGHTS)
+    return encoder.eval()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{folder} holds no encoder: {_CONFIG} cannot be read ({error.strerror})"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): save the encoder again") from error
+    if not isinstance(config, dict) or "format" not in config:
+        raise InputError(f"{path} does not describe an OpenEUPE encoder: give another folder")
+    if config["format"] != FORMAT:
+        raise InputError(
+            f"{path} has format {config['format']}, this version reads {FORMAT}: update openeupe"
+        )
+    wrong = [field for field in _FIELDS if not _fits(field, config.get(field))]
+    if wrong:
+        raise InputError(f"{path}: {wrong[0]} is missing or wrong: save the encoder again")
+    if "pretrained" in config["args"]:
+        raise InputError(f"{path}: args may not hold pretrained: the weights lie in the folder")
+    return config
+
+
+def _fits(field: str, value: Any) -> bool:
+    if field == "name":
+        return isinstance(value, str)
+    if field == "args":
+        return isinstance(value, dict)
+    if field in ("mean", "std"):
+        numbers = isinstance(value, list) and all(isinstance(x, (int, float)) for x in value)
+        return numbers and len(value) == 3
+    return type(value) is int and value > 0
+
+
+def _load_weights(encoder: Encoder, path: Path) -> None:
+    try:
+        weights = load_file(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: copy the whole encoder folder") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}): copy or save the encoder again") from error
+    expected = _weights(encoder)
+    if lacking := sorted(expected.keys() - weights.keys()):
+        raise InputError(f"{path} lacks {len(lacking)} tensors, such as {lacking[0]}: wrong file")
+    if foreign := sorted(weights.keys() - expected.keys()):
+        raise InputError(f"{path} has {len(foreign)} foreign tensors, such as {foreign[0]}")
+    for key, tensor in expected.items():
+        if weights[key].shape != tensor.shape:
+            raise InputError(
+                f"{path}: {key} has shape {list(weights[key].shape)}, {encoder.name} needs "
+                f"{list(tensor.shape)}: the file belongs to another encoder"
+            )
+    encoder.load_state_dict(weights)
+
+
+def _weights(encoder: Encoder) -> dict[str, torch.Tensor]:
+    return dict(encoder.state_dict())
+
+
+def _replace(part: Path, folder: Path) -> None:
+    """Move `part` to `folder`; what lay there is set aside first and deleted last."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    folder.rename(aside / "old")
+    part.rename(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _holds_anything(folder: Path) -> bool:
+    return not folder.is_dir() or any(folder.iterdir())
+
+
+def _version() -> str:
+    try:
+        return version("openeupe")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"

@@ -1,0 +1,222 @@
+"""`openeupe quickstart`: the three stages on real experts and real photos, then what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from openeupe.data import (
+    Augment,
+    AugmentConfig,
+    BrokenImage,
+    FolderSource,
+    Source,
+    derive_seed,
+    open_source,
+)
+from openeupe.data.photos import registry_photos
+from openeupe.distill.recipe import load_recipe
+from openeupe.distill.run import Run, run_recipe
+from openeupe.encoders import Encoder, create
+from openeupe.errors import InputError
+from openeupe.evaluate.features import center_views, encode
+from openeupe.evaluate.fidelity import fidelity
+from openeupe.evaluate.knn import knn_accuracy
+from openeupe.look.pca import save_pca_grid
+
+_VIEWS = {"train": 384, "heldout": 128}  # crops for the readouts: fitted on, scored on
+_PICTURES = 5
+_KNN_IMAGES = 2000  # of each part, so that a large folder stays a matter of minutes
+
+
+def run_quickstart(
+    images: Path | None,
+    folder: Path,
+    overrides: list[str],
+    device: torch.device | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Run the packaged `quickstart` recipe, then measure and show its students.
+
+    Args:
+        images: a folder of photos; None takes the package registry's.
+        folder: run folder; a second call goes on where the first was cut off.
+
+    Returns what `results.json` holds.
+    """
+    started = time.perf_counter()
+    if images is None:
+        images = registry_photos()
+    elif not images.is_dir():
+        raise InputError(f"--images {images}: no such folder")
+    source = f"data.sources.0.path={json.dumps(str(images.resolve()))}"
+    recipe = load_recipe("quickstart", [source, *overrides])
+    parts: dict[str, Source] = {
+        part: open_source(recipe.data.sources[0], part) for part in ("train", "heldout")
+    }
+    console.print(
+        f"{len(parts['train'])} photos to learn from, {len(parts['heldout'])} held out: {images}",
+        soft_wrap=True,
+    )
+    run = run_recipe(recipe, folder, device=device, console=console)
+    results = _measure(run, parts, console)
+    results["minutes"] = round((time.perf_counter() - started) / 60, 2)
+    (folder / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    _show(results, console)
+    _what_next(folder, console)
+    return results
+
+
+def _measure(run: Run, parts: dict[str, Source], console: Console) -> dict[str, Any]:
+    """Fidelity to the experts, a picture, and kNN where the photos have classes."""
+    stages = list(run.recipe.stages)
+    first, last = run.recipe.stages[stages[0]], run.recipe.stages[stages[-1]]
+    side = last.side
+    statistics = run.student(stages[0]).statistics
+    with console.status("the experts look at the held-out photos"):
+        views = {part: _crops(source, _VIEWS[part], side) for part, source in parts.items()}
+        experts = {
+            name: create(teacher.encoder, pretrained=teacher.pretrained, **teacher.args)
+            for name, teacher in first.teachers.items()
+        }
+        targets = {
+            part: {
+                name: statistics[name](encode(expert, crops, first.teachers[name].resolution[0]))
+                for name, expert in experts.items()
+            }
+            for part, (crops, _) in views.items()
+        }
+    encoders = _students(run)
+    sides = next(iter(last.students.values())).resolution
+    rows = []
+    for name, encoder in encoders.items():
+        for at in sides:
+            with console.status(f"{name} at {at} px"):
+                tokens = {part: encode(encoder, crops, at) for part, (crops, _) in views.items()}
+                r2 = fidelity(
+                    tokens["train"], targets["train"],
+                    tokens["heldout"], targets["heldout"],
+                    groups=views["train"][1],
+                )  # fmt: skip
+            rows.append({"encoder": name, "resolution": at, "r2": r2})
+    results: dict[str, Any] = {"fidelity": rows, "photos": {k: len(v) for k, v in parts.items()}}
+    results["picture"] = str(_picture(run, parts["heldout"], experts, encoders, side))
+    everyone = {
+        **{k: (e, first.teachers[k].resolution[0]) for k, e in experts.items()},
+        **{k: (e, sides[0]) for k, e in encoders.items()},
+    }
+    results["knn"] = _knn(everyone, parts, console)
+    return results
+
+
+def _students(run: Run) -> dict[str, Encoder]:
+    """The finished student of each stage, and the last one's architecture untrained."""
+    encoders = {name: run.student(name).encoder for name in run.recipe.stages}
+    final = encoders[list(encoders)[-1]]
+    torch.manual_seed(derive_seed(run.recipe.seed, "untrained"))
+    return {**encoders, "untrained": create(final.name, **final.args)}
+
+
+def _crops(source: Source, count: int, side: int) -> tuple[Tensor, Tensor]:
+    """About `count` crops in turn of every readable photo, and the photo of each crop."""
+    augment = Augment(AugmentConfig(jitter=0, blur=0, solarize=0), side)
+    views, photos = [], []
+    each = max(1, round(count / len(source)))
+    for index in range(min(len(source), count)):
+        try:
+            image = source.read(index)
+        except BrokenImage:
+            continue
+        for crop in range(each):
+            views.append(augment(image, derive_seed("quickstart crops", index, crop)))
+            photos.append(index)
+    if not views:
+        raise InputError(f"no image can be read, beginning with {source.name(0)}")
+    return torch.stack(views), torch.tensor(photos)
+
+
+def _picture(
+    run: Run, source: Source, experts: dict[str, Encoder], encoders: dict[str, Encoder], side: int
+) -> Path:
+    indices = range(min(_PICTURES, len(source)))
+    views, _ = center_views(source, indices, 2 * side)  # a finer grid than in training, for the eye
+    path = run.folder / "pca.png"
+    columns = {
+        name: list(encode(encoder, views).patches) for name, encoder in (experts | encoders).items()
+    }
+    save_pca_grid(path, list(views), columns)
+    return path
+
+
+def _knn(
+    encoders: dict[str, tuple[Encoder, int]], parts: dict[str, Source], console: Console
+) -> dict[str, float]:
+    """kNN accuracy on the held-out photos, if they lie in class sub-folders."""
+    train, heldout = parts["train"], parts["heldout"]
+    if not (isinstance(train, FolderSource) and isinstance(heldout, FolderSource)):
+        return {}
+    if not train.classes or len(train.classes) < 2:
+        return {}
+    accuracy = {}
+    for name, (encoder, side) in encoders.items():
+        with console.status(f"kNN: {name}"):
+            features, labels = {}, {}
+            for part, source in (("train", train), ("heldout", heldout)):
+                views, kept = center_views(source, range(min(len(source), _KNN_IMAGES)), side)
+                features[part] = encode(encoder, views).cls
+                labels[part] = torch.tensor([source.label(i) for i in kept])
+            accuracy[name] = knn_accuracy(
+                features["train"], labels["train"], features["heldout"], labels["heldout"]
+            )
+    return accuracy
+
+
+def _show(results: dict[str, Any], console: Console) -> None:
+    experts = list(results["fidelity"][0]["r2"])
+    table = Table(title="How much of each expert's tokens is predicted on held-out photos (R2)")
+    table.add_column("encoder")
+    table.add_column("px", justify="right")
+    for expert in experts:
+        for kind in ("cls", "patches"):
+            table.add_column(f"{expert}\n{kind}", justify="right")
+    before = None
+    for row in results["fidelity"]:
+        if before not in (None, row["encoder"]):
+            table.add_section()
+        before = row["encoder"]
+        cells = [f"{row['r2'][e][k]:.2f}" for e in experts for k in ("cls", "patches")]
+        table.add_row(row["encoder"], str(row["resolution"]), *cells)
+    console.print(table)
+    if results["knn"]:
+        table = Table("encoder", "kNN accuracy", title="Class of the held-out photos, k = 10")
+        for name, accuracy in results["knn"].items():
+            table.add_row(name, f"{accuracy:.1%}")
+        console.print(table)
+
+
+def _what_next(folder: Path, console: Console) -> None:
+    console.print(
+        f"""
+R2: a ridge readout from each encoder's frozen tokens; 1 is perfect, 0 is the mean of the training
+photos. "untrained" is the student's architecture with random weights.
+
+Saved in {folder}:
+  pca.png        patch tokens of held-out photos as colours, experts beside students
+  results.json   the tables above
+  recipe.yaml    every number of the run; STAGE/metrics.jsonl and STAGE/tensorboard its curves
+
+Next:
+  openeupe quickstart --images FOLDER --run runs/mine    your own photos
+  openeupe distill {folder / "recipe.yaml"} --run runs/longer stages.student.steps=20000
+  openeupe plan eupe                                     what the paper's own run would cost
+  python -c "import openeupe; print(openeupe.load('{folder}'))\"""",
+        soft_wrap=True,
+        highlight=False,
+    )

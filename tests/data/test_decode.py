@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from openeupe.data.decode import BrokenImage, decode
+
+from .conftest import picture
+
+
+def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def _pixels(encoded: bytes) -> np.ndarray:
+    image = decode(encoded, "it")
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF"])
+def test_lossless_kinds_keep_their_pixels(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    expected = np.asarray(picture(1))
+    assert np.array_equal(_pixels(_encode(picture(1), kind, **options)), expected)
+
+
+def test_bytes_and_file_are_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    picture(1).save(file)
+    assert decode(file, "a").tobytes() == decode(file.read_bytes(), "a").tobytes()
+
+
+def test_gray_has_three_equal_channels() -> None:
+    gray = picture(1).convert("L")
+    assert np.array_equal(_pixels(_encode(gray, "PNG")), np.asarray(gray)[..., None].repeat(3, 2))
+
+
+def test_sixteen_bit_gray_is_scaled_by_its_range() -> None:
+    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert _pixels(_encode(Image.fromarray(values), kind))[0, :, 1].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 51.0, 255.0], [0, 51, 255])],
+)
+def test_float_gray(values: list[float], expected: list[int]) -> None:
+    image = Image.fromarray(np.array([values], dtype=np.float32))
+    assert _pixels(_encode(image, "TIFF"))[0, :, 0].tolist() == expected
+
+
+def test_cmyk_keeps_its_colors() -> None:
+    out = _pixels(_encode(picture(1).convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(out - np.asarray(picture(1)).astype(int)).mean() < 3
+
+
+def test_palette() -> None:
+    palette = picture(1).quantize(32)
+    assert np.array_equal(_pixels(_encode(palette, "PNG")), np.asarray(palette.convert("RGB")))
+
+
+def test_transparency_lies_over_white() -> None:
+    rgba = np.zeros((1, 3, 4), dtype=np.uint8)
+    rgba[0, :, 0] = 200
+    rgba[0, :, 3] = [0, 255, 128]
+    row = _pixels(_encode(Image.fromarray(rgba), "PNG"))[0]
+    assert row[0].tolist() == [255, 255, 255]
+    assert row[1].tolist() == [200, 0, 0]
+    assert abs(row[2] - [227, 127, 127]).max() <= 1
+    palette = Image.new("P", (2, 2), 3)
+    palette.putpalette([10] * 768)
+    assert _pixels(_encode(palette, "PNG", transparency=3)).min() == 255
+    gray_alpha = Image.new("LA", (2, 2), (7, 0))
+    assert _pixels(_encode(gray_alpha, "PNG")).min() == 255
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_exif_orientation_is_applied(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side: to be turned by 90 degrees clockwise
+    upright = picture(1, 48, 40)
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    out = _pixels(_encode(stored, kind, exif=exif))
+    assert out.shape == (40, 48, 3)
+    assert np.abs(out - np.asarray(upright).astype(int)).mean() < 4
+
+
+def test_unreadable_exif_is_no_reason_to_drop_an_image() -> None:
+    encoded = _encode(picture(1), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
+    assert _pixels(encoded).shape == (40, 48, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_truncated_images_are_broken(kind: str) -> None:
+    encoded = _encode(picture(1, 200, 200), kind)
+    decode(encoded, "whole")
+    with pytest.raises(BrokenImage, match="half: cannot be read"):
+        decode(encoded[: len(encoded) // 2], "half")
+
+
+def test_empty_text_and_missing_are_broken(tmp_path: Path) -> None:
+    for encoded in (b"", b"<html>not found</html>", tmp_path / "missing.jpg", tmp_path):
+        with pytest.raises(BrokenImage, match="it: cannot"):
+            decode(encoded, "it")
+
+
+@pytest.mark.parametrize("limit", [1900, 900])  # Pillow warns above the limit, refuses above twice
+def test_bombs_are_broken(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = _encode(picture(1), "PNG")  # 1920 pixels
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(BrokenImage):
+        decode(encoded, "bomb")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1920)
+    decode(encoded, "no bomb")
+
+
+def test_large_jpegs_may_be_decoded_smaller() -> None:
+    encoded = _encode(picture(1, 800, 600), "JPEG", quality=95)
+    full = decode(encoded, "it")
+    assert full.size == (800, 600)
+    assert decode(encoded, "it", least_side=301).size == (800, 600)
+    half = decode(encoded, "it", least_side=300)
+    assert half.size == (400, 300)
+    assert decode(encoded, "it", least_side=80).size == (200, 150)
+    difference = np.asarray(full.reduce(2)).astype(int) - np.asarray(half).astype(int)
+    assert np.abs(difference).mean() < 1
+    png = _encode(picture(1, 800, 600), "PNG")
+    assert decode(png, "it", least_side=80).size == (800, 600)

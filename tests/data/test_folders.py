@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openeupe.data.decode import BrokenImage
+from openeupe.data.folders import FolderSource
+from openeupe.errors import InputError
+
+from .conftest import Maker, picture
+
+
+def _tree(root: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(file)
+
+
+def _inside(source: FolderSource) -> list[str]:
+    return [os.path.relpath(source.name(i), source.root) for i in range(len(source))]
+
+
+def test_any_depth_in_name_order(tmp_path: Path) -> None:
+    _tree(tmp_path, "b/2.png", "b/1.JPG", "a.webp", "b/c/d/3.tiff", "b.c/4.jpeg", "Z.bmp", "x.tif")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "png").write_text("no image either")
+    (tmp_path / "._a.jpg").write_text("left by macOS")
+    source = FolderSource(tmp_path)
+    expected = ["Z.bmp", "a.webp", "b.c/4.jpeg", "b/1.JPG", "b/2.png", "b/c/d/3.tiff", "x.tif"]
+    assert _inside(source) == expected
+    assert np.array_equal(np.asarray(source.read(4)), np.asarray(picture(0)))
+    assert source.classes is None
+    assert source.label(0) is None
+
+
+def test_order_does_not_come_from_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tree(tmp_path, "a/1.png", "b/2.png", "3.png")
+    before = _inside(FolderSource(tmp_path))
+    scandir = os.scandir
+
+    class Backwards:
+        def __init__(self, path: Path) -> None:
+            self.entries = list(scandir(path))[::-1]
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self.entries
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(os, "scandir", Backwards)
+    assert _inside(FolderSource(tmp_path)) == before
+
+
+def test_classes_are_the_first_folders(tmp_path: Path) -> None:
+    _tree(tmp_path, "dog/1.png", "cat/x/2.png", "cat/3.png")
+    source = FolderSource(tmp_path)
+    assert source.classes == ["cat", "dog"]
+    assert [source.label(i) for i in range(3)] == [0, 0, 1]
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    _tree(tmp_path / "real", "1.png")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "folder").symlink_to(tmp_path / "real")
+    (root / "file.png").symlink_to(tmp_path / "real" / "1.png")
+    (root / "loop").symlink_to(root)
+    (root / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    source = FolderSource(root)
+    assert _inside(source) == ["file.png", "folder/1.png", "gone.jpg"]
+    with pytest.raises(BrokenImage, match=r"gone\.jpg"):
+        source.read(2)
+
+
+def test_travels_to_workers(make_folder: Maker) -> None:
+    source = FolderSource(make_folder(3))
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.read(2).tobytes() == source.read(2).tobytes()
+
+
+def test_missing_and_empty_are_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere is not a folder"):
+        FolderSource(tmp_path / "nowhere")
+    (tmp_path / "a.gif").write_text("")
+    with pytest.raises(InputError, match=r"holds no images: .*\.jpg.*\.webp"):
+        FolderSource(tmp_path)
+
+
+def test_held_out_images_are_the_same_ones_when_others_come(tmp_path: Path) -> None:
+    _tree(tmp_path, *(f"{i % 4}/{i}.png" for i in range(40)))
+    whole = FolderSource(tmp_path)
+    train, heldout = (
+        FolderSource(tmp_path, heldout=0.3, part=part) for part in ("train", "heldout")
+    )
+    assert sorted(_inside(train) + _inside(heldout)) == _inside(whole)
+    assert 4 <= len(heldout) <= 20  # 12 expected, standard deviation 2.9
+    assert train.classes == heldout.classes == ["0", "1", "2", "3"]
+    assert [heldout.label(i) for i in range(len(heldout))] == [
+        int(name[0]) for name in _inside(heldout)
+    ]
+    _tree(tmp_path, "0/a new one.png")
+    after = FolderSource(tmp_path, heldout=0.3, part="heldout")
+    assert set(_inside(after)) - {"0/a new one.png"} == set(_inside(heldout))
+
+
+def test_a_part_without_images_is_refused(tmp_path: Path) -> None:
+    _tree(tmp_path, "only.png")
+    with pytest.raises(InputError, match=r"leaves no image in the part 'heldout'"):
+        FolderSource(tmp_path, heldout=1e-9, part="heldout")
+    assert len(FolderSource(tmp_path, heldout=1e-9)) == 1

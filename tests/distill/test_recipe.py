@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe, recipe_names
+from openeupe.errors import InputError
+
+
+def test_every_packaged_recipe_is_valid() -> None:
+    assert set(recipe_names()) == {
+        "direct", "eupe", "one_teacher", "quickstart", "stage1_2", "stage1_3",
+    }  # fmt: skip
+    for name in recipe_names():
+        assert load_recipe(name).name == name
+
+
+def test_eupe_holds_the_papers_numbers() -> None:
+    stages = load_recipe("eupe").stages
+    proxy, student, finetuned = stages["proxy"], stages["student"], stages["finetuned"]
+    sides = {k: t.resolution for k, t in proxy.teachers.items()}
+    assert sides == {"pe_core": (448,), "pe_lang": (448,), "dinov3": (256,)}
+    assert proxy.statistics.iterations == 500
+    assert [s.head_hidden for s in stages.values()] == [1536, 3072, 3072]
+    assert (student.batch_size, student.steps, student.optimizer.lr) == (8192, 390_000, 2e-5)
+    assert (finetuned.batch_size, finetuned.steps, finetuned.optimizer.lr) == (4096, 100_000, 1e-5)
+    assert student.optimizer.weight_decay == finetuned.optimizer.weight_decay == 1e-4
+    assert finetuned.teachers["proxy"].resolution == (256, 384, 512)
+    assert finetuned.students["vit_b"].resolution == (256, 384, 512)
+    assert all((s.loss.cosine, s.loss.smooth_l1) == (0.9, 0.1) for s in stages.values())
+    weights = [s.weight for s in load_recipe("eupe").data.sources]
+    assert weights == [0.9, 0.1]
+
+
+def test_ablations_differ_from_the_method_only_where_they_say() -> None:
+    eupe, direct = load_recipe("eupe"), load_recipe("direct")
+    assert list(direct.stages) == ["student"]
+    assert direct.stages["student"].teachers == eupe.stages["proxy"].teachers
+    assert direct.stages["student"].students == eupe.stages["student"].students
+    assert list(load_recipe("stage1_2").stages) == ["proxy", "student"]
+    assert load_recipe("stage1_2").stages["student"] == eupe.stages["student"]
+    third = load_recipe("stage1_3").stages["student"]
+    assert third.students["vit_b"].resolution == (256, 384, 512)
+    assert third.steps == eupe.stages["student"].steps  # section 4.3: the same schedule
+    assert list(load_recipe("one_teacher").stages["student"].teachers) == ["dinov3"]
+
+
+def test_overrides(recipe_file: Path) -> None:
+    recipe = load_recipe(
+        recipe_file,
+        ["stages.proxy.steps=9", "stages.proxy.teachers.net=null", "stages.student.optimizer.lr=1e-2",
+         "stages.finetuned=null"],
+    )  # fmt: skip
+    assert recipe.stages["proxy"].steps == 9
+    assert list(recipe.stages["proxy"].teachers) == ["vit"]
+    assert recipe.stages["student"].optimizer.lr == 0.01
+    assert list(recipe.stages) == ["proxy", "student"]
+
+
+def test_a_dumped_recipe_is_the_same_recipe(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    (tmp_path / "again.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(tmp_path / "again.yaml") == recipe
+
+
+def test_base_may_lie_beside_the_file(recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("base: tiny.yaml\nname: other\nseed: 7\n")
+    recipe = load_recipe(tmp_path / "other.yaml")
+    assert (recipe.name, recipe.seed) == ("other", 7)
+    assert list(recipe.stages) == ["proxy", "student", "finetuned"]
+
+
+def change(raw: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for key in parents:
+        raw = raw[key]
+    raw[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("stages.proxy.step", 3, r"stages\.proxy\.step: unknown key, did you mean steps\?"),
+        ("stages.proxy.steps", -1, r"stages\.proxy\.steps: .*greater than 0.*-1"),
+        ("stages.proxy.steps", "many", r"stages\.proxy\.steps: .*'many'"),
+        ("stages.proxy.optimizer", {}, r"stages\.proxy\.optimizer\.lr: is missing"),
+        ("stages.proxy.students.proxy.resolution", [], r"students\.proxy\.resolution"),
+        (
+            "stages.student.teachers.proxy.encoder",
+            "stage:prox",
+            r"no earlier stage is named 'prox'",
+        ),
+        ("stages.student.teachers.proxy.encoder", "stage:student", r"no earlier stage"),
+        ("stages.student.teachers.proxy.encoder", "stage:proxy/x", r"has no student 'x' \(proxy\)"),
+        ("stages.proxy.teachers.keys", {"encoder": "a", "resolution": 8}, r"reserved name"),
+        ("stages.proxy.teachers", {}, r"stages\.proxy\.teachers"),
+        ("name", "../up", r"name: "),
+        ("data", {"sources": []}, r"data\.sources"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_field(
+    raw_recipe: dict[str, Any], tmp_path: Path, path: str, value: Any, message: str
+) -> None:
+    change(raw_recipe, path, value)
+    file = tmp_path / "wrong.yaml"
+    file.write_text(yaml.safe_dump(raw_recipe, sort_keys=False))
+    with pytest.raises(InputError, match=message) as error:
+        load_recipe(file)
+    assert "\n" not in str(error.value)
+    assert "wrong.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not valid YAML"),
+        ("- 1", "a mapping"),
+        ("base: nowhere", "no such file"),
+        ("base: [1]", "base must be"),
+        ("base: loop.yaml", "leads back to itself"),
+        ("\x00", "not valid YAML"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "loop.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_recipe(file)
+
+
+def test_a_misspelt_recipe_gets_a_guess() -> None:
+    with pytest.raises(InputError, match="did you mean quickstart"):
+        load_recipe("quickstrat")
+
+
+@pytest.mark.parametrize("override", ["steps", "=3", "stages.proxy.steps=["])
+def test_malformed_overrides(recipe_file: Path, override: str) -> None:
+    with pytest.raises(InputError, match="override"):
+        load_recipe(recipe_file, [override])
+
+
+def test_several_students_need_naming(raw_recipe: dict[str, Any]) -> None:
+    students = raw_recipe["stages"]["proxy"]["students"]
+    students["second"] = dict(students["proxy"])
+    with pytest.raises(ValueError, match="several students, write stage:proxy/STUDENT"):
+        Recipe.model_validate(raw_recipe)

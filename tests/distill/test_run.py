@@ -1,0 +1,195 @@
+"""Whole runs of a tiny recipe: what they leave, what they repeat, what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import openeupe
+from openeupe.distill.metrics import read_metrics
+from openeupe.distill.recipe import Recipe
+from openeupe.distill.run import Run, check_recipe, run_recipe
+from openeupe.encoders import create
+from openeupe.errors import InputError
+
+QUIET = Console(quiet=True)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.safetensors")}
+
+
+@pytest.fixture
+def recipe(raw_recipe: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate(raw_recipe)
+
+
+def test_a_run_leaves_loadable_students(recipe: Recipe, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = run_recipe(recipe, folder, console=QUIET)
+    # Every way of naming the result gives the same network.
+    images = torch.rand(1, 3, 64, 64)
+    final = openeupe.load(folder)
+    for source in ("finetuned", "finetuned/student"):
+        same = openeupe.load(folder / source)
+        assert torch.equal(same(images).patches, final(images).patches)
+    assert not final.training
+    # The heads and statistics lie beside it, in the proxy's widths.
+    student = run.student("finetuned")
+    proxy = openeupe.load(folder / "proxy")
+    predicted = student.predict(final(images), "proxy")
+    assert predicted.cls.shape == (1, proxy.cls_dim)
+    assert predicted.patches.shape[1] == proxy.patch_dim
+    assert student.info["teachers"]["proxy"]["encoder"] == "stage:proxy"
+    # Metrics of every stage, teacher and token kind; checkpoints are gone.
+    for stage, teachers in (("proxy", ["vit", "net"]), ("student", ["proxy"])):
+        records = read_metrics(folder / stage / "metrics.jsonl")
+        assert [r["step"] for r in records] == [3, 6]
+        assert all(f"loss/{t}/{k}" in records[0] for t in teachers for k in ("cls", "patches"))
+        assert list((folder / stage / "tensorboard").iterdir())
+        assert not (folder / stage / "checkpoints").exists()
+
+
+def test_training_moves_the_student_towards_the_teacher(
+    raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    stage = raw_recipe["stages"]["proxy"]
+    stage |= {"steps": 40, "log_every": 10, "optimizer": {"lr": 3e-3}}
+    raw_recipe["stages"] = {"proxy": stage}
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    records = read_metrics(tmp_path / "run" / "proxy" / "metrics.jsonl")
+    for name in (f"loss/{t}/{k}" for t in ("vit", "net") for k in ("cls", "patches")):
+        assert records[-1][name] < 0.9 * records[0][name], name
+
+
+def test_what_is_finished_is_not_done_again(recipe: Recipe, tmp_path: Path) -> None:
+    run_recipe(recipe, tmp_path / "run", console=QUIET)
+    before = files(tmp_path / "run")
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
+    console = Console(record=True, quiet=False, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
+    run_recipe(recipe, tmp_path / "run", console=console)
+    assert files(tmp_path / "run") == before
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    assert console.export_text().count("finished before") == 3
+
+
+def test_two_runs_of_one_seed_are_identical_and_of_two_seeds_are_not(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    for name, seed, workers in (("a", 0, 0), ("b", 0, 1), ("c", 1, 0)):
+        data = recipe.data.model_copy(update={"workers": workers})
+        one = recipe.model_copy(update={"seed": seed, "data": data})
+        run_recipe(one, tmp_path / name, console=QUIET)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert files(tmp_path / "a") != files(tmp_path / "c")
+
+
+def test_stage_3_goes_on_with_heads_and_statistics_of_stage_2(
+    raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    raw_recipe["stages"]["finetuned"]["optimizer"] = {"lr": 1e-12}
+    run = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    before, after = run.student("student"), run.student("finetuned")
+    weight = "cls.0.weight"
+    assert torch.allclose(
+        before.heads["proxy"].state_dict()[weight], after.heads["proxy"].state_dict()[weight]
+    )
+    assert torch.equal(before.statistics["proxy"].cls_mean, after.statistics["proxy"].cls_mean)
+
+
+def test_heads_start_anew_when_told(raw_recipe: dict[str, Any], tmp_path: Path) -> None:
+    finetuned = raw_recipe["stages"]["finetuned"]
+    finetuned["optimizer"] = {"lr": 1e-12}
+    finetuned["students"]["student"]["keep_heads"] = False
+    run = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    before, after = run.student("student"), run.student("finetuned")
+    weight = "cls.0.weight"
+    assert not torch.allclose(
+        before.heads["proxy"].state_dict()[weight], after.heads["proxy"].state_dict()[weight]
+    )
+    # Measured at three sides now, not at one.
+    assert not torch.equal(before.statistics["proxy"].cls_mean, after.statistics["proxy"].cls_mean)
+
+
+def test_several_students_in_one_pass_equal_each_alone(
+    raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    stage = raw_recipe["stages"]["proxy"]
+    second = {"encoder": "test_convnext", "resolution": 32}
+    raw_recipe["stages"] = {"proxy": stage | {"students": {**stage["students"], "second": second}}}
+    both = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "both", console=QUIET)
+    raw_recipe["stages"] = {"proxy": stage | {"students": {"second": second}}}
+    alone = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "alone", console=QUIET)
+    assert files(both.folder / "proxy" / "second") == files(alone.folder / "proxy" / "second")
+    with pytest.raises(InputError, match="proxy, second"):
+        openeupe.load(tmp_path / "both")
+
+
+def test_another_recipe_in_the_same_folder_is_refused(
+    recipe: Recipe, raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    Run.start(recipe, tmp_path / "run")
+    raw_recipe["stages"]["student"]["steps"] = 99
+    changed = Recipe.model_validate(raw_recipe)
+    with pytest.raises(InputError, match=r"stages\.student\.steps: 6 then, 99 now"):
+        Run.start(changed, tmp_path / "run")
+    # How often is logged changes no result.
+    raw_recipe["stages"]["student"] |= {"steps": 6, "log_every": 1}
+    Run.start(Recipe.model_validate(raw_recipe), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("data.sources", [{"path": "/no/such"}], r"data\.sources\.0: .*/no/such"),
+        ("stages.proxy.teachers.vit.encoder", "vit_nonesuch", r"teachers\.vit: no encoder"),
+        ("stages.proxy.students.proxy.resolution", 40, r"students\.proxy: resolution 40 does not"),
+        ("stages.finetuned.students.student.resolution", [64, 80], r"resolution 80 .* 64 or 96"),
+        ("stages.proxy.teachers.vit.args", {"depht": 1}, r"teachers\.vit: .*depht"),
+    ],
+)
+def test_mistakes_are_found_before_work_starts(
+    raw_recipe: dict[str, Any], path: str, value: Any, message: str
+) -> None:
+    *parents, last = path.split(".")
+    raw: Any = raw_recipe
+    for key in parents:
+        raw = raw[key]
+    raw[last] = value
+    with pytest.raises(InputError, match=message) as error:
+        check_recipe(Recipe.model_validate(raw_recipe))
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_a_later_stage_that_cannot_be_had_stop_the_run_at_once(
+    raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    raw_recipe["stages"]["student"]["teachers"]["proxy"] = {
+        "encoder": "eupe_proxy", "args": {"width": 64, "depth": 1, "heads": 4}, "resolution": 32,
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"stages\.student\.teachers\.proxy: .*no proxy has been"):
+        run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    assert not (tmp_path / "run" / "proxy").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_stage(
+    raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
+    raw_recipe["stages"]["proxy"]["optimizer"] = {"lr": 1e38, "clip_norm": None}
+    with pytest.raises(InputError, match=r"proxy: .* became (nan|inf).*lower optimizer\.lr"):
+        run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+
+
+def test_finished_json_tells_the_story(recipe: Recipe, images: Path, tmp_path: Path) -> None:
+    run_recipe(recipe, tmp_path / "run", console=QUIET)
+    told = json.loads((tmp_path / "run" / "proxy" / "finished.json").read_text())
+    assert told["images"] == 24
+    assert told["teachers"]["net"]["cls_dim"] == create("test_resnet").cls_dim
+    assert told["broken_images"] == []
+    assert {"openeupe", "torch", "timm", "python"} <= set(told["versions"])

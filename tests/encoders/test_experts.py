@@ -1,0 +1,134 @@
+"""The registry experts do what their authors trained them for: known answers on real photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from openeupe.encoders import create
+from openeupe.encoders.expert_weights import CRAFT, EFFICIENTNET_LITE0, HED
+from openeupe.encoders.experts import EXPERTS, CraftEncoder, HedEncoder, imagenet_classifier
+from openeupe.errors import InputError
+
+
+@torch.inference_mode()
+def test_efficientnet_names_imagenet_photos(imagenet: tuple[Tensor, Tensor]) -> None:
+    images, labels = imagenet
+    classify = imagenet_classifier()
+    encoder = create("efficientnet_lite0", pretrained=True)
+    logits = classify(encoder(images).cls)
+    assert (logits.argmax(1) == labels).sum() >= 17  # 18 of 20
+    assert (logits.topk(5).indices == labels[:, None]).any(1).sum() >= 19
+    # The answer comes from the weights, and from the right input constants.
+    chance = classify(create("efficientnet_lite0").eval()(images).cls)
+    assert (chance.argmax(1) == labels).sum() <= 2
+    encoder.mean.copy_(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+    encoder.std.copy_(torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+    foreign = classify(encoder(images).cls)
+    cross_entropy = torch.nn.functional.cross_entropy
+    assert cross_entropy(logits, labels) < cross_entropy(foreign, labels) - 0.1
+
+
+@torch.inference_mode()
+def test_hed_draws_the_outlines_of_coins(photo: Callable[[str], Tensor]) -> None:
+    encoder = create("hed", pretrained=True)
+    assert isinstance(encoder, HedEncoder)
+    images = photo("coins")
+    edges = encoder.boundaries(images)
+    assert edges.shape == (1, 1, *images.shape[-2:])
+    # The big coin of row 3, along its vertical diameter: rim, dark inside, rim; dark table.
+    across = edges[0, 0, :, 348]
+    assert across[150:162].max() > 0.8
+    assert across[178:198].max() < 0.2
+    assert across[210:222].max() > 0.75
+    assert edges[0, 0, 84:92, 56:76].max() < 0.2
+    assert 0.05 < (edges > 0.5).float().mean() < 0.4
+    flat = encoder.boundaries(torch.full((1, 3, 64, 64), 0.5))
+    assert flat[..., 16:48, 16:48].max() < 0.3
+
+
+@torch.inference_mode()
+def test_hed_sees_colours_in_the_right_order(photo: Callable[[str], Tensor]) -> None:
+    encoder = create("hed", pretrained=True)
+    assert isinstance(encoder, HedEncoder)
+    assert encoder.mean.flatten()[0] > encoder.mean.flatten()[2]  # Caffe's red is the brightest
+    images = photo("coffee")
+    edges, swapped = encoder.boundaries(images), encoder.boundaries(images.flip(1))
+    assert (edges - swapped).abs().mean() > 0.005
+
+
+@torch.inference_mode()
+def test_craft_finds_characters_on_a_page_only(photo: Callable[[str], Tensor]) -> None:
+    encoder = create("craft", pretrained=True)
+    assert isinstance(encoder, CraftEncoder)
+    images = photo("page")
+    heat = encoder.characters(images)
+    assert heat.shape == (1, 2, images.shape[-2] // 2, images.shape[-1] // 2)
+    assert heat[:, 0].max() > 0.8
+    assert 0.05 < (heat[:, 0] > 0.4).float().mean() < 0.3
+    assert encoder.characters(photo("coffee"))[:, 0].max() < 0.3
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_tokens_lie_on_a_grid_of_stride_16(name: str) -> None:
+    encoder = create(name).eval()
+    # 80 and 48 are no multiples of 32: the stride-32 stage must still be aligned.
+    for height, width in [(64, 64), (80, 48)]:
+        tokens = encoder(torch.rand(2, 3, height, width))
+        assert tokens.cls.shape == (2, encoder.cls_dim)
+        assert tokens.patches.shape == (2, encoder.patch_dim, height // 16, width // 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "patches", "width"),
+    [
+        ("efficientnet_lite0", "16", 112),
+        ("efficientnet_lite0", "32", 320),
+        ("efficientnet_lite0", "16+32", 432),
+        ("craft", "fc7", 1024),
+        ("craft", "fc7+relu5", 1536),
+    ],
+)
+def test_patches_can_be_chosen(name: str, patches: str, width: int) -> None:
+    encoder = create(name, patches=patches).eval()
+    assert encoder.patch_dim == encoder(torch.rand(1, 3, 32, 32)).patches.shape[1] == width
+    assert encoder.args == {"patches": patches}
+
+
+def test_unknown_patches_are_an_input_error() -> None:
+    with pytest.raises(InputError, match=r"craft has no patches 'fc8': use one of fc7, fc7\+relu5"):
+        create("craft", patches="fc8")
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
+    encoder = create(name).train()
+    tokens = encoder(torch.rand(2, 3, 64, 64))
+    (tokens.cls.square().sum() + tokens.patches.square().sum()).backward()
+    lost = [key for key, p in encoder.named_parameters() if p.requires_grad and p.grad is None]
+    assert not lost
+
+
+def test_a_pretrained_expert_is_frozen_in_mode_but_can_be_trained() -> None:
+    encoder = create("efficientnet_lite0", pretrained=True)
+    assert not encoder.training
+    before = encoder.trunk.conv_stem.weight.clone()  # type: ignore[union-attr, operator]
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
+    encoder.train()(torch.rand(2, 3, 64, 64)).patches.mean().backward()
+    optimizer.step()
+    assert not torch.equal(before, encoder.trunk.conv_stem.weight)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_can_be_made_on_the_meta_device(name: str) -> None:
+    with torch.device("meta"):
+        encoder = create(name)
+    assert all(parameter.is_meta for parameter in encoder.parameters())
+
+
+def test_licences_are_stated() -> None:
+    assert all(len(file.sha256) == 64 for file in (CRAFT, EFFICIENTNET_LITE0, HED))
+    assert all(file.licence for file in (CRAFT, EFFICIENTNET_LITE0, HED))
