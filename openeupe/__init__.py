@@ -3,11 +3,31 @@
 Everything is an Encoder. A stage turns teachers into students. A recipe is a chain of stages.
 """
 
-from importlib.metadata import version
+from __future__ import annotations
 
-from openeupe.encoders import Encoder, Tokens, create
-from openeupe.errors import InputError
-from openeupe.loading import load
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = version("openeupe")
-__all__ = ["Encoder", "InputError", "Tokens", "__version__", "create", "load"]
+if TYPE_CHECKING:
+    from openeupe.encoders import Encoder, Tokens, create
+    from openeupe.errors import InputError
+    from openeupe.loading import load
+
+__all__ = ["Encoder", "InputError", "Tokens", "create", "load"]
+
+_HOME = {
+    "Encoder": "openeupe.encoders",
+    "InputError": "openeupe.errors",
+    "Tokens": "openeupe.encoders",
+    "create": "openeupe.encoders",
+    "load": "openeupe.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds that `--help` should not."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("openeupe")
+    if name not in _HOME:
+        raise AttributeError(f"module 'openeupe' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -53,8 +53,8 @@ class Meter:
         for name, value in means.items():
             if not math.isfinite(value):
                 raise InputError(
-                    f"stage {self.stage}: {name} became {value}: lower optimizer.lr, or set student_precision and "
-                    "teacher_precision to fp32; the last checkpoint is kept"
+                    f"stage {self.stage}: {name} became {value}: lower optimizer.lr, or set "
+                    "student_precision and teacher_precision to fp32; the last checkpoint is kept"
                 )
         return means
 

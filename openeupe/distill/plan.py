@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe.distill.heads import TeacherHeads
-from openeupe.distill.recipe import Recipe, StageConfig
+from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig
 from openeupe.distill.run import meta_encoder
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
@@ -117,9 +117,7 @@ def _stage_cost(recipe: Recipe, name: str, tflops: float, world_size: int) -> St
     )
 
 
-def _encoder_cost(
-    name: str, encoder: Encoder, config: TeacherConfig | StudentConfig
-) -> EncoderCost:
+def _encoder_cost(name: str, encoder: Encoder, config: EncoderConfig) -> EncoderCost:
     flops = [_flops(encoder, _images(2, side)) / 2 for side in config.resolution]
     return EncoderCost(name, _count(encoder), sum(flops) / len(flops) / 1e9)
 
@@ -159,7 +157,7 @@ def _student_step(
 
 
 def _flops(network: Callable[[Any], Any], given: Any) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:  # forward only; its hooks dislike no_grad
         network(given)
     return counter.get_total_flops()
 

@@ -28,6 +28,14 @@ Sides = Annotated[
 ]
 
 
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    Field(
+        description="of autocast; auto: bf16 where the device has instructions for it, else fp32"
+    ),
+]
+
+
 class EncoderConfig(Config):
     """An encoder of a stage, and the sides at which it sees the images."""
 
@@ -73,12 +81,8 @@ class StageConfig(Config):
     optimizer: OptimizerConfig
     loss: LossConfig = LossConfig()
     statistics: StatisticsConfig = StatisticsConfig()
-    teacher_precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 where the device computes it natively, else fp32"
-    )
-    student_precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast on a GPU that has it, else fp32"
-    )
+    teacher_precision: Precision = "auto"
+    student_precision: Precision = "auto"
     log_every: int = Field(50, gt=0, description="steps between metrics")
     checkpoint_every: int = Field(1000, gt=0, description="steps between checkpoints")
 
@@ -216,7 +220,11 @@ def _read(source: str | Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _merge(base: Any, patch: Any) -> Any:
-    """Deep merge of mappings; `null` removes a key; anything else replaces."""
+    """Deep merge of mappings; `null` removes a key; numbers as keys reach into a list."""
+    if isinstance(base, list) and isinstance(patch, dict):
+        changes = {str(key): value for key, value in patch.items()}
+        if set(changes) <= {str(i) for i in range(len(base))}:
+            return [_merge(item, changes.get(str(i), item)) for i, item in enumerate(base)]
     if not isinstance(base, dict) or not isinstance(patch, dict):
         return patch
     merged = dict(base)

@@ -310,8 +310,7 @@ def _headline(stage: Stage, device: torch.device) -> str:
         f"{k} ({millions(stage.students[k])}, {sides(c)} px)" for k, c in config.students.items()
     )
     precision = "/".join(
-        resolve_precision(p, device, teacher=t)
-        for p, t in ((config.teacher_precision, True), (config.student_precision, False))
+        resolve_precision(p, device) for p in (config.teacher_precision, config.student_precision)
     )
     return (
         f"{stage.name}: {teachers} -> {students}; {config.steps} steps of {config.batch_size} "

@@ -51,9 +51,15 @@ def test_ablations_differ_from_the_method_only_where_they_say() -> None:
 def test_overrides(recipe_file: Path) -> None:
     recipe = load_recipe(
         recipe_file,
-        ["stages.proxy.steps=9", "stages.proxy.teachers.net=null", "stages.student.optimizer.lr=1e-2",
-         "stages.finetuned=null"],
-    )  # fmt: skip
+        [
+            "stages.proxy.steps=9",
+            "stages.proxy.teachers.net=null",
+            "stages.student.optimizer.lr=1e-2",
+            "stages.finetuned=null",
+            "data.sources.0.weight=2",
+        ],
+    )
+    assert recipe.data.sources[0].weight == 2
     assert recipe.stages["proxy"].steps == 9
     assert list(recipe.stages["proxy"].teachers) == ["vit"]
     assert recipe.stages["student"].optimizer.lr == 0.01

@@ -1,0 +1,81 @@
+"""The plan against arithmetic done by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from openeupe.distill.plan import device_tflops, plan
+from openeupe.distill.recipe import Recipe, load_recipe
+from openeupe.encoders import create
+from openeupe.errors import InputError
+
+
+def test_parameters_and_flops_of_the_papers_second_stage(images: Any) -> None:
+    here = [f"data.sources.0.path={images}", f"data.sources.1.path={images}"]
+    recipe = load_recipe("eupe", [*here, "stages.finetuned=null"])
+    proxy, student = plan(recipe, tflops=100.0)
+    assert proxy.students[0].parameters == pytest.approx(1.851e9, rel=1e-3)
+    (teacher,), (vit_b,), (heads,) = student.teachers, student.students, student.heads
+    # 2 FLOPs x parameters x tokens (256 patches, 4 registers, 1 class token) gives 966; attention
+    # adds 4 x tokens^2 x width x depth = 21. The issue's own arithmetic says about 990.
+    assert teacher.gflops == pytest.approx(987, rel=0.01)
+    assert vit_b.gflops == pytest.approx(47, rel=0.02)  # the paper's Table 11
+    per_token = 768 * 3072 + 3072 * 1536
+    assert heads.gflops == pytest.approx(2 * per_token * 257 / 1e9, rel=1e-3)
+    assert heads.parameters == 2 * (per_token + 2 * 3072)
+    assert student.gflops_per_image == pytest.approx(
+        teacher.gflops + 3 * (47 + heads.gflops), rel=0.01
+    )
+    assert student.images == 390_000 * 8192
+    statistics = 500 * 8192 * teacher.gflops
+    hours = (student.images * student.gflops_per_image + statistics) / 100e3 / 3600
+    assert student.device_hours == pytest.approx(hours)
+
+
+def test_memory_grows_with_the_batch_and_shrinks_with_devices(raw_recipe: dict[str, Any]) -> None:
+    def memory(batch: int, devices: int) -> float:
+        raw_recipe["stages"]["proxy"]["batch_size"] = batch
+        return plan(Recipe.model_validate(raw_recipe), 1.0, devices)[0].memory_gib
+
+    fixed = memory(64, 64) - (memory(128, 64) - memory(64, 64))
+    assert memory(128, 1) - fixed == pytest.approx(2 * (memory(64, 1) - fixed), rel=1e-6)
+    assert memory(64, 4) - fixed == pytest.approx((memory(64, 1) - fixed) / 4, rel=1e-6)
+    teachers = sum(p.numel() for n in ("test_vit", "test_resnet") for p in create(n).parameters())
+    assert fixed * 2**30 > 4 * teachers
+
+
+def test_kept_activations_are_what_autograd_keeps(raw_recipe: dict[str, Any]) -> None:
+    """The bytes counted on the meta device equal those of a real forward."""
+    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
+    raw_recipe["stages"]["proxy"]["head_hidden"] = 1
+    recipe = Recipe.model_validate(raw_recipe)
+
+    def memory(batch: int) -> float:
+        stage = recipe.stages["proxy"].model_copy(update={"batch_size": batch})
+        changed = recipe.model_copy(update={"stages": {"proxy": stage}})
+        return plan(changed, 1.0)[0].memory_gib * 2**30
+
+    student = create("test_vit2").train()
+    own = {p.untyped_storage().data_ptr() for p in student.parameters()}
+    saved: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        tokens = student(torch.rand(8, 3, 32, 32))
+    assert tokens.cls.requires_grad
+    assert memory(16) - memory(8) == pytest.approx(sum(saved.values()), rel=0.15)
+
+
+def test_devices() -> None:
+    assert device_tflops("h100", 0.5) == pytest.approx(494.5)
+    assert device_tflops("this", 1.0) > 0.001
+    with pytest.raises(InputError, match="h100"):
+        device_tflops("h1000", 0.4)
