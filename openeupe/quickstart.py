@@ -23,7 +23,7 @@ from openeupe.data import (
 )
 from openeupe.data.photos import registry_photos
 from openeupe.distill.recipe import load_recipe
-from openeupe.distill.run import Run, run_recipe
+from openeupe.distill.run import Run, default_device, run_recipe
 from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
 from openeupe.evaluate.features import center_views, encode
@@ -65,8 +65,9 @@ def run_quickstart(
         f"{len(parts['train'])} photos to learn from, {len(parts['heldout'])} held out: {images}",
         soft_wrap=True,
     )
+    device = device or default_device()
     run = run_recipe(recipe, folder, device=device, console=console)
-    results = _measure(run, parts, console)
+    results = _measure(run, parts, device, console)
     results["minutes"] = round((time.perf_counter() - started) / 60, 2)
     (folder / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
     _show(results, console)
@@ -74,7 +75,9 @@ def run_quickstart(
     return results
 
 
-def _measure(run: Run, parts: dict[str, Source], console: Console) -> dict[str, Any]:
+def _measure(
+    run: Run, parts: dict[str, Source], device: torch.device, console: Console
+) -> dict[str, Any]:
     """Fidelity to the experts, a picture, and kNN where the photos have classes."""
     stages = list(run.recipe.stages)
     first, last = run.recipe.stages[stages[0]], run.recipe.stages[stages[-1]]
@@ -83,8 +86,8 @@ def _measure(run: Run, parts: dict[str, Source], console: Console) -> dict[str, 
     with console.status("the experts look at the held-out photos"):
         views = {part: _crops(source, _VIEWS[part], side) for part, source in parts.items()}
         experts = {
-            name: create(teacher.encoder, pretrained=teacher.pretrained, **teacher.args)
-            for name, teacher in first.teachers.items()
+            name: create(t.encoder, pretrained=t.pretrained, **t.args).to(device)
+            for name, t in first.teachers.items()
         }
         targets = {
             part: {
@@ -93,7 +96,7 @@ def _measure(run: Run, parts: dict[str, Source], console: Console) -> dict[str, 
             }
             for part, (crops, _) in views.items()
         }
-    encoders = _students(run)
+    encoders = {name: encoder.to(device) for name, encoder in _students(run).items()}
     sides = next(iter(last.students.values())).resolution
     rows = []
     for name, encoder in encoders.items():

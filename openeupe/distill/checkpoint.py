@@ -110,7 +110,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _flush(path: Path) -> None:

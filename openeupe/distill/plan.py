@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from openeupe.distill.check import meta_encoder
 from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig
-from openeupe.distill.run import meta_encoder
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 

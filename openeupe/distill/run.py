@@ -16,7 +16,8 @@ from rich.console import Console
 from torch import nn
 
 from openeupe import encoders
-from openeupe.data import derive_seed, open_source
+from openeupe.data import derive_seed
+from openeupe.distill.check import check_recipe, check_weights
 from openeupe.distill.checkpoint import write_atomically
 from openeupe.distill.recipe import (
     STAGE_PREFIX,
@@ -30,7 +31,7 @@ from openeupe.distill.recipe import (
 from openeupe.distill.stage import Stage, resolve_precision
 from openeupe.distill.student import DistilledStudent, load_student, save_student
 from openeupe.distill.trainer import Trainer
-from openeupe.encoders import Encoder, check_side
+from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 
 _RECIPE = "recipe.yaml"
@@ -60,19 +61,23 @@ class Run:
 
     @classmethod
     def start(cls, recipe: Recipe, folder: Path) -> Run:
-        """Make the folder, or go on in it if it was started with the same recipe."""
-        text = dump_recipe(recipe)
+        """Make the folder, or go on in it.
+
+        What has begun must stay as it was: the data, the seed, and every stage with a folder.
+        Stages that have not begun may be changed, added or removed.
+        """
         path = folder / _RECIPE
         if path.exists():
             before = load_recipe(path)
-            difference = _difference(before.model_dump(), recipe.model_dump())
+            begun = {name for name in before.stages if (folder / name).is_dir()}
+            difference = begun and _difference(_settled(before, begun), _settled(recipe, begun))
             if difference:
                 raise InputError(
-                    f"{folder} was started with another recipe ({difference}): name another folder "
+                    f"{folder} was begun with another recipe ({difference}): name another folder "
                     "with --run, or delete this one"
                 )
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
+        write_atomically(path, dump_recipe(recipe))
         return cls(folder, recipe)
 
     def finished(self, stage: str) -> bool:
@@ -91,42 +96,6 @@ class Run:
         return load_student(self.folder / stage / (student or students[0]))
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Everything that can be known to fail before work starts, fails here.
-
-    Data sources are opened, every encoder is built on the meta device, and each resolution is
-    held against its encoder's patch size.
-
-    Raises:
-        InputError: one line naming the field and the mend.
-    """
-    for i, source in enumerate(recipe.data.sources):
-        try:
-            open_source(source)
-        except InputError as error:
-            raise InputError(f"data.sources.{i}: {error}") from None
-    for stage_name, stage in recipe.stages.items():
-        for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
-            for name, member in members.items():
-                field = f"stages.{stage_name}.{kind}.{name}"
-                try:
-                    encoder = meta_encoder(recipe, member.encoder, member.args)
-                    for side in member.resolution:
-                        check_side(encoder, side)
-                except InputError as error:
-                    raise InputError(f"{field}: {error}") from None
-
-
-def meta_encoder(recipe: Recipe, reference: str, args: dict[str, Any]) -> Encoder:
-    """The encoder that a recipe names, without weights or memory, on the meta device."""
-    if reference.startswith(STAGE_PREFIX):
-        stage, student = recipe.resolve(reference)
-        config = recipe.stages[stage].students[student]
-        return meta_encoder(recipe, config.encoder, config.args)
-    with torch.device("meta"):
-        return encoders.create(reference, **args)
-
-
 def run_recipe(
     recipe: Recipe,
     folder: Path,
@@ -141,11 +110,11 @@ def run_recipe(
         InputError: a mistake in the recipe, before any work; or data that cannot be read.
     """
     console = console or Console()
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     check_recipe(recipe)
     run = Run.start(recipe, folder)
     ahead = [name for name in recipe.stages if not run.finished(name)]
-    _check_weights(recipe, ahead[1:])  # those of the first are loaded in a moment anyway
+    check_weights(recipe, ahead[1:])  # those of the first are loaded in a moment anyway
     for name in recipe.stages:
         if name not in ahead:
             console.print(f"{name}: finished before, {folder / name}")
@@ -153,6 +122,11 @@ def run_recipe(
             continue
         _run_stage(run, name, device, console, on_log)
     return run
+
+
+def default_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _run_stage(
@@ -164,11 +138,11 @@ def _run_stage(
 ) -> None:
     config = run.recipe.stages[name]
     folder = run.folder / name
-    folder.mkdir(exist_ok=True)
     teachers = _load_all(run, name, "teachers", config.teachers)
     students = _load_all(run, name, "students", config.students)
     stage = Stage(name, config, teachers, students, run.recipe.seed)
     carried = _carry_over(run, stage)
+    folder.mkdir(exist_ok=True)  # from here on the stage has begun
     stage.to(device)
     console.print(_headline(stage, device), soft_wrap=True, highlight=False)
     trainer = Trainer(
@@ -251,23 +225,6 @@ def _same_teachers(earlier: StageConfig, later: StageConfig) -> bool:
     return identity(earlier) == identity(later) and earlier.head_hidden == later.head_hidden
 
 
-def _check_weights(recipe: Recipe, stages: list[str]) -> None:
-    """Load once what later stages will need from outside, so that a lack shows now."""
-    checked: list[tuple[str, dict[str, Any]]] = []
-    for name in stages:
-        stage = recipe.stages[name]
-        for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
-            for key, member in members.items():
-                outside = not member.encoder.startswith(STAGE_PREFIX)
-                if outside and member.pretrained and (member.encoder, member.args) not in checked:
-                    try:
-                        if not Path(member.encoder).is_dir():
-                            encoders.create(member.encoder, pretrained=True, **member.args)
-                    except InputError as error:
-                        raise InputError(f"stages.{name}.{kind}.{key}: {error}") from None
-                    checked.append((member.encoder, member.args))
-
-
 def _info(run: Run, stage: Stage, device: torch.device) -> dict[str, Any]:
     """What is told beside each finished student."""
     config = stage.config
@@ -316,6 +273,13 @@ def _headline(stage: Stage, device: torch.device) -> str:
         f"{stage.name}: {teachers} -> {students}; {config.steps} steps of {config.batch_size} "
         f"images on {device}, {precision} (teachers/students)"
     )
+
+
+def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
+    """The part of a recipe that may not change once `stages` have begun."""
+    told = recipe.model_dump()
+    kept = {name: stage for name, stage in told["stages"].items() if name in stages}
+    return {"seed": told["seed"], "data": told["data"], "stages": kept}
 
 
 def _difference(before: Any, now: Any, path: str = "") -> str | None:

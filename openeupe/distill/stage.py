@@ -162,6 +162,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        # Older versions of PyTorch do not tell; they keep float32.
+        tell = getattr(torch.cpu, "get_capabilities", dict)
+        capabilities: dict[str, bool] = tell() if device.type == "cpu" else {}
         native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return "bf16" if native else "fp32"

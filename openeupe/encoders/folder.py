@@ -86,7 +86,7 @@ def load(source: str | Path) -> Encoder:
         if isinstance(source, Path) or os.sep in source:
             raise InputError(f"there is no encoder folder {source}: check the path")
         return create(source, pretrained=True).eval()
-    config = _read_config(folder)
+    config = read_config(folder)
     encoder = create(config["name"], **config["args"])
     for field in ("cls_dim", "patch_dim", "patch_size"):
         if getattr(encoder, field) != config[field]:
@@ -102,7 +102,12 @@ def load(source: str | Path) -> Encoder:
     return encoder.eval()
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What `save` wrote in config.json: name, args, widths and input constants, checked.
+
+    Raises:
+        InputError: if the file is missing, damaged or not an encoder's.
+    """
     path = folder / _CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

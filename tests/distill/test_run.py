@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from rich.console import Console
 
 import openeupe
+from openeupe.distill.check import check_recipe
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import Recipe
-from openeupe.distill.run import Run, check_recipe, run_recipe
-from openeupe.encoders import create
+from openeupe.distill.run import Run, run_recipe
+from openeupe.encoders import create, save
 from openeupe.errors import InputError
 
 QUIET = Console(quiet=True)
@@ -130,17 +132,54 @@ def test_several_students_in_one_pass_equal_each_alone(
         openeupe.load(tmp_path / "both")
 
 
-def test_another_recipe_in_the_same_folder_is_refused(
-    recipe: Recipe, raw_recipe: dict[str, Any], tmp_path: Path
+def test_what_has_begun_must_stay_as_it_was(raw_recipe: dict[str, Any], tmp_path: Path) -> None:
+    stages = raw_recipe["stages"]
+    raw_recipe["stages"] = {"proxy": stages["proxy"]}
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    stages["proxy"]["steps"] = 99
+    with pytest.raises(InputError, match=r"stages\.proxy\.steps: 6 then, 99 now"):
+        Run.start(Recipe.model_validate(raw_recipe), tmp_path / "run")
+    # How often is logged changes no result, and stages may be added behind.
+    stages["proxy"] |= {"steps": 6, "log_every": 1}
+    raw_recipe["stages"] = stages
+    before = files(tmp_path / "run")
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    after = files(tmp_path / "run")
+    assert {k: after[k] for k in before} == before
+    assert "finetuned/student/model.safetensors" in after
+
+
+def test_a_recipe_that_failed_before_it_began_may_be_mended(
+    raw_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    Run.start(recipe, tmp_path / "run")
-    raw_recipe["stages"]["student"]["steps"] = 99
-    changed = Recipe.model_validate(raw_recipe)
-    with pytest.raises(InputError, match=r"stages\.student\.steps: 6 then, 99 now"):
-        Run.start(changed, tmp_path / "run")
-    # How often is logged changes no result.
-    raw_recipe["stages"]["student"] |= {"steps": 6, "log_every": 1}
-    Run.start(Recipe.model_validate(raw_recipe), tmp_path / "run")
+    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
+    teacher = raw_recipe["stages"]["proxy"]["teachers"]["vit"]
+    teacher["pretrained"] = True  # of a timm name that has no published weights
+    teacher["encoder"] = "vit_tiny_patch16_224.none"
+    with pytest.raises(InputError, match=r"teachers\.vit"):
+        run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    teacher |= {"pretrained": False, "encoder": "test_vit"}
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+
+
+def test_a_saved_encoder_may_teach_and_be_trained_on(
+    raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    save(create("test_resnet"), tmp_path / "teacher")
+    save(create("test_vit2"), tmp_path / "start")
+    stage = raw_recipe["stages"]["proxy"]
+    stage["teachers"]["net"]["encoder"] = str(tmp_path / "teacher")
+    stage["students"]["proxy"]["encoder"] = str(tmp_path / "start")
+    stage["optimizer"] = {"lr": 1e-12}
+    raw_recipe["stages"] = {"proxy": stage}
+    recipe = Recipe.model_validate(raw_recipe)
+    run = run_recipe(recipe, tmp_path / "run", console=QUIET)
+    images = torch.rand(1, 3, 32, 32)
+    expected = openeupe.load(tmp_path / "start")(images).cls
+    torch.testing.assert_close(run.student("proxy").encoder.eval()(images).cls, expected)
+    shutil.rmtree(tmp_path / "teacher")
+    with pytest.raises(InputError, match=r"teachers\.net: no encoder is called"):
+        check_recipe(recipe)
 
 
 @pytest.mark.parametrize(

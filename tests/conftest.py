@@ -1,0 +1,46 @@
+"""One small quickstart on real experts and photos, shared by the tests that look at a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+# What makes a quickstart a matter of seconds. Its figures mean nothing then; its path is the same.
+FEW_STEPS = [
+    f"stages.{stage}.{setting}"
+    for stage in ("proxy", "student", "finetuned")
+    for setting in (
+        "steps=2",
+        "batch_size=4",
+        "statistics.iterations=1",
+        "optimizer.warmup_steps=0",
+    )
+]
+
+
+@dataclass
+class Quickstart:
+    """A finished run: its folder, what it printed, what it returned."""
+
+    folder: Path
+    output: str
+    results: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
+    """The quickstart on the registry's photos with a few steps and few views."""
+    import openeupe.quickstart as module
+
+    folder = tmp_path_factory.mktemp("quickstart") / "runs" / "quickstart"
+    log = folder.parent.parent / "out"
+    with pytest.MonkeyPatch.context() as patch, log.open("w") as file:
+        patch.setattr(module, "_VIEWS", {"train": 40, "heldout": 12})
+        console = Console(file=file, width=200)
+        results = module.run_quickstart(None, folder, FEW_STEPS, torch.device("cpu"), console)
+    return Quickstart(folder, log.read_text(), results)

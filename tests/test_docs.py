@@ -1,0 +1,89 @@
+"""What README and docs tell a reader to type is typed here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from openeupe.cli import app
+from openeupe.distill.recipe import Recipe, load_recipe
+
+from .conftest import FEW_STEPS, Quickstart
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[Any]:
+    """The code blocks of a language, each named after its page."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```", re.S | re.M)
+    return [
+        pytest.param(block, id=f"{page.stem}-{i}")
+        for page in PAGES
+        for i, block in enumerate(fence.findall(page.read_text()))
+    ]
+
+
+def commands(verb: str) -> list[Any]:
+    """The lines of the bash blocks that begin with `openeupe VERB`."""
+    lines = [line for block in blocks("bash") for line in block.values[0].splitlines()]
+    return [line for line in lines if line.startswith(f"openeupe {verb}")]
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_recipes_are_valid(block: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(block)
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert isinstance(recipe, Recipe)
+    assert yaml.safe_load(block)["name"] == recipe.name
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_runs(block: str, quickstart: Quickstart, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(quickstart.folder.parent.parent)  # so that runs/quickstart is there
+    exec(block, {"images": torch.rand(2, 3, 128, 128)})
+
+
+@pytest.mark.parametrize("line", commands("plan"))
+def test_plans_run(line: str) -> None:
+    result = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("line", commands("distill"))
+def test_recipes_to_distil_are_there(line: str) -> None:
+    """Real teachers are gigabytes: the recipe and its changes are read, not carried out."""
+    _, _, recipe, *rest = shlex.split(line)
+    load_recipe(recipe, [word for word in rest if "=" in word])
+
+
+@pytest.mark.parametrize("line", commands("quickstart"))
+def test_quickstarts_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openeupe.quickstart._VIEWS", {"train": 12, "heldout": 4})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    for i in range(12):
+        Image.radial_gradient("L").rotate(30 * i).save(tmp_path / "FOLDER" / f"{i}.png")
+    result = CliRunner().invoke(app, [*shlex.split(line)[1:], *FEW_STEPS])
+    assert result.exit_code == 0, result.output
+    assert "Next:" in result.output
+
+
+def test_the_readmes_commands_are_where_ci_looks_for_them() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert "pip install . && openeupe quickstart" in text
+    assert re.search(r"<!-- test command -->\n```bash\n(.+)\n```", text)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
