@@ -31,7 +31,7 @@ from openeupe.evaluate.fidelity import fidelity
 from openeupe.evaluate.knn import knn_accuracy
 from openeupe.look.pca import save_pca_grid
 
-_VIEWS = {"train": 384, "heldout": 128}  # crops for the readouts: fitted on, scored on
+_VIEWS = {"train": 288, "heldout": 96}  # crops for the readouts: fitted on, scored on
 _PICTURES = 5
 _KNN_IMAGES = 2000  # of each part, so that a large folder stays a matter of minutes
 

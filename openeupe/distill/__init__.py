@@ -1,0 +1,1 @@
+"""Teachers -> students: heads, statistics, loss, stages, recipes and runs."""

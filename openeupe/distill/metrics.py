@@ -21,6 +21,7 @@ from rich.progress import (
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from openeupe.distill.checkpoint import write_atomically
 from openeupe.errors import InputError
 
 
@@ -66,7 +67,7 @@ class MetricsLog:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
             kept = [r for r in read_metrics(self.path) if r["step"] <= first_step]
-            self.path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
+            write_atomically(self.path, "".join(json.dumps(r) + "\n" for r in kept))
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 

@@ -86,12 +86,12 @@ class Trainer:
 
         Returns device scalars by name; nothing is read to the host.
         """
-        # Dropout and stochastic depth, too, are a function of (seed, step).
-        torch.manual_seed(derive_seed(self.stage.seed, self.stage.name, step, "dropout"))
         views = Views(images)
         targets = self.stage.targets(views, step)
         values: dict[str, Tensor] = {}
         for student, optimizer in self.optimizers.items():
+            # Dropout, stochastic depth and RoPE's rescaling, too, are functions of (seed, step).
+            torch.manual_seed(derive_seed(self.stage.seed, self.stage.name, step, student))
             losses = self.stage.losses(student, views, targets, step)
             total = self.stage.total(losses)
             total.backward()

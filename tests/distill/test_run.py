@@ -122,8 +122,9 @@ def test_several_students_in_one_pass_equal_each_alone(
     raw_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     stage = raw_recipe["stages"]["proxy"]
-    second = {"encoder": "test_convnext", "resolution": 32}
-    raw_recipe["stages"] = {"proxy": stage | {"students": {**stage["students"], "second": second}}}
+    second = {"encoder": "test_convnext", "resolution": 32, "args": {"drop_path_rate": 0.3}}
+    first = stage["students"]["proxy"] | {"args": {"drop_path_rate": 0.3}}
+    raw_recipe["stages"] = {"proxy": stage | {"students": {"proxy": first, "second": second}}}
     both = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "both", console=QUIET)
     raw_recipe["stages"] = {"proxy": stage | {"students": {"second": second}}}
     alone = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "alone", console=QUIET)
