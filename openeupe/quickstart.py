@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -24,7 +25,8 @@ from openeupe.data import (
 from openeupe.data.photos import registry_photos
 from openeupe.distill.recipe import load_recipe
 from openeupe.distill.run import Run, default_device, run_recipe
-from openeupe.encoders import Encoder, create
+from openeupe.distill.stage import autocast
+from openeupe.encoders import Encoder, Tokens, create
 from openeupe.errors import InputError
 from openeupe.evaluate.features import center_views, encode
 from openeupe.evaluate.fidelity import fidelity
@@ -83,32 +85,35 @@ def _measure(
     first, last = run.recipe.stages[stages[0]], run.recipe.stages[stages[-1]]
     side = last.side
     statistics = run.student(stages[0]).statistics
-    with console.status("the experts look at the held-out photos"):
-        views = {part: _crops(source, _VIEWS[part], side) for part, source in parts.items()}
-        experts = {
-            name: create(t.encoder, pretrained=t.pretrained, **t.args).to(device)
-            for name, t in first.teachers.items()
-        }
-        targets = {
-            part: {
-                name: statistics[name](encode(expert, crops, first.teachers[name].resolution[0]))
-                for name, expert in experts.items()
-            }
-            for part, (crops, _) in views.items()
-        }
+    views = {part: _crops(source, _VIEWS[part], side) for part, source in parts.items()}
+    groups = views["train"][1]
+    experts = {
+        name: create(t.encoder, pretrained=t.pretrained, **t.args).to(device)
+        for name, t in first.teachers.items()
+    }
+
+    def look(name: str, encoder: Encoder, at: int) -> dict[str, Tokens]:
+        # In the precision they taught in: these experts are most of the work on a CPU.
+        precision = first.teacher_precision if name in experts else "fp32"
+        with console.status(f"{name} looks at {at} px"), autocast(precision, device):
+            return {part: encode(encoder, crops, at) for part, (crops, _) in views.items()}
+
+    seen = {k: look(k, e, first.teachers[k].resolution[0]) for k, e in experts.items()}
+    targets = {
+        part: {name: statistics[name](tokens[part]) for name, tokens in seen.items()}
+        for part in views
+    }
     encoders = {name: encoder.to(device) for name, encoder in _students(run).items()}
     sides = next(iter(last.students.values())).resolution
     rows = []
-    for name, encoder in encoders.items():
-        for at in sides:
-            with console.status(f"{name} at {at} px"):
-                tokens = {part: encode(encoder, crops, at) for part, (crops, _) in views.items()}
-                r2 = fidelity(
-                    tokens["train"], targets["train"],
-                    tokens["heldout"], targets["heldout"],
-                    groups=views["train"][1],
-                )  # fmt: skip
-            rows.append({"encoder": name, "resolution": at, "r2": r2})
+    for name, at in [
+        *((k, first.teachers[k].resolution[0]) for k in experts),
+        *((k, s) for k in encoders for s in sides),
+    ]:
+        tokens = seen[name] if name in experts else look(name, encoders[name], at)
+        train, heldout = targets["train"], targets["heldout"]
+        r2 = fidelity(tokens["train"], train, tokens["heldout"], heldout, groups)
+        rows.append({"encoder": name, "resolution": at, "r2": r2})
     results: dict[str, Any] = {"fidelity": rows, "photos": {k: len(v) for k, v in parts.items()}}
     results["picture"] = str(_picture(run, parts["heldout"], experts, encoders, side))
     everyone = {
@@ -183,15 +188,16 @@ def _knn(
 
 def _show(results: dict[str, Any], console: Console) -> None:
     experts = list(results["fidelity"][0]["r2"])
-    table = Table(title="How much of each expert's tokens is predicted on held-out photos (R2)")
-    table.add_column("encoder")
+    title = "How much of each expert's tokens is predicted on held-out photos (R2)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))  # fits 80 columns
+    table.add_column("encoder", no_wrap=True)
     table.add_column("px", justify="right")
     for expert in experts:
         for kind in ("cls", "patches"):
             table.add_column(f"{expert}\n{kind}", justify="right")
     before = None
     for row in results["fidelity"]:
-        if before not in (None, row["encoder"]):
+        if before not in (None, row["encoder"]) and row["encoder"] not in experts[1:]:
             table.add_section()
         before = row["encoder"]
         cells = [f"{row['r2'][e][k]:.2f}" for e in experts for k in ("cls", "patches")]
@@ -207,8 +213,9 @@ def _show(results: dict[str, Any], console: Console) -> None:
 def _what_next(folder: Path, console: Console) -> None:
     console.print(
         f"""
-R2: a ridge readout from each encoder's frozen tokens; 1 is perfect, 0 is the mean of the training
-photos. "untrained" is the student's architecture with random weights.
+R2: a ridge readout from each encoder's frozen tokens, fitted on the training photos; 1 is perfect,
+0 is their mean. The experts' own rows show what so few photos allow. "untrained" is the student's
+architecture with random weights.
 
 Saved in {folder}:
   pca.png        patch tokens of held-out photos as colours, experts beside students

@@ -31,7 +31,9 @@ def test_on_the_registrys_photos(quickstart: Quickstart) -> None:
         assert word in quickstart.output
     rows = {(r["encoder"], r["resolution"]): r["r2"] for r in quickstart.results["fidelity"]}
     encoders = ("proxy", "student", "finetuned", "untrained")
-    assert set(rows) == {(e, s) for e in encoders for s in (128, 192, 256)}
+    experts = {("semantic", 128), ("boundaries", 128), ("text", 128)}
+    assert set(rows) == experts | {(e, s) for e in encoders for s in (128, 192, 256)}
+    assert rows["text", 128]["text"]["patches"] > 0.8  # an expert predicts itself
     # The proxy starts as the semantic expert, so it predicts it far better than random weights.
     proxy, untrained = rows["proxy", 128], rows["untrained", 128]
     assert proxy["semantic"]["patches"] > untrained["semantic"]["patches"] + 0.1
