@@ -34,7 +34,7 @@ from openeupe.evaluate.knn import knn_accuracy
 from openeupe.look.pca import save_pca_grid
 
 _VIEWS = {"train": 288, "heldout": 96}  # crops for the readouts: fitted on, scored on
-_PICTURES = 5
+_PICTURES = 4
 _KNN_IMAGES = 2000  # of each part, so that a large folder stays a matter of minutes
 
 

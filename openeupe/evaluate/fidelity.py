@@ -11,7 +11,7 @@ from torch import Tensor
 from openeupe.encoders import Tokens
 
 _SHRINKAGE = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the covariance's mean eigenvalue
-_MAX_ROWS = 8192  # patch tokens used to fit a readout; more change the third digit
+_MAX_ROWS = 6144  # patch tokens used to fit a readout
 
 
 def fidelity(
@@ -74,8 +74,9 @@ class RidgeReadout:
         """
         best = _SHRINKAGE[2]
         if self.part is not None and self.validation is not None:
-            fit = self.part.fit(y[~self.validation])
-            left = self.x[self.validation], y[self.validation]
+            some = y[:, :: max(y.shape[1] // 64, 1)]  # 64 coordinates choose for all
+            fit = self.part.fit(some[~self.validation])
+            left = self.x[self.validation], some[self.validation]
             best = max(_SHRINKAGE, key=lambda s: fit.r2(s, *left))
         return self.whole.fit(y).r2(best, x_test, y_test)
 
@@ -85,14 +86,15 @@ class _Decomposition:
 
     def __init__(self, x: Tensor) -> None:
         self.mean = x.mean(dim=0)
-        self.centred = (x - self.mean).double()
-        self.values, self.vectors = torch.linalg.eigh(self.centred.T @ self.centred)
-        self.values = self.values.clamp_min(0)
+        self.centred = x - self.mean
+        covariance = self.centred.double().T @ self.centred.double()
+        values, vectors = torch.linalg.eigh(covariance)
+        self.values, self.vectors = values.clamp_min(0).float(), vectors.float()
         self.scale = self.values.mean().clamp_min(1e-12)
 
     def fit(self, y: Tensor) -> _Fit:
         y_mean = y.mean(dim=0)
-        return _Fit(self, y_mean, self.vectors.T @ (self.centred.T @ (y - y_mean).double()))
+        return _Fit(self, y_mean, self.vectors.T @ (self.centred.T @ (y - y_mean)))
 
 
 class _Fit:
@@ -102,7 +104,7 @@ class _Fit:
     def r2(self, shrinkage: float, x: Tensor, y: Tensor) -> float:
         base = self.base
         inverse = 1 / (base.values + shrinkage * base.scale)
-        weights = (base.vectors @ (self.projected * inverse[:, None])).float()
+        weights = base.vectors @ (self.projected * inverse[:, None])
         error = ((x - base.mean) @ weights + self.y_mean - y).square().sum()
         return float(1 - error / (y - self.y_mean).square().sum().clamp_min(1e-12))
 

@@ -12,13 +12,19 @@ from torch import Tensor
 def pca_rgb(patches: Tensor) -> Tensor:
     """`[D, h, w]` patch tokens of one image -> `[h, w, 3]` float colours in [0, 1].
 
-    Full SVD with a sign rule (the largest loading of a component is positive), so that the same
+    Exact, with a sign rule (the largest loading of a component is positive), so that the same
     tokens always give the same picture; each component is stretched from minimum to maximum.
     """
     rows = patches.flatten(1).T.double()
     rows = rows - rows.mean(dim=0)
-    _, _, components = torch.linalg.svd(rows, full_matrices=False)
-    components = components[:3]
+    # The eigenvectors of the smaller of both Gram matrices: several times faster than an SVD.
+    if len(rows) < rows.shape[1]:
+        _, vectors = torch.linalg.eigh(rows @ rows.T)
+        components = torch.nn.functional.normalize(rows.T @ vectors[:, -3:], dim=0)
+    else:
+        _, vectors = torch.linalg.eigh(rows.T @ rows)
+        components = vectors[:, -3:]
+    components = components.flip(1).T
     largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
     scores = rows @ (components * largest.sign()).T
     low, high = scores.amin(dim=0), scores.amax(dim=0)
