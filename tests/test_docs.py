@@ -70,8 +70,8 @@ def test_quickstarts_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("openeupe.quickstart._VIEWS", {"train": 12, "heldout": 4})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FOLDER").mkdir()
-    for i in range(12):
-        Image.radial_gradient("L").rotate(30 * i).save(tmp_path / "FOLDER" / f"{i}.png")
+    for i in range(24):
+        Image.radial_gradient("L").rotate(15 * i).save(tmp_path / "FOLDER" / f"{i}.png")
     result = CliRunner().invoke(app, [*shlex.split(line)[1:], *FEW_STEPS])
     assert result.exit_code == 0, result.output
     assert "Next:" in result.output
