@@ -137,7 +137,7 @@ def _crops(source: Source, count: int, side: int) -> tuple[Tensor, Tensor]:
     augment = Augment(AugmentConfig(jitter=0, blur=0, solarize=0), side)
     views, photos = [], []
     each = max(1, round(count / len(source)))
-    for index in range(min(len(source), count)):
+    for index in _spread(source, count):
         try:
             image = source.read(index)
         except BrokenImage:
@@ -148,6 +148,11 @@ def _crops(source: Source, count: int, side: int) -> tuple[Tensor, Tensor]:
     if not views:
         raise InputError(f"no image can be read, beginning with {source.name(0)}")
     return torch.stack(views), torch.tensor(photos)
+
+
+def _spread(source: Source, limit: int) -> range:
+    """At most `limit` indices, evenly spaced, so that a large folder's last classes come in too."""
+    return range(0, len(source), max(1, -(-len(source) // limit)))
 
 
 def _picture(
@@ -177,7 +182,7 @@ def _knn(
         with console.status(f"kNN: {name}"):
             features, labels = {}, {}
             for part, source in (("train", train), ("heldout", heldout)):
-                views, kept = center_views(source, range(min(len(source), _KNN_IMAGES)), side)
+                views, kept = center_views(source, _spread(source, _KNN_IMAGES), side)
                 features[part] = encode(encoder, views).cls
                 labels[part] = torch.tensor([source.label(i) for i in kept])
             accuracy[name] = knn_accuracy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,14 @@ def test_the_registrys_photos_are_all_there_and_both_parts_have_some() -> None:
     assert 4 <= len(heldout) <= 10
     for source in (heldout, FolderSource(folder, heldout=0.2)):
         assert all(min(source.read(i).size) >= 100 for i in range(len(source)))
+
+
+def test_a_limit_takes_images_from_the_whole_of_a_folder() -> None:
+    everything: Any = range(5001)  # only its length is asked
+    some = module._spread(everything, 2000)
+    assert len(some) <= 2000
+    assert some[-1] >= 4998
+    assert list(module._spread(everything[:26], 288)) == list(range(26))
 
 
 def test_on_the_registrys_photos(quickstart: Quickstart) -> None:
