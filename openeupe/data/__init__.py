@@ -7,9 +7,19 @@ from openeupe.data.config import AugmentConfig, DataConfig, SourceConfig
 from openeupe.data.decode import EXTENSIONS, BrokenImage, decode
 from openeupe.data.folders import FolderSource
 from openeupe.data.huggingface import HuggingFaceSource
+from openeupe.data.images import (
+    DepthImages,
+    Images,
+    KeypointImages,
+    LabelledImages,
+    MaskedImages,
+    fingerprint,
+)
+from openeupe.data.questions import Question, QuestionedImages
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.shards import ShardSource
 from openeupe.data.sources import Source, open_source
+from openeupe.data.views import View
 
 __all__ = [
     "EXTENSIONS",
@@ -20,14 +30,23 @@ __all__ = [
     "BrokenImage",
     "BrokenImages",
     "DataConfig",
+    "DepthImages",
     "FolderSource",
     "HuggingFaceSource",
+    "Images",
+    "KeypointImages",
+    "LabelledImages",
+    "MaskedImages",
+    "Question",
+    "QuestionedImages",
     "ShardSource",
     "Source",
     "SourceConfig",
+    "View",
     "center_view",
     "decode",
     "derive_seed",
+    "fingerprint",
     "open_source",
     "resize",
     "shuffled",

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from openeupe.data.decode import EXTENSIONS, decode
+from openeupe.data.images import fingerprint
 from openeupe.data.names import Names, printable
 from openeupe.data.seeds import derive_seed
 from openeupe.errors import InputError
@@ -79,6 +80,11 @@ class FolderSource:
     def name(self, index: int) -> str:
         """The file's path, for messages."""
         return printable(str(self.root / self._names[index]))
+
+    @property
+    def fingerprint(self) -> str:
+        """Which images these are, by relative names and sizes; see `openeupe.data.fingerprint`."""
+        return fingerprint(self.root, (self.root / self._names[i] for i in range(len(self))))
 
     def label(self, index: int) -> int | None:
         """Number of the image's class in `classes`; None where there are no classes."""

@@ -1,15 +1,23 @@
-"""Frozen tokens of a set of images, for every evaluation that trains nothing on the encoder."""
+"""Frozen tokens, computed once per image and view while the next images are being decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from typing import Literal
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
-from openeupe.data import BrokenImage, Source, center_view, resize
+from openeupe.data import BrokenImage, Images, Source, View, center_view, resize
 from openeupe.encoders import Encoder, Tokens
+from openeupe.errors import InputError
+
+Precision = Literal["fp32", "bf16"]
 
 
 @contextmanager
@@ -22,6 +30,111 @@ def frozen(encoder: Encoder) -> Iterator[Encoder]:
             yield encoder
     finally:
         encoder.train(training)
+
+
+def fitting_side(encoder: Encoder, side: int) -> int:
+    """The multiple of the encoder's patch size nearest to `side` (a tie goes up)."""
+    return max((side + encoder.patch_size // 2) // encoder.patch_size, 1) * encoder.patch_size
+
+
+class Features:
+    """Tokens of one encoder for whole data sets, computed once per image and view.
+
+    Images are decoded by threads while the encoder works on the batch before. Class tokens are
+    kept for every (set, view); patch tokens, which are large, for the last `keep` of them.
+
+    Args:
+        precision: "bf16" runs the encoder under autocast; the tokens are float32 all the same.
+        batch_size: images a forward pass.
+        workers: decoding threads.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = 32,
+        workers: int = 2,
+        keep: int = 2,
+        console: Console | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.precision = precision
+        self.batch_size = batch_size
+        self.workers = workers
+        self.keep = keep
+        self.console = console or Console(quiet=True)
+        self._cls: dict[tuple[str, View], Tensor] = {}
+        self._patches: dict[tuple[str, View], Tensor] = {}
+
+    def cls(self, images: Images, view: View) -> Tensor:
+        """Class tokens `[N, Dc]`, float32 on the CPU."""
+        key = (images.fingerprint, view)
+        if key not in self._cls:
+            self._cls[key] = torch.cat([t.cls.float().cpu() for t in self._stream(images, view)])
+        return self._cls[key]
+
+    def patches(self, images: Images, view: View) -> Tensor:
+        """Patch tokens `[N, Dp, h, w]`, float16 on the CPU, to be read in batches.
+
+        float16 holds what normalized or trained tokens carry; larger values are clamped.
+        """
+        key = (images.fingerprint, view)
+        if key not in self._patches:
+            cls, grids = [], []
+            for tokens in self._stream(images, view):
+                cls.append(tokens.cls.float().cpu())
+                grids.append(tokens.patches.float().clamp(-65504, 65504).half().cpu())
+            self._cls[key] = torch.cat(cls)
+            while len(self._patches) >= self.keep:
+                self._patches.pop(next(iter(self._patches)))
+            self._patches[key] = torch.cat(grids)
+        return self._patches[key]
+
+    def __call__(self, pixels: Tensor) -> Tokens:
+        """Tokens of one batch: uint8 or [0, 1] float `[B, 3, H, W]` -> float32 on the device."""
+        device = self.encoder.mean.device
+        pixels = pixels.to(device, non_blocking=True)
+        if not pixels.is_floating_point():
+            pixels = pixels.float() / 255
+        half = torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else None
+        with frozen(self.encoder), half or nullcontext():
+            tokens = self.encoder(pixels)
+        return Tokens(tokens.cls.float(), tokens.patches.float())
+
+    def _stream(self, images: Images, view: View) -> Iterator[Tokens]:
+        def read(index: int) -> Tensor:
+            try:
+                return view.image(images.read(index))
+            except BrokenImage as error:
+                raise InputError(
+                    f"{error}: an evaluation leaves no image out; replace the file"
+                ) from None
+
+        with Progress(console=self.console, transient=True) as progress:
+            task = progress.add_task(f"{self.encoder.name} looks", total=len(images))
+            for views in batched_ahead(read, range(len(images)), self.batch_size, self.workers):
+                yield self(torch.stack(views))
+                progress.advance(task, len(views))
+
+
+def batched_ahead(
+    read: Callable[[int], Tensor], indices: Sequence[int], batch_size: int, workers: int
+) -> Iterator[list[Tensor]]:
+    """`read` of every index, in order and in batches, done by threads up to two batches ahead."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        left = iter(indices)
+        ahead = [pool.submit(read, i) for i in islice(left, 3 * batch_size)]
+        try:
+            while ahead:
+                batch = [future.result() for future in ahead[:batch_size]]
+                ahead = ahead[batch_size:]
+                ahead += [pool.submit(read, i) for i in islice(left, batch_size)]
+                yield batch
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def center_views(source: Source, indices: Sequence[int], side: int) -> tuple[Tensor, list[int]]:

@@ -1,0 +1,86 @@
+"""What evaluation data sets offer: images in a fixed order, with labels of one kind."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+class Images(Protocol):
+    """A fixed, ordered set of images.
+
+    fingerprint: says which images these are: equal only for equal sets, on any machine.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Image.Image:
+        """RGB image `index`. Raises `BrokenImage`."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What messages and per-sample results call image `index`; unique in the set."""
+        ...
+
+
+class LabelledImages(Images, Protocol):
+    """Images with a class each. classes: names, so that train and test can be checked to agree."""
+
+    @property
+    def classes(self) -> list[str] | None: ...
+
+    def label(self, index: int) -> int | None:
+        """Number of the image's class in `classes`."""
+        ...
+
+
+class MaskedImages(Images, Protocol):
+    """Images with a class for each pixel. classes: names, number k is mask value k."""
+
+    @property
+    def classes(self) -> list[str]: ...
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """`[H, W]` uint8 of the image's own size; 255 is not to be judged."""
+        ...
+
+
+class DepthImages(Images, Protocol):
+    """Images with a distance for each pixel."""
+
+    def depth(self, index: int) -> NDArray[np.float32]:
+        """`[H, W]` float32 metres of the image's own size; 0 is unknown."""
+        ...
+
+
+class KeypointImages(Images, Protocol):
+    """Images of objects with named points, and which pairs of them are to be matched."""
+
+    def keypoints(self, index: int) -> dict[str, tuple[float, float]]:
+        """Visible points of image `index`: name -> (x, y) in pixels of the image."""
+        ...
+
+    def box(self, index: int) -> tuple[float, float, float, float]:
+        """The object's box (x0, y0, x1, y1) in pixels; PCK's threshold is measured by it."""
+        ...
+
+    def pairs(self) -> list[tuple[int, int, str]]:
+        """(source image, target image, category) of every pair, in a fixed order."""
+        ...
+
+
+def fingerprint(root: Path, files: Iterable[Path]) -> str:
+    """16 hex digits of the relative names and byte sizes of `files`, on any machine the same."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,89 @@
+"""A column: one evaluation with all its settings, which turns an encoder into outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import Field
+from rich.console import Console
+from torch import Tensor
+
+from openeupe.config import Config
+from openeupe.encoders import Encoder
+from openeupe.evaluate.features import Features
+from openeupe.evaluate.measure import Outcome
+
+Domain = Literal["image", "language", "dense", "text"]
+
+
+class Column(Config):
+    """Base of every evaluation's settings; a suite is a mapping of names to these.
+
+    A subclass lies beside its evaluation, adds `kind: Literal["..."]`, its data and its numbers,
+    and defines `open` and `run`.
+    """
+
+    kind: str
+    protocol: str = Field(description="Name and version of the protocol, as knn/eupe-v1")
+    domain: Domain
+
+    def open(self, root: Path) -> Any:
+        """Open and check the data before any long work.
+
+        Args:
+            root: the folder that relative paths of the suite start from (`--data`).
+
+        Raises:
+            InputError: in one line that names the file or setting and the mend.
+        """
+        raise NotImplementedError
+
+    def run(self, data: Any, judged: Judged) -> dict[str, Outcome]:
+        """Judge an encoder on the opened data.
+
+        Returns outcomes by suffix: `{"": outcome}` for one column, `{"exist": ..., "count": ...}`
+        where one evaluation fills several (`NAME-exist`, ...).
+
+        Raises:
+            NotApplicable: if this encoder cannot have this column; the table then says why.
+        """
+        raise NotImplementedError
+
+
+class NotApplicable(Exception):
+    """A column that an encoder cannot have, with the reason the table prints."""
+
+
+class Chain(Protocol):
+    """The encoder's class tokens `[B, Dc]` -> the class tokens of an expert `[B, De]`.
+
+    Student head -> proxy statistics -> proxy's head -> the expert's statistics, de-standardized at
+    each step (paper C.1; `design`: heads and statistics are saved beside the encoder).
+    """
+
+    def __call__(self, cls: Tensor) -> Tensor: ...
+
+
+@dataclass
+class Judged:
+    """An encoder under judgement, and what evaluations share.
+
+    features: computes tokens once per image and view.
+    chains: from an expert's encoder name (`efficientnet_lite0`, `pe_core_g`) to the chain of heads
+        that leads there; empty for anything but a distilled student.
+    folder: where an evaluation may keep large intermediate results; None: nowhere.
+    """
+
+    encoder: Encoder
+    features: Features
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    folder: Path | None = None
+    console: Console = field(default_factory=lambda: Console(quiet=True))
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.mean.device

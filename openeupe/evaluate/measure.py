@@ -1,0 +1,165 @@
+"""Scores as functions of sums, so that one bootstrap serves every metric.
+
+Each evaluation keeps, for every independent sample (an image, a pair of images, a scene), a vector
+whose *sum over samples* determines the metric: hits and their count for an accuracy, intersections
+and unions for mIoU, true and false positives for F1. Resampling samples and summing again then
+gives the metric's sampling distribution, exactly as if the whole evaluation had been repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below > 0, above / below, np.nan)
+
+
+def mean(sums: Array) -> Array:
+    """`[..., (sum of values, count)]` -> their mean: accuracies, per-image errors."""
+    return _ratio(sums[..., 0], sums[..., 1])
+
+
+def class_mean(sums: Array) -> Array:
+    """`[..., 2 * C]` = (sums of C classes, counts of C classes) -> mean over classes present.
+
+    PCK (hits, keypoints) and mIoU (intersections, unions): a class that has no count is skipped.
+    """
+    above, below = np.split(sums, 2, axis=-1)
+    ratios = _ratio(above, below)
+    present = ~np.isnan(ratios)
+    return _ratio(np.nansum(ratios, axis=-1), present.sum(axis=-1).astype(float))
+
+
+def class_sum(sums: Array) -> Array:
+    """As `class_mean`, but the ratios are added: MME's perception score (0..200 per subtask)."""
+    above, below = np.split(sums, 2, axis=-1)
+    return np.nansum(_ratio(above, below), axis=-1)
+
+
+def f1(sums: Array) -> Array:
+    """`[..., (true positives, false positives, false negatives)]` -> F1."""
+    true, wrong, missed = sums[..., 0], sums[..., 1], sums[..., 2]
+    return _ratio(2 * true, 2 * true + wrong + missed)
+
+
+def best_f(sums: Array) -> Array:
+    """`[..., 4 * T]` = (hits, predicted, found, wanted) of T thresholds -> best F over thresholds.
+
+    The F-measure at the optimal data-set scale, as BSDS defines it: precision = hits / predicted,
+    recall = found / wanted, both over the whole set, and the one best threshold.
+    """
+    hits, predicted, found, wanted = np.split(sums, 4, axis=-1)
+    precision, recall = np.nan_to_num(_ratio(hits, predicted)), np.nan_to_num(_ratio(found, wanted))
+    return np.nan_to_num(_ratio(2 * precision * recall, precision + recall)).max(axis=-1)
+
+
+METRICS: dict[str, Callable[[Array], Array]] = {
+    "mean": mean,
+    "class_mean": class_mean,
+    "class_sum": class_sum,
+    "f1": f1,
+    "best_f": best_f,
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure with what it was computed from.
+
+    metric: the name of a function in `METRICS`.
+    samples: `[N]` names of the independent samples; those of two encoders must be the same to be
+        compared. Questions about one image are one sample, since their errors are correlated.
+    sums: `[seeds, N, M]` float64: what each sample adds, for each training seed (one seed where
+        nothing is trained).
+    scale: the figure is this times the metric (100 for per cent).
+    higher_is_better: False for errors.
+    unit: what a table prints after the figure: "%", "m" or "".
+    """
+
+    metric: str
+    samples: Sequence[str]
+    sums: Array
+    scale: float = 1.0
+    higher_is_better: bool = True
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.sums.ndim != 3 or self.sums.shape[1] != len(self.samples):
+            raise ValueError(f"sums {self.sums.shape} do not fit {len(self.samples)} samples")
+
+    @property
+    def per_seed(self) -> Array:
+        """The figure of each training seed `[seeds]`."""
+        return self.scale * METRICS[self.metric](self.sums.sum(axis=1))
+
+    @property
+    def value(self) -> float:
+        """The figure: the mean over training seeds."""
+        return float(self.per_seed.mean())
+
+
+def mean_measure(
+    samples: Sequence[str],
+    values: Array,
+    *,
+    scale: float = 1.0,
+    higher_is_better: bool = True,
+    unit: str = "",
+) -> Measure:
+    """A plain mean over samples, of values `[N]` or `[seeds, N]`.
+
+    Equal names are joined to one sample (several questions about one image).
+    """
+    values = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    return joined(
+        "mean",
+        samples,
+        np.stack([values, np.ones_like(values)], axis=-1),
+        scale=scale,
+        higher_is_better=higher_is_better,
+        unit=unit,
+    )
+
+
+def joined(
+    metric: str,
+    samples: Sequence[str],
+    sums: Array,
+    *,
+    scale: float = 1.0,
+    higher_is_better: bool = True,
+    unit: str = "",
+) -> Measure:
+    """A measure of `sums [seeds, rows, M]` whose rows with equal names are added to one sample."""
+    names, place = np.unique(np.asarray(samples), return_inverse=True)
+    total = np.zeros((sums.shape[0], len(names), sums.shape[2]))
+    for seed in range(sums.shape[0]):
+        np.add.at(total[seed], place, sums[seed])
+    return Measure(metric, names.tolist(), total, scale, higher_is_better, unit)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one column found of one encoder.
+
+    headline: which of `measures` the table shows.
+    measures: by name, such as "pck@0.1" and "pck@0.05".
+    floors: what no ability at all would score on the headline ("chance", "mean depth", "blind").
+    details: anything worth keeping that is not a figure with an interval: per-class values,
+        resolution actually used, number of images (JSON values only).
+    answers: per-question records of a vision-language column, one JSON line each.
+    """
+
+    headline: str
+    measures: dict[str, Measure]
+    floors: dict[str, float] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
+    answers: list[dict[str, object]] = field(default_factory=list)
