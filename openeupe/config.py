@@ -1,11 +1,142 @@
-"""The manners that every typed setting shares."""
+"""The manners that every typed setting shares, and how settings are read from YAML."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from openeupe.errors import InputError
 
 
 class Config(BaseModel):
     """A group of settings: unknown keys are errors, and values do not change once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Settings = TypeVar("Settings", bound=Config)
+
+
+def load_settings(
+    model: type[Settings], kind: str, source: str | Path, overrides: list[str] | None = None
+) -> Settings:
+    """Read a `kind` ("recipe", "suite"): a YAML file, or the name of one that the package carries.
+
+    A file may start with `base: NAME_OR_FILE`; it then holds only what differs from the base.
+    `overrides` are `key=value` with dotted keys (`stages.proxy.steps=100`); values are YAML, and
+    `null` removes a named part.
+
+    Raises:
+        InputError: one line naming the file and field, and the mend.
+    """
+    raw = _read(kind, source)
+    for override in overrides or []:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"override {override!r}: write it as key=value")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"override {override!r}: {value!r} is not a YAML value") from None
+        patch: Any = parsed
+        for part in reversed(key.split(".")):
+            patch = {part: patch}
+        raw = _merge(raw, patch)
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{kind} {source}: {_first_line(error, model)}") from None
+
+
+def packaged_names(kind: str) -> list[str]:
+    """Names of the files of this kind that the package carries."""
+    folder = resources.files("openeupe") / f"{kind}s"
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    name = str(source)
+    if name in seen:
+        raise InputError(f"{kind} {name}: its base leads back to itself ({' -> '.join(seen)})")
+    packaged = resources.files("openeupe") / f"{kind}s" / f"{name.removesuffix('.yaml')}.yaml"
+    path = Path(name)
+    if path.is_file():
+        file: Any = path
+    elif "/" not in name and packaged.is_file():
+        file = packaged
+    else:
+        known = packaged_names(kind)
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        raise InputError(f"{kind} {name}: no such file, nor a {kind} of the package; {hint}")
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"{kind} {name} is not valid YAML: {line}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{kind} {name}: a {kind} is a mapping of settings")
+    base = raw.pop("base", None)
+    if base is None:
+        return raw
+    if not isinstance(base, str):
+        raise InputError(f"{kind} {name}: base must be the name or file of a {kind}")
+    beside = path.parent / base
+    inherited = beside if path.is_file() and beside.is_file() else base
+    return _merge(_read(kind, inherited, (*seen, name)), raw)
+
+
+def _merge(base: Any, patch: Any) -> Any:
+    """Deep merge of mappings; `null` removes a key; numbers as keys reach into a list."""
+    if isinstance(base, list) and isinstance(patch, dict):
+        changes = {str(key): value for key, value in patch.items()}
+        if set(changes) <= {str(i) for i in range(len(base))}:
+            return [_merge(item, changes.get(str(i), item)) for i, item in enumerate(base)]
+    if not isinstance(base, dict) or not isinstance(patch, dict):
+        return patch
+    merged = dict(base)
+    for key, value in patch.items():
+        if value is None and isinstance(base.get(key), dict):
+            del merged[key]
+        else:
+            merged[key] = _merge(base.get(key), value)
+    return merged
+
+
+def _first_line(error: ValidationError, model: type[Config]) -> str:
+    """The first complaint of pydantic as `field: what is wrong`, with a guess at a typo."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key"
+        close = difflib.get_close_matches(str(first["loc"][-1]), _all_keys(model), n=1)
+        if close:
+            message += f", did you mean {close[0]}?"
+    elif first["type"] == "missing":
+        message = "is missing"
+    elif first["type"] != "value_error":
+        message += f" (got {first['input']!r})"
+    more = len(error.errors()) - 1
+    tail = f" (and {more} more)" if more else ""
+    return f"{field}: {message}{tail}" if field else f"{message}{tail}"
+
+
+def _all_keys(model: type[Config]) -> list[str]:
+    keys: set[str] = set()
+
+    def walk(schema: Any) -> None:
+        if isinstance(schema, dict):
+            keys.update(schema.get("properties", {}))
+            for value in schema.values():
+                walk(value)
+
+    walk(model.model_json_schema())
+    return sorted(keys)

@@ -42,7 +42,9 @@ class View:
         return torch.from_numpy(np.array(laid))
 
     def placement(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """`(sx, sy, dx, dy)`: an image of `size` (w, h) has its (x, y) at (x sx + dx, y sy + dy)."""
+        """`(sx, sy, dx, dy)`: where an image of `size` (w, h) has (x, y), the view has
+        `(x sx + dx, y sy + dy)`.
+        """
         (width, height), (left, top) = self._resized(size)
         return width / size[0], height / size[1], float(left), float(top)
 

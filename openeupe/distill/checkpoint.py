@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from openeupe.errors import InputError
+from openeupe.files import flush
 
 _PREFIX = "step-"
 _TENSORS = "state.safetensors"
@@ -38,12 +38,12 @@ def save_checkpoint(
     save_file(copies, partial / _TENSORS)
     (partial / _EXTRA).write_text(json.dumps({"step": step, **extra}), encoding="utf-8")
     for file in (_TENSORS, _EXTRA):
-        _flush(partial / file)
+        flush(partial / file)
     final = folder / f"{_PREFIX}{step:09d}"
     if final.exists():  # a resumed run passes the same step again, with the same content
         shutil.rmtree(final)
     partial.rename(final)
-    _flush(folder)
+    flush(folder)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -101,23 +101,5 @@ def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str
     )
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all."""
-    partial = path.with_name(f".{path.name}.writing")
-    partial.write_text(text, encoding="utf-8")
-    _flush(partial)
-    partial.replace(path)
-
-
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _flush(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows has no handle for a folder
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -21,8 +21,8 @@ from rich.progress import (
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from openeupe.distill.checkpoint import write_atomically
 from openeupe.errors import InputError
+from openeupe.files import write_atomically
 
 
 class Meter:

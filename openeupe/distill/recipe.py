@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 
-from openeupe.config import Config
+from openeupe.config import Config, load_settings, packaged_names
 from openeupe.data import DataConfig
 from openeupe.distill.loss import LossConfig
 from openeupe.distill.optimizer import OptimizerConfig
 from openeupe.distill.standardize import StatisticsConfig
-from openeupe.errors import InputError
 
 STAGE_PREFIX = "stage:"
 
@@ -155,114 +152,14 @@ def load_recipe(source: str | Path, overrides: list[str] | None = None) -> Recip
     Raises:
         InputError: one line naming the file and field, and the mend.
     """
-    raw = _read(source)
-    for override in overrides or []:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise InputError(f"override {override!r}: write it as key=value")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"override {override!r}: {value!r} is not a YAML value") from None
-        patch: Any = parsed
-        for part in reversed(key.split(".")):
-            patch = {part: patch}
-        raw = _merge(raw, patch)
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(f"recipe {source}: {_first_line(error)}") from None
+    return load_settings(Recipe, "recipe", source, overrides)
 
 
 def recipe_names() -> list[str]:
     """Names of the recipes that the package carries."""
-    folder = resources.files("openeupe") / "recipes"
-    return sorted(
-        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
-    )
+    return packaged_names("recipe")
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML: every number, nothing inherited."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=100)
-
-
-def _read(source: str | Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    name = str(source)
-    if name in seen:
-        raise InputError(f"recipe {name}: its base leads back to itself ({' -> '.join(seen)})")
-    packaged = resources.files("openeupe") / "recipes" / f"{name.removesuffix('.yaml')}.yaml"
-    path = Path(name)
-    if path.is_file():
-        file: Any = path
-    elif "/" not in name and packaged.is_file():
-        file = packaged
-    else:
-        close = difflib.get_close_matches(name, recipe_names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(recipe_names())}"
-        raise InputError(f"recipe {name}: no such file, nor a recipe of the package; {hint}")
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"recipe {name} is not valid YAML: {line}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"recipe {name}: a recipe is a mapping with name, data and stages")
-    base = raw.pop("base", None)
-    if base is None:
-        return raw
-    if not isinstance(base, str):
-        raise InputError(f"recipe {name}: base must be the name or file of a recipe")
-    beside = path.parent / base
-    return _merge(
-        _read(beside if path.is_file() and beside.is_file() else base, (*seen, name)), raw
-    )
-
-
-def _merge(base: Any, patch: Any) -> Any:
-    """Deep merge of mappings; `null` removes a key; numbers as keys reach into a list."""
-    if isinstance(base, list) and isinstance(patch, dict):
-        changes = {str(key): value for key, value in patch.items()}
-        if set(changes) <= {str(i) for i in range(len(base))}:
-            return [_merge(item, changes.get(str(i), item)) for i, item in enumerate(base)]
-    if not isinstance(base, dict) or not isinstance(patch, dict):
-        return patch
-    merged = dict(base)
-    for key, value in patch.items():
-        if value is None and isinstance(base.get(key), dict):
-            del merged[key]
-        else:
-            merged[key] = _merge(base.get(key), value)
-    return merged
-
-
-def _first_line(error: ValidationError) -> str:
-    """The first complaint of pydantic as `field: what is wrong`, with a guess at a typo."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "unknown key"
-        close = difflib.get_close_matches(str(first["loc"][-1]), _all_keys(), n=1)
-        if close:
-            message += f", did you mean {close[0]}?"
-    elif first["type"] == "missing":
-        message = "is missing"
-    elif first["type"] != "value_error":
-        message += f" (got {first['input']!r})"
-    more = len(error.errors()) - 1
-    tail = f" (and {more} more)" if more else ""
-    return f"{field}: {message}{tail}" if field else f"{message}{tail}"
-
-
-def _all_keys() -> list[str]:
-    keys: set[str] = set()
-
-    def walk(schema: Any) -> None:
-        if isinstance(schema, dict):
-            keys.update(schema.get("properties", {}))
-            for value in schema.values():
-                walk(value)
-
-    walk(Recipe.model_json_schema())
-    return sorted(keys)

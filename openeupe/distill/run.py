@@ -18,7 +18,6 @@ from torch import nn
 from openeupe import encoders
 from openeupe.data import derive_seed
 from openeupe.distill.check import check_recipe, check_weights
-from openeupe.distill.checkpoint import write_atomically
 from openeupe.distill.recipe import (
     STAGE_PREFIX,
     Recipe,
@@ -33,6 +32,7 @@ from openeupe.distill.student import DistilledStudent, load_student, save_studen
 from openeupe.distill.trainer import Trainer
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
+from openeupe.files import write_atomically
 
 _RECIPE = "recipe.yaml"
 _FINISHED = "finished.json"

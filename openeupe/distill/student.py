@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from openeupe import encoders
-from openeupe.distill.checkpoint import write_atomically
 from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.standardize import Standardizer
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
+from openeupe.files import write_atomically
 
 _HEADS = "heads.safetensors"
 _STATISTICS = "statistics.safetensors"
