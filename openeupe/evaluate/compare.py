@@ -1,0 +1,86 @@
+"""Which encoder is better, on which column, and is it noise: from kept results alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from openeupe.errors import InputError
+from openeupe.evaluate.results import Results
+from openeupe.evaluate.statistics import Difference, difference, holm
+
+_ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One column of two encoders.
+
+    gain: first minus second, positive where the first is better, whatever the column's direction.
+    p: two-sided, adjusted by Holm over the columns of this pair.
+    """
+
+    column: str
+    gain: Difference
+    p: float
+    unit: str
+
+    @property
+    def verdict(self) -> str:
+        """ "better" or "worse" where noise is ruled out at 5 %, else "no difference shown"."""
+        if self.p >= _ALPHA or self.gain.delta == 0:
+            return "no difference shown"
+        return "better" if self.gain.delta > 0 else "worse"
+
+
+def compare(first: Results, second: Results, columns: Sequence[str]) -> list[Compared]:
+    """Compare two encoders on the columns that both have.
+
+    Raises:
+        InputError: if a column was measured by another protocol, or on other data.
+    """
+    found = []
+    for name in columns:
+        a, b = first.column(name), second.column(name)
+        if a is None or b is None or "headline" not in a or "headline" not in b:
+            continue
+        for key, mend in (("protocol_hash", "settings"), ("data", "data")):
+            if a[key] != b[key]:
+                raise InputError(
+                    f"column {name}: {first.folder} and {second.folder} were evaluated with other "
+                    f"{mend}: evaluate both with the same suite and --data"
+                )
+        measure = first.measure(name)
+        try:
+            gap = difference(measure, second.measure(name))
+        except ValueError as error:
+            raise InputError(f"column {name}: {first.folder}, {second.folder}: {error}") from None
+        if not measure.higher_is_better:
+            gap = Difference(-gap.delta, -gap.high, -gap.low, gap.p)
+        found.append((name, gap, measure.unit))
+    adjusted = holm([gap.p for _, gap, _ in found])
+    return [
+        Compared(name, gap, p, unit) for (name, gap, unit), p in zip(found, adjusted, strict=True)
+    ]
+
+
+def mean_ranks(everyone: Sequence[Results], columns: Sequence[str]) -> list[float]:
+    """Mean rank of each encoder over the columns that all have; 1 is best, ties share.
+
+    The only aggregate given: columns have no common unit. nan if no column is common to all.
+    """
+    ranks: list[list[float]] = [[] for _ in everyone]
+    for name in columns:
+        found = [results.column(name) for results in everyone]
+        there = [c for c in found if c is not None and "headline" in c]
+        if len(there) < len(everyone):
+            continue
+        figures = [c["figures"][c["headline"]] for c in there]
+        sign = 1 if figures[0]["higher_is_better"] else -1
+        values = [sign * figure["value"] for figure in figures]
+        for place, value in enumerate(values):
+            above = sum(other > value for other in values)
+            equal = sum(other == value for other in values)
+            ranks[place].append(above + (equal + 1) / 2)
+    return [sum(r) / len(r) if r else math.nan for r in ranks]

@@ -1,0 +1,214 @@
+"""Results on disk: figures, the samples they rest on, and everything needed to repeat them.
+
+A folder holds `columns/NAME.json` with `NAME.npz` (per-sample sums) and, for questions,
+`samples_NAME.jsonl`; written as each column ends, so that nothing is lost. `results.json` puts
+them together in the shape of lm-eval; every table is drawn from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from openeupe.encoders import Encoder
+from openeupe.errors import InputError
+from openeupe.evaluate.measure import Measure, Outcome
+from openeupe.evaluate.statistics import interval
+from openeupe.files import write_atomically
+
+RESULTS = "results.json"
+_COLUMNS = "columns"
+
+
+class Results:
+    """The results of one encoder on one suite."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls, folder: Path) -> Results:
+        """Results that were finished or begun before."""
+        if not (folder / RESULTS).is_file():
+            raise InputError(f"{folder} holds no {RESULTS}: run openeupe evaluate first")
+        return cls(folder)
+
+    def read(self) -> dict[str, Any]:
+        """What `results.json` holds."""
+        content: dict[str, Any] = _read_json(self.folder / RESULTS)
+        return content
+
+    def column(self, name: str) -> dict[str, Any] | None:
+        """What is kept of a column besides its samples; None if it was never finished."""
+        path = self.folder / _COLUMNS / f"{name}.json"
+        return _read_json(path) if path.is_file() else None
+
+    def names(self) -> list[str]:
+        """Names of the finished columns."""
+        return sorted(path.stem for path in (self.folder / _COLUMNS).glob("*.json"))
+
+    def measure(self, name: str) -> Measure:
+        """The headline measure of a column, with its samples."""
+        column = self.column(name)
+        if column is None or "headline" not in column:
+            raise InputError(f"{self.folder}: column {name} has no figures")
+        headline = column["headline"]
+        figure = column["figures"][headline]
+        with np.load(self.folder / _COLUMNS / f"{name}.npz") as file:
+            sums, samples = file[f"{headline}:sums"], file[f"{headline}:samples"].tolist()
+        return Measure(
+            figure["metric"],
+            samples,
+            sums,
+            figure["scale"],
+            figure["higher_is_better"],
+            figure["unit"],
+        )
+
+    def keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
+        """Write one finished column.
+
+        Args:
+            outcome: None where the encoder cannot have the column; `about["missing"]` says why.
+            about: protocol, data, encoder, precision, seconds and the like.
+        """
+        folder = self.folder / _COLUMNS
+        folder.mkdir(parents=True, exist_ok=True)
+        content = dict(about)
+        if outcome is not None:
+            content |= {
+                "headline": outcome.headline,
+                "figures": {k: _figure(m) for k, m in outcome.measures.items()},
+                "floors": outcome.floors,
+                "details": outcome.details,
+            }
+            arrays: dict[str, Any] = {}
+            for key, measure in outcome.measures.items():
+                arrays |= {
+                    f"{key}:sums": measure.sums,
+                    f"{key}:samples": np.asarray(measure.samples),
+                }
+            np.savez_compressed(folder / f"{name}.npz", **arrays)
+            if outcome.answers:
+                lines = "".join(json.dumps(a, ensure_ascii=False) + "\n" for a in outcome.answers)
+                write_atomically(self.folder / f"samples_{name}.jsonl", lines)
+        # Last: a column with this file is whole.
+        write_atomically(folder / f"{name}.json", _dump(content))
+
+    def gather(self, names: list[str], config: dict[str, Any]) -> dict[str, Any]:
+        """Write and return `results.json` of these columns."""
+        columns = {name: column for name in names if (column := self.column(name))}
+        there = {name: c for name, c in columns.items() if "headline" in c}
+        content = {
+            "results": {name: _lm_eval(c) for name, c in there.items()},
+            "versions": {name: c["protocol"] for name, c in columns.items()},
+            "configs": {name: c["settings"] for name, c in columns.items()},
+            "n-samples": {
+                name: {"original": _count(c), "effective": _count(c)} for name, c in there.items()
+            },
+            "config": config,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "columns": columns,
+            **machine(),
+        }
+        write_atomically(self.folder / RESULTS, _dump(content))
+        return content
+
+
+def machine() -> dict[str, Any]:
+    """Versions, commit and hardware, for every table's small print."""
+    packages = {}
+    for package in ("openeupe", "torch", "torchvision", "timm", "numpy", "transformers"):
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    try:
+        here = Path(__file__).parent
+        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        commit = done.stdout.strip() if done.returncode == 0 else None
+    except OSError:
+        commit = None
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "git_hash": commit,
+        "packages": packages,
+        "hardware": accelerator or f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+    }
+
+
+def encoder_fingerprint(encoder: Encoder) -> str:
+    """16 hex digits of the architecture and every weight."""
+    constants = encoder.mean.flatten().tolist() + encoder.std.flatten().tolist()
+    digest = hashlib.sha256(json.dumps([encoder.name, encoder.args, constants]).encode())
+    for key, tensor in sorted(encoder.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """16 hex digits of a column's settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _figure(measure: Measure) -> dict[str, Any]:
+    noise = interval(measure)
+    return {
+        "value": noise.value,
+        "low": noise.low,
+        "high": noise.high,
+        "stderr": noise.error,
+        "training_std": noise.training,
+        "per_seed": measure.per_seed.tolist(),
+        "samples": len(measure.samples),
+        "metric": measure.metric,
+        "scale": measure.scale,
+        "unit": measure.unit,
+        "higher_is_better": measure.higher_is_better,
+    }
+
+
+def _lm_eval(column: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {"alias": column["protocol"]}
+    for key, figure in column["figures"].items():
+        result |= {f"{key},none": figure["value"], f"{key}_stderr,none": figure["stderr"]}
+    return result
+
+
+def _count(column: dict[str, Any]) -> int:
+    return int(column["figures"][column["headline"]]["samples"])
+
+
+def _dump(content: Any) -> str:
+    return json.dumps(_plain(content), indent=2, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no nan: it becomes null."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): delete it and evaluate again") from None

@@ -1,0 +1,144 @@
+"""Is it noise? Bootstrap intervals and paired tests on any measure, and Holm's correction.
+
+Two sources of noise are kept apart: which samples the test set happens to hold (resampled here,
+whole clusters at a time: images, pairs, scenes), and which seed a probe happened to be trained
+with (the spread over seeds). A comparison of two encoders adds both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from openeupe.evaluate.measure import METRICS, Array, Measure
+
+_LEVEL = 0.95
+_RESAMPLES = 2000  # of the test set: the ends of a 95 % interval need no more
+_SWAPS = 10_000  # a p-value has to survive Holm's correction over a suite's columns
+_CHUNK = 1 << 24  # weights held at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its noise.
+
+    low, high: 95 % percentile interval over resampled test sets.
+    error: standard error over the same. training: standard deviation over seeds (nan for one).
+    """
+
+    value: float
+    low: float
+    high: float
+    error: float
+    training: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First minus second, on the same samples.
+
+    low, high: 95 % interval, of both sources of noise. p: two-sided permutation test of "they are
+    alike", before any correction.
+    """
+
+    delta: float
+    low: float
+    high: float
+    p: float
+
+
+def interval(measure: Measure, seed: int = 0) -> Interval:
+    """Bootstrap interval of a measure: its samples are drawn again with replacement."""
+    draws = np.concatenate(list(_bootstrap([measure], seed)), axis=1)[0]
+    low, high = _percentiles(draws)
+    per_seed = measure.per_seed
+    spread = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else float("nan")
+    return Interval(measure.value, low, high, float(np.nanstd(draws)), spread)
+
+
+def difference(a: Measure, b: Measure, seed: int = 0) -> Difference:
+    """Paired comparison of two encoders on one column.
+
+    The interval: both are resampled with the same weights. The test: were they alike, each
+    sample's two results could be swapped; p is the share of random swaps that give at least the
+    difference seen. What the choice of training seeds adds to either is drawn from Student's t
+    with the spread over seeds.
+
+    Raises:
+        ValueError: if they are not the same figure on the same samples.
+    """
+    if a.metric != b.metric or list(a.samples) != list(b.samples):
+        raise ValueError("the two were not measured on the same samples")
+    delta = a.value - b.value
+    random = np.random.default_rng([seed, 1])
+    noise = _training_noise(a, random) - _training_noise(b, random)
+    draws = np.concatenate(list(_bootstrap([a, b], seed)), axis=1)
+    low, high = _percentiles(draws[0] - draws[1] + noise[:_RESAMPLES])
+    null = np.concatenate(list(_swapped(a, b, seed))) + noise
+    # Sums of many terms: what is equal but for rounding counts as equal.
+    extreme = np.abs(null) >= abs(delta) - 1e-9 * max(abs(delta), 1e-9)
+    p = (1 + int(np.count_nonzero(extreme | np.isnan(null)))) / (1 + _SWAPS)
+    return Difference(delta, low, high, p)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: adjusted p-values, in the given order."""
+    order = np.argsort(p, kind="stable")
+    steps = np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1)
+    adjusted = np.minimum(np.maximum.accumulate(steps), 1.0)
+    result = np.empty(len(p))
+    result[order] = adjusted
+    return [float(value) for value in result]
+
+
+def _bootstrap(measures: Sequence[Measure], seed: int) -> Iterator[Array]:
+    """Resampled figures `[measures, chunk]`, mean over seeds; the same weights for all."""
+    random = np.random.default_rng([seed, 0])
+    n = len(measures[0].samples)
+    share = np.full(n, 1 / n)
+    for size in _chunks(_RESAMPLES, n):
+        weights = random.multinomial(n, share, size=size).astype(np.float64)
+        yield np.stack([_figures(m, weights @ m.sums) for m in measures])
+
+
+def _swapped(a: Measure, b: Measure, seed: int) -> Iterator[Array]:
+    """Differences `[chunk]` after each sample's two results were swapped or not, at random."""
+    random = np.random.default_rng([seed, 2])
+    # Seeds are matched in order; where one side has a single, deterministic result it is repeated.
+    seeds = max(len(a.sums), len(b.sums))
+    first = np.broadcast_to(a.sums, (seeds, *a.sums.shape[1:]))
+    second = np.broadcast_to(b.sums, (seeds, *b.sums.shape[1:]))
+    total_a, total_b, gap = first.sum(axis=1), second.sum(axis=1), second - first
+    for size in _chunks(_SWAPS, len(a.samples)):
+        swap = random.integers(0, 2, size=(size, len(a.samples))).astype(np.float64)
+        moved = swap @ gap  # [seeds, chunk, M]
+        yield _figures(a, total_a[:, None] + moved) - _figures(b, total_b[:, None] - moved)
+
+
+def _figures(measure: Measure, totals: Array) -> Array:
+    """Totals `[seeds, chunk, M]` -> figures `[chunk]`."""
+    figures: Array = measure.scale * METRICS[measure.metric](totals).mean(axis=0)
+    return figures
+
+
+def _training_noise(measure: Measure, random: np.random.Generator) -> Array:
+    per_seed = measure.per_seed
+    if len(per_seed) < 2:
+        return np.zeros(_SWAPS)
+    error = per_seed.std(ddof=1) / np.sqrt(len(per_seed))
+    noise: Array = error * random.standard_t(len(per_seed) - 1, size=_SWAPS)
+    return noise
+
+
+def _percentiles(draws: Array) -> tuple[float, float]:
+    tail = 100 * (1 - _LEVEL) / 2
+    low, high = np.nanpercentile(draws, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _chunks(total: int, n: int) -> Iterator[int]:
+    size = max(_CHUNK // max(n, 1), 1)
+    for start in range(0, total, size):
+        yield min(size, total - start)

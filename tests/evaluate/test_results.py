@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openeupe.encoders import create
+from openeupe.errors import InputError
+from openeupe.evaluate import tables
+from openeupe.evaluate.compare import compare, mean_ranks
+from openeupe.evaluate.measure import Outcome, mean_measure
+from openeupe.evaluate.results import Results, encoder_fingerprint, settings_hash
+
+NAMES = [f"image-{i:03}" for i in range(120)]
+
+
+def about(**changes: object) -> dict[str, object]:
+    return {
+        "protocol": "knn/eupe-v1",
+        "protocol_hash": "0011",
+        "data": ["aa", "bb"],
+        "domain": "image",
+        "settings": {"k": 10},
+        **changes,
+    }
+
+
+def made(folder: Path, accuracy: float, error: float, **changes: object) -> Results:
+    """Results with an accuracy and an error; of 120 images the first so many are right."""
+    results = Results(folder)
+    right = np.arange(120) < accuracy * 120
+    knn = mean_measure(NAMES, right, scale=100, unit="%")
+    rmse = mean_measure(NAMES, np.full(120, error), higher_is_better=False, unit="m")
+    results.keep("knn", Outcome("top1", {"top1": knn}, {"majority class": 8.0}), about(**changes))
+    results.keep("depth", Outcome("rmse", {"rmse": rmse}), about(domain="dense", **changes))
+    results.keep("zero_shot", None, about(missing="no text-aligned teacher"))
+    results.gather(["knn", "depth", "zero_shot"], {"model": folder.name})
+    return results
+
+
+def test_samples_come_back_as_they_were(tmp_path: Path) -> None:
+    results = made(tmp_path, 0.5, 0.4)
+    measure = results.measure("knn")
+    assert measure.value == 50
+    assert list(measure.samples) == NAMES
+    assert not results.measure("depth").higher_is_better
+    assert results.names() == ["depth", "knn", "zero_shot"]
+
+
+def test_results_json_has_the_shape_of_lm_eval(tmp_path: Path) -> None:
+    made(tmp_path, 0.5, 0.4)
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["results"]["knn"]["top1,none"] == 50
+    assert content["results"]["knn"]["top1_stderr,none"] == pytest.approx(4.56, rel=0.1)
+    assert content["versions"]["knn"] == "knn/eupe-v1"
+    assert content["configs"]["knn"] == {"k": 10}
+    assert content["n-samples"]["knn"]["effective"] == 120
+    assert "zero_shot" not in content["results"]
+    assert content["columns"]["zero_shot"]["missing"] == "no text-aligned teacher"
+    assert "torch" in content["packages"]
+
+
+def test_comparison_knows_which_way_is_better(tmp_path: Path) -> None:
+    a, b = made(tmp_path / "a", 0.8, 0.3), made(tmp_path / "b", 0.5, 0.2)
+    found = {c.column: c for c in compare(a, b, ["knn", "depth", "zero_shot"])}
+    assert set(found) == {"knn", "depth"}
+    assert found["knn"].verdict == "better"
+    assert found["knn"].gain.delta == pytest.approx(30)
+    assert found["depth"].verdict == "worse"
+    assert found["depth"].gain.delta == pytest.approx(-0.1)
+    assert found["depth"].gain.low == pytest.approx(-0.1)
+    assert all(c.p >= c.gain.p for c in found.values())
+    assert mean_ranks([a, b], ["knn", "depth"]) == [1.5, 1.5]
+
+
+def test_near_equal_encoders_are_not_told_apart(tmp_path: Path) -> None:
+    a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.51, 0.3)
+    assert {c.verdict for c in compare(a, b, ["knn", "depth"])} == {"no difference shown"}
+
+
+@pytest.mark.parametrize("changes", [{"protocol_hash": "other"}, {"data": ["cc"]}])
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.5, 0.3, **changes)
+    with pytest.raises(InputError, match="column knn.*evaluated with other"):
+        compare(a, b, ["knn"])
+
+
+def test_tables_say_what_is_missing_and_why(tmp_path: Path) -> None:
+    a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.6, 0.2)
+    header, rows = tables.one(a.read(), ["depth", "knn", "zero_shot"])
+    cells = {row[1]: dict(zip(header, row, strict=True)) for row in rows}
+    assert [row[1] for row in rows] == ["knn", "zero_shot", "depth"]  # by domain
+    assert cells["zero_shot"]["figure"] == "n/a"
+    assert cells["zero_shot"][""] == "no text-aligned teacher"
+    assert cells["knn"]["floor"] == "majority class 8.0"
+    assert cells["depth"]["figure"] == "0.300"
+    assert "lower is better" in cells["depth"][""]
+    header, rows = tables.many([a.read(), b.read()], ["a", "b"], ["knn", "zero_shot"])
+    text = tables.markdown(header, rows)
+    assert text.splitlines()[0] == "| column | a | b |"
+    assert "| knn top1 | 50.0 ± " in text
+    assert "| zero_shot | n/a | n/a |" in text
+
+
+def test_unresolved_figures_are_flagged(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    measure = mean_measure(NAMES, np.ones(120), scale=100, unit="%")
+    outcome = Outcome("accuracy", {"accuracy": measure}, details={"resolved": False})
+    results.keep("vlm-exist", outcome, about(domain="language"))
+    content = results.gather(["vlm-exist"], {"model": "x"})
+    assert tables.one(content, ["vlm-exist"])[1][0][2] == "100.0 ?"
+
+
+def test_fingerprint_is_of_the_weights() -> None:
+    a, b = create("eupe_vit_t", depth=1), create("eupe_vit_t", depth=1)
+    assert encoder_fingerprint(a) == encoder_fingerprint(a)
+    assert encoder_fingerprint(a) != encoder_fingerprint(b)
+    b.load_state_dict(a.state_dict())
+    assert encoder_fingerprint(a) == encoder_fingerprint(b)
+    assert settings_hash({"a": 1, "b": 2}) == settings_hash({"b": 2, "a": 1})
+
+
+def test_damaged_results_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(InputError, match=r"results.json cannot be read.*evaluate again"):
+        Results.open(tmp_path).read()
+    with pytest.raises(InputError, match="run openeupe evaluate first"):
+        Results.open(tmp_path / "nowhere")

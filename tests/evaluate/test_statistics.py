@@ -1,0 +1,123 @@
+from itertools import product
+
+import numpy as np
+import pytest
+
+from openeupe.evaluate.measure import Measure, joined, mean_measure
+from openeupe.evaluate.statistics import difference, holm, interval
+
+
+def names(n: int) -> list[str]:
+    return [f"{i:05}" for i in range(n)]
+
+
+def test_interval_of_an_accuracy_is_the_binomial_one() -> None:
+    values = np.repeat([1.0, 0.0], [700, 300])
+    found = interval(mean_measure(names(1000), values, scale=100))
+    assert found.value == 70
+    error = 100 * np.sqrt(0.7 * 0.3 / 1000)
+    assert found.error == pytest.approx(error, rel=0.1)
+    assert found.low == pytest.approx(70 - 1.96 * error, abs=0.5)
+    assert found.high == pytest.approx(70 + 1.96 * error, abs=0.5)
+    assert np.isnan(found.training)
+
+
+def test_interval_covers_the_truth_nineteen_times_in_twenty() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for seed in range(100):
+        found = interval(mean_measure(names(200), random.random(200) < 0.6), seed=seed)
+        hits += found.low <= 0.6 <= found.high
+    assert 88 <= hits <= 100
+
+
+def test_clusters_widen_the_interval() -> None:
+    # Ten questions about each image, all right or all wrong: 100 images tell no more than 100.
+    values = np.repeat(np.random.default_rng(0).random(100) < 0.5, 10)
+    alone = interval(mean_measure(names(1000), values))
+    clustered = interval(mean_measure([f"{i // 10}" for i in range(1000)], values))
+    assert clustered.error == pytest.approx(alone.error * np.sqrt(10), rel=0.15)
+
+
+def test_a_metric_that_is_no_mean_has_the_error_of_resampling_by_hand() -> None:
+    random = np.random.default_rng(1)
+    sums = random.integers(0, 5, size=(1, 80, 3)).astype(float)
+    by_hand = []
+    for _ in range(3000):
+        true, wrong, missed = sums[0, random.integers(0, 80, 80)].sum(axis=0)
+        by_hand.append(2 * true / (2 * true + wrong + missed))
+    found = interval(joined("f1", names(80), sums))
+    assert found.error == pytest.approx(np.std(by_hand), rel=0.08)
+    assert found.low == pytest.approx(np.percentile(by_hand, 2.5), abs=0.01)
+
+
+def test_training_spread_is_reported_apart() -> None:
+    values = np.array([[1.0] * 50 + [0.0] * 50, [1.0] * 60 + [0.0] * 40, [1.0] * 70 + [0.0] * 30])
+    found = interval(mean_measure(names(100), values))
+    assert found.value == pytest.approx(0.6)
+    assert found.training == pytest.approx(0.1)
+
+
+def test_permutation_p_is_that_of_every_swap() -> None:
+    random = np.random.default_rng(3)
+    a, b = random.random(10), random.random(10) + 0.2
+    gap = a - b
+    every = [abs(np.dot(signs, gap)) for signs in product((-1, 1), repeat=10)]
+    exact = np.mean([value >= abs(gap.sum()) - 1e-12 for value in every])
+    found = difference(mean_measure(names(10), a), mean_measure(names(10), b))
+    assert found.delta == pytest.approx(gap.mean())
+    assert found.p == pytest.approx(exact, abs=0.015)
+
+
+def test_pairing_finds_what_two_intervals_hide() -> None:
+    hard = np.random.default_rng(0).random(400)
+    a = mean_measure(names(400), (hard < 0.55).astype(float))
+    b = mean_measure(names(400), (hard < 0.50).astype(float))
+    assert interval(a).low < interval(b).high  # the intervals overlap
+    found = difference(a, b)
+    assert found.p < 0.001
+    assert found.low > 0
+
+
+def test_alike_encoders_are_rarely_called_different() -> None:
+    random = np.random.default_rng(7)
+    called = 0
+    for seed in range(60):
+        a, b = (mean_measure(names(100), random.random(100) < 0.7) for _ in range(2))
+        called += difference(a, b, seed=seed).p < 0.05
+    assert called <= 9
+
+
+def test_training_noise_can_explain_a_difference() -> None:
+    # The same gap on every sample, but the seeds of a probe disagree by more than that.
+    steady, shaky = np.zeros((3, 200)), np.zeros((3, 200))
+    shaky += np.array([[0.0], [0.1], [-0.09]]) + 0.01
+    quiet = difference(mean_measure(names(200), steady + 0.01), mean_measure(names(200), steady))
+    noisy = difference(mean_measure(names(200), shaky), mean_measure(names(200), steady))
+    assert quiet.p < 0.001
+    assert noisy.p > 0.5
+    assert noisy.low < 0 < noisy.high
+
+
+def test_equal_results_are_no_difference() -> None:
+    same = mean_measure(names(30), np.ones(30))
+    found = difference(same, same)
+    assert (found.delta, found.p) == (0, 1)
+
+
+def test_other_samples_are_refused() -> None:
+    a, b = mean_measure(["x"], np.ones(1)), mean_measure(["y"], np.ones(1))
+    with pytest.raises(ValueError, match="same samples"):
+        difference(a, b)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_randomness_is_that_of_the_seed() -> None:
+    measure: Measure = mean_measure(names(50), np.random.default_rng(0).random(50))
+    assert repr(interval(measure)) == repr(interval(measure))
+    assert interval(measure).low != interval(measure, seed=1).low
