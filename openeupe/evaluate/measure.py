@@ -50,6 +50,16 @@ def f1(sums: Array) -> Array:
     return _ratio(2 * true, 2 * true + wrong + missed)
 
 
+def class_f1(sums: Array) -> Array:
+    """`[..., 3 * C]` = (true positives, false positives, false negatives) of C classes -> mean F1.
+
+    POPE: its classes are its splits. A class without any of the three is skipped.
+    """
+    scores = f1(np.stack(np.split(sums, 3, axis=-1), axis=-1))
+    present = ~np.isnan(scores)
+    return _ratio(np.nansum(scores, axis=-1), present.sum(axis=-1).astype(float))
+
+
 def best_f(sums: Array) -> Array:
     """`[..., 4 * T]` = (hits, predicted, found, wanted) of T thresholds -> best F over thresholds.
 
@@ -66,6 +76,7 @@ METRICS: dict[str, Callable[[Array], Array]] = {
     "class_mean": class_mean,
     "class_sum": class_sum,
     "f1": f1,
+    "class_f1": class_f1,
     "best_f": best_f,
 }
 
