@@ -81,7 +81,7 @@ def test_near_equal_encoders_are_not_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"protocol_hash": "other"}, {"data": ["cc"]}])
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.5, 0.3, **changes)
-    with pytest.raises(InputError, match="column knn.*evaluated with other"):
+    with pytest.raises(InputError, match=r"column knn.*evaluated with other"):
         compare(a, b, ["knn"])
 
 
