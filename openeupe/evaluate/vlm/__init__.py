@@ -1,0 +1,1 @@
+"""Vision-language evaluation: a frozen encoder, a projector and a language model."""
