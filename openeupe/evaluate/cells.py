@@ -1,0 +1,81 @@
+"""A yes-or-no linear probe finer than the patch grid: one output for each cell of a patch.
+
+A linear map of a 16 px patch token to one value cannot tell where in the patch a letter or an edge
+is. Here it gives `cells * cells` values, laid out as the cells of the patch (pixel shuffle): still
+one linear map of each token, but an encoder that keeps position inside a patch can show it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from openeupe.data import derive_seed
+from openeupe.evaluate.probe import LinearProbe, fit_cached
+
+
+def cells_per_side(patch_size: int, stride: int) -> int:
+    """Cells along a patch's side, so that one is about `stride` pixels wide (at least 1)."""
+    return max(round(patch_size / stride), 1)
+
+
+def fit_cells(
+    tokens: Tensor,
+    wanted: Tensor,
+    judged: Tensor,
+    *,
+    balanced: bool,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    warmup_steps: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> LinearProbe:
+    """Train a probe by binary cross-entropy on cells.
+
+    Args:
+        tokens: `[N, D, h, w]`, on the CPU.
+        wanted: `[N, h * cells, w * cells]` in [0, 1]: how much of each cell is "yes".
+        judged: the same shape, in [0, 1]: each cell's weight; 0 leaves it out.
+        balanced: "yes" and "no" weigh the same in every batch (HED, arXiv 1504.06375, eq. 2).
+    """
+    cells = wanted.shape[-1] // tokens.shape[-1]
+
+    def loss(outputs: Tensor, chosen: Tensor) -> Tensor:
+        yes = wanted[chosen].to(outputs)
+        weight = judged[chosen].to(outputs)
+        if balanced:
+            share = (weight * yes).sum() / weight.sum().clamp(min=1)
+            weight = weight * (yes * (1 - share) + (1 - yes) * share)
+        each = F.binary_cross_entropy_with_logits(
+            F.pixel_shuffle(outputs, cells)[:, 0], yes, weight, reduction="sum"
+        )
+        return each / weight.sum().clamp(min=1e-6)
+
+    return fit_cached(
+        tokens,
+        loss,
+        outputs=cells * cells,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup_steps=warmup_steps,
+        seed=derive_seed(seed, "cells"),
+        device=device,
+    )
+
+
+@torch.no_grad()
+def cell_logits(probe: LinearProbe, tokens: Tensor, side: tuple[int, int]) -> Tensor:
+    """Logits `[B, height, width]` of every pixel of a view, float32 on the probe's device.
+
+    Cells are upsampled bilinearly to `side` (height, width).
+    """
+    weight = probe.linear.weight
+    cells = round(weight.shape[0] ** 0.5)
+    coarse = F.pixel_shuffle(probe(tokens.to(weight.device).float()), cells)
+    return F.interpolate(coarse, side, mode="bilinear")[:, 0]
