@@ -12,12 +12,15 @@ from openeupe.encoders.backbone import TimmEncoder
 from openeupe.encoders.contract import Encoder
 from openeupe.encoders.experts import EXPERTS
 from openeupe.encoders.family import FAMILY, build, build_proxy
+from openeupe.encoders.pixels import RawPixels
 from openeupe.errors import InputError
+
+_OURS: dict[str, type[Encoder]] = {**EXPERTS, "raw_pixels": RawPixels}  # made here, not by timm
 
 
 def names() -> list[str]:
     """The names that are OpenEUPE's own; any timm name is understood besides."""
-    return [*FAMILY, "eupe_proxy", *EXPERTS]
+    return [*FAMILY, "eupe_proxy", *_OURS]
 
 
 def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> Encoder:
@@ -25,17 +28,17 @@ def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> 
 
     Args:
         pretrained: False for random weights; True for the published ones (fetched if not cached),
-            in eval mode; or, for all but the registry experts, the path of a weights file.
+            in eval mode; or, for timm's architectures, the path of a weights file.
         args: settings of the architecture, such as depth, class_token or patches.
 
     Raises:
         InputError: for an unknown name or setting, or weights that cannot be had.
     """
     try:
-        if name in EXPERTS:
+        if name in _OURS:
             if not isinstance(pretrained, bool):
                 raise InputError(f"{name}: pretrained must be true or false, not {pretrained}")
-            return EXPERTS[name](pretrained=pretrained, **args)  # type: ignore[call-arg]
+            return _OURS[name](pretrained=pretrained, **args)  # type: ignore[call-arg]
         if name in FAMILY:
             return build(name, pretrained=pretrained, **args)
         if name == "eupe_proxy":

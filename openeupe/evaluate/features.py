@@ -66,6 +66,7 @@ class Features:
         self.keep = keep
         self.console = console or Console(quiet=True)
         self._cls: dict[tuple[str, View], Tensor] = {}
+        self._means: dict[tuple[str, View], Tensor] = {}
         self._patches: dict[tuple[str, View], Tensor] = {}
 
     def cls(self, images: Images, view: View) -> Tensor:
@@ -74,6 +75,17 @@ class Features:
         if key not in self._cls:
             self._cls[key] = torch.cat([t.cls.float().cpu() for t in self._stream(images, view)])
         return self._cls[key]
+
+    def means(self, images: Images, view: View) -> Tensor:
+        """Mean patch tokens `[N, Dp]`, float32 on the CPU."""
+        key = (images.fingerprint, view)
+        if key not in self._means:
+            cls, means = [], []
+            for tokens in self._stream(images, view):
+                cls.append(tokens.cls.float().cpu())
+                means.append(tokens.patches.float().mean((2, 3)).cpu())
+            self._cls[key], self._means[key] = torch.cat(cls), torch.cat(means)
+        return self._means[key]
 
     def patches(self, images: Images, view: View) -> Tensor:
         """Patch tokens `[N, Dp, h, w]`, float16 on the CPU, to be read in batches.
