@@ -58,7 +58,7 @@ class KeypointData(Config):
         if self.layout == "scenes":
             from openeupe.data.scenes import Scenes
 
-            return Scenes(self.count, seed=self.seed, split="test")
+            return Scenes(self.count, seed=self.seed, split="test", content="object")
         if self.path is None:
             raise InputError(f"keypoint data of layout {self.layout} needs a path: give one")
         path = root / self.path.expanduser()

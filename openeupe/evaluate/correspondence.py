@@ -57,6 +57,15 @@ class WhiteCorner(View):
         return self.width / max(size), self.height / max(size), 0.0, 0.0
 
 
+@dataclass(frozen=True)
+class Matches:
+    """Images, the pairs that are matched, and the visible points of every image in a pair."""
+
+    images: KeypointImages
+    pairs: list[Pair]
+    points: dict[int, dict[str, tuple[float, float]]]
+
+
 class Correspondence(Column):
     """PCK: the share of points whose match lies near enough to the truth.
 
@@ -96,62 +105,55 @@ class Correspondence(Column):
             return {**raw, "protocol": f"correspondence/{raw.get('geometry', 'eupe')}-v1"}
         return raw
 
-    def open(self, root: Path) -> tuple[KeypointImages, list[Pair]]:
+    def open(self, root: Path) -> Matches:
         """Check all annotations and images, and draw the pairs."""
         images = self.data.open(root)
-        return images, draw_pairs(images.pairs(), self.pairs_per_category, self.seed)
+        pairs = images.pairs()
+        points = {end: images.keypoints(end) for pair in pairs for end in pair[:2]}
+        pairs = [(a, b, c) for a, b, c in pairs if points[a].keys() & points[b].keys()]
+        return Matches(images, draw_pairs(pairs, self.pairs_per_category, self.seed), points)
 
-    def run(self, data: tuple[KeypointImages, list[Pair]], judged: Judged) -> dict[str, Outcome]:
+    def run(self, data: Matches, judged: Judged) -> dict[str, Outcome]:
         """One category after the other, so that the tokens of one are held at a time."""
-        images, pairs = data
         side = self._side(judged.encoder)
         view = (Letterbox if self.geometry == "eupe" else WhiteCorner)(side, side)
         match = match_pixels if self.geometry == "eupe" else match_tokens
+        images, pairs = data.images, data.pairs
         categories = sorted({category for *_, category in pairs})
-        # Sums of every pair: for each threshold, and the three guesses, hits of each category.
-        hits = np.zeros((len(self.thresholds) + 3, len(pairs), len(categories)))
+        # Hits of every pair, by category: for each threshold, then of the guesses without eyes.
+        hits = np.zeros((len(self.thresholds) + len(_GUESSES), len(pairs), len(categories)))
         counts = np.zeros((len(pairs), len(categories)))
         for number, category in enumerate(categories):
             chosen = [i for i, pair in enumerate(pairs) if pair[2] == category]
             part = _Part(images, sorted({end for i in chosen for end in pairs[i][:2]}))
             tokens = judged.features.patches(part, view)
             for i in chosen:
-                a, b, _ = pairs[i]
-                names = [name for name in images.keypoints(a) if name in images.keypoints(b)]
-                source, truth = (
-                    np.array([images.keypoints(end)[name] for name in names]) for end in (a, b)
+                source, target = (_End(data, part, end) for end in pairs[i][:2])
+                names = [name for name in source.points if name in target.points]
+                known, truth = (
+                    np.array([end.points[name] for name in names]) for end in (source, target)
                 )
-                ends = [tokens[part.place[end]].to(judged.device).float() for end in (a, b)]
-                before, size = part.size(a), part.size(b)
-                found = match(ends[0], ends[1], _to_view(source, view, before), side)
-                x0, y0, x1, y1 = images.box(b)
-                reach = max(x1 - x0, y1 - y0)
-                hits[:-3, i, number] = pck_hits(
-                    _to_image(found, view, size), truth, reach, self.thresholds
-                )
-                near = self.thresholds[0] * reach
-                hits[-3, i, number] = sum(chance_hit(point, near, size) for point in truth)
-                middle = np.array([[(x0 + x1) / 2, (y0 + y1) / 2]])
-                same = source * np.divide(size, before)
-                for guess, place in ((-2, middle), (-1, same)):
-                    hits[guess, i, number] = pck_hits(place, truth, reach, self.thresholds[:1])[0]
-                counts[i, number] = len(truth)
+                maps = [tokens[part.place[end]].to(judged.device).float() for end in pairs[i][:2]]
+                found = match(maps[0], maps[1], _to_view(known, view, source.size), side)
+                found = _to_image(found, view, target.size)
+                hits[:, i, number] = [
+                    *pck_hits(found, truth, target.reach, self.thresholds),
+                    *_guesses(known, truth, source, target, self.thresholds[0]),
+                ]
+                counts[i, number] = len(names)
+        sums = [np.concatenate([h, counts], axis=1) for h in hits]
         samples = [f"{images.name(a)} -> {images.name(b)}" for a, b, _ in pairs]
-        *sums, chance, centre, same_place = (np.concatenate([h, counts], axis=1) for h in hits)
-        measures = {
-            f"pck@{threshold:g}": Measure("class_mean", samples, s[None], scale=100, unit="%")
-            for threshold, s in zip(self.thresholds, sums, strict=True)
-        }
-        headline = f"pck@{self.thresholds[0]:g}"
         each = 100 * hits[0].sum(0) / counts.sum(0)
         return {
             "": Outcome(
-                headline,
-                measures,
+                f"pck@{self.thresholds[0]:g}",
+                {
+                    f"pck@{threshold:g}": Measure("class_mean", samples, s[None], 100, unit="%")
+                    for threshold, s in zip(self.thresholds, sums, strict=False)
+                },
                 floors={
-                    "chance": 100 * float(class_mean(chance.sum(0))),
-                    "centre guess": 100 * float(class_mean(centre.sum(0))),
-                    "same place": 100 * float(class_mean(same_place.sum(0))),
+                    name: 100 * float(class_mean(s.sum(0)))
+                    for name, s in zip(_GUESSES, sums[len(self.thresholds) :], strict=True)
                 },
                 details={
                     "side": side,
@@ -235,6 +237,27 @@ def chance_hit(point: Array, radius: float, size: tuple[int, int]) -> float:
     first, last = np.ceil(point[1] - half), np.floor(point[1] + half)
     rows = np.minimum(last, height - 1) - np.maximum(first, 0) + 1
     return float(rows.clip(min=0).sum() / (width * height))
+
+
+_GUESSES = ("chance", "centre guess", "same place")
+
+
+def _guesses(
+    known: Array, truth: Array, source: _End, target: _End, threshold: float
+) -> list[float]:
+    """Expected hits of a random pixel, the box's centre, and the source's own relative place."""
+    chance = sum(chance_hit(point, threshold * target.reach, target.size) for point in truth)
+    places = (np.array([target.middle]), known * np.divide(target.size, source.size))
+    return [chance, *(pck_hits(p, truth, target.reach, (threshold,))[0] for p in places)]
+
+
+class _End:
+    """What matching needs of one image of a pair."""
+
+    def __init__(self, data: Matches, part: _Part, index: int) -> None:
+        x0, y0, x1, y1 = data.images.box(index)
+        self.points, self.size = data.points[index], part.size(index)
+        self.reach, self.middle = max(x1 - x0, y1 - y0), ((x0 + x1) / 2, (y0 + y1) / 2)
 
 
 class _Part:

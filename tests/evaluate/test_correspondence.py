@@ -16,6 +16,7 @@ from openeupe.evaluate.column import Judged
 from openeupe.evaluate.correspondence import (
     Correspondence,
     Letterbox,
+    Matches,
     WhiteCorner,
     chance_hit,
     draw_pairs,
@@ -70,7 +71,8 @@ def photos(root: Path, count: int, sizes: list[tuple[int, int]]) -> list[str]:
 def judge(images: KeypointSet, encoder: Encoder, **settings: object) -> Outcome:
     column = Correspondence.model_validate({"data": SETTINGS, **settings})
     pairs = draw_pairs(images.pairs(), column.pairs_per_category, column.seed)
-    return column.run((images, pairs), Judged(encoder, Features(encoder)))[""]
+    points = {index: images.keypoints(index) for index in range(len(images))}
+    return column.run(Matches(images, pairs, points), Judged(encoder, Features(encoder)))[""]
 
 
 def identical(root: Path, sizes: list[tuple[int, int]]) -> KeypointSet:
@@ -251,3 +253,15 @@ def test_sides_of_the_protocols(patch: int, eupe: int, dinov3: int) -> None:
     column = Correspondence.model_validate({"data": SETTINGS, "side": 800})
     assert column._side(Patches(16)) == 800
     assert column._side(Patches(14)) == 798
+
+
+def test_scenes_run_through_the_column(tmp_path: Path) -> None:
+    column = Correspondence.model_validate(
+        {"data": {"layout": "scenes", "count": 40}, "side": 64, "pairs_per_category": 2}
+    )
+    data = column.open(tmp_path)
+    assert all(data.points[a].keys() & data.points[b].keys() for a, b, _ in data.pairs)
+    outcome = column.run(data, Judged(Patches(), Features(Patches())))[""]
+    assert 0 < outcome.measures["pck@0.1"].value < 100
+    assert set(outcome.floors) == {"chance", "centre guess", "same place"}
+    assert outcome.measures["pck@0.1"].value >= outcome.measures["pck@0.05"].value
