@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torchvision.transforms import v2
 
 from openeupe.data import KeypointImages, View, derive_seed, shuffled
 from openeupe.data.keypoints import KeypointData
+from openeupe.data.subset import Subset
 from openeupe.encoders import Encoder
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import fitting_side
@@ -260,32 +260,25 @@ class _End:
         self.reach, self.middle = max(x1 - x0, y1 - y0), ((x0 + x1) / 2, (y0 + y1) / 2)
 
 
-class _Part:
-    """Some images of a set, as `Images`; remembers their sizes as they are read."""
+class _Part(Subset):
+    """Some images of the set; remembers their sizes as they are read."""
 
     def __init__(self, images: KeypointImages, indices: list[int]) -> None:
-        self.images, self.indices = images, indices
+        super().__init__(images, indices)
         self.place = {index: place for place, index in enumerate(indices)}
         self._sizes: dict[int, tuple[int, int]] = {}
-        digest = hashlib.sha256(f"{images.fingerprint}{indices}".encode())
-        self.fingerprint = digest.hexdigest()[:16]
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def read(self, place: int) -> Image.Image:
-        image = self.images.read(self.indices[place])
-        self._sizes[self.indices[place]] = image.size
+    def read(self, index: int) -> Image.Image:
+        image = super().read(index)
+        self._sizes[index] = image.size
         return image
 
-    def name(self, place: int) -> str:
-        return self.images.name(self.indices[place])
-
     def size(self, index: int) -> tuple[int, int]:
-        """(width, height) of an image of the whole set."""
-        if index not in self._sizes:  # its tokens were cached
-            self.read(self.place[index])
-        return self._sizes[index]
+        """(width, height) of image `index` of the whole set."""
+        place = self.place[index]
+        if place not in self._sizes:  # its tokens were cached
+            self.read(place)
+        return self._sizes[place]
 
 
 def _to_view(points: Array, view: View, size: tuple[int, int]) -> Array:
