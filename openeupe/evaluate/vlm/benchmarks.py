@@ -1,0 +1,236 @@
+"""TextVQA, ScienceQA, RealWorldQA, POPE, GQA and MME after training as LLaVA-1.5 was (paper C.2).
+
+The frozen encoder, a two-layer projector and a language model are trained in two phases on
+LLaVA-1.5's own data; lmms-eval asks the questions of the benchmarks' original sets; our own rules
+score the answers, image by image. Absolute figures depend on the language model, the harness and
+its version: compare encoders that were judged by the same settings, not with publications.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from openeupe.data import fingerprint
+from openeupe.errors import InputError
+from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.measure import Outcome
+from openeupe.evaluate.vlm.scorers import SCORERS, Record, over_seeds
+
+Benchmark = Literal["textvqa", "sqa", "realworldqa", "pope", "gqa", "mme"]
+Sample = Mapping[str, Any]
+
+# LLaVA-1.5's prompt of TextVQA, which lists the data set's OCR tokens; lmms-eval's does not.
+_WITH_OCR_TOKENS = {
+    "default": {
+        "pre_prompt": "",
+        "post_prompt": "\nAnswer the question using a single word or phrase.",
+        "ocr": True,
+    }
+}
+
+
+@dataclass(frozen=True)
+class LlavaData:
+    """Where LLaVA-1.5's training data lie, checked.
+
+    align, tune: (JSON file of conversations, folder that its image paths start from).
+    task_folder: further task files of lmms-eval.
+    fingerprint: of both JSON files.
+    """
+
+    align: tuple[Path, Path]
+    tune: tuple[Path, Path]
+    task_folder: Path | None
+    fingerprint: str
+
+
+class VlmBenchmarks(Column):
+    """Settings of the six benchmarks; one training fills all six: NAME-textvqa, NAME-sqa, ..."""
+
+    kind: Literal["vlm"] = "vlm"
+    protocol: str = "vlm/llava-1.5-v1"
+    domain: Domain = "language"
+
+    language_model: str = Field(
+        "lmsys/vicuna-7b-v1.5", description="Name or folder of a Hugging Face causal LM."
+    )
+    align_data: Path = Field(
+        Path("llava/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json"),
+        description="558K image-caption pairs of the first phase, which trains the projector.",
+    )
+    align_images: Path = Path("llava/LLaVA-Pretrain")
+    tune_data: Path = Field(
+        Path("llava/llava_v1_5_mix665k.json"),
+        description="665K conversations of the second phase: projector and language model.",
+    )
+    tune_images: Path = Path("llava")
+    align_lr: float = 1e-3
+    align_batch: int = 256
+    tune_lr: float = 2e-5
+    tune_batch: int = 128
+    epochs: int = 1
+    warmup: float = Field(0.03, description="Share of the steps; then cosine to 0.")
+    weight_decay: float = 0.0
+    max_length: int = Field(2048, description="Tokens of a conversation, the image's included.")
+    seeds: int = Field(3, ge=1, description="Trainings; the paper has one.")
+
+    tasks: dict[Benchmark, str] = Field(
+        {
+            "textvqa": "textvqa_val",
+            "sqa": "scienceqa",
+            "realworldqa": "realworldqa",
+            "pope": "pope",
+            "gqa": "gqa",
+            "mme": "mme",
+        },
+        description="Columns to fill, and the task of lmms-eval that asks for each.",
+    )
+    task_folder: Path | None = Field(None, description="Further task files of lmms-eval.")
+    ocr_tokens: bool = Field(True, description="Ask TextVQA with listed OCR tokens as well.")
+    batch_size: int = Field(16, ge=1, description="Questions a forward pass.")
+    limit: int | None = Field(None, ge=1, description="First questions of each task: for a trial.")
+
+    def open(self, root: Path) -> LlavaData:
+        for module in ("lmms_eval", "transformers"):
+            if importlib.util.find_spec(module) is None:
+                raise InputError(f"{module} is not installed: pip install 'openeupe[vlm-bench]'")
+        extra = root / self.task_folder if self.task_folder is not None else None
+        if extra is not None and not extra.is_dir():
+            raise InputError(f"{extra}: no such folder (task_folder)")
+        align = _checked(root / self.align_data, root / self.align_images)
+        tune = _checked(root / self.tune_data, root / self.tune_images)
+        return LlavaData(align, tune, extra, fingerprint(root, [align[0], tune[0]]))
+
+    def run(self, data: LlavaData, judged: Judged) -> dict[str, Outcome]:
+        from openeupe.evaluate.vlm.lmms import OpenEupeVlm
+
+        found: dict[str, list[Outcome]] = {}
+        with ExitStack() as stack:
+            kept = judged.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for seed in range(self.seeds):
+                folder = self._trained(data, judged, kept, seed)
+                model = OpenEupeVlm(str(folder), self.batch_size, str(judged.device))
+                for name, records in self.ask(model, data.task_folder).items():
+                    found.setdefault(name, []).append(SCORERS[name](records))
+        outcomes = {name: over_seeds(seeds) for name, seeds in found.items()}
+        for outcome in outcomes.values():
+            outcome.details["language_model"] = self.language_model
+            outcome.details["lmms_eval"] = version("lmms-eval")
+        return outcomes
+
+    def ask(self, model: Any, task_folder: Path | None) -> dict[str, list[Record]]:
+        """The answers of an `OpenEupeVlm`: records of each benchmark, for its scorer."""
+        from lmms_eval import evaluator
+        from lmms_eval.tasks import TaskManager
+
+        extra = str(task_folder) if task_folder else None
+        manager = TaskManager("ERROR", include_path=extra)
+
+        def samples(tasks: list[Any]) -> dict[str, list[Sample]]:
+            results = evaluator.simple_evaluate(
+                model=model,
+                tasks=tasks,
+                limit=self.limit,
+                predict_only=True,  # our rules score; theirs would also write files
+                bootstrap_iters=0,
+                task_manager=manager,
+                verbosity="ERROR",
+            )
+            return dict(results["samples"])
+
+        answered = samples(list(self.tasks.values()))
+        records = {
+            name: records_of(name, answered[task], model.without_image)
+            for name, task in self.tasks.items()
+        }
+        if self.ocr_tokens and "textvqa" in self.tasks:
+            task = self.tasks["textvqa"]
+            listed = samples([{"task": task, "lmms_eval_specific_kwargs": _WITH_OCR_TOKENS}])[task]
+            records["textvqa"] += [
+                {**r, "ocr_tokens": True} for r in records_of("textvqa", listed, ())
+            ]
+        return dict(records)
+
+
+def records_of(
+    benchmark: str, samples: Sequence[Sample], without_image: Collection[tuple[str, int]]
+) -> list[Record]:
+    """What a scorer needs, out of lmms-eval's logged samples of one task.
+
+    Args:
+        without_image: (task, document) of the questions that had no image.
+
+    Raises:
+        InputError: if a document lacks a field that the benchmark's set had when this was written.
+    """
+    records = []
+    for sample in samples:
+        doc, number = sample["doc"], sample["doc_id"]
+        try:
+            about = _truth(benchmark, doc, f"question {number}")
+        except KeyError as error:
+            raise InputError(
+                f"{benchmark}: its documents have no field {error}; the data set of this"
+                " lmms-eval differs from the one that is known"
+            ) from None
+        said = sample["filtered_resps"][0]
+        while isinstance(said, list):
+            said = said[0]
+        if benchmark == "sqa":
+            about["has_image"] = not any(doc_id == number for _, doc_id in without_image)
+        records.append({"question": number, "response": said, **about})
+    return records
+
+
+def _truth(benchmark: str, doc: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Name of the image and ground truth, by the fields of the benchmarks' sets.
+
+    name: of the question; stands for its image where the set does not name images.
+    """
+    if benchmark == "textvqa":
+        return {"image": doc["image_id"], "answers": list(doc["answers"])}
+    if benchmark == "sqa":
+        letter = "ABCDE"[doc["answer"]]
+        return {"image": name, "answer": letter, "choices": len(doc["choices"])}
+    if benchmark == "pope":
+        return {"image": doc["image_source"], "split": doc["category"], "answer": doc["answer"]}
+    if benchmark == "gqa":
+        return {"image": doc["imageId"], "answer": doc["answer"]}
+    if benchmark == "mme":
+        image, category = doc["question_id"], doc["category"]
+        return {"image": image, "category": category, "answer": doc["answer"]}
+    return {"image": doc.get("image_path") or name, "answer": doc["answer"]}  # RealWorldQA
+
+
+def _checked(file: Path, images: Path) -> tuple[Path, Path]:
+    """Both paths, once the file is a list of conversations whose images are all there."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; LLaVA-1.5's training data are expected there")
+    if not images.is_dir():
+        raise InputError(f"{images}: no such folder; the images of {file.name} start from there")
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        wanted = [entry["image"] for entry in entries if "image" in entry]
+        turns = min(len(entry["conversations"]) for entry in entries)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{file}: not a list of LLaVA conversations ({reason})") from None
+    if turns < 2:
+        raise InputError(f"{file}: a conversation needs a question and an answer")
+    missing = [name for name in dict.fromkeys(wanted) if not (images / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{images / missing[0]}: image of {file.name} is missing"
+            f" ({len(missing)} of {len(wanted)} are); see LLaVA's list of image sets"
+        )
+    return file, images

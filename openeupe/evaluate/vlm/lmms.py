@@ -1,0 +1,117 @@
+"""Plug-in of lmms-eval: `lmms-eval --model openeupe --model_args pretrained=FOLDER --tasks pope`.
+
+lmms-eval finds it by the entry point group `lmms_eval.models`; nothing else of the package imports
+this module where lmms-eval is not installed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from PIL import Image
+
+from openeupe.errors import InputError
+from openeupe.evaluate.vlm.model import VisionLanguage
+
+
+def manifest() -> Any:
+    """What lmms-eval's registry asks the entry point for."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return ModelManifest("openeupe", simple_class_path=f"{__name__}.OpenEupeVlm")
+
+
+class OpenEupeVlm(lmms):  # type: ignore[misc]
+    """A folder that `VisionLanguage.save` wrote, as a model of lmms-eval.
+
+    Answers are decoded greedily, as LLaVA-1.5's protocol has it. Prompts are the tasks' own, put
+    into the template the model was trained with. Several processes (`accelerate launch`) share the
+    questions; each works on the device of its local rank.
+
+    Args:
+        pretrained: the folder.
+        batch_size: questions a forward pass.
+        device: "cpu", "cuda", ...; default: the first or the local rank's CUDA device, if any.
+        max_new_tokens: length of an answer where the task sets none.
+    """
+
+    is_simple = True
+
+    def __init__(
+        self,
+        pretrained: str,
+        batch_size: int | str = 1,
+        device: str | None = None,
+        max_new_tokens: int | str = 128,
+        max_batch_size: int | None = None,  # lmms-eval hands it to every model
+    ) -> None:
+        super().__init__()
+        if device is None:
+            device = (
+                f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+            )
+        self.model = VisionLanguage.load(pretrained).to(device).eval()
+        self.batch_size = int(batch_size)
+        self.max_new_tokens = int(max_new_tokens)
+        self.without_image: set[tuple[str, int]] = set()
+        """(task, document) of every question that came without an image."""
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """The answer to every request, in their order."""
+        answers = []
+        for start in range(0, len(requests), self.batch_size):
+            batch = requests[start : start + self.batch_size]
+            images, questions, lengths = [], [], []
+            for request in batch:
+                question, settings, doc_to_visual, doc_id, task, split = request.args
+                _must_be_greedy(settings, task)
+                visuals = doc_to_visual(self.task_dict[task][split][doc_id])
+                if not visuals:
+                    self.without_image.add((task, doc_id))
+                images.append(_one_image(visuals, task))
+                questions.append(question)
+                lengths.append(int(settings.get("max_new_tokens", self.max_new_tokens)))
+            said = self.model.generate(images, questions, max_new_tokens=max(lengths))
+            for request, answer in zip(batch, said, strict=True):
+                settings = request.args[1]
+                answers.append(_cut(answer, settings.get("until")))
+                self.cache_hook.add_partial(
+                    "generate_until", (request.args[0], settings), answers[-1]
+                )
+        return answers
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        raise NotImplementedError("openeupe answers in words; it gives no likelihoods")
+
+    def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
+        raise NotImplementedError("openeupe answers one question at a time")
+
+
+def _one_image(visuals: Sequence[Any], task: str) -> Image.Image | None:
+    if not visuals:
+        return None
+    if len(visuals) > 1 or not isinstance(visuals[0], Image.Image):
+        raise InputError(f"task {task}: openeupe answers questions about one image")
+    return visuals[0].convert("RGB")
+
+
+def _must_be_greedy(settings: Mapping[str, Any], task: str) -> None:
+    sampled = settings.get("do_sample") and (settings.get("temperature") or 0) > 0
+    if sampled or (settings.get("num_beams") or 1) > 1:
+        raise InputError(
+            f"task {task} asks for sampling or beams; openeupe decodes greedily:"
+            " give --gen_kwargs do_sample=False,temperature=0,num_beams=1"
+        )
+
+
+def _cut(answer: str, until: str | Iterable[str] | None) -> str:
+    """The answer before the first of the strings that end it, without white space around it."""
+    answer = answer.strip()
+    for end in [until] if isinstance(until, str) else until or []:
+        answer = answer.split(end)[0] if end else answer
+    return answer.strip()

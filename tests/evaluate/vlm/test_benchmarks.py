@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import importlib.machinery
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from openeupe.errors import InputError
+from openeupe.evaluate.vlm import benchmarks
+from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks, records_of
+from openeupe.evaluate.vlm.scorers import SCORERS
+from tests.evaluate.vlm.local_tasks import TASKS, documents, write_tasks
+
+
+def llava_folder(root: Path, images: int = 4) -> dict[str, str]:
+    """LLaVA-1.5's layout with a handful of entries; returns the column's settings for it."""
+    pictures = root / "coco" / "train2017"
+    pictures.mkdir(parents=True)
+    entries: list[dict[str, Any]] = []
+    for n in range(images):
+        Image.new("RGB", (32, 24), (60 * n, 0, 0)).save(pictures / f"{n}.jpg")
+        said = [
+            {"from": "human", "value": "<image>\nWhat is it?"},
+            {"from": "gpt", "value": "red"},
+        ]
+        entries.append({"id": n, "image": f"coco/train2017/{n}.jpg", "conversations": said})
+    (root / "align.json").write_text(json.dumps(entries))
+    text = {"id": "t", "conversations": [{"from": "human", "value": "Hi"}] * 2}
+    (root / "tune.json").write_text(json.dumps([*entries, text]))
+    return {
+        "align_data": "align.json",
+        "align_images": ".",
+        "tune_data": "tune.json",
+        "tune_images": ".",
+    }
+
+
+@pytest.fixture
+def libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if lmms-eval and transformers were installed."""
+    spec = importlib.machinery.ModuleSpec("x", None)
+    monkeypatch.setattr(benchmarks.importlib.util, "find_spec", lambda name: spec)
+
+
+@pytest.mark.usefixtures("libraries")
+def test_opens_llava_data(tmp_path: Path) -> None:
+    column = VlmBenchmarks(**llava_folder(tmp_path))
+    data = column.open(tmp_path)
+    assert data.align == (tmp_path / "align.json", tmp_path)
+    assert len(data.fingerprint) == 16
+
+
+@pytest.mark.usefixtures("libraries")
+def test_bad_data_is_one_line(tmp_path: Path) -> None:
+    settings = llava_folder(tmp_path)
+    with pytest.raises(InputError, match=r"none\.json: no such file"):
+        VlmBenchmarks(**{**settings, "align_data": "none.json"}).open(tmp_path)
+    with pytest.raises(InputError, match="pictures: no such folder"):
+        VlmBenchmarks(**{**settings, "tune_images": "pictures"}).open(tmp_path)
+    with pytest.raises(InputError, match="task_folder"):
+        VlmBenchmarks(**settings, task_folder="none").open(tmp_path)
+    (tmp_path / "coco/train2017/2.jpg").unlink()
+    with pytest.raises(InputError, match=r"2\.jpg: image of align\.json is missing \(1 of 4"):
+        VlmBenchmarks(**settings).open(tmp_path)
+    for content in ("[", "{}", "[1]", '[{"id": 1}]', "[]"):
+        (tmp_path / "align.json").write_text(content)
+        with pytest.raises(InputError, match=r"align\.json: not a list of LLaVA conversations"):
+            VlmBenchmarks(**settings).open(tmp_path)
+    (tmp_path / "align.json").write_text('[{"conversations": []}]')
+    with pytest.raises(InputError, match="a question and an answer"):
+        VlmBenchmarks(**settings).open(tmp_path)
+
+
+def test_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'openeupe\[vlm-bench\]'"):
+        VlmBenchmarks(**llava_folder(tmp_path)).open(tmp_path)
+
+
+def said(benchmark: str, doc: dict[str, Any]) -> str:
+    """The right answer to a document."""
+    if benchmark == "textvqa":
+        return str(doc["answers"][0])
+    return "ABCDE"[doc["answer"]] if benchmark == "sqa" else str(doc["answer"])
+
+
+def logged(benchmark: str) -> list[dict[str, Any]]:
+    """What lmms-eval logs of right answers: the documents without their images."""
+    return [
+        {
+            "doc_id": number,
+            "doc": {key: value for key, value in doc.items() if key != "image"},
+            "filtered_resps": [said(benchmark, doc)],
+        }
+        for number, doc in enumerate(documents(benchmark))
+    ]
+
+
+@pytest.mark.parametrize("benchmark", list(TASKS))
+def test_logged_samples_are_scored(benchmark: str) -> None:
+    records = records_of(benchmark, logged(benchmark), {("scienceqa", 1)})
+    outcome = SCORERS[benchmark](records)
+    assert outcome.measures[outcome.headline].value == pytest.approx(
+        400 if benchmark == "mme" else 100
+    )
+    images = {"textvqa": 3, "gqa": 2, "sqa": 5, "mme": 4}.get(benchmark, 6)
+    assert len(outcome.measures[outcome.headline].samples) == images
+    json.dumps(outcome.answers)
+
+
+def test_a_changed_data_set_is_named() -> None:
+    samples = logged("pope")
+    del samples[0]["doc"]["image_source"]
+    with pytest.raises(InputError, match="pope: its documents have no field 'image_source'"):
+        records_of("pope", samples, ())
+
+
+def test_asks_the_six_tasks_through_lmms_eval(tmp_path: Path) -> None:
+    """The benchmarks' own task files and functions, over generated documents of their fields."""
+    pytest.importorskip("lmms_eval")
+    from lmms_eval.api.model import lmms
+
+    class Knowing(lmms):  # type: ignore[misc]
+        """Right about everything but what it was asked with OCR tokens."""
+
+        is_simple = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.without_image: set[tuple[str, int]] = set()
+            self.prompts: list[str] = []
+
+        def generate_until(self, requests: list[Any]) -> list[str]:
+            answers = []
+            for request in requests:
+                prompt, _, visual, number, task, split = request.args
+                doc = self.task_dict[task][split][number]
+                if not visual(doc):
+                    self.without_image.add((task, number))
+                right = said(task.removeprefix("local_"), doc)
+                answers.append("wrong" if "OCR token" in prompt else right)
+                self.prompts.append(prompt)
+            return answers
+
+        def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+            raise NotImplementedError
+
+        def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+            raise NotImplementedError
+
+    model = Knowing()
+    asked = VlmBenchmarks(tasks=write_tasks(tmp_path)).ask(model, tmp_path)
+    outcomes = {name: SCORERS[name](records) for name, records in asked.items()}
+    headlines = {name: o.measures[o.headline].value for name, o in outcomes.items()}
+    assert headlines == pytest.approx(
+        {"textvqa": 0, "sqa": 100, "realworldqa": 100, "pope": 100, "gqa": 100, "mme": 400}
+    )
+    assert outcomes["textvqa"].measures["accuracy"].value == 100
+    assert len(outcomes["sqa"].measures["accuracy"].samples) == 3
+    assert len(outcomes["sqa"].measures["accuracy-full"].samples) == 6
+    listed = "What is 0?\nReference OCR token: stop, x\nAnswer the question using a single word or"
+    assert any(p.startswith(listed) for p in model.prompts)
+    assert any(p.startswith("What is 0?\nAnswer the question using") for p in model.prompts)
