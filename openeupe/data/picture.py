@@ -57,17 +57,17 @@ def _backdrop(room: Room, side: int) -> tuple[Floats, Floats]:
     canvas = np.empty((side, side, 3), np.float32)
     across = ((centre - 0.5) / FOCAL)[None]
 
-    texture, *tones = room.wall
+    texture, first, second = room.wall
     wall = texture(across * room.wall_m, (below[:foot] * room.wall_m)[:, None])
-    canvas[:foot] = mix(*(np.array(tone, np.float32) for tone in tones), wall)
+    canvas[:foot] = mix(first, second, wall)
 
-    texture, *tones = room.floor
+    texture, first, second = room.floor
     z = depth[foot:, None]
     share = texture(across * z, z + np.zeros_like(across))
     cycles_per_pixel = texture.cycles * z**2 / (FOCAL * CAMERA_HEIGHT_M * side)
     sharp = np.clip(1.5 - 3 * cycles_per_pixel, 0, 1)  # far repeats blend, they do not alias
     share = np.float32(0.5) + sharp * (share - np.float32(0.5))
-    canvas[foot:] = mix(*(np.array(tone, np.float32) for tone in tones), share)
+    canvas[foot:] = mix(first, second, share)
     canvas[foot : foot + 2] *= 0.6  # the edge between wall and floor
     return canvas, np.repeat(depth[:, None], side, axis=1)
 
@@ -109,11 +109,10 @@ def _stand(
     size = max(x1 - x0, y1 - y0)
     x = (np.arange(left, right, dtype=np.float32) / side - x0) / size
     y = (np.arange(top, bottom, dtype=np.float32) / side - y0) / size
-    first, second = (np.array(tone, np.float32) for tone in thing.tones)
-    colour = mix(first, second, thing.texture(x[None], y[:, None]))
+    colour = mix(*thing.tones, thing.texture(x[None], y[:, None]))
     if thing.outline.marks:
         marks = np.asarray(_filled(thing.outline.marks, (), frame, side), np.float32) / 255
-        colour += marks[..., None] * (90 if first.sum() < 200 else -0.55 * colour)
+        colour += marks[..., None] * (90 if sum(thing.tones[0]) < 200 else -0.55 * colour)
     if sign is not None:
         ink = np.asarray(_word(sign, frame, side), np.float32) / 255
         colour += ink[..., None] * (np.array(sign.ink, np.float32) - colour)

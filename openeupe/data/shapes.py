@@ -118,7 +118,7 @@ def _ellipse(x: float, y: float, rx: float, ry: float, start: float = 0, stop: f
     return np.stack((x + rx * np.cos(angle), y + ry * np.sin(angle)), axis=1).astype(np.float32)
 
 
-def _around(radius: float, turns: Sequence[float]) -> list[tuple[float, float]]:
+def _around(radius: float, turns: NDArray[np.float64]) -> list[tuple[float, float]]:
     return [
         (float(radius * np.sin(2 * np.pi * t)), float(-radius * np.cos(2 * np.pi * t)))
         for t in turns

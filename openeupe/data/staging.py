@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from openeupe.data.lettering import FONTS, Quad, quad
 from openeupe.data.shapes import SHAPES, Outline, Pose, blob
-from openeupe.data.textures import Texture
+from openeupe.data.textures import Texture, Tone
 
 Box = tuple[float, float, float, float]
-Tone = tuple[float, float, float]  # RGB in [0, 255]
 
 CAMERA_HEIGHT_M = 1.0  # fixed, as the focal length is: so that one picture tells metres
 FOCAL = 1.0  # focal length over the picture's side: 53 degrees of view
@@ -160,7 +159,7 @@ def _placed(
 ) -> Thing:
     """A thing where it and the others are seen, or the least bad place that was tried."""
     best, least = None, np.inf
-    for trial in range(40):
+    for trial in range(60):
         depth = _depth(rng, room)
         height_m = rng.uniform(0.45, 0.95) * 0.98**trial
         side = float(np.clip(FOCAL * height_m / depth, 0.12, 0.42))
@@ -168,7 +167,7 @@ def _placed(
         x0, y0, x1, _ = thing.box
         outside = max(0.0, -x0, x1 - 1, -y0)
         hidden = [_hidden(thing, other) for other in others]
-        cost = max([*hidden, 0.0]) + (10 * outside if outside > 0.02 else 0)
+        cost = sum(hidden) + (10 * outside if outside > 0.02 else 0)
         if cost < least:
             best, least = thing, cost
         if least < 0.3:
@@ -211,8 +210,8 @@ def _thing(
 
 
 def _sign(rng: np.random.Generator, room: Room, text: str, depth_m: float) -> tuple[Thing, Sign]:
-    """A plate on a pole with `text` on it; letters are 0.05 to 0.13 of the picture high."""
-    letters = rng.uniform(0.05, 0.12)
+    """A plate on a pole with `text` on it; letters are 0.045 to 0.12 of the picture high."""
+    letters = rng.uniform(0.045, 0.12)
     word_width = min(letters * 0.62 * len(text), 0.6)
     turn, lean = rng.uniform(-0.35, 0.35), rng.uniform(-0.18, 0.18, (4, 2))
     padding = rng.uniform(0.35, 0.9)
@@ -230,9 +229,9 @@ def _sign(rng: np.random.Generator, room: Room, text: str, depth_m: float) -> tu
     outline = Outline(tuple(part.astype(np.float32) for part in parts))
     light, dark = rng.uniform(150, 255, 3), rng.uniform(0, 80, 3)
     ground_tone, ink = (light, dark) if rng.random() < 0.5 else (dark, light)
-    strength = rng.uniform(0.55, 1)
+    strength = rng.uniform(0.4, 1)
     ink = ground_tone + strength * (ink - ground_tone)
-    second = np.clip(ground_tone + rng.uniform(-25, 25, 3), 0, 255)
+    second = np.clip(ground_tone + rng.uniform(-45, 45, 3), 0, 255)
     (x0, y0), (x1, y1) = plate.min(axis=0), plate.max(axis=0)
     thing = Thing(
         kind="sign",

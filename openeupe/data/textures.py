@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Tone = tuple[float, float, float]  # RGB in [0, 255]
+Floats = NDArray[np.floating[Any]]
 
 KINDS = ("plain", "stripes", "checks", "dots", "noise", "marble", "bricks")
 
@@ -57,9 +59,10 @@ class Texture:
         return np.clip(1 - joint * 8, 0, 1).astype(np.float32)
 
 
-def mix(first: Floats, second: Floats, share: Floats) -> Floats:
-    """`[..., 3]` colours between two tones `[3]`; `share` `[...]` is that of the second."""
-    return first + share[..., None] * (second - first)
+def mix(first: Tone, second: Tone, share: Floats) -> Floats:
+    """`[..., 3]` colours between two tones; `share` `[...]` is that of the second."""
+    start, end = np.array(first, np.float32), np.array(second, np.float32)
+    return start + share[..., None] * (end - start)
 
 
 def _wave(u: Floats) -> Floats:
