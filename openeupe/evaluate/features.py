@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from rich.console import Console
@@ -18,6 +18,7 @@ from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 
 Precision = Literal["fp32", "bf16"]
+Read = TypeVar("Read")
 
 
 @contextmanager
@@ -132,8 +133,8 @@ class Features:
 
 
 def batched_ahead(
-    read: Callable[[int], Tensor], indices: Sequence[int], batch_size: int, workers: int
-) -> Iterator[list[Tensor]]:
+    read: Callable[[int], Read], indices: Sequence[int], batch_size: int, workers: int
+) -> Iterator[list[Read]]:
     """`read` of every index, in order and in batches, done by threads up to two batches ahead."""
     with ThreadPoolExecutor(max_workers=workers) as pool:
         left = iter(indices)
