@@ -110,16 +110,17 @@ def stage_object(rng: np.random.Generator, shape: str) -> Stage:
     near = room.nearest_m
     depth = float(rng.uniform(max(near, 1.3), max(near, 1.3) * 1.7))
     side = rng.uniform(0.38, 0.62)
-    main = _thing(rng, room, shape, "", depth, side, rng.uniform(0.3, 0.7))
+    outline = SHAPES[shape].posed(Pose.draw(rng))
+    main = _thing(rng, room, shape, "", outline, depth, side, rng.uniform(0.3, 0.7))
     things = [main]
     for _ in range(rng.integers(2, 6)):
         far = float(rng.uniform(min(depth * 1.15, room.wall_m), room.wall_m))
-        things.append(_thing(rng, room, "clutter", "", far, rng.uniform(0.12, 0.4), rng.uniform()))
+        things.append(_clutter(rng, room, far, rng.uniform(0.12, 0.4), rng.uniform()))
     x0, _, x1, _ = main.box
     for _ in range(rng.integers(0, 3)):  # these hide a part of the main object, at its edges
         before = float(rng.uniform(0.8, 0.97) * depth)
         edge = (x0, x1)[rng.integers(2)] + rng.uniform(-0.05, 0.05)
-        things.append(_thing(rng, room, "clutter", "", before, rng.uniform(0.1, 0.26), edge))
+        things.append(_clutter(rng, room, before, rng.uniform(0.1, 0.26), edge))
     return _sorted(room, things)
 
 
@@ -128,7 +129,7 @@ def stage_scene(
 ) -> Stage:
     """Things of the `wanted` (shape, colour)s, the first being the main object, and a sign.
 
-    Nothing hides more than a third of another's box, and nothing hides the sign.
+    Where there is room, nothing hides more than a third of another's box, or a tenth of the sign.
     """
     room = Room.draw(rng)
     things: list[Thing] = []
@@ -158,33 +159,34 @@ def _placed(
     rng: np.random.Generator, room: Room, shape: str, colour: str, others: list[Thing]
 ) -> Thing:
     """A thing where it and the others are seen, or the least bad place that was tried."""
-    best, least = None, np.inf
+    outline = SHAPES[shape].posed(Pose.draw(rng))
+    best, least = (room.wall_m, 0.1, 0.5), np.inf
     for trial in range(60):
         depth = _depth(rng, room)
         height_m = rng.uniform(0.45, 0.95) * 0.98**trial
         side = float(np.clip(FOCAL * height_m / depth, 0.12, 0.42))
-        thing = _thing(rng, room, shape, colour, depth, side, rng.uniform(0.08, 0.92))
-        x0, y0, x1, _ = thing.box
+        x = rng.uniform(0.08, 0.92)
+        scale, shift = _fit(outline, room, depth, side, x)
+        x0, y0, x1, y1 = (scale * v + shift[k % 2] for k, v in enumerate(outline.box()))
         outside = max(0.0, -x0, x1 - 1, -y0)
-        hidden = [_hidden(thing, other) for other in others]
-        cost = sum(hidden) + (10 * outside if outside > 0.02 else 0)
+        cost = sum(_hidden(depth, (x0, y0, x1, y1), other) for other in others)
+        cost += 10 * outside if outside > 0.02 else 0
         if cost < least:
-            best, least = thing, cost
+            best, least = (depth, side, x), cost
         if least < 0.3:
             break
-    assert best is not None
-    return best
+    return _thing(rng, room, shape, colour, outline, *best)
 
 
-def _hidden(a: Thing, b: Thing) -> float:
+def _hidden(depth_m: float, box: Box, other: Thing) -> float:
     """Share of the farther one's box that the nearer one's covers; a sign wants all of it seen."""
-    near, far = (a, b) if a.depth_m < b.depth_m else (b, a)
-    (x0, y0, x1, y1), (u0, v0, u1, v1) = near.box, far.box
+    nearer = depth_m < other.depth_m
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = (box, other.box) if nearer else (other.box, box)
     width, height = min(x1, u1) - max(x0, u0), min(y1, v1) - max(y0, v0)
     if width <= 0 or height <= 0:
         return 0.0
     share = width * height / ((u1 - u0) * (v1 - v0))
-    return share * (4 if far.kind == "sign" else 1)
+    return share * (4 if nearer and other.kind == "sign" else 1)
 
 
 def _thing(
@@ -192,21 +194,30 @@ def _thing(
     room: Room,
     kind: str,
     colour: str,
+    outline: Outline,
     depth_m: float,
     side: float,
     x: float,
 ) -> Thing:
-    """A posed thing of about `side` (share of the picture's) that stands at (`x`, `depth_m`)."""
-    if kind == "clutter":
-        outline = blob(rng).posed(Pose.draw(rng, turn=3.1))
-    else:
-        outline = SHAPES[kind].posed(Pose.draw(rng))
-    x0, y0, x1, y1 = outline.box()
-    scale = side / np.sqrt((x1 - x0) * (y1 - y0))
-    outline = outline.moved(scale, x - scale * (x0 + x1) / 2, room.row(depth_m) - scale * y1)
+    """`outline`, about `side` (share of the picture's) large, that stands at (`x`, `depth_m`)."""
+    scale, shift = _fit(outline, room, depth_m, side, x)
+    outline = outline.moved(scale, *shift)
     tones = _shades(rng, COLOURS[colour]) if colour else _tones(rng)
-    texture = Texture.draw(rng, (2, 5))
-    return Thing(kind, colour, depth_m, outline, outline.box(), texture, tones)
+    return Thing(kind, colour, depth_m, outline, outline.box(), Texture.draw(rng, (2, 5)), tones)
+
+
+def _fit(
+    outline: Outline, room: Room, depth_m: float, side: float, x: float
+) -> tuple[float, tuple[float, float]]:
+    """Scale and shift that put an outline's middle at `x` and its lowest point on the floor."""
+    x0, y0, x1, y1 = outline.box()
+    scale = side / float(np.sqrt((x1 - x0) * (y1 - y0)))
+    return scale, (x - scale * (x0 + x1) / 2, room.row(depth_m) - scale * y1)
+
+
+def _clutter(rng: np.random.Generator, room: Room, depth_m: float, side: float, x: float) -> Thing:
+    outline = blob(rng).posed(Pose.draw(rng, turn=3.1))
+    return _thing(rng, room, "clutter", "", outline, depth_m, side, x)
 
 
 def _sign(rng: np.random.Generator, room: Room, text: str, depth_m: float) -> tuple[Thing, Sign]:

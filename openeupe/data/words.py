@@ -108,7 +108,18 @@ def written(
     photo: Image.Image, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """`photo` `[H, W, 3]` uint8 with words and patterns, and its mask `[H, W]` uint8."""
-    width, height = photo.size
+    labels = _labels(rng, *photo.size)
+    canvas = np.asarray(photo, np.float32).copy()
+    mask = Image.new("L", photo.size)
+    for label in labels:
+        _lay(canvas, label, rng)
+        if label.is_text:
+            ImageDraw.Draw(mask).polygon(label.corners.ravel().tolist(), fill=1, outline=1)
+    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8), np.asarray(mask, np.uint8)
+
+
+def _labels(rng: np.random.Generator, width: int, height: int) -> list[_Label]:
+    """Words and patterns whose boxes do not overlap."""
     words = 0 if rng.random() < 0.15 else int(rng.integers(1, 5))
     patterns = int(rng.integers(0 if words else 1, 5))
     labels: list[_Label] = []
@@ -120,13 +131,7 @@ def written(
             if not any(x0 < u1 and u0 < x1 and y0 < v1 and v0 < y1 for u0, v0, u1, v1 in others):
                 labels.append(label)
                 break
-    canvas = np.asarray(photo, np.float32).copy()
-    mask = Image.new("L", (width, height))
-    for label in labels:
-        _lay(canvas, label, rng)
-        if label.is_text:
-            ImageDraw.Draw(mask).polygon(label.corners.ravel().tolist(), fill=1, outline=1)
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8), np.asarray(mask, np.uint8)
+    return labels
 
 
 def _label(rng: np.random.Generator, width: int, height: int, is_text: bool) -> _Label:
