@@ -7,7 +7,8 @@ this module where lmms-eval is not installed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -36,8 +37,9 @@ class OpenEupeVlm(lmms):  # type: ignore[misc]
     Args:
         pretrained: the folder.
         batch_size: questions a forward pass.
-        device: "cpu", "cuda", ...; default: the first or the local rank's CUDA device, if any.
-        max_new_tokens: length of an answer where the task sets none.
+        device: "cpu", "cuda", ...; default: the local rank's CUDA device, if there is one.
+        dtype: of the language model; default: bfloat16 on CUDA, else float32.
+        max_new_tokens: longest answer, in tokens, where the task sets none.
     """
 
     is_simple = True
@@ -47,15 +49,18 @@ class OpenEupeVlm(lmms):  # type: ignore[misc]
         pretrained: str,
         batch_size: int | str = 1,
         device: str | None = None,
+        dtype: str | None = None,
         max_new_tokens: int | str = 128,
         max_batch_size: int | None = None,  # lmms-eval hands it to every model
     ) -> None:
         super().__init__()
         if device is None:
-            device = (
-                f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-            )
-        self.model = VisionLanguage.load(pretrained).to(device).eval()
+            cuda = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+            device = cuda if torch.cuda.is_available() else "cpu"
+        if dtype is None:
+            dtype = "bfloat16" if device.startswith("cuda") else "float32"
+        model = VisionLanguage.load(pretrained, dtype=getattr(torch, dtype))
+        self.model = model.to(device).eval()
         self.batch_size = int(batch_size)
         self.max_new_tokens = int(max_new_tokens)
         self.without_image: set[tuple[str, int]] = set()
@@ -63,50 +68,47 @@ class OpenEupeVlm(lmms):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """The answer to every request, in their order."""
-        answers = []
-        for start in range(0, len(requests), self.batch_size):
-            batch = requests[start : start + self.batch_size]
-            images, questions, lengths = [], [], []
-            for request in batch:
-                question, settings, doc_to_visual, doc_id, task, split = request.args
-                _must_be_greedy(settings, task)
-                visuals = doc_to_visual(self.task_dict[task][split][doc_id])
-                if not visuals:
-                    self.without_image.add((task, doc_id))
-                images.append(_one_image(visuals, task))
-                questions.append(question)
-                lengths.append(int(settings.get("max_new_tokens", self.max_new_tokens)))
-            said = self.model.generate(images, questions, max_new_tokens=max(lengths))
-            for request, answer in zip(batch, said, strict=True):
-                settings = request.args[1]
-                answers.append(_cut(answer, settings.get("until")))
-                self.cache_hook.add_partial(
-                    "generate_until", (request.args[0], settings), answers[-1]
-                )
+        answers: list[str] = []
+        for length, group in groupby(requests, self._length):
+            waiting = list(group)
+            for start in range(0, len(waiting), self.batch_size):
+                batch = waiting[start : start + self.batch_size]
+                images = [self._image(request) for request in batch]
+                questions = [request.args[0] for request in batch]
+                said = self.model.generate(images, questions, max_new_tokens=length)
+                for request, answer in zip(batch, said, strict=True):
+                    question, settings, *_ = request.args
+                    answers.append(_cut(answer, settings.get("until")))
+                    self.cache_hook.add_partial("generate_until", (question, settings), answers[-1])
         return answers
+
+    def _length(self, request: Instance) -> int:
+        """Longest answer that the request allows, once its settings are found to be greedy."""
+        settings, task = request.args[1], request.args[4]
+        sampled = settings.get("do_sample") and (settings.get("temperature") or 0) > 0
+        if sampled or (settings.get("num_beams") or 1) > 1:
+            raise InputError(
+                f"task {task} asks for sampling or beams; openeupe decodes greedily:"
+                " give --gen_kwargs do_sample=False,temperature=0,num_beams=1"
+            )
+        return int(settings.get("max_new_tokens") or self.max_new_tokens)
+
+    def _image(self, request: Instance) -> Image.Image | None:
+        """The one image that a request is about, if any."""
+        _, _, doc_to_visual, doc_id, task, split = request.args
+        visuals = doc_to_visual(self.task_dict[task][split][doc_id])
+        if not visuals:
+            self.without_image.add((task, doc_id))
+            return None
+        if len(visuals) > 1 or not isinstance(visuals[0], Image.Image):
+            raise InputError(f"task {task}: openeupe answers questions about one image")
+        return visuals[0].convert("RGB")
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("openeupe answers in words; it gives no likelihoods")
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         raise NotImplementedError("openeupe answers one question at a time")
-
-
-def _one_image(visuals: Sequence[Any], task: str) -> Image.Image | None:
-    if not visuals:
-        return None
-    if len(visuals) > 1 or not isinstance(visuals[0], Image.Image):
-        raise InputError(f"task {task}: openeupe answers questions about one image")
-    return visuals[0].convert("RGB")
-
-
-def _must_be_greedy(settings: Mapping[str, Any], task: str) -> None:
-    sampled = settings.get("do_sample") and (settings.get("temperature") or 0) > 0
-    if sampled or (settings.get("num_beams") or 1) > 1:
-        raise InputError(
-            f"task {task} asks for sampling or beams; openeupe decodes greedily:"
-            " give --gen_kwargs do_sample=False,temperature=0,num_beams=1"
-        )
 
 
 def _cut(answer: str, until: str | Iterable[str] | None) -> str:
