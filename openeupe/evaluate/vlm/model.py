@@ -1,0 +1,288 @@
+"""LLaVA-1.5's form: frozen encoder -> two-layer projector -> language model (paper C.2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from openeupe import encoders
+from openeupe.config import Config
+from openeupe.data import View, derive_seed
+from openeupe.encoders import Encoder
+from openeupe.errors import InputError
+from openeupe.evaluate.features import frozen
+from openeupe.evaluate.vlm.language import load_language
+from openeupe.evaluate.vlm.prompts import (
+    IMAGE,
+    UNASKED,
+    Sentence,
+    Template,
+    Turn,
+    collate,
+    collate_left,
+    sentence,
+)
+
+_CONFIG, _PROJECTOR = "vision_language.json", "projector.safetensors"
+
+
+class Form(Config):
+    """How an image is shown, and how a question is put."""
+
+    side: int | None = Field(None, description="Pixels; default: the encoder's resolution")
+    geometry: Literal["pad", "squash", "crop"] = Field(
+        "pad", description="pad: to a square with the encoder's mean colour, as LLaVA-1.5 does"
+    )
+    grid: int | None = Field(
+        None, ge=1, description="Patch tokens are averaged to grid x grid; default: all of them"
+    )
+    template: Template = "vicuna_v1"
+
+
+class VisionLanguage(nn.Module):
+    """A language model that sees through a frozen encoder.
+
+    The encoder's patch tokens, optionally averaged to a smaller grid, go through Linear, GELU,
+    Linear and stand among the word embeddings as further tokens, row by row.
+
+    Args:
+        language, tokenizer: as `load_language` returns them.
+        patch_dim: width of the patch tokens.
+        encoder: what looks at images; None where tokens are given in place of images.
+        seed: of the projector's start.
+    """
+
+    token_mean: Tensor
+    token_std: Tensor
+
+    def __init__(
+        self,
+        language: Any,
+        tokenizer: Any,
+        patch_dim: int,
+        form: Form | None = None,
+        *,
+        encoder: Encoder | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.language, self.tokenizer = language, tokenizer
+        self.patch_dim, self.form = patch_dim, form or Form()
+        self.encoder = encoder
+        if encoder is not None:
+            encoder.requires_grad_(False).eval()
+        width = language.get_input_embeddings().weight.shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "projector"))
+            self.projector = nn.Sequential(  # LLaVA's mlp2x_gelu
+                nn.Linear(patch_dim, width), nn.GELU(), nn.Linear(width, width)
+            )
+        self.register_buffer("token_mean", torch.zeros(patch_dim))
+        self.register_buffer("token_std", torch.ones(patch_dim))
+
+    @property
+    def device(self) -> torch.device:
+        return self.token_mean.device
+
+    def train(self, mode: bool = True) -> VisionLanguage:
+        """As of any module, but the encoder stays in eval mode."""
+        super().train(mode)
+        if self.encoder is not None:
+            self.encoder.eval()
+        return self
+
+    def standardize(self, tokens: Tensor) -> None:
+        """Let tokens be scaled to mean 0 and deviation 1, dimension by dimension, over these.
+
+        tokens: `[N, D, h, w]`. Not LLaVA's: there tokens go in as they are. It makes one learning
+        rate fit encoders whose tokens differ in size by orders of magnitude.
+        """
+        values = tokens.float().transpose(0, 1).flatten(1)
+        self.token_mean.copy_(values.mean(1))
+        self.token_std.copy_(values.std(1).clamp(min=1e-6))
+
+    def look(self, images: Sequence[Image.Image]) -> Tensor:
+        """Patch tokens `[N, D, h, w]` of images, in float32."""
+        if self.encoder is None:
+            raise ValueError("this model has no encoder: give tokens in place of images")
+        side = self.form.side or self.encoder.resolution
+        view = View(side, side, "squash" if self.form.geometry == "pad" else self.form.geometry)
+        if self.form.geometry == "pad":
+            images = [padded(image, mean_colour(self.encoder)) for image in images]
+        pixels = torch.stack([view.image(image.convert("RGB")) for image in images])
+        with frozen(self.encoder) as encoder:
+            return encoder(pixels.to(self.device).float() / 255).patches.float()
+
+    def visual(self, tokens: Tensor) -> Tensor:
+        """Patch tokens `[N, D, h, w]` -> embeddings `[N, n, width]` for the language model."""
+        tokens = pooled(tokens.to(self.device).float(), self.form.grid).flatten(2).transpose(1, 2)
+        projected: Tensor = self.projector((tokens - self.token_mean) / self.token_std)
+        return projected
+
+    def image_tokens(self, tokens: Tensor) -> int:
+        """Number of visual tokens that patch tokens `[N, D, h, w]` become."""
+        return self.form.grid**2 if self.form.grid else tokens.shape[2] * tokens.shape[3]
+
+    def sentence(
+        self, turns: Sequence[Turn], image_tokens: int, template: Template | None = None
+    ) -> Sentence:
+        """A conversation by this model's template (or another); see `prompts.sentence`."""
+        return sentence(self.tokenizer, template or self.form.template, turns, image_tokens)
+
+    def loss(self, tokens: Tensor | None, rows: Sequence[Sequence[Sentence]]) -> Tensor:
+        """Mean cross-entropy of the answers' tokens.
+
+        Args:
+            tokens: `[K, D, h, w]` patch tokens of the K rows that have an image, in order.
+            rows: the sentences about each image (or about none); several share visual tokens,
+                which asks for a language model that takes 4-D attention masks, as Llama does.
+        """
+        batch = collate(rows, self.tokenizer.pad_token_id).to(self.device)
+        # Logits only where an answer's token comes next: vocabularies are large.
+        places = (batch.labels != UNASKED).any(0).nonzero().flatten()
+        output = self.language(
+            inputs_embeds=self._embedded(batch.ids, tokens),
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            logits_to_keep=places - 1,
+            use_cache=False,
+        )
+        return F.cross_entropy(
+            output.logits.flatten(0, 1).float(),
+            batch.labels[:, places].flatten(),
+            ignore_index=UNASKED,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        images: Sequence[Image.Image | None] | Tensor,
+        questions: Sequence[str],
+        max_new_tokens: int = 16,
+    ) -> list[str]:
+        """The greedy answer to each question, without its end mark and outer spaces.
+
+        Args:
+            images: an image (or None) for each question, or patch tokens `[N, D, h, w]`.
+            max_new_tokens: longest answer, in tokens.
+        """
+        from transformers import GenerationConfig
+
+        was_training = self.training
+        self.eval()
+        if isinstance(images, Tensor):
+            shown, tokens = [True] * len(questions), images
+        else:
+            shown = [image is not None for image in images]
+            seen = [image for image in images if image is not None]
+            tokens = self.look(seen) if seen else torch.empty(0, self.patch_dim, 1, 1)
+        count = self.image_tokens(tokens)
+        sentences = [
+            self.sentence([(question, "")], count if has else 0)
+            for question, has in zip(questions, shown, strict=True)
+        ]
+        batch = collate_left(sentences, self.tokenizer.pad_token_id).to(self.device)
+        ends = self.language.generation_config.eos_token_id
+        found = self.language.generate(
+            inputs_embeds=self._embedded(batch.ids, tokens),
+            attention_mask=batch.mask.long(),
+            generation_config=GenerationConfig(
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                eos_token_id=self.tokenizer.eos_token_id if ends is None else ends,
+                pad_token_id=self.tokenizer.pad_token_id,
+            ),
+        )
+        self.train(was_training)
+        said = self.tokenizer.batch_decode(found, skip_special_tokens=True)
+        return [answer.strip() for answer in said]
+
+    def _embedded(self, ids: Tensor, tokens: Tensor | None) -> Tensor:
+        """`[B, L]` ids -> `[B, L, width]`, with the projected tokens where `IMAGE` stands."""
+        words: Tensor = self.language.get_input_embeddings()(ids.clamp(min=0))
+        if tokens is None or len(tokens) == 0:
+            return words
+        visual = self.visual(tokens).to(words.dtype)
+        return words.masked_scatter((ids == IMAGE)[..., None], visual)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write encoder, projector and language model to `folder`, for `load` and lmms-eval."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.encoder is not None:
+            encoders.save(self.encoder, folder / "encoder")
+        self.language.save_pretrained(folder / "language")
+        self.tokenizer.save_pretrained(folder / "language")
+        save_file(self.seeing(), folder / _PROJECTOR)
+        facts = {"format": 1, "patch_dim": self.patch_dim, "form": self.form.model_dump()}
+        (folder / _CONFIG).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        return folder
+
+    def seeing(self) -> dict[str, Tensor]:
+        """The weights of the projector and the tokens' scale, on the CPU."""
+        parts = {**self.projector.state_dict(prefix="projector."), **dict(self.named_buffers())}
+        kept = {k: v for k, v in parts.items() if k.startswith(("projector.", "token_"))}
+        return {key: value.detach().cpu().contiguous() for key, value in kept.items()}
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        encoder: Encoder | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> VisionLanguage:
+        """What `save` wrote, on the CPU and in eval mode.
+
+        Args:
+            encoder: in place of the saved one.
+            dtype: of the language model.
+
+        Raises:
+            InputError: if `folder` holds no such model.
+        """
+        folder = Path(folder)
+        try:
+            facts = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+            seeing = load_file(folder / _PROJECTOR)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{folder} holds no vision-language model ({_CONFIG} and {_PROJECTOR}): check the "
+                "path"
+            ) from error
+        if encoder is None and (folder / "encoder").is_dir():
+            encoder = encoders.load(folder / "encoder")
+        language, tokenizer = load_language(folder / "language", dtype)
+        model = cls(language, tokenizer, facts["patch_dim"], Form(**facts["form"]), encoder=encoder)
+        model.load_state_dict(seeing, strict=False)
+        return model.eval()
+
+
+def pooled(tokens: Tensor, grid: int | None) -> Tensor:
+    """Tokens `[N, D, h, w]` averaged over cells to `[N, D, grid, grid]`; None: as they are."""
+    return tokens if grid is None else F.adaptive_avg_pool2d(tokens, grid)
+
+
+def mean_colour(encoder: Encoder) -> tuple[int, int, int]:
+    """The encoder's input mean as an 8-bit colour."""
+    red, green, blue = (int(255 * value) for value in encoder.mean.flatten().tolist())
+    return red, green, blue
+
+
+def padded(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """The image in the middle of a square of this colour, as LLaVA-1.5 shows it."""
+    image = image.convert("RGB")
+    side = max(image.size)
+    if image.size == (side, side):
+        return image
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square

@@ -1,0 +1,168 @@
+"""The vision-language model: prompts, packing, answers, saving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from openeupe import encoders
+from openeupe.errors import InputError
+from openeupe.evaluate.vlm.language import _halves, load_language, tiny_language, word_tokenizer
+from openeupe.evaluate.vlm.model import Form, VisionLanguage, padded, pooled
+from openeupe.evaluate.vlm.prompts import IMAGE, UNASKED, collate, collate_left
+
+pytest.importorskip("transformers")
+
+TEXTS = ["is there a red star?", "how many keys are there?", "what colour is it? yes no red blue 3"]
+
+
+def make(template: str = "bare", grid: int | None = 2, encoder: bool = False) -> VisionLanguage:
+    language, tokenizer = tiny_language(TEXTS, width=32, layers=2, heads=2)
+    eye = encoders.create("raw_pixels") if encoder else None
+    form = Form(template=template, grid=grid, side=32)
+    return VisionLanguage(language, tokenizer, 192 if encoder else 5, form, encoder=eye)
+
+
+def shown(model: VisionLanguage, ids: list[int]) -> str:
+    return model.tokenizer.decode([i for i in ids if i >= 0])
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 28)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), np.uint8))
+
+
+@pytest.mark.parametrize("template", ["bare", "vicuna_v1", "plain"])
+def test_only_answers_are_learned(template: str) -> None:
+    model = make(template)
+    one = model.sentence([("how many keys are there?", "3")], 4)
+    assert one.ids.count(IMAGE) == 4
+    assert len(one.ids) == len(one.labels)
+    learned = [label for label in one.labels if label != UNASKED]
+    assert shown(model, learned).startswith("3")
+    if template != "plain":
+        assert learned[-1] == model.tokenizer.eos_token_id
+        assert "how many keys are there" in shown(model, one.ids)
+    for token, label in zip(one.ids, one.labels, strict=True):
+        assert label in (UNASKED, token)
+
+
+def test_two_turns_mark_both_answers_and_an_open_one_none() -> None:
+    model = make("vicuna_v1")
+    two = model.sentence([("is it red?", "yes"), ("<image> is it blue?", "no")], 4)
+    answers = [label for label in two.labels if label != UNASKED]
+    assert shown(model, answers).replace("</s>", " ").split() == ["yes", "no"]
+    assert two.ids.count(IMAGE) == 4
+    open_end = model.sentence([("is it red?", "")], 0)
+    assert set(open_end.labels) == {UNASKED}
+    assert two.ids[: open_end.ids.__len__()] != open_end.ids  # the image came before
+
+
+def test_words_seen_are_tokens_and_others_are_spelt() -> None:
+    tokenizer = word_tokenizer([*TEXTS * 20, "giraffe"], rare=0.005)
+    assert len(tokenizer("how many keys", add_special_tokens=False).input_ids) == 3
+    spelt = tokenizer("giraffe zoo", add_special_tokens=False).input_ids
+    assert len(spelt) == len("giraffe") + len("zoo")
+    assert tokenizer.decode(spelt) == "giraffe zoo"
+
+
+def test_packed_questions_lose_as_much_as_separate_ones() -> None:
+    model = make().eval()
+    tokens = torch.randn(2, 5, 4, 4)
+    asked = [("is there a red star?", "no"), ("how many keys are there?", "3"), ("red?", "yes")]
+    sentences = [model.sentence([turn], 4) for turn in asked]
+    # Each answer has two tokens, so that means over answers are means over tokens.
+    apart = [model.loss(tokens[[k]], [[one]]).item() for k in (0, 1) for one in sentences]
+    packed = model.loss(tokens, [sentences, sentences]).item()
+    assert packed == pytest.approx(np.mean(apart), rel=1e-4)
+    uneven = model.loss(tokens, [sentences[:1], sentences[1:]]).item()
+    assert uneven == pytest.approx(np.mean([apart[0], apart[4], apart[5]]), rel=1e-4)
+
+
+def test_rows_must_share_their_beginning() -> None:
+    model = make("vicuna_v1")
+    with pytest.raises(ValueError, match="begin alike"):
+        collate([[model.sentence([("a", "b")], 4), model.sentence([("a", "b")], 2)]], 0)
+
+
+def test_generation_continues_as_the_loss_was_computed() -> None:
+    """Greedy answers are the argmax of a plain forward pass, in batches and one by one."""
+    model = make().eval()
+    tokens = torch.randn(3, 5, 4, 4)
+    questions = ["is there a red star?", "red?", "how many keys are there?"]
+    together = model.generate(tokens, questions, max_new_tokens=3)
+    for k, question in enumerate(questions):
+        assert model.generate(tokens[[k]], [question], max_new_tokens=3) == [together[k]]
+        batch = collate_left([model.sentence([(question, "")], 4)], 0)
+        logits = model.language(inputs_embeds=model._embedded(batch.ids, tokens[[k]])).logits
+        first = model.tokenizer.decode([int(logits[0, -1].argmax())])
+        assert together[k].startswith(first.replace("</s>", ""))
+
+
+def test_answers_depend_on_the_image_only_if_there_is_one() -> None:
+    model = make(encoder=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)  # far from the start, where all images look alike
+    images = [picture(k) for k in range(12)]
+    questions = ["is there a red star?"] * 12
+    assert len(set(model.generate(images, questions, max_new_tokens=8))) > 1
+    assert len(set(model.generate([None] * 12, questions, max_new_tokens=8))) == 1
+    mixed = model.generate([images[0], None, images[1]], questions[:3], max_new_tokens=8)
+    assert mixed[0] == model.generate(images[:1], questions[:1], max_new_tokens=8)[0]
+
+
+def test_the_image_is_shown_on_a_square_of_the_mean_colour() -> None:
+    square = np.asarray(padded(picture(0, (40, 20)), (1, 2, 3)))
+    assert square.shape == (40, 40, 3)
+    assert (square[:10] == (1, 2, 3)).all()
+    assert (square[10:30] == np.asarray(picture(0, (40, 20)))).all()
+    model = make(encoder=True, grid=None)
+    assert model.look([picture(0), picture(1, (20, 50))]).shape == (2, 192, 2, 2)
+
+
+def test_tokens_are_pooled_by_cells() -> None:
+    tokens = torch.arange(16.0).view(1, 1, 4, 4)
+    assert pooled(tokens, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert pooled(tokens, None) is tokens
+
+
+def test_saved_and_loaded_it_answers_the_same(tmp_path: Path) -> None:
+    model = make(encoder=True)
+    images = [picture(k) for k in range(4)]
+    model.standardize(model.look(images))
+    before = model.generate(images, TEXTS[:2] * 2, max_new_tokens=6)
+    loaded = VisionLanguage.load(model.save(tmp_path / "vlm"))
+    assert loaded.form == model.form
+    assert loaded.generate(images, TEXTS[:2] * 2, max_new_tokens=6) == before
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[key]), key
+
+
+def test_what_is_no_model_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no vision-language model"):
+        VisionLanguage.load(tmp_path)
+    with pytest.raises(InputError, match=r"language model .* cannot be loaded"):
+        load_language(tmp_path)
+
+
+def test_rotary_pairs_are_put_half_a_head_apart() -> None:
+    """Interleaved rotation of the file's rows equals half-rotation of ours."""
+    generator = torch.Generator().manual_seed(0)
+    weight, x = (torch.randn(8, 6, generator=generator), torch.randn(6, generator=generator))
+    angle = torch.rand(2, generator=generator)
+
+    def rotated(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()
+
+    for head in range(2):
+        there = (weight @ x).view(2, 4)[head]
+        here = (_halves(weight, 2) @ x).view(2, 4)[head]
+        even, odd = rotated(there[0::2], there[1::2])
+        low, high = rotated(here[:2], here[2:])
+        assert torch.allclose(even, low)
+        assert torch.allclose(odd, high)
