@@ -9,7 +9,6 @@ its version: compare encoders that were judged by the same settings, not with pu
 from __future__ import annotations
 
 import importlib.util
-import json
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,8 +22,11 @@ from pydantic import Field
 from openeupe.data import fingerprint
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Outcome
+from openeupe.evaluate.results import encoder_fingerprint, settings_hash
 from openeupe.evaluate.vlm.scorers import SCORERS, Record, over_seeds
+from openeupe.evaluate.vlm.training import Llava, read_llava, train_llava
 
 Benchmark = Literal["textvqa", "sqa", "realworldqa", "pope", "gqa", "mme"]
 Sample = Mapping[str, Any]
@@ -74,14 +76,11 @@ class VlmBenchmarks(Column):
         description="665K conversations of the second phase: projector and language model.",
     )
     tune_images: Path = Path("llava")
-    align_lr: float = 1e-3
-    align_batch: int = 256
-    tune_lr: float = 2e-5
-    tune_batch: int = 128
-    epochs: int = 1
-    warmup: float = Field(0.03, description="Share of the steps; then cosine to 0.")
-    weight_decay: float = 0.0
-    max_length: int = Field(2048, description="Tokens of a conversation, the image's included.")
+    llava: Llava = Field(
+        Llava(),
+        description="Both phases. Side by default: 576 patches, 384 pixels at patch 16 and 336 at"
+        " 14 (384 pixels at any other).",
+    )
     seeds: int = Field(3, ge=1, description="Trainings; the paper has one.")
 
     tasks: dict[Benchmark, str] = Field(
@@ -128,6 +127,34 @@ class VlmBenchmarks(Column):
             outcome.details["lmms_eval"] = version("lmms-eval")
         return outcomes
 
+    def _trained(self, data: LlavaData, judged: Judged, kept: Path, seed: int) -> Path:
+        """The folder of one trained model; what was trained before is not trained again."""
+        encoder, form = judged.encoder, self.llava.form
+        side = form.side or fitting_side(encoder, 336 if encoder.patch_size == 14 else 384)
+        form = form.model_copy(update={"side": side})
+        llava = self.llava.model_copy(update={"form": form})
+        what = {
+            "encoder": encoder_fingerprint(encoder),
+            "language_model": self.language_model,
+            "llava": llava.model_dump(mode="json"),
+            "data": data.fingerprint,
+            "seed": seed,
+        }
+        folder = kept / f"llava-{settings_hash(what)}"
+        if not (folder / "vision_language.json").is_file():  # `VisionLanguage.save` ends with it
+            train_llava(
+                encoder,
+                self.language_model,
+                data.align,
+                data.tune,
+                folder,
+                llava,
+                seed=seed,
+                device=judged.device,
+                console=judged.console,
+            )
+        return folder
+
     def ask(self, model: Any, task_folder: Path | None) -> dict[str, list[Record]]:
         """The answers of an `OpenEupeVlm`: records of each benchmark, for its scorer."""
         from lmms_eval import evaluator
@@ -149,7 +176,7 @@ class VlmBenchmarks(Column):
             return dict(results["samples"])
 
         answered = samples(list(self.tasks.values()))
-        records = {
+        records: dict[str, list[Record]] = {
             name: records_of(name, answered[task], model.without_image)
             for name, task in self.tasks.items()
         }
@@ -159,7 +186,7 @@ class VlmBenchmarks(Column):
             records["textvqa"] += [
                 {**r, "ocr_tokens": True} for r in records_of("textvqa", listed, ())
             ]
-        return dict(records)
+        return records
 
 
 def records_of(
@@ -173,7 +200,7 @@ def records_of(
     Raises:
         InputError: if a document lacks a field that the benchmark's set had when this was written.
     """
-    records = []
+    records: list[Record] = []
     for sample in samples:
         doc, number = sample["doc"], sample["doc_id"]
         try:
@@ -218,15 +245,7 @@ def _checked(file: Path, images: Path) -> tuple[Path, Path]:
         raise InputError(f"{file}: no such file; LLaVA-1.5's training data are expected there")
     if not images.is_dir():
         raise InputError(f"{images}: no such folder; the images of {file.name} start from there")
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-        wanted = [entry["image"] for entry in entries if "image" in entry]
-        turns = min(len(entry["conversations"]) for entry in entries)
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(f"{file}: not a list of LLaVA conversations ({reason})") from None
-    if turns < 2:
-        raise InputError(f"{file}: a conversation needs a question and an answer")
+    wanted = [image for image, _ in read_llava(file) if image is not None]
     missing = [name for name in dict.fromkeys(wanted) if not (images / name).is_file()]
     if missing:
         raise InputError(

@@ -27,7 +27,7 @@ def manifest() -> Any:
     return ModelManifest("openeupe", simple_class_path=f"{__name__}.OpenEupeVlm")
 
 
-class OpenEupeVlm(lmms):  # type: ignore[misc]
+class OpenEupeVlm(lmms):
     """A folder that `VisionLanguage.save` wrote, as a model of lmms-eval.
 
     Answers are decoded greedily, as LLaVA-1.5's protocol has it. Prompts are the tasks' own, put
@@ -106,6 +106,9 @@ class OpenEupeVlm(lmms):  # type: ignore[misc]
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("openeupe answers in words; it gives no likelihoods")
+
+    def clean(self) -> None:
+        """Keep the model, which lmms-eval would drop after one evaluation: there may be another."""
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         raise NotImplementedError("openeupe answers one question at a time")
