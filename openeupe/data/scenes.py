@@ -49,7 +49,8 @@ class Scenes:
         mask_classes: what `mask` counts in: "background" (also clutter), the shapes, "sign".
 
     Raises:
-        ValueError: if count is below 1 or side below 32.
+        ValueError: if count is below 1 or side below 32, and by `label`, `pairs` and `questions`
+            of the wrong content.
     """
 
     def __init__(
@@ -85,10 +86,10 @@ class Scenes:
         """RGB image `index`."""
         return Image.fromarray(self._picture(index).rgb)
 
-    def label(self, index: int) -> int | None:
-        """Class of the main object, each equally often; None for content "scene"."""
+    def label(self, index: int) -> int:
+        """Class of the main object, each equally often; for content "object" only."""
         if self.content == "scene":
-            return None
+            raise ValueError('labels are of main objects: make the scenes with content="object"')
         return _balanced(len(CLASSES), self.seed, self.split, "label", index)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
@@ -124,7 +125,7 @@ class Scenes:
             raise ValueError('pairs are of main objects: make the scenes with content="object"')
         members: dict[int, list[int]] = {}
         for index in range(self.count):
-            members.setdefault(self.label(index) or 0, []).append(index)
+            members.setdefault(self.label(index), []).append(index)
         found = []
         for label, inside in sorted(members.items()):
             total = len(inside) * (len(inside) - 1)

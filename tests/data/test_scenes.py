@@ -76,7 +76,8 @@ def test_indices_outside_and_wrong_settings_are_refused(objects: Scenes, scenes:
         scenes.pairs()
     with pytest.raises(ValueError, match="scene"):
         objects.questions()
-    assert scenes.label(0) is None
+    with pytest.raises(ValueError, match="object"):
+        scenes.label(0)
 
 
 def test_classes_are_balanced_and_a_longer_set_begins_with_the_shorter() -> None:
