@@ -17,7 +17,7 @@ from openeupe.data import MaskedImages, View
 from openeupe.data.dense import MaskData
 from openeupe.evaluate.cells import cell_logits, cells_per_side, fit_cells
 from openeupe.evaluate.column import Column, Domain, Judged
-from openeupe.evaluate.edge_match import label_boundaries, matched, ridges
+from openeupe.evaluate.edge_match import label_boundaries, matched, ridges, thinned
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Measure, Outcome, best_f
 
@@ -30,8 +30,8 @@ class Boundaries(Column):
     The truth is the border between mask labels, one pixel thin, in a view that keeps the aspect.
     The probe gives a value for each cell of a patch (`openeupe.evaluate.cells`), is trained by
     class-balanced cross-entropy (a cell is "yes" if a boundary runs through it) and upsampled to
-    the view. Its crests (non-maximum suppression) are paired one to one with true pixels no
-    farther than `tolerance` times the image's diagonal; precision and recall are summed over the
+    the view. Its crests (non-maximum suppression, thinned) are paired one to one with true pixels
+    no farther than `tolerance` times the image's diagonal; precision and recall are summed over the
     set, and the best of 99 thresholds gives the F-measure (ODS of BSDS, PAMI 33:5, 2011). One set
     of labels is one annotator, so that wanted pixels are found exactly as often as predicted ones.
 
@@ -49,7 +49,7 @@ class Boundaries(Column):
     smoothing: float = Field(1.5, gt=0, description="Pixels (sigma), before the crests are found")
     steps: int = Field(500, ge=1)
     batch_size: int = Field(16, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     warmup_steps: int = Field(50, ge=0)
     seeds: int = Field(3, ge=1)
@@ -163,7 +163,8 @@ def score(
         stays: `[H, W]` which pixels are crests of the probability map.
         probability: `[H, W]` in [0, 1].
     """
-    rows, columns = np.nonzero(stays & target.judged)
+    # Where a crest lies between pixels, both stay; thinned once, for all thresholds.
+    rows, columns = np.nonzero(thinned(stays & (probability >= 0.01)) & target.judged)
     # How many of the thresholds 0.01 ... 0.99 each pixel reaches.
     levels = np.floor(probability[rows, columns].astype(np.float64) * 100 + 1e-6).astype(np.int64)
     levels = levels.clip(0, LEVELS)

@@ -28,31 +28,38 @@ def label_boundaries(labels: NDArray[np.uint8], ignore: int = 255) -> NDArray[np
 
 
 def thinned(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Lines thinned to one pixel without breaking them (Zhang and Suen, CACM 27:3, 1984)."""
+    """Lines thinned to one pixel without breaking them (Guo and Hall, CACM 32:3, 1989, A1).
+
+    Zhang and Suen's better known rule deletes diagonal staircases altogether.
+    """
     lines = np.pad(lines, 1)
-    while True:
-        before = int(lines.sum())
+    inner = lines[1:-1, 1:-1]
+    height, width = inner.shape
+    # Eight views of the neighbours, clockwise from above; they follow `lines` as it changes.
+    p2, p3, p4, p5, p6, p7, p8, p9 = (
+        lines[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+        for dy, dx in ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
+    )
+    deleted = True
+    while deleted:
+        deleted = False
         for half in (0, 1):
-            # The eight neighbours, clockwise from above.
-            ring = [
-                np.roll(lines, shift, (0, 1))[1:-1, 1:-1]
-                for shift in (
-                    (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1)
-                )
-            ]  # fmt: skip
-            up, _, right, _, down, _, left, _ = ring
-            count = sum(n.astype(np.int8) for n in ring)
-            starts = sum(
-                (~a & b).astype(np.int8) for a, b in zip(ring, ring[1:] + ring[:1], strict=True)
+            parts = _sum(~p2 & (p3 | p4), ~p4 & (p5 | p6), ~p6 & (p7 | p8), ~p8 & (p9 | p2))
+            ends = np.minimum(
+                _sum(p9 | p2, p3 | p4, p5 | p6, p7 | p8), _sum(p2 | p3, p4 | p5, p6 | p7, p8 | p9)
             )
-            if half == 0:
-                corner = ~(up & right & down) & ~(right & down & left)
-            else:
-                corner = ~(up & right & left) & ~(up & down & left)
-            inner = lines[1:-1, 1:-1]
-            inner &= ~((count >= 2) & (count <= 6) & (starts == 1) & corner)
-        if int(lines.sum()) == before:
-            return lines[1:-1, 1:-1].copy()
+            kept = ((p2 | p3 | ~p5) & p4) if half == 0 else ((p6 | p7 | ~p9) & p8)
+            delete = inner & (parts == 1) & (ends >= 2) & (ends <= 3) & ~kept
+            deleted |= bool(delete.any())
+            inner &= ~delete
+    return inner.copy()
+
+
+def _sum(*parts: NDArray[np.bool_]) -> NDArray[np.int8]:
+    total = np.zeros(parts[0].shape, np.int8)
+    for part in parts:
+        total += part
+    return total
 
 
 def ridges(logits: Tensor, sigma: float = 1.5) -> tuple[Tensor, Tensor]:
@@ -109,7 +116,7 @@ def ridges(logits: Tensor, sigma: float = 1.5) -> tuple[Tensor, Tensor]:
             + dx * dy * both
         )
 
-    stays = (x > step(1)) & (x >= step(-1)) & (curvature < 0)
+    stays = (x > step(1)) & (x >= step(-1)) & (curvature < -1e-4)  # flat ground has no crest
     return stays, x
 
 

@@ -115,7 +115,7 @@ class TextRegions(Column):
     stride: int = Field(4, ge=1, description="Pixels of a cell, about")
     steps: int = Field(500, ge=1)
     batch_size: int = Field(16, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     warmup_steps: int = Field(50, ge=0)
     seeds: int = Field(3, ge=1)
