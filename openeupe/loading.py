@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from openeupe import encoders
+from openeupe.distill.chain import HeadChain, chains
 from openeupe.distill.run import Run
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
+
+UNTRAINED = "untrained:"
 
 
 def load(source: str | Path) -> Encoder:
@@ -15,18 +20,39 @@ def load(source: str | Path) -> Encoder:
 
     Args:
         source: a run folder (its last stage's student), `RUN/STAGE`, `RUN/STAGE/STUDENT`, any
-            folder that `openeupe.encoders.save` wrote, one of our names, or a timm name.
+            folder that `openeupe.encoders.save` wrote, one of our names, or a timm name, with its
+            published weights; or `untrained:NAME`, with random weights that are always the same.
 
     Raises:
         InputError: in one line, if there is no such encoder or it cannot be read.
     """
-    path = Path(source)
+    if str(source).startswith(UNTRAINED):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return encoders.create(str(source).removeprefix(UNTRAINED), pretrained=False).eval()
+    folder = _student_folder(Path(source))
+    return encoders.load(source if folder is None else folder).eval()
+
+
+def load_with_chains(source: str | Path) -> tuple[Encoder, dict[str, HeadChain]]:
+    """`load`, and the chains of heads that lead to the experts behind a distilled student.
+
+    The chains go by the experts' encoder names; there are none for anything else than a student.
+    """
+    folder = _student_folder(Path(source))
+    return load(source), chains(Path(source) if folder is None else folder)
+
+
+def _student_folder(path: Path) -> Path | None:
+    """The folder of the student that a run folder or a stage of it stands for; else None."""
     if (path / "recipe.yaml").is_file():
         run = Run.open(path)
-        return run.student(list(run.recipe.stages)[-1]).encoder.eval()
-    if (path.parent / "recipe.yaml").is_file() and not (path / "config.json").is_file():
+        stage = list(run.recipe.stages)[-1]
+    elif (path.parent / "recipe.yaml").is_file() and not (path / "config.json").is_file():
         run = Run.open(path.parent)
-        if path.name not in run.recipe.stages:
+        stage = path.name
+        if stage not in run.recipe.stages:
             raise InputError(f"{path}: the run's stages are {', '.join(run.recipe.stages)}")
-        return run.student(path.name).encoder.eval()
-    return encoders.load(source).eval()
+    else:
+        return None
+    return run.student_folder(stage)

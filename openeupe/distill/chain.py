@@ -1,0 +1,73 @@
+"""From a student's class tokens back to the experts', through every stage that lies between."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openeupe.distill.heads import AdapterHead
+from openeupe.distill.recipe import STAGE_PREFIX
+from openeupe.distill.run import Run
+from openeupe.distill.standardize import Standardizer
+from openeupe.distill.student import load_student
+
+
+class HeadChain:
+    """Class tokens `[B, Dc]` of a student -> its guess at an expert's class tokens `[B, De]`.
+
+    Each step is a class head, whose output is standardized, and the statistics that undo it; the
+    next head then sees tokens of the scale that it was trained on.
+    """
+
+    def __init__(self, steps: Sequence[tuple[AdapterHead, Standardizer]]) -> None:
+        self.steps = list(steps)
+
+    @torch.no_grad()
+    def __call__(self, cls: Tensor) -> Tensor:
+        for head, statistics in self.steps:
+            cls = head(cls.float()) * statistics.cls_std + statistics.cls_mean
+        return cls
+
+
+def chains(student: Path) -> dict[str, HeadChain]:
+    """Chains from a finished student to each expert that it descends from, by encoder name.
+
+    A teacher that is an earlier stage's student is no expert: its own teachers are, as long as the
+    run folder lies around it. Of several ways to one expert the shortest is taken. Teachers that
+    were not pretrained, or come from an encoder folder, have no name to be known by.
+
+    Args:
+        student: the folder of a student (`RUN/STAGE/STUDENT`); one that was not distilled has no
+            chains.
+    """
+    if not (student / "distillation.json").is_file():
+        return {}
+    run_folder = student.parent.parent
+    run = Run.open(run_folder) if (run_folder / "recipe.yaml").is_file() else None
+    found: dict[str, HeadChain] = {}
+    ahead: deque[tuple[Path, list[tuple[AdapterHead, Standardizer]]]] = deque([(student, [])])
+    while ahead:  # breadth first: the shortest way to an expert comes first
+        folder, before = ahead.popleft()
+        here = load_student(folder)
+        for teacher, told in here.info["teachers"].items():
+            steps = [*before, (here.heads[teacher].cls, here.statistics[teacher])]
+            encoder: str = told["encoder"]
+            if encoder.startswith(STAGE_PREFIX):
+                if run is not None:
+                    stage, name = run.recipe.resolve(encoder)
+                    ahead.append((run.folder / stage / name, steps))
+            elif not Path(encoder).is_dir() and _pretrained(run, here.info, teacher):
+                found.setdefault(encoder, HeadChain(steps))
+    return found
+
+
+def _pretrained(run: Run | None, info: dict[str, Any], teacher: str) -> bool:
+    """What the recipe says; a student folder without its run says nothing, which is True."""
+    if run is None or info["stage"] not in run.recipe.stages:
+        return True
+    return run.recipe.stages[info["stage"]].teachers[teacher].pretrained
