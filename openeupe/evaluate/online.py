@@ -1,0 +1,125 @@
+"""Linear probes trained as the paper does: the frozen encoder sees each augmented image anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import Progress
+from torch import Tensor
+
+from openeupe.data import BrokenImage, Images, derive_seed, shuffled
+from openeupe.encoders import Encoder
+from openeupe.errors import InputError
+from openeupe.evaluate.column import Judged
+from openeupe.evaluate.features import batched_ahead
+from openeupe.evaluate.probe import LinearProbe
+
+Sample = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]
+
+
+def cosine_with_warmup(
+    step: int, *, steps: int, warmup_steps: int, peak: float, start: float, end: float
+) -> float:
+    """Learning rate of `step`: a cosine over *all* steps, times a linear warm-up.
+
+    The released code's schedule: since the cosine falls during the warm-up too, the largest rate
+    is below `peak` (depth: 2.25e-4 of 3e-4).
+
+    Args:
+        start: factor at step 0 of the warm-up.
+        end: learning rate after the last step.
+    """
+    cosine = end + (peak - end) * (1 + math.cos(math.pi * step / steps)) / 2
+    share = min(step / warmup_steps, 1.0) if warmup_steps else 1.0
+    return cosine * (start + (1 - start) * share)
+
+
+def fit_online(
+    judged: Judged,
+    images: Images,
+    sample: Sample,
+    loss: Callable[[Tensor, Tensor, int], Tensor],
+    *,
+    outputs: int,
+    steps: int,
+    batch_size: int,
+    rate: Callable[[int], float],
+    betas: Callable[[int], tuple[float, float]],
+    weight_decay: float,
+    seed: int,
+    clip: float | None = None,
+    dropout: float = 0.0,
+) -> LinearProbe:
+    """Train a probe with AdamW on augmented images; the last iterate, in eval mode.
+
+    The encoder stays in eval mode. Everything random is a function of `seed`, however many
+    threads decode.
+
+    Args:
+        sample: (index, random generator) -> uint8 pixels `[3, H, W]` and labels `[H, W]`.
+        loss: (outputs `[B, outputs, h, w]`, labels `[B, H, W]`, step) -> scalar.
+        rate, betas: learning rate and betas of each step.
+        clip: largest norm of the gradient.
+    """
+    device = judged.device
+
+    def read(number: int) -> tuple[Tensor, Tensor]:
+        epoch, place = divmod(number, len(images))
+        index = int(shuffled(place, len(images), derive_seed(seed, "order", epoch)))
+        return sample(index, np.random.default_rng(derive_seed(seed, "augment", number)))
+
+    batches = batched_ahead(read, range(steps * batch_size), batch_size, judged.features.workers)
+    accelerators = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=accelerators),
+        torch.enable_grad(),
+        Progress(console=judged.console, transient=True) as progress,
+    ):
+        torch.manual_seed(derive_seed(seed, "probe"))
+        probe = LinearProbe(judged.encoder.patch_dim, outputs, dropout).to(device)
+        optimizer = torch.optim.AdamW(probe.parameters(), weight_decay=weight_decay)
+        task = progress.add_task(f"{judged.encoder.name}: probe {seed}", total=steps)
+        for step, batch in enumerate(batches):
+            pixels, labels = (torch.stack(part) for part in zip(*batch, strict=True))
+            tokens = judged.features(pixels).patches
+            value = loss(probe(tokens), labels.to(device, non_blocking=True), step)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(probe.parameters(), clip)
+            for group in optimizer.param_groups:
+                group["lr"], group["betas"] = rate(step), betas(step)
+            optimizer.step()
+            progress.advance(task)
+    return probe.eval()
+
+
+def mean_colour(encoder: Encoder) -> tuple[int, ...]:
+    """The encoder's mean as an 8-bit colour."""
+    return tuple(round(255 * value) for value in encoder.mean.flatten().tolist())
+
+
+def readable(images: Images, index: int) -> Image.Image:
+    """Image `index`; a broken one is an `InputError`, since no image is left out."""
+    try:
+        return images.read(index)
+    except BrokenImage as error:
+        raise InputError(f"{error}: an evaluation leaves no image out; replace the file") from None
+
+
+def ahead(images: Images, judged: Judged) -> Iterator[tuple[int, Image.Image]]:
+    """Every image with its index, decoded by threads while the one before is judged."""
+    indices: Sequence[int] = range(len(images))
+
+    def read(index: int) -> tuple[int, Image.Image]:
+        return index, readable(images, index)
+
+    with Progress(console=judged.console, transient=True) as progress:
+        task = progress.add_task(f"{judged.encoder.name} is judged", total=len(images))
+        for (found,) in batched_ahead(read, indices, 1, judged.features.workers):
+            yield found
+            progress.advance(task)
