@@ -148,6 +148,10 @@ class Scenes:
             raise ValueError('questions are about scenes: make them with content="scene"')
         return [question for index in range(self.count) for question in self._asked(index)]
 
+    def stage(self, index: int) -> Stage:
+        """What stands where: the truth behind the picture and the answers."""
+        return self._stage(index)
+
     def _stage(self, index: int) -> Stage:
         if not 0 <= index < self.count:
             raise IndexError(index)
