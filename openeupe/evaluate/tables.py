@@ -10,42 +10,45 @@ from rich.table import Table
 
 from openeupe.evaluate.compare import Compared
 
-DOMAINS = {
-    "image": "image understanding",
-    "language": "vision-language",
-    "text": "text",
-    "dense": "dense prediction",
-}
+DOMAINS = ("image", "language", "text", "dense")  # the order of rows
 Row = list[str]
 
 
 def one(content: Mapping[str, Any], columns: Sequence[str]) -> tuple[Row, list[Row]]:
     """Header and rows for one encoder: a row for each column."""
-    header = ["domain", "column", "figure", "", "95 % interval", "seeds ±", "floor", "n"]
+    header = ["column", "figure", "95 % interval", "± seeds", "floor", "n"]
     rows = []
     for name in _by_domain(content["columns"], columns):
         column = content["columns"][name]
-        domain = DOMAINS[column["domain"]]
         if "headline" not in column:
-            rows.append([domain, name, "n/a", column["missing"], "", "", "", ""])
+            rows.append([name, "n/a", "", "", "", ""])
             continue
         figure = column["figures"][column["headline"]]
         low, high = _number(figure["low"], figure), _number(figure["high"], figure)
         spread = figure["training_std"]
-        floor = "; ".join(f"{k} {_number(v, figure)}" for k, v in column["floors"].items())
         rows.append(
             [
-                domain,
-                name,
+                f"{name} {column['headline']}{_arrow(figure)}",
                 _flagged(column, figure),
-                column["headline"] + ("" if figure["higher_is_better"] else " (lower is better)"),
                 f"{low} to {high}",
-                "" if spread is None else f"{_number(spread, figure)} ({len(figure['per_seed'])})",
-                floor,
+                "" if spread is None else _number(spread, figure),
+                _hardest_floor(column["floors"], figure),
                 f"{figure['samples']:,}",
             ]
         )
     return header, rows
+
+
+def notes(content: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """What a table's marks mean: why a column is missing, what a question mark says."""
+    lines = []
+    for name in columns:
+        column = content["columns"].get(name, {})
+        if "missing" in column:
+            lines.append(f"{name}: n/a, {column['missing']}")
+        elif not column.get("details", {}).get("resolved", True):
+            lines.append(f"{name}: ? = not resolved by this probe, its best is too near its floors")
+    return lines
 
 
 def many(
@@ -66,7 +69,7 @@ def many(
                 cells.append("n/a")
                 continue
             figure = column["figures"][column["headline"]]
-            arrow = f" {column['headline']}" + ("" if figure["higher_is_better"] else " ↓")
+            arrow = f" {column['headline']}{_arrow(figure)}"
             half = (figure["high"] - figure["low"]) / 2
             cells.append(f"{_flagged(column, figure)} ± {_number(half, figure)}")
         rows.append([f"{name}{arrow}", *cells])
@@ -94,7 +97,9 @@ def differences(compared: Sequence[Compared]) -> tuple[Row, list[Row]]:
 
 def rich_table(header: Row, rows: Sequence[Row], title: str = "") -> Table:
     """For a terminal."""
-    table = Table(*header, box=box.SIMPLE_HEAD, title=title or None, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for place, name in enumerate(header):
+        table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
@@ -108,13 +113,26 @@ def markdown(header: Row, rows: Sequence[Row]) -> str:
 
 def _by_domain(columns: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     there = [name for name in names if name in columns]
-    return sorted(there, key=lambda name: list(DOMAINS).index(columns[name]["domain"]))
+    return sorted(there, key=lambda name: DOMAINS.index(columns[name]["domain"]))
 
 
 def _flagged(column: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
     """The figure; with a question mark where a probe did not resolve this ability at all."""
     resolved = column["details"].get("resolved", True)
     return _number(figure["value"], figure) + ("" if resolved else " ?")
+
+
+def _arrow(figure: Mapping[str, Any]) -> str:
+    return "" if figure["higher_is_better"] else " ↓"
+
+
+def _hardest_floor(floors: Mapping[str, float | None], figure: Mapping[str, Any]) -> str:
+    known = {name: value for name, value in floors.items() if value is not None}
+    if not known:
+        return ""
+    best = max if figure["higher_is_better"] else min
+    name = best(known, key=lambda floor: known[floor])
+    return f"{_number(known[name], figure)} {name}"
 
 
 def _number(value: float | None, figure: Mapping[str, Any]) -> str:

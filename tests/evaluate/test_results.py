@@ -87,14 +87,14 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, changes: dict[str, o
 
 def test_tables_say_what_is_missing_and_why(tmp_path: Path) -> None:
     a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.6, 0.2)
-    header, rows = tables.one(a.read(), ["depth", "knn", "zero_shot"])
-    cells = {row[1]: dict(zip(header, row, strict=True)) for row in rows}
-    assert [row[1] for row in rows] == ["knn", "zero_shot", "depth"]  # by domain
+    columns = ["depth", "knn", "zero_shot"]
+    header, rows = tables.one(a.read(), columns)
+    cells = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert list(cells) == ["knn top1", "zero_shot", "depth rmse ↓"]  # by domain
     assert cells["zero_shot"]["figure"] == "n/a"
-    assert cells["zero_shot"][""] == "no text-aligned teacher"
-    assert cells["knn"]["floor"] == "majority class 8.0"
-    assert cells["depth"]["figure"] == "0.300"
-    assert "lower is better" in cells["depth"][""]
+    assert tables.notes(a.read(), columns) == ["zero_shot: n/a, no text-aligned teacher"]
+    assert cells["knn top1"]["floor"] == "8.0 majority class"
+    assert cells["depth rmse ↓"]["figure"] == "0.300"
     header, rows = tables.many([a.read(), b.read()], ["a", "b"], ["knn", "zero_shot"])
     text = tables.markdown(header, rows)
     assert text.splitlines()[0] == "| column | a | b |"
@@ -108,7 +108,8 @@ def test_unresolved_figures_are_flagged(tmp_path: Path) -> None:
     outcome = Outcome("accuracy", {"accuracy": measure}, details={"resolved": False})
     results.keep("vlm-exist", outcome, about(domain="language"))
     content = results.gather(["vlm-exist"], {"model": "x"})
-    assert tables.one(content, ["vlm-exist"])[1][0][2] == "100.0 ?"
+    assert tables.one(content, ["vlm-exist"])[1][0][1] == "100.0 ?"
+    assert "not resolved" in tables.notes(content, ["vlm-exist"])[0]
 
 
 def test_fingerprint_is_of_the_weights() -> None:
