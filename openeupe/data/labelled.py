@@ -20,6 +20,8 @@ from openeupe.data.images import LabelledImages
 from openeupe.data.names import printable
 from openeupe.errors import InputError
 
+_CHECKED: set[tuple[Path, str]] = set()  # three columns over one data set read its headers once
+
 
 class ClassData(Config):
     """Where images with classes are: a part to look up ("train") and a part to judge ("test").
@@ -128,9 +130,13 @@ class ClassFolder(FolderSource):
 
     def check(self) -> None:
         """Read every image's header; `InputError` names the first that has none."""
+        this = (self.root.resolve(), self.fingerprint)
+        if this in _CHECKED:
+            return
         with ThreadPoolExecutor(8) as pool:
             for _ in pool.map(self._check, range(len(self))):
                 pass
+        _CHECKED.add(this)
 
     def _check(self, index: int) -> None:
         file = self.root / self._names[index]

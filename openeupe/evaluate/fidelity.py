@@ -72,13 +72,20 @@ class RidgeReadout:
 
         `1 - sum of squared errors / sum of squares about the training mean`.
         """
-        best = _SHRINKAGE[2]
-        if self.part is not None and self.validation is not None:
-            some = y[:, :: max(y.shape[1] // 64, 1)]  # 64 coordinates choose for all
-            fit = self.part.fit(some[~self.validation])
-            left = self.x[self.validation], some[self.validation]
-            best = max(_SHRINKAGE, key=lambda s: fit.r2(s, *left))
-        return self.whole.fit(y).r2(best, x_test, y_test)
+        return self.whole.fit(y).r2(self.shrinkage(y), x_test, y_test)
+
+    def predict(self, y: Tensor, x_test: Tensor) -> Tensor:
+        """What the readout fitted to `y [N, E]` says of `x_test [M, D]`: `[M, E]`."""
+        return self.whole.fit(y).predict(self.shrinkage(y), x_test)
+
+    def shrinkage(self, y: Tensor) -> float:
+        """The shrinkage, of the covariance's mean eigenvalue, that is best for held-out groups."""
+        if self.part is None or self.validation is None:
+            return _SHRINKAGE[2]
+        some = y[:, :: max(y.shape[1] // 64, 1)]  # 64 coordinates choose for all
+        fit = self.part.fit(some[~self.validation])
+        left = self.x[self.validation], some[self.validation]
+        return max(_SHRINKAGE, key=lambda s: fit.r2(s, *left))
 
 
 class _Decomposition:
@@ -101,11 +108,14 @@ class _Fit:
     def __init__(self, base: _Decomposition, y_mean: Tensor, projected: Tensor) -> None:
         self.base, self.y_mean, self.projected = base, y_mean, projected
 
-    def r2(self, shrinkage: float, x: Tensor, y: Tensor) -> float:
+    def predict(self, shrinkage: float, x: Tensor) -> Tensor:
         base = self.base
         inverse = 1 / (base.values + shrinkage * base.scale)
         weights = base.vectors @ (self.projected * inverse[:, None])
-        error = ((x - base.mean) @ weights + self.y_mean - y).square().sum()
+        return (x - base.mean) @ weights + self.y_mean
+
+    def r2(self, shrinkage: float, x: Tensor, y: Tensor) -> float:
+        error = (self.predict(shrinkage, x) - y).square().sum()
         return float(1 - error / (y - self.y_mean).square().sum().clamp_min(1e-12))
 
 
