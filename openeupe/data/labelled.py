@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from PIL import Image
@@ -57,10 +57,9 @@ class ClassData(Config):
         if self.layout == "scenes":
             from openeupe.data.scenes import Scenes
 
-            train, test = (
-                Scenes(self.count, seed=self.seed, split=split) for split in ("train", "test")
-            )
-            return train, test
+            given: dict[str, Any] = {"seed": self.seed, "content": "object"}
+            train = Scenes(self.count, split="train", **given)
+            return train, Scenes(self.count, split="test", **given)
         if self.path is None:
             raise InputError(f"class data of layout {self.layout} needs a path: give one")
         path = root / self.path.expanduser()
