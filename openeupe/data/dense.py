@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from openeupe.config import Config
 from openeupe.data.images import DepthImages, MaskedImages
 from openeupe.data.pairs import IGNORE, DepthFiles, MaskFiles, Pairs, by_stem
+from openeupe.data.scenes import Scenes, Split
 from openeupe.errors import InputError
 
 ADE_CLASSES = 150
@@ -31,6 +32,14 @@ class Folders(Config):
 
     images: Path
     labels: Path
+
+
+class DenseScenes(Scenes):
+    """Scenes as images with masks: `classes` are those of the masks."""
+
+    def __init__(self, count: int, **settings: Any) -> None:
+        super().__init__(count, **settings)
+        self.classes = self.mask_classes
 
 
 class DenseData(Config):
@@ -64,12 +73,11 @@ class DenseData(Config):
             raise InputError(f"data path {path} is not a folder: check the path")
         return next((path / name for name in usual if (path / name).is_dir()), path)
 
-    def _scenes(self) -> tuple[Any, Any]:
-        from openeupe.data.scenes import Scenes
+    def _scenes(self) -> tuple[DenseScenes, DenseScenes]:
+        def part(count: int, split: Split) -> DenseScenes:
+            return DenseScenes(count, seed=self.seed, split=split, side=self.side, content="object")
 
-        given: dict[str, Any] = {"seed": self.seed, "side": self.side, "content": "object"}
-        train = Scenes(self.count, split="train", **given)
-        return train, Scenes(self.test_count, split="test", **given)
+        return part(self.count, "train"), part(self.test_count, "test")
 
     def _checked(self, train: P, test: P) -> tuple[P, P]:
         if self.check:
@@ -119,7 +127,8 @@ class MaskData(DenseData):
         if self.layout == "ade20k":
             return self._ade20k(self._folder(root, "ADEChallengeData2016"))
         path = self._folder(root)
-        classes, numbers = self._meaning(root)
+        left = {*self.ignore, *([0] if self.zero_is_ignore else [])}
+        classes, numbers = self._meaning(root, left)
         assert self.train is not None
         assert self.test is not None
         train, test = (
@@ -128,7 +137,7 @@ class MaskData(DenseData):
                 by_stem(path / part.images, path / part.labels, "mask"),
                 classes,
                 numbers,
-                self.ignore,
+                left,
             )
             for part in (self.train, self.test)
         )
@@ -148,8 +157,8 @@ class MaskData(DenseData):
         )
         return self._checked(train, test)
 
-    def _meaning(self, root: Path) -> tuple[list[str], dict[int, int]]:
-        """Names of the classes, and from pixel values to their numbers."""
+    def _meaning(self, root: Path, left: set[int]) -> tuple[list[str], dict[int, int]]:
+        """Names of the classes but for values in `left`, and from pixel values to their numbers."""
         first = int(self.zero_is_ignore)
         if self.names is not None:
             named = _read_names(root / self.names.expanduser())
@@ -157,7 +166,6 @@ class MaskData(DenseData):
             named = {first + k: str(first + k) for k in range(self.classes)}
         else:
             named = {first + k: name for k, name in enumerate(self.classes or ())}
-        left = {0, *self.ignore} if self.zero_is_ignore else set(self.ignore)
         values = [value for value in sorted(named) if value not in left]
         if not 1 <= len(values) < IGNORE or not 0 <= values[0] <= values[-1] < 1 << 16:
             raise InputError(f"masks need 1 to {IGNORE - 1} classes with values from 0 to 65535")

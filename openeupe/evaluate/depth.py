@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -21,6 +21,7 @@ from openeupe.data import DepthImages, View
 from openeupe.data.dense import DepthData
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.crops import NYU_SIZE, DepthCrops, TooSmall, depth_crop
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Array, Measure, Outcome
 from openeupe.evaluate.online import (
@@ -29,16 +30,16 @@ from openeupe.evaluate.online import (
     fit_online,
     mean_colour,
     readable,
+    with_variant,
 )
 from openeupe.evaluate.probe import LinearProbe, fit_cached
 
 METRICS = ("rmse", "abs_rel", "delta1")
-NYU_SIZE = (480, 640)
 EIGEN = (slice(45, 471), slice(41, 601))  # rows, columns of a 480 x 640 image that are judged
 _COUNTED = 500  # training depths that give the floors
 
 
-class OnlineDepth(Config):
+class OnlineDepth(DepthCrops):
     """NYUv2's linear protocol: each image augmented anew, judged whole with its mirror image.
 
     `crop` is fitted to the patch size (patch 14: 420 x 546).
@@ -56,17 +57,6 @@ class OnlineDepth(Config):
     warmup_start: float = Field(0.0, ge=0)
     clip: float = Field(35.0, gt=0, description="Largest norm of the gradient")
     loss_warmup_steps: int = Field(100, ge=0, description="SigLoss without its variance term")
-    box: tuple[int, int, int, int] = Field(
-        (43, 45, 608, 472), description="x0, y0, x1, y1 of a 640 x 480 image that are trained on"
-    )
-    rotate: float = Field(0.5, ge=0, le=1)
-    degrees: float = Field(2.5, ge=0)
-    flip: float = Field(0.5, ge=0, le=1)
-    crop: tuple[int, int] = Field((416, 544), description="Height, width")
-    recolour: float = Field(0.5, ge=0, le=1, description="Probability of all three")
-    gamma: tuple[float, float] = (0.9, 1.1)
-    brightness: tuple[float, float] = (0.75, 1.25)
-    colour: tuple[float, float] = Field((0.9, 1.1), description="Factor of each channel")
 
 
 class CachedDepth(Config):
@@ -102,10 +92,10 @@ class Depth(Column):
     max_depth: float = Field(10.0, gt=0, description="Metres")
     seeds: int = Field(3, ge=1)
 
-    @field_validator("variant", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _named(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+    def _short_form(cls, given: Any) -> Any:
+        return with_variant(given, cached="linear-depth/cached-v1")
 
     def open(self, root: Path) -> tuple[DepthImages, DepthImages]:
         """(train, test), checked."""
@@ -183,7 +173,7 @@ class Depth(Column):
         def sample(index: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
             image, depth = readable(train, index), train.depth(index)
             try:
-                return augmented(image, depth, random, settings, height, width)
+                return depth_crop(image, depth, random, settings, height, width)
             except TooSmall:
                 raise InputError(
                     f"{train.name(index)} is smaller than the crop {height} x {width}: set "
@@ -333,45 +323,6 @@ def beta1(step: int, settings: OnlineDepth) -> float:
     share = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
     low, high = settings.beta1
     return high + (low - high) * (1 + math.cos(math.pi * share)) / 2
-
-
-class TooSmall(ValueError):
-    """An image that is smaller than the crop."""
-
-
-def augmented(
-    image: Image.Image,
-    depth: NDArray[np.float32],
-    random: np.random.Generator,
-    settings: OnlineDepth,
-    height: int,
-    width: int,
-) -> tuple[Tensor, Tensor]:
-    """uint8 pixels `[3, height, width]` and metres `[height, width]`, 0 where unknown.
-
-    NYUv2's white border cut off, rotation, flip, crop, colour.
-    """
-    metres = Image.fromarray(depth)
-    if image.size == NYU_SIZE[::-1]:
-        image, metres = image.crop(settings.box), metres.crop(settings.box)
-    if random.random() < settings.rotate:
-        angle = random.uniform(-settings.degrees, settings.degrees)
-        image = image.rotate(angle, Image.Resampling.BILINEAR)
-        metres = metres.rotate(angle, Image.Resampling.NEAREST)
-    if random.random() < settings.flip:
-        image, metres = (x.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for x in (image, metres))
-    if image.width < width or image.height < height:
-        raise TooSmall
-    left = int(random.integers(image.width - width + 1))
-    top = int(random.integers(image.height - height + 1))
-    corners = (left, top, left + width, top + height)
-    pixels = v2.functional.pil_to_tensor(image.crop(corners))
-    if random.random() < settings.recolour:
-        factor = random.uniform(*settings.brightness)
-        colours = torch.tensor(random.uniform(*settings.colour, size=(3, 1, 1)))
-        values = (pixels / 255) ** random.uniform(*settings.gamma) * (factor * colours).float()
-        pixels = (values.clamp(0, 1) * 255).round().to(torch.uint8)
-    return pixels, torch.from_numpy(np.array(metres.crop(corners)))
 
 
 def _next_multiple(side: int, patch: int) -> int:

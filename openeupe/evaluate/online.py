@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,18 @@ from openeupe.evaluate.features import batched_ahead
 from openeupe.evaluate.probe import LinearProbe
 
 Sample = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]
+
+
+def with_variant(given: Any, *, cached: str) -> Any:
+    """Settings as given, `variant: cached` written out, and `cached` as that variant's protocol."""
+    if not isinstance(given, dict):
+        return given
+    variant = given.get("variant", "online")
+    if isinstance(variant, str):
+        variant = {"name": variant}
+    if isinstance(variant, dict) and variant.get("name") == "cached":
+        given = {"protocol": cached, **given}
+    return {**given, "variant": variant}
 
 
 def cosine_with_warmup(

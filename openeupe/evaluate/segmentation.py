@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -21,6 +20,7 @@ from openeupe.data.dense import MaskData
 from openeupe.data.pairs import IGNORE
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.crops import LabelledCrops, labelled_crop, resized
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Array, Measure, Outcome, class_mean
 from openeupe.evaluate.online import (
@@ -29,13 +29,14 @@ from openeupe.evaluate.online import (
     fit_online,
     mean_colour,
     readable,
+    with_variant,
 )
 from openeupe.evaluate.probe import LinearProbe, fit_cached
 
 _COUNTED = 500  # training masks that say which class is commonest
 
 
-class OnlineSegmentation(Config):
+class OnlineSegmentation(LabelledCrops):
     """ADE20K's linear protocol: each image augmented anew, judged by sliding windows.
 
     Sizes are those of an encoder whose patches fit `crop`; for others (patch 14) crop, short side
@@ -50,19 +51,8 @@ class OnlineSegmentation(Config):
     weight_decay: float = Field(1e-3, ge=0)
     warmup_steps: int = Field(1500, ge=0)
     warmup_start: float = Field(1e-6, ge=0, description="Factor of the first step's rate")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Share of channels dropped in training")
-    short: int = Field(512, ge=1, description="Pixels of the short side, aspect kept")
-    scale: tuple[float, float] = Field((0.5, 2.0), description="Times short, in training")
-    crop: int = Field(512, ge=1, description="Pixels of the crop and of the window")
     stride: int = Field(341, ge=1, description="Pixels from window to window")
-    largest_share: float = Field(0.75, gt=0, description="No class may fill more of a crop ...")
-    tries: int = Field(10, ge=1, description="... if one of so many tries succeeds")
-    flip: float = Field(0.5, ge=0, le=1)
-    distort: float = Field(0.5, ge=0, le=1, description="Probability of each colour change")
-    brightness: float = Field(0.125, ge=0, description="Factor 1 -+ this (32 of 256)")
-    contrast: float = Field(0.5, ge=0, le=1)
-    saturation: float = Field(0.5, ge=0, le=1)
-    hue: float = Field(0.5, ge=0, le=0.5, description="Turn of the circle -+ this")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of channels dropped in training")
 
     @model_validator(mode="after")
     def _window_fits(self) -> OnlineSegmentation:
@@ -104,10 +94,10 @@ class Segmentation(Column):
     )
     seeds: int = Field(3, ge=1)
 
-    @field_validator("variant", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _named(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+    def _short_form(cls, given: Any) -> Any:
+        return with_variant(given, cached="linear-segmentation/cached-v1")
 
     def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
         """(train, test), checked."""
@@ -216,73 +206,6 @@ def sliding_logits(
     return found
 
 
-def augmented(
-    image: Image.Image,
-    mask: NDArray[np.uint8],
-    random: np.random.Generator,
-    settings: OnlineSegmentation,
-    crop: int,
-    short: int,
-    ground: tuple[int, ...],
-) -> tuple[Tensor, Tensor]:
-    """uint8 pixels `[3, crop, crop]` and labels `[crop, crop]`: scale, crop, flip, colour, padding.
-
-    Args:
-        ground: RGB of the padding: the encoder's mean, which it sees as zero.
-    """
-    size = _resized(image.size, short * random.uniform(*settings.scale))
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    labels = np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-    width, height = min(crop, size[0]), min(crop, size[1])
-    for _ in range(settings.tries):
-        left = int(random.integers(size[0] - width + 1))
-        top = int(random.integers(size[1] - height + 1))
-        part = labels[top : top + height, left : left + width]
-        counts = np.bincount(part.ravel(), minlength=256)[:IGNORE]
-        if (counts > 0).sum() > 1 and counts.max() < settings.largest_share * counts.sum():
-            break
-    image = image.crop((left, top, left + width, top + height))
-    if random.random() < settings.flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        part = part[:, ::-1]
-    ground_image = Image.new("RGB", (crop, crop), ground)
-    ground_image.paste(_distorted(image, random, settings))
-    out = np.full((crop, crop), IGNORE, np.uint8)
-    out[:height, :width] = part
-    return v2.functional.pil_to_tensor(ground_image), torch.from_numpy(out)
-
-
-def _distorted(
-    image: Image.Image, random: np.random.Generator, settings: OnlineSegmentation
-) -> Image.Image:
-    """Photometric distortion: brightness, contrast (before or after the others), colour."""
-
-    def factor(width: float) -> float:
-        return float(random.uniform(1 - width, 1 + width))
-
-    def now() -> bool:
-        return bool(random.random() < settings.distort)
-
-    contrast_last = random.random() < 0.5
-    if now():
-        image = v2.functional.adjust_brightness(image, factor(settings.brightness))
-    for contrast_here in (not contrast_last, contrast_last):
-        if contrast_here:
-            if now():
-                image = v2.functional.adjust_contrast(image, factor(settings.contrast))
-            continue
-        if now():
-            image = v2.functional.adjust_saturation(image, factor(settings.saturation))
-        if now():
-            image = v2.functional.adjust_hue(image, random.uniform(-settings.hue, settings.hue))
-    return image
-
-
-def _resized(size: tuple[int, int], short: float) -> tuple[int, int]:
-    scale = short / min(size)
-    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
-
-
 def upsampled_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of `[B, C, h, w]` logits, upsampled to labels `[B, H, W]` (255: none)."""
     finer = F.interpolate(logits, labels.shape[-2:], mode="bilinear")
@@ -307,7 +230,7 @@ def _online(
 
     def sample(index: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         image, mask = readable(train, index), train.mask(index)
-        return augmented(image, mask, random, settings, crop, short, ground)
+        return labelled_crop(image, mask, random, settings, crop, short, ground)
 
     def rate(step: int) -> float:
         return cosine_with_warmup(
@@ -339,7 +262,7 @@ def _online(
 
     def logits() -> Iterator[list[Tensor]]:
         for _, image in ahead(test, judged):
-            image = image.resize(_resized(image.size, short), Image.Resampling.BILINEAR)
+            image = image.resize(resized(image.size, short), Image.Resampling.BILINEAR)
             pixels = v2.functional.pil_to_tensor(image)
             yield sliding_logits(probes, judged, pixels, crop, stride)
 
