@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.console import Console
@@ -37,6 +38,9 @@ RunFolder = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: cuda if there is one]")
 ]
+Suite = Annotated[str, typer.Option(help="mini, eupe, or a suite file.")]
+DataRoot = Annotated[Path, typer.Option("--data", help="Folder that the suite's paths start from.")]
+Precision = Annotated[str, typer.Option(help="fp32, or bf16 (autocast); kept with the figures.")]
 
 
 @app.command()
@@ -135,6 +139,136 @@ def plan(
         "FLOPs. Memory is a lower bound: float32 weights, AdamW, and what autograd keeps.",
         highlight=False,
     )
+
+
+@app.command()
+def evaluate(
+    encoder: Annotated[
+        str,
+        typer.Argument(help="A run, an encoder folder, a name, or untrained:NAME."),
+    ],
+    overrides: Overrides = None,
+    suite: Suite = "mini",
+    data: DataRoot = Path(),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Results folder.  [default: ENCODER/evaluations/SUITE]"),
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Some of the columns: knn,depth")] = None,
+    device: Device = None,
+    precision: Precision = "fp32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 32,
+) -> None:
+    """Judge an encoder; run the same command again to resume or to add columns.
+
+    Suites: `mini` needs no data; `eupe` is the paper's eleven columns; or a suite file of your own.
+
+    Example: `openeupe evaluate runs/quickstart --suite mini`
+    """
+    from openeupe.evaluate import tables
+
+    content = _evaluate(encoder, overrides, suite, data, out, only, device, precision, batch_size)
+    columns = list(content["columns"])
+    console.print(tables.rich_table(*tables.one(content, columns), encoder))
+    for note in tables.notes(content, columns):
+        console.print(note, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def compare(
+    encoders: Annotated[
+        list[str], typer.Argument(help="Encoders as `evaluate` takes them, or results folders.")
+    ],
+    suite: Suite = "mini",
+    data: DataRoot = Path(),
+    device: Device = None,
+    precision: Precision = "fp32",
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="For a README.")] = False,
+) -> None:
+    """Say which encoder is better, on which columns, and whether that is noise.
+
+    What was not evaluated yet is evaluated first. The first is compared with each of the others:
+    95 % intervals and permutation tests on the same samples, corrected by Holm over the columns.
+
+    Example: `openeupe compare runs/mine efficientnet_lite0 untrained:resnet10t`
+    """
+    from openeupe.evaluate import tables
+    from openeupe.evaluate.compare import compare as compare_results
+    from openeupe.evaluate.compare import mean_ranks
+    from openeupe.evaluate.results import RESULTS, Results
+
+    if len(encoders) < 2:
+        raise InputError("compare needs two encoders or more")
+    everyone = []
+    for encoder in encoders:
+        if (Path(encoder) / RESULTS).is_file():
+            everyone.append(Results.open(Path(encoder)))
+        else:
+            _evaluate(encoder, None, suite, data, None, None, device, precision, 32)
+            everyone.append(Results.open(_results_folder(encoder, suite)))
+    contents = [results.read() for results in everyone]
+    columns = list(dict.fromkeys(name for content in contents for name in content["columns"]))
+    names = [content["config"]["model"] for content in contents]
+
+    def show(header: list[str], rows: list[list[str]], title: str) -> None:
+        if as_markdown:
+            print(f"{title}\n\n{tables.markdown(header, rows)}\n")
+        else:
+            console.print(tables.rich_table(header, rows, title))
+
+    header, rows = tables.many(contents, names, columns)
+    rows.append(["mean rank ↓", *(f"{rank:.2f}" for rank in mean_ranks(everyone, columns))])
+    show(header, rows, "Figure ± half its 95 % interval (samples)")
+    for results, name in zip(everyone[1:], names[1:], strict=True):
+        compared = compare_results(everyone[0], results, columns)
+        show(*tables.differences(compared), f"{names[0]} compared with {name}")
+        counts = {v: sum(c.verdict == v for c in compared) for v in ("better", "worse")}
+        rest = len(compared) - sum(counts.values())
+        said = f"{names[0]} is better on {counts['better']} columns, worse on {counts['worse']}; "
+        print(said + f"no difference shown on {rest}.\n")
+
+
+def _evaluate(
+    source: str,
+    overrides: list[str] | None,
+    suite_name: str,
+    data: Path,
+    out: Path | None,
+    only: str | None,
+    device: str | None,
+    precision: str,
+    batch_size: int,
+) -> dict[str, Any]:
+    from openeupe.distill.run import default_device
+    from openeupe.evaluate.column import Judged
+    from openeupe.evaluate.features import Features
+    from openeupe.evaluate.suite import evaluate as run_suite
+    from openeupe.evaluate.suite import load_suite
+    from openeupe.loading import load_with_chains
+
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"--precision {precision}: use fp32 or bf16")
+    suite = load_suite(suite_name, overrides)
+    loaded, chains = load_with_chains(source)
+    loaded = loaded.to(_device(device) or default_device())
+    folder = out or _results_folder(source, suite.name)
+    features = Features(
+        loaded, precision=cast("Any", precision), batch_size=batch_size, console=console
+    )
+    judged = Judged(loaded, features, chains, folder, console)
+    wanted = [name.strip() for name in only.split(",")] if only else None
+    content = run_suite(
+        suite, judged, folder, root=data, source=source, only=wanted, console=console
+    )
+    console.print(f"Kept in {folder}", soft_wrap=True)
+    return content
+
+
+def _results_folder(source: str, suite: str) -> Path:
+    """Inside a run or encoder folder; for names, `evaluations/NAME/SUITE` here."""
+    if Path(source).is_dir():
+        return Path(source) / "evaluations" / Path(suite).stem
+    return Path("evaluations") / re.sub(r"[^\w.-]+", "_", source) / Path(suite).stem
 
 
 def _device(name: str | None) -> torch.device | None:
