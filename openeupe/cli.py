@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -40,7 +40,9 @@ Device = Annotated[
 ]
 Suite = Annotated[str, typer.Option(help="mini, eupe, or a suite file.")]
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder that the suite's paths start from.")]
-Precision = Annotated[str, typer.Option(help="fp32, or bf16 (autocast); kept with the figures.")]
+Precision = Annotated[
+    Literal["fp32", "bf16"], typer.Option(help="Of the encoder; bf16 is autocast.")
+]
 
 
 @app.command()
@@ -236,7 +238,7 @@ def _evaluate(
     out: Path | None,
     only: str | None,
     device: str | None,
-    precision: str,
+    precision: Literal["fp32", "bf16"],
     batch_size: int,
 ) -> dict[str, Any]:
     from openeupe.distill.run import default_device
@@ -246,8 +248,6 @@ def _evaluate(
     from openeupe.evaluate.suite import load_suite
     from openeupe.loading import load_with_chains
 
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f"--precision {precision}: use fp32 or bf16")
     suite = load_suite(suite_name, overrides)
     loaded, chains = load_with_chains(source)
     loaded = loaded.to(_device(device) or default_device())
