@@ -252,9 +252,7 @@ def _evaluate(
     loaded, chains = load_with_chains(source)
     loaded = loaded.to(_device(device) or default_device())
     folder = out or _results_folder(source, suite.name)
-    features = Features(
-        loaded, precision=cast("Any", precision), batch_size=batch_size, console=console
-    )
+    features = Features(loaded, precision=precision, batch_size=batch_size, console=console)
     judged = Judged(loaded, features, chains, folder, console)
     wanted = [name.strip() for name in only.split(",")] if only else None
     content = run_suite(
