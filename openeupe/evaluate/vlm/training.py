@@ -196,7 +196,7 @@ def train_llava(
     vlm = VisionLanguage(model, tokenizer, encoder.patch_dim, form, encoder=encoder, seed=seed)
     vlm.to(device)
     if settings.recompute:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        _recompute(model, True)
     facts = {**settings.model_dump(mode="json"), "language": str(language), "seed": seed}
     kept = folder / f"aligned-{settings_hash(facts)}.safetensors"
     if kept.is_file():
@@ -207,7 +207,7 @@ def train_llava(
         save_file(vlm.seeing(), kept)
     _fit_llava(vlm, settings.tune, talks[1], tune[1], settings, seed, console)
     if settings.recompute:
-        model.gradient_checkpointing_disable()
+        _recompute(model, False)
     vlm.save(folder)
     kept.unlink()
     return vlm
@@ -289,6 +289,14 @@ def _fit_llava(
         precision=settings.precision,
         console=console,
     )
+
+
+def _recompute(language: Any, on: bool) -> None:
+    """Activation checkpointing, which transformers 5 renamed."""
+    end = "enable" if on else "disable"
+    old = getattr(language, f"gradient_checkpointing_{end}")
+    switch = getattr(language, f"activation_checkpointing_{end}", old)
+    switch(*([{"use_reentrant": False}] if on else []))
 
 
 def _orders(count: int, batch_size: int, steps: int, seed: int) -> Iterator[list[int]]:

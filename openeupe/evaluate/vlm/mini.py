@@ -1,0 +1,303 @@
+"""A small vision-language probe whose questions have true answers, always beside its floors.
+
+Not comparable with any published vision-language figure: the language model is small or trained
+from nothing, and the questions are made. It compares encoders judged by the same settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from openeupe import encoders
+from openeupe.data import Question, QuestionedImages, View, derive_seed
+from openeupe.data.questioned import QuestionData, symbols
+from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.features import Features, Precision, fitting_side
+from openeupe.evaluate.measure import Array, Measure, Outcome, joined, mean_measure
+from openeupe.evaluate.results import settings_hash
+from openeupe.evaluate.vlm.language import load_language, need_transformers, tiny_language
+from openeupe.evaluate.vlm.model import Form, VisionLanguage, pooled
+from openeupe.evaluate.vlm.prompts import Template
+from openeupe.evaluate.vlm.training import Phase, fit_cached
+from openeupe.registry import cache_folder
+
+Data = tuple[QuestionedImages, QuestionedImages]
+Floor = Literal["blind", "raw pixels", "untrained"]
+Reference = Literal["blind", "raw pixels", "untrained", "ceiling"]
+
+_NUMBERS = dict(zip(["zero", "one", "two", "three", "four", "five"], "012345", strict=True))
+_SHORT = "\nAnswer the question using a single word or phrase."
+_LETTER = "\nAnswer with the option's letter from the given choices directly."
+
+
+class VlmMini(Column):
+    """Answers of a small language model that sees through the encoder: NAME-exist, NAME-count, ...
+
+    The form is LLaVA-1.5's; visual tokens are computed once and averaged to a small grid. Language
+    model "tiny" is a Llama of two layers that starts from nothing and learns in one phase; any
+    other name is a pretrained one, for which give two phases and the template "chat".
+
+    Every training is done again without an image (blind), with raw pixels, and with an untrained
+    network, and once with the truth itself in place of visual tokens (ceiling). These do not
+    depend on the encoder and are kept in the cache. An ability is resolved where the ceiling is
+    above the best floor by more than `gate_points` and by more than `gate_errors` standard errors;
+    elsewhere the probe cannot tell encoders apart, and the table says so.
+    """
+
+    kind: Literal["vlm_mini"] = "vlm_mini"
+    protocol: str = "vlm/mini-v1"
+    domain: Domain = "language"
+    data: QuestionData
+
+    language_model: str = Field("tiny", description="tiny, smollm2, a Hugging Face name or folder")
+    width: int = Field(96, ge=8, description="Of tiny")
+    layers: int = Field(2, ge=1, description="Of tiny")
+    template: Template = "bare"
+    phases: tuple[Phase, ...] = Field(
+        (Phase(train="all", lr=2e-3, batch_size=16, steps=1000, warmup=0.1),), min_length=1
+    )
+    side: int = Field(224, ge=32, description="Pixels; fitted to the encoder's patches")
+    grid: int = Field(7, ge=1, description="Visual tokens are averaged to grid x grid")
+    packed: int = Field(8, ge=1, description="Questions of an image a step takes, at most")
+    precision: Precision = "fp32"
+    test_batch: int = Field(64, ge=1, description="Questions answered at a time")
+    max_new_tokens: int = Field(10, ge=1, description="Of an answer")
+    seeds: int = Field(3, ge=1)
+    floor_seeds: int = Field(1, ge=1, description="Trainings of each floor and of the ceiling")
+    floors: tuple[Floor, ...] = ("blind", "raw pixels", "untrained")
+    untrained: str = Field("vit_tiny_patch16_224", description="The network with random weights")
+    gate_points: float = 10.0
+    gate_errors: float = 4.0
+
+    def open(self, root: Path) -> Data:
+        """(train, test) of `data`."""
+        need_transformers()
+        return self.data.open(root)
+
+    def run(self, data: Data, judged: Judged) -> dict[str, Outcome]:
+        train, test = data
+        asked = test.questions()
+        names = [test.name(question.image) for question in asked]
+        shown = self._tokens(judged.features, data)
+        said = [self._answers(*shown, data, seed, judged) for seed in range(self.seeds)]
+        right = _right(said, asked)
+        floors = {name: self._reference(name, data, judged) for name in self.floors}
+        ceiling = self._reference("ceiling", data, judged)
+        outcomes = {}
+        for ability in dict.fromkeys(question.ability for question in asked):
+            of = np.array([question.ability == ability for question in asked])
+            where = [name for name, is_it in zip(names, of, strict=True) if is_it]
+
+            def percent(hits: Array, of: Array = of) -> float:
+                return 100 * float(hits[:, of].mean())
+
+            measures = {"accuracy": mean_measure(where, right[:, of], scale=100, unit="%")}
+            if ability == "exist":
+                measures["f1"] = _f1(said, asked, names)
+            low = max(floors.values(), key=percent, default=np.zeros_like(right))
+            gap, error = gap_and_error(ceiling[:, of], low[:, of], where)
+            best, floor = percent(ceiling), percent(low)
+            details: dict[str, object] = {
+                "questions": int(of.sum()),
+                "images": len(set(where)),
+                "train_images": len(train),
+                "language_model": self.language_model,
+                "ceiling": best,
+                "gap": gap,
+                "gap_error": error,
+                "resolved": bool(gap > self.gate_points and gap > self.gate_errors * error),
+                "normalised": (percent(right) - floor) / (best - floor) if best > floor else None,
+            }
+            if not details["resolved"]:
+                details["note"] = "not resolved by this probe"
+            outcomes[ability] = Outcome(
+                "accuracy",
+                measures,
+                floors={name: percent(hits) for name, hits in floors.items()},
+                details=details,
+                answers=[
+                    {
+                        "image": name,
+                        "question": question.text,
+                        "choices": list(question.choices),
+                        "answers": list(question.answers),
+                        "said": [answers[k] for answers in said],
+                    }
+                    for k, (question, name) in enumerate(zip(asked, names, strict=True))
+                    if of[k]
+                ],
+            )
+        return outcomes
+
+    def _tokens(self, features: Features, data: Data) -> tuple[Tensor, Tensor]:
+        """Patch tokens `[N, D, grid, grid]` of the train and the test images."""
+        side = fitting_side(features.encoder, self.side)
+        view = View(side, side, "pad")
+        train, test = (
+            torch.cat(
+                [pooled(part.float(), self.grid) for part in features.patches(s, view).split(64)]
+            )
+            for s in data
+        )
+        return train, test
+
+    def _answers(
+        self, train: Tensor, test: Tensor, data: Data, seed: int, judged: Judged
+    ) -> list[str]:
+        """The answer to every test question, after training with one seed."""
+        talks: list[list[tuple[str, str]]] = [[] for _ in range(len(data[0]))]
+        for question in data[0].questions():
+            talks[question.image].append((self.put(question), question.answers[0]))
+        if self.language_model == "tiny":
+            texts = [text for turns in talks for turn in turns for text in turn]
+            language, tokenizer = tiny_language(
+                texts, width=self.width, layers=self.layers, seed=seed
+            )
+        else:
+            language, tokenizer = load_language(self.language_model)
+        form = Form(grid=self.grid, template=self.template)
+        model = VisionLanguage(language, tokenizer, train.shape[1], form, seed=seed)
+        model.standardize(train)
+        model.to(judged.device)
+        for number, phase in enumerate(self.phases):
+            fit_cached(
+                model,
+                phase,
+                train,
+                talks,
+                packed=self.packed,
+                seed=derive_seed(seed, number),
+                precision=self.precision,
+                console=judged.console,
+            )
+        asked = data[1].questions()
+        said = [""] * len(asked)
+        # Alike questions together: of one length, and as long in answering.
+        order = sorted(range(len(asked)), key=lambda k: (asked[k].ability, len(asked[k].text)))
+        for start in range(0, len(order), self.test_batch):
+            part = order[start : start + self.test_batch]
+            answers = model.generate(
+                test[[asked[k].image for k in part]],
+                [self.put(asked[k]) for k in part],
+                max_new_tokens=self.max_new_tokens,
+            )
+            for k, answer in zip(part, answers, strict=True):
+                said[k] = answer
+        return said
+
+    def put(self, question: Question) -> str:
+        """The question as the language model gets it: with choices, and how to answer."""
+        options = zip(string.ascii_uppercase, question.choices, strict=False)
+        if self.template == "bare":
+            return " ".join([question.text, *(f"{letter} {words}" for letter, words in options)])
+        lines = [question.text, *(f"{letter}. {words}" for letter, words in options)]
+        return "\n".join(lines) + (_LETTER if question.choices else _SHORT)
+
+    def _reference(self, name: Reference, data: Data, judged: Judged) -> Array:
+        """Which test questions a floor or the ceiling gets right, `[floor_seeds, Q]`; cached."""
+        facts = self.model_dump(mode="json", exclude={"data", "seeds", "floors", "test_batch"})
+        facts |= {
+            "data": [part.fingerprint for part in data],
+            "name": name,
+            "device": judged.device.type,
+            "torch": torch.__version__,
+        }
+        file = cache_folder() / "vlm-floors" / f"{settings_hash(facts)}.json"
+        asked = data[1].questions()
+        try:
+            return _right(json.loads(file.read_text(encoding="utf-8")), asked)
+        except (OSError, ValueError):
+            pass
+        train, test = self._replaced(name, data, judged)
+        said = [self._answers(train, test, data, seed, judged) for seed in range(self.floor_seeds)]
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(said), encoding="utf-8")
+        return _right(said, asked)
+
+    def _replaced(self, name: Reference, data: Data, judged: Judged) -> tuple[Tensor, Tensor]:
+        """What a floor or the ceiling has in place of the encoder's tokens."""
+        if name == "ceiling":
+            train, test = (torch.from_numpy(symbols(part, self.grid)) for part in data)
+            return train, test
+        if name == "blind":
+            train, test = (torch.zeros(len(s), 1, self.grid, self.grid) for s in data)
+            return train, test
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed("untrained"))
+            encoder = encoders.create("raw_pixels" if name == "raw pixels" else self.untrained)
+        features = Features(
+            encoder.to(judged.device),
+            precision=judged.features.precision,
+            batch_size=judged.features.batch_size,
+            workers=judged.features.workers,
+            console=judged.console,
+        )
+        return self._tokens(features, data)
+
+
+def is_right(said: str, question: Question) -> bool:
+    """Whether an answer is one of those accepted: letters' case and punctuation do not matter.
+
+    Existence counts the first word; a number may be a word; a choice may be its letter or text.
+    """
+    words = _plain(said)
+    if question.choices:
+        letter = question.answers[0]
+        right = question.choices[string.ascii_uppercase.index(letter)]
+        return bool(words) and (words[0] == letter.lower() or words == _plain(right))
+    if question.ability in ("exist", "spatial"):
+        words = words[:1]
+    words = [_NUMBERS.get(word, word) for word in words]
+    return any(words == _plain(answer) for answer in question.answers)
+
+
+def gap_and_error(above: Array, below: Array, samples: Sequence[str]) -> tuple[float, float]:
+    """Difference of two accuracies in points, and its standard error by images and by seeds.
+
+    above, below: hits `[seeds, Q]` of the same questions. samples: the image of each question.
+    """
+    each = above.mean(0) - below.mean(0)
+    gap = float(each.mean())
+    _, image = np.unique(np.asarray(samples), return_inverse=True)
+    sums = np.bincount(image, each - gap)
+    variance = float(np.square(sums).sum()) / len(each) ** 2
+    for hits in (above, below):
+        if len(hits) > 1:
+            variance += float(hits.mean(1).var(ddof=1)) / len(hits)
+    return 100 * gap, 100 * variance**0.5
+
+
+def _plain(text: str) -> list[str]:
+    marks = str.maketrans(dict.fromkeys(string.punctuation, " "))
+    return text.lower().translate(marks).split()
+
+
+def _right(said: Sequence[Sequence[str]], asked: Sequence[Question]) -> Array:
+    """`[seeds, Q]`: 1 where the answer is right."""
+    return np.array(
+        [
+            [is_right(answer, question) for answer, question in zip(answers, asked, strict=True)]
+            for answers in said
+        ],
+        dtype=np.float64,
+    )
+
+
+def _f1(said: Sequence[Sequence[str]], asked: Sequence[Question], names: Sequence[str]) -> Measure:
+    """F1 of "yes" over the existence questions, as POPE counts: what is not "no" is "yes"."""
+    of = [k for k, question in enumerate(asked) if question.ability == "exist"]
+    there = np.array([asked[k].answers[0] == "yes" for k in of])
+    yes = np.array([["no" not in _plain(answers[k]) for k in of] for answers in said])
+    sums = np.stack([yes & there, yes & ~there, ~yes & there], axis=-1).astype(np.float64)
+    return joined("f1", [names[k] for k in of], sums, scale=100, unit="%")

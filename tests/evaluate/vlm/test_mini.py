@@ -1,0 +1,152 @@
+"""The small probe: what is right, the gate, floors, and a whole run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from openeupe import encoders
+from openeupe.data import Question
+from openeupe.data.questioned import QuestionData
+from openeupe.evaluate.column import Judged
+from openeupe.evaluate.features import Features
+from openeupe.evaluate.vlm.mini import VlmMini, gap_and_error, is_right
+from openeupe.evaluate.vlm.training import Phase
+
+pytest.importorskip("transformers")
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENEUPE_CACHE", str(tmp_path / "cache"))
+
+
+def small(**changes: object) -> VlmMini:
+    given: dict[str, object] = {
+        "data": QuestionData(layout="scenes", count=8, test_count=6, side=64),
+        "phases": (Phase(train="all", lr=2e-3, batch_size=8, steps=3),),
+        "width": 32,
+        "side": 64,
+        "grid": 2,
+        "seeds": 2,
+        "floors": ("blind", "raw pixels"),
+    }
+    return VlmMini(**{**given, **changes})
+
+
+def judged() -> Judged:
+    encoder = encoders.create("raw_pixels")
+    return Judged(encoder, Features(encoder))
+
+
+@pytest.mark.parametrize(
+    ("said", "answers", "ability", "choices", "right"),
+    [
+        ("Yes.", ("yes",), "exist", (), True),
+        ("yes, there is", ("yes",), "exist", (), True),
+        ("there is", ("yes",), "exist", (), False),
+        ("three", ("3",), "count", (), True),
+        ("3.", ("3",), "count", (), True),
+        ("33", ("3",), "count", (), False),
+        ("", ("red",), "attribute", (), False),
+        ("Stop", ("stop",), "read", (), True),
+        ("stop it", ("stop",), "read", (), False),
+        ("B.", ("B",), "choose", ("key", "star"), True),
+        ("star", ("B",), "choose", ("key", "star"), True),
+        ("A", ("B",), "choose", ("key", "star"), False),
+    ],
+)
+def test_what_is_right(
+    said: str, answers: tuple[str, ...], ability: str, choices: tuple[str, ...], right: bool
+) -> None:
+    assert is_right(said, Question(0, "?", answers, ability, choices)) is right
+
+
+def test_the_gap_counts_images_not_questions() -> None:
+    above, below = np.ones((1, 40)), np.zeros((1, 40))
+    below[0, :20] = 1
+    apart = gap_and_error(above, below, [str(k) for k in range(40)])
+    joint = gap_and_error(above, below, [str(k // 20) for k in range(40)])
+    assert apart[0] == joint[0] == 50
+    assert apart[1] == pytest.approx(100 * 0.5 / 40**0.5)
+    assert joint[1] == pytest.approx(100 * 0.5 / 2**0.5)
+    seeds = gap_and_error(np.array([[1.0] * 40, [0.0] * 40]), below, [str(k) for k in range(40)])
+    assert seeds[1] > 50  # two seeds of which one learned nothing resolve nothing
+
+
+def test_a_run_gives_every_ability_with_floors_answers_and_gate() -> None:
+    column = small()
+    data = column.open(Path())
+    found = column.run(data, judged())
+    assert set(found) == {"exist", "count", "attribute", "spatial", "read", "choose"}
+    for ability, outcome in found.items():
+        assert outcome.headline == "accuracy"
+        assert set(outcome.floors) == {"blind", "raw pixels"}
+        measure = outcome.measures["accuracy"]
+        assert measure.sums.shape[0] == 2
+        assert measure.sums[0, :, 1].sum() == outcome.details["questions"] == len(outcome.answers)
+        assert outcome.details["resolved"] is False  # three steps teach nothing
+        assert all(len(answer["said"]) == 2 for answer in outcome.answers), ability
+    assert set(found["exist"].measures) == {"accuracy", "f1"}
+    again = small().run(data, judged())
+    for ability, outcome in found.items():
+        assert outcome.answers == again[ability].answers
+        assert outcome.floors == again[ability].floors
+
+
+def test_raw_pixels_are_their_own_floor() -> None:
+    """The same tokens by another road: seed 0's answers are those of the cached floor."""
+    column = small(seeds=1)
+    found = column.run(column.open(Path()), judged())
+    for outcome in found.values():
+        assert outcome.measures["accuracy"].value == pytest.approx(outcome.floors["raw pixels"])
+
+
+def test_floors_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    column = small(seeds=1)
+    data = column.open(Path())
+    column.run(data, judged())
+    trained = []
+    answers = VlmMini._answers
+
+    def counted(self: VlmMini, *args: object) -> list[str]:
+        trained.append(1)
+        return answers(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(VlmMini, "_answers", counted)
+    column.run(data, judged())
+    assert len(trained) == 1
+    small(seeds=1, width=48).run(data, judged())
+    assert len(trained) == 1 + 4  # other settings: the encoder, two floors and the ceiling
+
+
+def test_blind_answers_do_not_depend_on_the_image() -> None:
+    column = small()
+    data = column.open(Path())
+    train, test = column._replaced("blind", data, judged())
+    said = column._answers(train, test, data, 0, judged())
+    by_text: dict[str, set[str]] = {}
+    for question, answer in zip(data[1].questions(), said, strict=True):
+        by_text.setdefault(column.put(question), set()).add(answer)
+    assert all(len(answers) == 1 for answers in by_text.values())
+    assert not train.any()
+
+
+def test_the_encoder_is_not_trained() -> None:
+    encoder = encoders.create("vit_tiny_patch16_224", img_size=64)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    column = small(seeds=1, floors=("blind",))
+    column.run(column.open(Path()), Judged(encoder, Features(encoder)))
+    for key, value in encoder.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_questions_are_put_as_the_language_model_knows_them() -> None:
+    question = Question(0, "which word is it?", ("A",), "choose", ("stop", "tea"))
+    assert small().put(question) == "which word is it? A stop B tea"
+    lines = small(template="chat").put(question).split("\n")
+    assert lines[:3] == ["which word is it?", "A. stop", "B. tea"]
+    assert "letter" in lines[3]
