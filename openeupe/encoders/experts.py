@@ -1,7 +1,8 @@
 """Expert teachers whose weights a package registry carries: semantics, boundaries and text.
 
 Each is a small convolutional network of another domain, so that distillation from several experts
-can be run, tested and taught anywhere. All give patch tokens 16 pixels apart.
+can be run, tested and taught anywhere; they give patch tokens 16 pixels apart. A fine-tuned DINOv2
+is the one transformer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
 from openeupe.encoders.contract import Encoder, Tokens, check_side
-from openeupe.encoders.expert_weights import craft_weights, hed_weights, lite0_weights
+from openeupe.encoders.expert_weights import (
+    craft_weights,
+    dinov2_focus_weights,
+    hed_weights,
+    lite0_weights,
+)
 from openeupe.errors import InputError
 
 # The program that trained EfficientNet-Lite feeds (value - 127) / 128.
@@ -195,10 +201,48 @@ class CraftEncoder(Encoder):
         return stages
 
 
+class Dinov2SmallFocus(Encoder):
+    """DINOv2 ViT-S/14 fine-tuned for saliency (MIT/Apache-2.0, 22.1 M): not DINOv2 as published.
+
+    The one pretrained transformer of the package registry. Fine-tuning at 224 px cost it much of
+    what DINOv2 knows (its nearest neighbours are far worse than EfficientNet-Lite0's): use it to
+    exercise real ViT weights, never as the figure for DINOv2. Class token: its own.
+    """
+
+    def __init__(self, *, pretrained: bool = False) -> None:
+        super().__init__(
+            name="dinov2_s_focus",
+            args={},
+            cls_dim=384,
+            patch_dim=384,
+            patch_size=14,
+            resolution=224,
+            **_IMAGENET,
+        )
+        self.trunk: Any = timm.create_model(
+            "vit_small_patch14_dinov2", num_classes=0, dynamic_img_size=True
+        )
+        if pretrained:
+            self.trunk.load_state_dict(dinov2_focus_weights())
+            self.eval()
+
+    def tokens(self, pixels: Tensor) -> Tokens:
+        trunk = self.trunk
+        x = trunk.patch_embed(pixels)  # [B, h, w, D]
+        grid = x.shape[1:3]
+        # As DINOv2 does, without antialiasing: timm's own resizing differs when the grid shrinks.
+        places = trunk.pos_embed[:, 1:].unflatten(1, (37, 37)).permute(0, 3, 1, 2)
+        places = F.interpolate(places, size=grid, mode="bicubic").permute(0, 2, 3, 1)
+        cls = (trunk.cls_token + trunk.pos_embed[:, :1]).expand(len(x), -1, -1)
+        x = trunk.norm(trunk.blocks(torch.cat([cls, (x + places).flatten(1, 2)], 1)))
+        return Tokens(x[:, 0], x[:, 1:].transpose(1, 2).unflatten(2, grid))
+
+
 EXPERTS: dict[str, type[Encoder]] = {
     "efficientnet_lite0": EfficientNetLite0,
     "hed": HedEncoder,
     "craft": CraftEncoder,
+    "dinov2_s_focus": Dinov2SmallFocus,
 }
 
 

@@ -11,7 +11,7 @@ from openeupe.errors import InputError
 
 def test_own_names() -> None:
     own = names()
-    assert len(own) == len(set(own)) == 15
+    assert len(own) == len(set(own)) == 16
     assert {"eupe_vit_t", "eupe_proxy", "pe_core_g", "hed"} <= set(own)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,14 @@ import torch
 from torch import Tensor
 
 from openeupe.encoders import create
-from openeupe.encoders.expert_weights import CRAFT, EFFICIENTNET_LITE0, HED
+from openeupe.encoders.expert_weights import (
+    CRAFT,
+    DINOV2_FOCUS,
+    EFFICIENTNET_LITE0,
+    HED,
+    MINILM,
+    MINILM_TOKENIZER,
+)
 from openeupe.encoders.experts import EXPERTS, CraftEncoder, HedEncoder, imagenet_classifier
 from openeupe.errors import InputError
 
@@ -72,7 +80,7 @@ def test_craft_finds_characters_on_a_page_only(photo: Callable[[str], Tensor]) -
     assert encoder.characters(photo("coffee"))[:, 0].max() < 0.3
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "hed", "craft"])
 def test_tokens_lie_on_a_grid_of_stride_16(name: str) -> None:
     encoder = create(name).eval()
     # 80 and 48 are no multiples of 32: the stride-32 stage must still be aligned.
@@ -106,7 +114,7 @@ def test_unknown_patches_are_an_input_error() -> None:
 @pytest.mark.parametrize("name", EXPERTS)
 def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
     encoder = create(name).train()
-    tokens = encoder(torch.rand(2, 3, 64, 64))
+    tokens = encoder(torch.rand(2, 3, 4 * encoder.patch_size, 4 * encoder.patch_size))
     (tokens.cls.square().sum() + tokens.patches.square().sum()).backward()
     lost = [key for key, p in encoder.named_parameters() if p.requires_grad and p.grad is None]
     assert not lost
@@ -130,5 +138,32 @@ def test_can_be_made_on_the_meta_device(name: str) -> None:
 
 
 def test_licences_are_stated() -> None:
-    assert all(len(file.sha256) == 64 for file in (CRAFT, EFFICIENTNET_LITE0, HED))
-    assert all(file.licence for file in (CRAFT, EFFICIENTNET_LITE0, HED))
+    files = (CRAFT, DINOV2_FOCUS, EFFICIENTNET_LITE0, HED, MINILM, MINILM_TOKENIZER)
+    assert all(len(file.sha256) == 64 and file.licence for file in files)
+
+
+@torch.inference_mode()
+def test_dinov2_focus_says_what_the_onnx_file_says() -> None:
+    pytest.importorskip("onnx")
+    encoder = create("dinov2_s_focus", pretrained=True)
+    across = torch.linspace(0, 1, 224)
+    wave = (12 * across).sin().square()
+    channels = [across.expand(224, 224), across[:, None].expand(224, 224), wave.expand(224, 224)]
+    cls, patches = encoder(torch.stack(channels)[None])
+    # What onnxruntime 1.32 gave behind the file's last norm.
+    expected = torch.tensor([-2.705951, 0.44082958, 0.9763373, -2.4440749])
+    torch.testing.assert_close(cls[0, :4], expected, atol=2e-4, rtol=0)
+    expected = torch.tensor([-2.4077203, 0.40469012, -0.60361946, -1.7348796])
+    torch.testing.assert_close(patches[0, :4, 5, 7], expected, atol=2e-4, rtol=0)
+
+
+def test_dinov2_focus_takes_other_sides() -> None:
+    encoder = create("dinov2_s_focus")
+    tokens = encoder(torch.rand(1, 3, 28, 70))
+    assert tokens.patches.shape == (1, 384, 2, 5)
+
+
+def test_dinov2_focus_without_onnx_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match=r"pip install 'openeupe\[onnx\]'"):
+        create("dinov2_s_focus", pretrained=True)
