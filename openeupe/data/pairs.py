@@ -78,7 +78,11 @@ class Pairs:
         image, labels = self.files[index]
         with _opened(image, "image") as opened:
             size = opened.size
-            if opened.getexif().get(_ORIENTATION) in _TURNED:
+            try:
+                orientation = opened.getexif().get(_ORIENTATION)  # of a PNG: reads the whole file
+            except Exception as error:
+                raise _damaged(image, "image") from error
+            if orientation in _TURNED:
                 size = size[::-1]
         height, width = self._read_labels(index).shape
         if (width, height) != size:

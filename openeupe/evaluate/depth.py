@@ -67,8 +67,8 @@ class CachedDepth(Config):
     width: int = Field(448, ge=1, description="Pixels; both sides are fitted to the patch size")
     label_stride: int = Field(8, ge=1, description="Pixels from depth to depth in training")
     steps: int = Field(300, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(1e-2, gt=0)
+    batch_size: int = Field(8, ge=1)
+    lr: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     warmup_steps: int = Field(30, ge=0)
 
@@ -104,11 +104,11 @@ class Depth(Column):
     def run(self, data: tuple[DepthImages, DepthImages], judged: Judged) -> dict[str, Outcome]:
         """One probe a seed; all of them judge an image together, so that it is encoded once."""
         train, test = data
+        floor = self._mean_depth(train)  # first, since it tells a wrong scale
         if isinstance(self.variant, OnlineDepth):
             found, details = self._online(self.variant, train, test, judged)
         else:
             found, details = self._cached(self.variant, train, test, judged)
-        floor = self._mean_depth(train)
         sums = np.zeros((self.seeds + 1, len(test), len(METRICS), 2))
         for index, maps in enumerate(found):
             truth = test.depth(index)

@@ -68,11 +68,11 @@ class CachedSegmentation(Config):
     height: int = Field(448, ge=1, description="Pixels; the aspect is not kept")
     width: int = Field(448, ge=1, description="Pixels; both sides are fitted to the patch size")
     label_stride: int = Field(8, ge=1, description="Pixels from label to label in training")
-    steps: int = Field(500, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    steps: int = Field(300, ge=1)
+    batch_size: int = Field(8, ge=1)
+    lr: float = Field(1e-2, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(30, ge=0)
     dropout: float = Field(0.0, ge=0, lt=1)
 
 

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.errors import InputError
+from openeupe.evaluate.column import Judged
+from openeupe.evaluate.crops import DepthCrops, depth_crop
+from openeupe.evaluate.depth import (
+    Depth,
+    OnlineDepth,
+    beta1,
+    depth_errors,
+    depth_from_bins,
+    sig_loss,
+)
+from openeupe.evaluate.features import Features
+from openeupe.evaluate.online import cosine_with_warmup
+from openeupe.evaluate.probe import LinearProbe
+
+
+class Telling(Encoder):
+    """An encoder whose tokens are bumps along the brightness: here they say the depth."""
+
+    def __init__(self, patch_size: int = 8) -> None:
+        super().__init__(
+            name="telling",
+            args={},
+            cls_dim=3,
+            patch_dim=16,
+            patch_size=patch_size,
+            resolution=64,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.25, 0.25, 0.25),
+        )
+
+    def tokens(self, pixels: Tensor) -> Tokens:
+        gray = F.avg_pool2d(pixels.mean(1, keepdim=True), self.patch_size)
+        levels = torch.linspace(-2, 2, 16, device=pixels.device).view(1, -1, 1, 1)
+        return Tokens(pixels.mean((2, 3)), torch.exp(-8 * (gray - levels) ** 2))
+
+
+def judged(encoder: Encoder) -> Judged:
+    return Judged(encoder, Features(encoder))
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ramps: the brighter, the farther (25 grey levels a metre), some of it unknown."""
+    root = tmp_path_factory.mktemp("rooms")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 5)):
+        for i in range(count):
+            corners = random.uniform(1, 9, (2, 2)).astype(np.float32)
+            depth = np.array(Image.fromarray(corners).resize((72, 56), Image.Resampling.BILINEAR))
+            pixels = np.repeat((depth * 25).round().astype(np.uint8)[..., None], 3, axis=2)
+            depth[:4] = 0
+            for folder, values in (
+                ("images", pixels),
+                ("depths", (depth * 1000).astype(np.uint16)),
+            ):
+                file = root / part / folder / f"{i}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(file)
+    return root
+
+
+def column(path: Path, **settings: Any) -> Depth:
+    parts = {p: {"images": f"{p}/images", "labels": f"{p}/depths"} for p in ("train", "test")}
+    data = {"layout": "folder", "path": str(path), **parts}
+    return Depth(data=data, **settings)  # type: ignore[arg-type]
+
+
+def by_hand(predicted: list[float], truth: list[float]) -> tuple[float, float, float] | None:
+    squares, shares, near = [], [], []
+    for p, t in zip(predicted, truth, strict=True):
+        if 0.001 < t < 10:
+            squares.append((p - t) ** 2)
+            shares.append(abs(p - t) / t)
+            near.append(max(p / t, t / p) < 1.25)
+    if not squares:
+        return None
+    n = len(squares)
+    return math.sqrt(sum(squares) / n), sum(shares) / n, sum(near) / n
+
+
+def test_errors_equal_a_loop_over_pixels_on_1000_images() -> None:
+    random = np.random.default_rng(0)
+    empty = 0
+    for _ in range(1000):
+        shape = tuple(random.integers(1, 7, 2))
+        truth = random.choice([0, 0.0005, 0.5, 2, 9.99, 10, 11], shape).astype(np.float32)
+        truth = np.where(random.random(shape) < 0.5, truth, random.uniform(0, 12, shape))
+        truth = truth.astype(np.float32)
+        predicted = random.uniform(0.01, 10, shape).astype(np.float32)
+        expected = by_hand(predicted.ravel().tolist(), truth.ravel().tolist())
+        found = depth_errors(predicted, truth, 0.001, 10.0)
+        if expected is None:
+            empty += 1
+            assert found is None
+        else:
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)  # type: ignore[arg-type]
+    assert empty
+
+
+def test_nyus_images_are_judged_inside_eigens_crop() -> None:
+    truth = np.full((480, 640), 2, np.float32)
+    predicted = truth.copy()
+    predicted[:45] = predicted[471:] = predicted[:, :41] = predicted[:, 601:] = 9
+    np.testing.assert_allclose(depth_errors(predicted, truth, 0.001, 10), [0, 0, 1])
+    for row, column in ((45, 41), (470, 600), (45, 600), (470, 41)):
+        corner = truth.copy()
+        corner[row, column] = 9
+        assert depth_errors(corner, truth, 0.001, 10)[0] > 0  # type: ignore[index]
+    assert depth_errors(predicted[1:], truth[1:], 0.001, 10)[0] > 1  # type: ignore[index]
+
+
+def test_bins_are_weighted_linearly() -> None:
+    logits = torch.tensor([-5.0, 0.0, 2.0, 0.4]).view(1, 4, 1, 1)
+    weights, bins = [0.1, 0.1, 2.1, 0.5], [0.001, 3.334, 6.667, 10.0]
+    expected = sum(w * b for w, b in zip(weights, bins, strict=True)) / sum(weights)
+    assert depth_from_bins(logits, 0.001, 10.0).item() == pytest.approx(expected, rel=1e-5)
+    assert depth_from_bins(torch.zeros(1, 256, 2, 2), 0.001, 10.0).shape == (1, 2, 2)
+
+
+def test_sig_loss_in_closed_form() -> None:
+    truth = torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
+    # A common factor: g is constant, its variance 0, and only the mean counts.
+    predicted = 3 * (truth + 1e-3) - 1e-3
+    assert sig_loss(predicted, truth).item() == pytest.approx(math.sqrt(0.15) * math.log(3))
+    # g = +a, -a, +a, -a: mean 0, unbiased variance 4 a^2 / 3.
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+    swinging = (truth + 1e-3) * torch.exp(0.2 * signs) - 1e-3
+    assert sig_loss(swinging, truth).item() == pytest.approx(0.2 * math.sqrt(4 / 3))
+    assert sig_loss(swinging, truth, warming_up=True).item() == pytest.approx(0, abs=1e-9)
+    assert sig_loss(predicted, truth, warming_up=True).item() == pytest.approx(
+        math.sqrt(0.15) * math.log(3)
+    )
+    nothing = torch.zeros(0, requires_grad=True)
+    sig_loss(nothing, torch.zeros(0)).backward()
+
+
+def test_the_schedule_is_the_released_codes() -> None:
+    settings = OnlineDepth()
+    rates = [
+        cosine_with_warmup(
+            step,
+            steps=settings.steps,
+            warmup_steps=settings.warmup_steps,
+            peak=settings.lr,
+            start=settings.warmup_start,
+            end=settings.final_lr,
+        )
+        for step in range(settings.steps + 1)
+    ]
+    assert rates[12_800] == max(rates) == pytest.approx(2.25e-4, rel=1e-4)
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(1.2e-8)
+    assert [beta1(step, settings) for step in (0, 12_799)] == [0, 0]
+    assert beta1(12_800, settings) == pytest.approx(0.85)
+    assert beta1(25_600, settings) == pytest.approx(0.9)
+    assert beta1(38_400, settings) == pytest.approx(0.95)
+
+
+def test_crops_keep_image_and_depth_together() -> None:
+    depth = np.fromfunction(lambda y, x: 1 + x / 200 + y / 300, (480, 640)).astype(np.float32)
+    depth[:45] = depth[472:] = depth[:, :43] = depth[:, 608:] = 0  # NYUv2's white border
+    level = (depth * 40).round().astype(np.uint8)
+    image = Image.fromarray(np.repeat(level[..., None], 3, axis=2))
+    settings = DepthCrops(recolour=0)
+    unknown = mirrored = 0
+    for seed in range(12):
+        pixels, metres = depth_crop(image, depth, np.random.default_rng(seed), settings, 416, 544)
+        assert pixels.shape == (3, 416, 544)
+        assert pixels.dtype == torch.uint8
+        known = metres > 0
+        difference = (pixels[0][known] - 40 * metres[known]).abs()
+        assert difference.median() < 1
+        assert known.float().mean() > 0.95
+        unknown += int((~known).any())  # corners of rotated images
+        mirrored += int(metres[200, 100] > metres[200, 400])
+    assert 2 < unknown < 10
+    assert 2 < mirrored < 10
+
+
+def test_colours_change_for_the_image_alone() -> None:
+    image, depth = Image.new("RGB", (64, 48), (150, 90, 60)), np.full((48, 64), 3, np.float32)
+    colours = set()
+    for seed in range(10):
+        settings = DepthCrops(rotate=0)
+        pixels, metres = depth_crop(image, depth, np.random.default_rng(seed), settings, 32, 48)
+        assert (metres == 3).all()
+        colours.add(tuple(pixels[:, 0, 0].tolist()))
+    assert (150, 90, 60) in colours
+    assert 3 < len(colours) < 10
+
+
+def test_whole_images_are_padded_and_mirrored() -> None:
+    encoder, judge = Telling(8), Depth(data={"layout": "scenes"}, bins=4)  # type: ignore[arg-type]
+    probe = LinearProbe(16, 4).eval()
+    torch.nn.init.normal_(probe.linear.weight)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 43, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    (found,) = judge._whole([probe], judged(encoder), image)
+    assert found.shape == (30, 43)
+    mirrored = judge._whole([probe], judged(encoder), Image.fromarray(pixels[:, ::-1].copy()))[0]
+    # 43 px are padded by 2 and 3: a mirror image lies one pixel elsewhere.
+    assert (found - mirrored.flip(-1)).abs().mean() < (found - mirrored).abs().mean()
+    fits = Image.fromarray(pixels[:24, :40].copy())
+    (even,) = judge._whole([probe], judged(encoder), fits)
+    (back,) = judge._whole([probe], judged(encoder), fits.transpose(Image.Transpose(0)))
+    torch.testing.assert_close(even, back.flip(-1))
+    x = torch.from_numpy(pixels[:24, :40].copy()).permute(2, 0, 1)[None] / 255
+    parts = [
+        F.interpolate(judge.depth(probe(encoder(v).patches))[None], (24, 40), mode="bilinear")[0, 0]
+        for v in (x, x.flip(-1))
+    ]
+    torch.testing.assert_close(even, (parts[0] + parts[1].flip(-1)) / 2)
+
+
+def test_perfect_features_beat_the_mean_depth_by_far(rooms: Path) -> None:
+    variant = {
+        "name": "cached",
+        "height": 56,
+        "width": 72,
+        "steps": 250,
+        "lr": 0.02,
+        "batch_size": 6,
+    }
+    judge = column(rooms, variant=variant, seeds=2)
+    outcome = judge.run(judge.open(Path()), judged(Telling()))[""]
+    rmse = outcome.measures["rmse"]
+    assert outcome.headline == "rmse"
+    assert not rmse.higher_is_better
+    assert rmse.sums.shape == (2, 5, 2)
+    assert outcome.floors["mean depth"] > 1
+    assert rmse.value < 0.3 * outcome.floors["mean depth"]
+    assert outcome.measures["delta1"].value > 90
+    assert rmse.samples[0] == "test/images/0.png"
+
+
+def test_the_floor_is_the_training_mean(rooms: Path) -> None:
+    judge = column(
+        rooms, variant={"name": "cached", "height": 16, "width": 16, "steps": 1}, seeds=1
+    )
+    train, test = data = judge.open(Path())
+    outcome = judge.run(data, judged(Telling()))[""]
+    known = np.concatenate([d[d > 0] for d in (train.depth(i) for i in range(len(train)))])
+    assert outcome.details["mean_depth_m"] == pytest.approx(known.mean(), rel=1e-5)
+    errors = [
+        by_hand([float(known.mean())] * d.size, d.ravel().tolist())[0]  # type: ignore[index]
+        for d in (test.depth(i) for i in range(len(test)))
+    ]
+    assert outcome.floors["mean depth"] == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+@pytest.mark.parametrize("patch_size", [8, 7])
+def test_the_papers_training_runs_and_repeats(rooms: Path, patch_size: int) -> None:
+    variant = {"name": "online", "steps": 4, "batch_size": 3, "crop": (40, 64), "warmup_steps": 2}
+    judge = column(rooms, variant=variant, seeds=2)
+    data = judge.open(Path())
+    one = judge.run(data, judged(Telling(patch_size)))[""]
+    encoder = Telling(patch_size).train()
+    two = judge.run(data, Judged(encoder, Features(encoder, workers=5)))[""]
+    for name in ("rmse", "abs_rel", "delta1"):
+        np.testing.assert_array_equal(one.measures[name].sums, two.measures[name].sums)
+    first, second = one.measures["rmse"].sums
+    assert (first != second).any()
+    assert (one.details["height"], one.details["width"]) == {8: (40, 64), 7: (42, 63)}[patch_size]
+
+
+def test_the_papers_training_learns(rooms: Path) -> None:
+    variant = {"name": "online", "steps": 150, "batch_size": 4, "crop": (40, 64), "lr": 0.02,
+               "warmup_steps": 10, "loss_warmup_steps": 5, "recolour": 0}  # fmt: skip
+    judge = column(rooms, variant=variant, seeds=1)
+    outcome = judge.run(judge.open(Path()), judged(Telling()))[""]
+    assert outcome.measures["rmse"].value < 0.5 * outcome.floors["mean depth"]
+
+
+def test_images_smaller_than_the_crop_are_told(rooms: Path) -> None:
+    judge = column(rooms, variant="online")
+    with pytest.raises(InputError, match=r"is smaller than the crop 416 x 544: set variant.crop"):
+        judge.run(judge.open(Path()), judged(Telling()))
+
+
+def test_a_wrong_scale_is_told(rooms: Path) -> None:
+    judge = column(rooms, variant="cached")
+    data = judge.data.model_copy(update={"depth_scale": 1.0})
+    with pytest.raises(InputError, match="correct depth_scale"):
+        judge.run(data.open(Path()), judged(Telling()))
+
+
+def test_settings() -> None:
+    data: Any = {"layout": "scenes"}
+    assert Depth(data=data).protocol == "nyuv2-linear/eupe-v1"
+    short = Depth(data=data, variant="cached")  # type: ignore[arg-type]
+    assert short.protocol == "linear-depth/cached-v1"
+    assert Depth.model_validate(short.model_dump(mode="json")) == short
