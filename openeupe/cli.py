@@ -160,6 +160,7 @@ def evaluate(
     device: Device = None,
     precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 32,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
 ) -> None:
     """Judge an encoder; run the same command again to resume or to add columns.
 
@@ -169,7 +170,9 @@ def evaluate(
     """
     from openeupe.evaluate import tables
 
-    content = _evaluate(encoder, overrides, suite, data, out, only, device, precision, batch_size)
+    content = _evaluate(
+        encoder, overrides, suite, data, out, only, device, precision, batch_size, workers
+    )
     columns = list(content["columns"])
     console.print(tables.rich_table(*tables.one(content, columns), encoder))
     for note in tables.notes(content, columns):
@@ -206,7 +209,7 @@ def compare(
         if (Path(encoder) / RESULTS).is_file():
             everyone.append(Results.open(Path(encoder)))
         else:
-            _evaluate(encoder, None, suite, data, None, None, device, precision, 32)
+            _evaluate(encoder, None, suite, data, None, None, device, precision, 32, 2)
             everyone.append(Results.open(_results_folder(encoder, suite)))
     contents = [results.read() for results in everyone]
     columns = list(dict.fromkeys(name for content in contents for name in content["columns"]))
@@ -240,6 +243,7 @@ def _evaluate(
     device: str | None,
     precision: Literal["fp32", "bf16"],
     batch_size: int,
+    workers: int,
 ) -> dict[str, Any]:
     from openeupe.distill.run import default_device
     from openeupe.evaluate.column import Judged
@@ -252,7 +256,9 @@ def _evaluate(
     loaded, chains = load_with_chains(source)
     loaded = loaded.to(_device(device) or default_device())
     folder = out or _results_folder(source, suite.name)
-    features = Features(loaded, precision=precision, batch_size=batch_size, console=console)
+    features = Features(
+        loaded, precision=precision, batch_size=batch_size, workers=workers, console=console
+    )
     judged = Judged(loaded, features, chains, folder, console)
     wanted = [name.strip() for name in only.split(",")] if only else None
     content = run_suite(
