@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +12,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from openeupe.config import Config
-from openeupe.data.coco_questions import BoxQuestions
-from openeupe.data.questions import QuestionedImages
+from openeupe.data.coco_questions import BoxQuestions, with_article
+from openeupe.data.questions import Question, QuestionedImages
 from openeupe.data.scenes import CLASSES, Scenes
+from openeupe.data.seeds import derive_seed
 from openeupe.data.staging import COLOURS
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -32,6 +35,7 @@ class QuestionData(Config):
     test: str = Field("val2017", description="Layout boxes: folder inside images and boxes")
     names: Path = Field(Path("object_detection.yaml"), description="Layout boxes: inside path")
     asked: int = Field(3, ge=1, description="Boxes: yes-questions of an image, at most; as many no")
+    train_asked: int = Field(20, ge=1, description="Boxes: the same, of the train part")
     count: int = Field(1500, ge=1, description="Scenes: images of the train part")
     test_count: int = Field(300, ge=1, description="Scenes: images of the test part")
     seed: int = Field(0, description="Which scenes, or which questions")
@@ -59,14 +63,44 @@ class QuestionData(Config):
                 path / "images" / part,
                 path / "boxes" / part,
                 path / self.names,
-                asked=self.asked,
+                asked=asked,
                 seed=self.seed,
             )
-            for part in (self.train, self.test)
+            for part, asked in ((self.train, self.train_asked), (self.test, self.asked))
         ]
         for part in parts:
             part.check()
         return parts[0], parts[1]
+
+
+def drills(images: QuestionedImages) -> list[Question]:
+    """Further questions to learn from, more of the easy kind than an image's own.
+
+    Scenes: the colour of every shape that is there once; two objects that are there, and each with
+    the colour of another. They are not balanced as the scenes' own questions are, so nothing is
+    judged by them. Other images: none.
+    """
+    if not isinstance(images, Scenes):
+        return []
+    return [question for index in range(len(images)) for question in _drilled(images, index)]
+
+
+def _drilled(scenes: Scenes, index: int) -> Iterator[Question]:
+    rng = np.random.default_rng(derive_seed(scenes.seed, scenes.split, "drill", index))
+    things = [t for t in scenes.stage(index).things if t.kind in CLASSES]
+    kinds = Counter(thing.kind for thing in things)
+    for thing in things:
+        if kinds[thing.kind] == 1:
+            text = f"what colour is the {thing.kind}?"
+            yield Question(index, text, (thing.colour,), "attribute")
+    pairs = sorted({(thing.kind, thing.colour) for thing in things})
+    for k in rng.permutation(len(pairs))[:2]:
+        kind, colour = pairs[k]
+        others = sorted({c for _, c in pairs if (kind, c) not in pairs})
+        yield Question(index, f"is there {with_article(f'{colour} {kind}')}?", ("yes",), "exist")
+        if others:
+            wrong = others[rng.integers(len(others))]
+            yield Question(index, f"is there {with_article(f'{wrong} {kind}')}?", ("no",), "exist")
 
 
 def symbols(images: QuestionedImages, grid: int) -> NDArray[np.float32]:

@@ -34,7 +34,7 @@ def write(folder: Path, part: str = "train2017", count: int = 12) -> QuestionDat
 
 
 def opened(folder: Path) -> BoxQuestions:
-    train, _ = write(folder).open(folder)
+    _, train = write(folder).open(folder)
     assert isinstance(train, BoxQuestions)
     return train
 

@@ -11,7 +11,7 @@ import json
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,14 +20,14 @@ from torch import Tensor
 
 from openeupe import encoders
 from openeupe.data import Question, QuestionedImages, View, derive_seed
-from openeupe.data.questioned import QuestionData, symbols
+from openeupe.data.questioned import QuestionData, drills, symbols
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import Features, Precision, fitting_side
 from openeupe.evaluate.measure import Array, Measure, Outcome, joined, mean_measure
 from openeupe.evaluate.results import settings_hash
 from openeupe.evaluate.vlm.language import load_language, need_transformers, tiny_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage, pooled
-from openeupe.evaluate.vlm.prompts import Template
+from openeupe.evaluate.vlm.prompts import Template, Turn
 from openeupe.evaluate.vlm.training import Phase, fit_cached
 from openeupe.registry import cache_folder
 
@@ -35,9 +35,18 @@ Data = tuple[QuestionedImages, QuestionedImages]
 Floor = Literal["blind", "raw pixels", "untrained"]
 Reference = Literal["blind", "raw pixels", "untrained", "ceiling"]
 
+_TINY: dict[str, Any] = {
+    "train": "all", "lr": 3e-3, "batch_size": 16, "warmup": 0.05, "beta2": 0.95, "clip": 10.0
+}  # fmt: skip
 _NUMBERS = dict(zip(["zero", "one", "two", "three", "four", "five"], "012345", strict=True))
 _SHORT = "\nAnswer the question using a single word or phrase."
 _LETTER = "\nAnswer with the option's letter from the given choices directly."
+
+
+class Lesson(Phase):
+    """A phase of training on some abilities only, the easy ones first. Empty: on all."""
+
+    abilities: tuple[str, ...] = ()
 
 
 class VlmMini(Column):
@@ -63,8 +72,14 @@ class VlmMini(Column):
     width: int = Field(96, ge=8, description="Of tiny")
     layers: int = Field(2, ge=1, description="Of tiny")
     template: Template = "bare"
-    phases: tuple[Phase, ...] = Field(
-        (Phase(train="all", lr=2e-3, batch_size=16, steps=1000, warmup=0.1),), min_length=1
+    heads: int = Field(2, ge=1, description="Of tiny")
+    phases: tuple[Lesson, ...] = Field(
+        (
+            Lesson(**_TINY, steps=700, abilities=("attribute",), decay=False),
+            Lesson(**_TINY, steps=900),
+        ),
+        min_length=1,
+        description="Looking up one object is learned first: all at once takes far longer",
     )
     side: int = Field(224, ge=32, description="Pixels; fitted to the encoder's patches")
     grid: int = Field(7, ge=1, description="Visual tokens are averaged to grid x grid")
@@ -155,13 +170,11 @@ class VlmMini(Column):
         self, train: Tensor, test: Tensor, data: Data, seed: int, judged: Judged
     ) -> list[str]:
         """The answer to every test question, after training with one seed."""
-        talks: list[list[tuple[str, str]]] = [[] for _ in range(len(data[0]))]
-        for question in data[0].questions():
-            talks[question.image].append((self.put(question), question.answers[0]))
+        learned = [*data[0].questions(), *drills(data[0])]
         if self.language_model == "tiny":
-            texts = [text for turns in talks for turn in turns for text in turn]
+            texts = [text for q in learned for text in (self.put(q), q.answers[0])]
             language, tokenizer = tiny_language(
-                texts, width=self.width, layers=self.layers, seed=seed
+                texts, width=self.width, layers=self.layers, heads=self.heads, seed=seed
             )
         else:
             language, tokenizer = load_language(self.language_model)
@@ -170,6 +183,10 @@ class VlmMini(Column):
         model.standardize(train)
         model.to(judged.device)
         for number, phase in enumerate(self.phases):
+            talks: list[list[Turn]] = [[] for _ in range(len(data[0]))]
+            for question in learned:
+                if not phase.abilities or question.ability in phase.abilities:
+                    talks[question.image].append((self.put(question), question.answers[0]))
             fit_cached(
                 model,
                 phase,

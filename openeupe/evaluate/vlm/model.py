@@ -108,7 +108,9 @@ class VisionLanguage(nn.Module):
         """
         values = tokens.float().transpose(0, 1).flatten(1)
         self.token_mean.copy_(values.mean(1))
-        self.token_std.copy_(values.std(1).clamp(min=1e-6))
+        deviation = values.std(1)
+        # What hardly varies here must not become huge where it does.
+        self.token_std.copy_(deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6))
 
     def look(self, images: Sequence[Image.Image]) -> Tensor:
         """Patch tokens `[N, D, h, w]` of images, in float32."""

@@ -33,7 +33,7 @@ Step = tuple[Tensor | None, Rows]
 
 
 class Phase(Config):
-    """One phase: what is trained, for how long, how fast. AdamW, warm-up, cosine to 0."""
+    """One phase: what is trained, for how long, how fast. AdamW, warm-up, cosine."""
 
     train: Literal["projector", "all"] = Field(
         description="The projector, or the language model as well; the encoder never"
@@ -43,7 +43,9 @@ class Phase(Config):
     steps: int | None = Field(None, ge=0, description="Default: as the epochs make")
     epochs: float = Field(1.0, gt=0)
     warmup: float = Field(0.03, ge=0, lt=1, description="Share of the steps")
+    decay: bool = Field(True, description="Cosine to 0 after the warm-up; false: the rate stays")
     weight_decay: float = Field(0.0, ge=0)
+    beta2: float = Field(0.999, gt=0, lt=1, description="Of AdamW; beta1 is 0.9")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient")
     template: Template | None = Field(None, description="Default: the one questions are put in")
 
@@ -75,12 +77,16 @@ def fit(
     if phase.train == "all":
         model.language.requires_grad_(True)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=phase.lr, weight_decay=phase.weight_decay)
-    warmup = max(round(phase.warmup * steps), 1)
+    optimizer = torch.optim.AdamW(
+        trained, lr=phase.lr, betas=(0.9, phase.beta2), weight_decay=phase.weight_decay
+    )
+    warmup = round(phase.warmup * steps)
 
     def rate(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
+        if not phase.decay:
+            return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)

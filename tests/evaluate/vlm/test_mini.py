@@ -13,8 +13,7 @@ from openeupe.data import Question
 from openeupe.data.questioned import QuestionData
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import Features
-from openeupe.evaluate.vlm.mini import VlmMini, gap_and_error, is_right
-from openeupe.evaluate.vlm.training import Phase
+from openeupe.evaluate.vlm.mini import Lesson, VlmMini, gap_and_error, is_right
 
 pytest.importorskip("transformers")
 
@@ -27,7 +26,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def small(**changes: object) -> VlmMini:
     given: dict[str, object] = {
         "data": QuestionData(layout="scenes", count=8, test_count=6, side=64),
-        "phases": (Phase(train="all", lr=2e-3, batch_size=8, steps=3),),
+        "phases": (Lesson(train="all", lr=2e-3, batch_size=8, steps=3),),
         "width": 32,
         "side": 64,
         "grid": 2,
