@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 
 from openeupe.cli import app
 from openeupe.distill.recipe import Recipe, load_recipe
+from openeupe.evaluate.suite import Suite, load_suite
 
 from .conftest import FEW_STEPS, Quickstart
 
 ROOT = Path(__file__).parent.parent
+KNN = "kind: knn, protocol: knn/test-v1, domain: image, short: 64, crop: 64, k: [3]"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -39,11 +41,33 @@ def commands(verb: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))
-def test_recipes_are_valid(block: str, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(block)
-    recipe = load_recipe(tmp_path / "recipe.yaml")
-    assert isinstance(recipe, Recipe)
-    assert yaml.safe_load(block)["name"] == recipe.name
+def test_recipes_and_suites_are_valid(block: str, tmp_path: Path) -> None:
+    raw = yaml.safe_load(block)
+    path = tmp_path / "settings.yaml"
+    path.write_text(block)
+    loaded = load_suite(path) if "columns" in raw else load_recipe(path)
+    assert isinstance(loaded, Suite if "columns" in raw else Recipe)
+    assert raw["name"] == loaded.name
+
+
+def test_suites_beside_the_docs_are_valid() -> None:
+    for path in (ROOT / "docs" / "suites").glob("*.yaml"):
+        assert load_suite(path).columns
+
+
+@pytest.mark.parametrize("line", [*commands("evaluate"), *commands("compare")])
+def test_evaluations_run(
+    line: str, quickstart: Quickstart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the suite cut to one small column: tests/evaluate/test_mini.py runs the others."""
+    suite = tmp_path / "suite.yaml"
+    data = "{layout: scenes, count: 12}"
+    suite.write_text(f"{{name: cut, columns: {{knn: {{{KNN}, data: {data}}}}}}}")
+    monkeypatch.chdir(quickstart.folder.parent.parent)
+    words = [str(suite) if word == "mini" else word for word in shlex.split(line)]
+    result = CliRunner().invoke(app, [*words[1:], "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "knn" in result.output
 
 
 @pytest.mark.parametrize("block", blocks("python"))

@@ -1,0 +1,87 @@
+"""`--suite mini` from end to end, every column, on a distilled student; cut to seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from openeupe.cli import app
+from openeupe.evaluate.results import Results
+
+from ..conftest import Quickstart
+
+# What makes the suite a matter of seconds. Its figures mean nothing then; its path is the same.
+CUT = [
+    "columns.knn.data.count=24",
+    "columns.zero_shot.data.count=24",
+    "columns.zero_shot_ridge.data.count=24",
+    *(
+        f"columns.{dense}.{setting}"
+        for dense in ("segmentation", "depth", "boundaries")
+        for setting in ("data.count=6", "data.test_count=4", "seeds=2")
+    ),
+    "columns.segmentation.variant.steps=3",
+    "columns.depth.variant.steps=3",
+    "columns.boundaries.steps=3",
+    "columns.text.steps=3",
+    "columns.text.seeds=2",
+    "columns.text.data.train_count=6",
+    "columns.text.data.test_count=4",
+    "columns.correspondence.data.count=24",
+    "columns.correspondence.pairs_per_category=2",
+    "columns.vlm.data.count=6",
+    "columns.vlm.data.test_count=4",
+    "columns.vlm.phases.0.steps=2",
+    "columns.vlm.phases.1.steps=2",
+    "columns.vlm.seeds=2",
+    "columns.vlm.untrained=test_vit",
+]
+COLUMNS = {
+    "knn", "zero_shot", "zero_shot_ridge", "segmentation", "depth", "correspondence", "text",
+    "boundaries", "vlm-exist", "vlm-count", "vlm-attribute", "vlm-spatial", "vlm-read",
+    "vlm-choose",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def judged(quickstart: Quickstart) -> Path:
+    """The quickstart's student, judged on the cut suite."""
+    result = CliRunner().invoke(app, ["evaluate", str(quickstart.folder), *CUT, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    for name in ("knn", "depth", "vlm-exist"):
+        assert name in result.output
+    return quickstart.folder / "evaluations" / "mini"
+
+
+def test_every_column_has_a_figure(judged: Path) -> None:
+    content = Results.open(judged).read()
+    assert set(content["columns"]) == COLUMNS
+    assert set(content["results"]) == COLUMNS  # zero-shot, too: by the chain of heads
+    for name, column in content["columns"].items():
+        figure = column["figures"][column["headline"]]
+        assert figure["low"] <= figure["value"] <= figure["high"], name
+        assert column["data"], name
+    assert len(content["columns"]["depth"]["figures"]["rmse"]["per_seed"]) == 2
+
+
+def test_answers_are_kept(judged: Path) -> None:
+    assert (judged / "samples_vlm-exist.jsonl").read_text().count("\n") > 2
+
+
+def test_a_second_call_does_nothing_again(judged: Path, quickstart: Quickstart) -> None:
+    result = CliRunner().invoke(app, ["evaluate", str(quickstart.folder), *CUT, "--device", "cpu"])
+    assert result.output.count(", kept") == 9
+
+
+def test_compare_says_what_is_noise(judged: Path) -> None:
+    result = CliRunner().invoke(app, ["compare", str(judged), str(judged), "--markdown"])
+    assert result.exit_code == 0, result.output
+    assert "| knn top1@10 |" in result.output
+    assert "is better on 0 columns, worse on 0; no difference shown on 14" in result.output
+
+
+def test_compare_needs_two(judged: Path) -> None:
+    result = CliRunner().invoke(app, ["compare", str(judged)])
+    assert "needs two encoders" in str(result.exception)
