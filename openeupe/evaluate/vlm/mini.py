@@ -69,14 +69,14 @@ class VlmMini(Column):
     data: QuestionData
 
     language_model: str = Field("tiny", description="tiny, smollm2, a Hugging Face name or folder")
-    width: int = Field(96, ge=8, description="Of tiny")
+    width: int = Field(64, ge=8, description="Of tiny")
     layers: int = Field(2, ge=1, description="Of tiny")
     template: Template = "bare"
     heads: int = Field(2, ge=1, description="Of tiny")
     phases: tuple[Lesson, ...] = Field(
         (
             Lesson(**_TINY, steps=700, abilities=("attribute",), decay=False),
-            Lesson(**_TINY, steps=900),
+            Lesson(**_TINY, steps=1000),
         ),
         min_length=1,
         description="Looking up one object is learned first: all at once takes far longer",

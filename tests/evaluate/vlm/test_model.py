@@ -166,3 +166,17 @@ def test_rotary_pairs_are_put_half_a_head_apart() -> None:
         low, high = rotated(here[:2], here[2:])
         assert torch.allclose(even, low)
         assert torch.allclose(odd, high)
+
+
+@pytest.mark.slow  # downloads 93 MB and unpacks them to 0.5 GB
+def test_the_registry_language_model_knows_paris_and_learns() -> None:
+    language, tokenizer = load_language("smollm2")
+    model = VisionLanguage(language, tokenizer, 5, Form(template="chat", grid=2))
+    said = model.generate([None], ["What is the capital of France?"], max_new_tokens=8)
+    assert said == ["The capital of France is Paris."]
+    one = model.sentence([("What colour is it?", "red")], 4)
+    learned = [label for label in one.labels if label != UNASKED]
+    assert tokenizer.decode(learned).split("<|im_end|>")[0] == "red"
+    tokens = torch.randn(1, 5, 4, 4)
+    packed = model.loss(tokens, [[one, one]])
+    assert packed.item() == pytest.approx(model.loss(tokens, [[one]]).item(), rel=1e-3)
