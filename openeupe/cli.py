@@ -170,13 +170,14 @@ def evaluate(
     """
     from openeupe.evaluate import tables
 
-    content = _evaluate(
+    content, folder = _evaluate(
         encoder, overrides, suite, data, out, only, device, precision, batch_size, workers
     )
     columns = list(content["columns"])
     console.print(tables.rich_table(*tables.one(content, columns), encoder))
     for note in tables.notes(content, columns):
         console.print(note, soft_wrap=True, highlight=False)
+    console.print(f"Kept in {folder}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -200,17 +201,17 @@ def compare(
     from openeupe.evaluate import tables
     from openeupe.evaluate.compare import compare as compare_results
     from openeupe.evaluate.compare import mean_ranks
-    from openeupe.evaluate.results import RESULTS, Results
+    from openeupe.evaluate.results import Results
 
     if len(encoders) < 2:
         raise InputError("compare needs two encoders or more")
     everyone = []
     for encoder in encoders:
-        if (Path(encoder) / RESULTS).is_file():
+        if Results.there(Path(encoder)):
             everyone.append(Results.open(Path(encoder)))
         else:
-            _evaluate(encoder, None, suite, data, None, None, device, precision, 32, 2)
-            everyone.append(Results.open(_results_folder(encoder, suite)))
+            _, folder = _evaluate(encoder, None, suite, data, None, None, device, precision, 32, 2)
+            everyone.append(Results.open(folder))
     contents = [results.read() for results in everyone]
     columns = list(dict.fromkeys(name for content in contents for name in content["columns"]))
     names = [content["config"]["model"] for content in contents]
@@ -244,7 +245,8 @@ def _evaluate(
     precision: Literal["fp32", "bf16"],
     batch_size: int,
     workers: int,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Path]:
+    """What `results.json` then holds, and the folder it lies in."""
     from openeupe.distill.run import default_device
     from openeupe.evaluate.column import Judged
     from openeupe.evaluate.features import Features
@@ -264,15 +266,14 @@ def _evaluate(
     content = run_suite(
         suite, judged, folder, root=data, source=source, only=wanted, console=console
     )
-    console.print(f"Kept in {folder}", soft_wrap=True)
-    return content
+    return content, folder
 
 
 def _results_folder(source: str, suite: str) -> Path:
     """Inside a run or encoder folder; for names, `evaluations/NAME/SUITE` here."""
     if Path(source).is_dir():
-        return Path(source) / "evaluations" / Path(suite).stem
-    return Path("evaluations") / re.sub(r"[^\w.-]+", "_", source) / Path(suite).stem
+        return Path(source) / "evaluations" / suite
+    return Path("evaluations") / re.sub(r"[^\w.-]+", "_", source) / suite
 
 
 def _device(name: str | None) -> torch.device | None:

@@ -39,9 +39,14 @@ class Results:
     @classmethod
     def open(cls, folder: Path) -> Results:
         """Results that were finished or begun before."""
-        if not (folder / RESULTS).is_file():
-            raise InputError(f"{folder} holds no {RESULTS}: run openeupe evaluate first")
+        if not cls.there(folder):
+            raise InputError(f"{folder} holds no results of columns: run openeupe evaluate first")
         return cls(folder)
+
+    @staticmethod
+    def there(folder: Path) -> bool:
+        """Whether a folder holds results (a run's own `results.json` is another thing)."""
+        return (folder / RESULTS).is_file() and (folder / _COLUMNS).is_dir()
 
     def read(self) -> dict[str, Any]:
         """What `results.json` holds."""

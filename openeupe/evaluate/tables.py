@@ -81,7 +81,7 @@ def differences(compared: Sequence[Compared]) -> tuple[Row, list[Row]]:
     header = ["column", "gain", "95 % interval", "p (Holm)", "the first is"]
     rows = []
     for each in compared:
-        digits = 3 if each.unit == "m" else 1
+        digits = 1 if each.unit == "%" else 3
         gain = each.gain
         rows.append(
             [

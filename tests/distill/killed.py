@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from openeupe import files
 from openeupe.distill import checkpoint, metrics, run, stage, student, trainer
 from openeupe.distill.recipe import load_recipe
 from openeupe.encoders import folder as encoder_folder
@@ -95,7 +96,8 @@ def child(recipe: Path, folder: Path, fatal: int | None, report: Path) -> int:
             events.watch(torch.optim.AdamW, "step")
             events.watch(trainer.Trainer, "step")
             events.watch(metrics.MetricsLog, "write")
-            events.watch(checkpoint, "_flush")
+            for owner in (checkpoint, files):
+                events.watch(owner, "flush")
             events.watch(pathlib.Path, "rename")
             events.watch(pathlib.Path, "replace")
             events.watch(shutil, "rmtree")

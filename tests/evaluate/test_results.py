@@ -123,6 +123,7 @@ def test_fingerprint_is_of_the_weights() -> None:
 
 def test_damaged_results_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{")
+    (tmp_path / "columns").mkdir()
     with pytest.raises(InputError, match=r"results.json cannot be read.*evaluate again"):
         Results.open(tmp_path).read()
     with pytest.raises(InputError, match="run openeupe evaluate first"):
