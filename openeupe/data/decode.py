@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from openeupe.data.names import printable
+from openeupe.errors import InputError
+
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
 
 
@@ -50,6 +53,21 @@ def decode(encoded: bytes | Path, name: str, least_side: int | None = None) -> I
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
         raise BrokenImage(f"{name}: cannot be read as an image") from error
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """(width, height) from an image file's header alone: the cheap check before long work.
+
+    Raises:
+        InputError: naming the file, if it cannot be read as an image.
+    """
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+        raise InputError(
+            f"{printable(str(file))} cannot be read as an image: replace the file"
+        ) from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:

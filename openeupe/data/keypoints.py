@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import Field
 
 from openeupe.config import Config
-from openeupe.data.decode import decode
+from openeupe.data.decode import decode, image_size
 from openeupe.data.images import KeypointImages, fingerprint
 from openeupe.data.names import printable
 from openeupe.data.seeds import derive_seed, shuffled
@@ -287,11 +287,7 @@ def _extent(points: dict[str, Point], margin: float) -> Box:
 def _check(path: Path, points: dict[str, Point], said: tuple[int, int] | None) -> None:
     if not path.is_file():
         raise InputError(f"{path} is missing, though the keypoints name it: restore the image")
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
-        raise InputError(f"{path} cannot be read as an image: replace the file") from error
+    width, height = image_size(path)
     if said is not None and said != (width, height):
         raise InputError(
             f"{path} has {width}x{height} pixels, its annotation says {said[0]}x{said[1]}: "

@@ -14,7 +14,7 @@ from pydantic import Field
 from timm.data import ImageNetInfo
 
 from openeupe.config import Config
-from openeupe.data.decode import decode
+from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
 from openeupe.data.images import LabelledImages
 from openeupe.data.names import printable
@@ -138,14 +138,7 @@ class ClassFolder(FolderSource):
         _CHECKED.add(this)
 
     def _check(self, index: int) -> None:
-        file = self.root / self._names[index]
-        try:
-            with Image.open(file) as image:
-                _ = image.size
-        except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
-            raise InputError(
-                f"{printable(str(file))} cannot be read as an image: replace the file"
-            ) from error
+        image_size(self.root / self._names[index])
 
 
 def _check_classes(train: ClassFolder, test: ClassFolder) -> None:

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Literal, TypeVar
 
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -118,18 +119,21 @@ class Features:
 
     def _stream(self, images: Images, view: View) -> Iterator[Tokens]:
         def read(index: int) -> Tensor:
-            try:
-                return view.image(images.read(index))
-            except BrokenImage as error:
-                raise InputError(
-                    f"{error}: an evaluation leaves no image out; replace the file"
-                ) from None
+            return view.image(readable(images, index))
 
         with Progress(console=self.console, transient=True) as progress:
             task = progress.add_task(f"{self.encoder.name} looks", total=len(images))
             for views in batched_ahead(read, range(len(images)), self.batch_size, self.workers):
                 yield self(torch.stack(views))
                 progress.advance(task, len(views))
+
+
+def readable(images: Images, index: int) -> Image.Image:
+    """Image `index`; a broken one is an `InputError`, since no image is left out."""
+    try:
+        return images.read(index)
+    except BrokenImage as error:
+        raise InputError(f"{error}: an evaluation leaves no image out; replace the file") from None
 
 
 def batched_ahead(

@@ -12,11 +12,10 @@ from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
-from openeupe.data import BrokenImage, Images, derive_seed, shuffled
+from openeupe.data import Images, derive_seed, shuffled
 from openeupe.encoders import Encoder
-from openeupe.errors import InputError
 from openeupe.evaluate.column import Judged
-from openeupe.evaluate.features import batched_ahead
+from openeupe.evaluate.features import batched_ahead, readable
 from openeupe.evaluate.probe import LinearProbe
 
 Sample = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]
@@ -114,14 +113,6 @@ def fit_online(
 def mean_colour(encoder: Encoder) -> tuple[int, ...]:
     """The encoder's mean as an 8-bit colour."""
     return tuple(round(255 * value) for value in encoder.mean.flatten().tolist())
-
-
-def readable(images: Images, index: int) -> Image.Image:
-    """Image `index`; a broken one is an `InputError`, since no image is left out."""
-    try:
-        return images.read(index)
-    except BrokenImage as error:
-        raise InputError(f"{error}: an evaluation leaves no image out; replace the file") from None
 
 
 def ahead(images: Images, judged: Judged) -> Iterator[tuple[int, Image.Image]]:

@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe.config import Config
 from openeupe.data import FolderSource, Images, MaskedImages, View, derive_seed
+from openeupe.data.decode import image_size
 from openeupe.data.names import printable
 from openeupe.data.subset import spread
 from openeupe.errors import InputError
@@ -86,12 +86,7 @@ class _Photos(FolderSource):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         for index in range(len(self)):
-            file = self.root / self._names[index]
-            try:
-                with Image.open(file) as image:
-                    _ = image.size
-            except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
-                raise InputError(f"{file} cannot be read as an image: replace the file") from error
+            image_size(self.root / self._names[index])
 
     def name(self, index: int) -> str:
         """The path inside the folder, so that results of two machines can be compared."""
