@@ -1,8 +1,13 @@
 """Is it noise? Bootstrap intervals and paired tests on any measure, and Holm's correction.
 
-Two sources of noise are kept apart: which samples the test set happens to hold (resampled here,
+Two sources of noise are kept apart: which samples the test set happens to hold (reweighted here,
 whole clusters at a time: images, pairs, scenes), and which seed a probe happened to be trained
 with (the spread over seeds). A comparison of two encoders adds both.
+
+The bootstrap is Rubin's Bayesian one (Annals of Statistics 1981): every sample keeps a positive
+random weight, while drawing with replacement loses the only image of a rare class in a third of the
+draws. Ratios of few samples (a rare class's IoU) lean low even so, hence draws are shifted to have
+the figure as their mean: an interval is about the figure that test sets of this size would give.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ _CHUNK = 1 << 24  # weights held at once
 class Interval:
     """A figure with its noise.
 
-    low, high: 95 % percentile interval over resampled test sets.
+    low, high: 95 % percentile interval over reweighted test sets.
     error: standard error over the same. training: standard deviation over seeds (nan for one).
     """
 
@@ -50,8 +55,8 @@ class Difference:
 
 
 def interval(measure: Measure, seed: int = 0) -> Interval:
-    """Bootstrap interval of a measure: its samples are drawn again with replacement."""
-    draws = np.concatenate(list(_bootstrap([measure], seed)), axis=1)[0]
+    """Bootstrap interval of a measure: its samples get other weights."""
+    draws = _bootstrap([measure], seed)[0]
     low, high = _percentiles(draws)
     per_seed = measure.per_seed
     spread = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else float("nan")
@@ -61,7 +66,7 @@ def interval(measure: Measure, seed: int = 0) -> Interval:
 def difference(a: Measure, b: Measure, seed: int = 0) -> Difference:
     """Paired comparison of two encoders on one column.
 
-    The interval: both are resampled with the same weights. The test: were they alike, each
+    The interval: both are reweighted alike. The test: were they alike, each
     sample's two results could be swapped; p is the share of random swaps that give at least the
     difference seen. What the choice of training seeds adds to either is drawn from Student's t
     with the spread over seeds.
@@ -74,7 +79,7 @@ def difference(a: Measure, b: Measure, seed: int = 0) -> Difference:
     delta = a.value - b.value
     random = np.random.default_rng([seed, 1])
     noise = _training_noise(a, random) - _training_noise(b, random)
-    draws = np.concatenate(list(_bootstrap([a, b], seed)), axis=1)
+    draws = _bootstrap([a, b], seed)
     low, high = _percentiles(draws[0] - draws[1] + noise[:_RESAMPLES])
     null = np.concatenate(list(_swapped(a, b, seed))) + noise
     # Sums of many terms: what is equal but for rounding counts as equal.
@@ -93,13 +98,21 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in result]
 
 
-def _bootstrap(measures: Sequence[Measure], seed: int) -> Iterator[Array]:
-    """Resampled figures `[measures, chunk]`, mean over seeds; the same weights for all."""
+def _bootstrap(measures: Sequence[Measure], seed: int) -> Array:
+    """Figures `[measures, draws]` under the same random weights, each about its own value."""
+    draws = np.concatenate(list(_reweighted(measures, seed)), axis=1)
+    values = np.array([[m.value] for m in measures])
+    shifted: Array = draws + (values - np.nanmean(draws, axis=1, keepdims=True))
+    return shifted
+
+
+def _reweighted(measures: Sequence[Measure], seed: int) -> Iterator[Array]:
+    """Figures `[measures, chunk]`, mean over training seeds."""
     random = np.random.default_rng([seed, 0])
     n = len(measures[0].samples)
-    share = np.full(n, 1 / n)
     for size in _chunks(_RESAMPLES, n):
-        weights = random.multinomial(n, share, size=size).astype(np.float64)
+        weights = random.standard_exponential((size, n))  # Dirichlet's, once they sum to n
+        weights *= n / weights.sum(axis=1, keepdims=True)
         yield np.stack([_figures(m, weights @ m.sums) for m in measures])
 
 

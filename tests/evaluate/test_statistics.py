@@ -51,6 +51,23 @@ def test_a_metric_that_is_no_mean_has_the_error_of_resampling_by_hand() -> None:
     assert found.low == pytest.approx(np.percentile(by_hand, 2.5), abs=0.01)
 
 
+def test_rare_classes_do_not_pull_the_interval_down() -> None:
+    # 40 classes, each in one image of 40, each predicted wrongly somewhere else: an image that is
+    # lost from a draw would make its class count as wrong everywhere.
+    random = np.random.default_rng(5)
+    sums = np.zeros((1, 40, 80))
+    for image in range(40):
+        union = random.integers(50, 100)
+        sums[0, image, image] = random.integers(10, union)
+        sums[0, image, 40 + image] = union
+        sums[0, image, 40 + random.integers(40)] += 5
+    measure = Measure("class_mean", names(40), sums)
+    found = interval(measure)
+    assert found.low < found.value < found.high
+    below, above = found.value - found.low, found.high - found.value
+    assert 0.4 < below / above < 2.5
+
+
 def test_training_spread_is_reported_apart() -> None:
     values = np.array([[1.0] * 50 + [0.0] * 50, [1.0] * 60 + [0.0] * 40, [1.0] * 70 + [0.0] * 30])
     found = interval(mean_measure(names(100), values))
