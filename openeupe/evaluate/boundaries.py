@@ -15,16 +15,15 @@ from torch.nn import functional as F
 
 from openeupe.data import MaskedImages, View
 from openeupe.data.dense import MaskData
-from openeupe.evaluate.cells import cell_logits, cells_per_side, fit_cells
-from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.cells import CellColumn, cell_logits
+from openeupe.evaluate.column import Domain, Judged
 from openeupe.evaluate.edge_match import label_boundaries, matched, ridges, thinned
-from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Measure, Outcome, best_f
 
 LEVELS = 99  # thresholds 0.01 ... 0.99, as BSDS
 
 
-class Boundaries(Column):
+class Boundaries(CellColumn):
     """How well a linear map of patch tokens finds where one labelled thing ends.
 
     The truth is the border between mask labels, one pixel thin, in a view that keeps the aspect.
@@ -43,16 +42,8 @@ class Boundaries(Column):
     protocol: str = "boundaries/linear-v1"
     domain: Domain = "dense"
     data: MaskData
-    side: int = Field(448, ge=1, description="Pixels of the view, fitted to the patch size")
-    stride: int = Field(4, ge=1, description="Pixels of a cell, about")
     tolerance: float = Field(0.0075, gt=0, description="Of the image's diagonal")
     smoothing: float = Field(1.5, gt=0, description="Pixels (sigma), before the crests are found")
-    steps: int = Field(500, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
-    warmup_steps: int = Field(50, ge=0)
-    seeds: int = Field(3, ge=1)
 
     def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
         """(train, test), checked."""
@@ -61,28 +52,12 @@ class Boundaries(Column):
     def run(self, data: tuple[MaskedImages, MaskedImages], judged: Judged) -> dict[str, Outcome]:
         """One probe a seed; their maps are scored together, so that masks are read once."""
         train, test = data
-        encoder, features = judged.encoder, judged.features
-        side = fitting_side(encoder, self.side)
-        view = View(side, side, "pad")
-        cells = cells_per_side(encoder.patch_size, self.stride) * (side // encoder.patch_size)
+        features = judged.features
+        view, cells = self.view_and_cells(judged.encoder)
+        side = view.height
         wanted, weight = self._cells(train, view, cells)
         tokens = features.patches(train, view)
-        probes = [
-            fit_cells(
-                tokens,
-                wanted,
-                weight,
-                balanced=True,
-                steps=self.steps,
-                batch_size=self.batch_size,
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                warmup_steps=self.warmup_steps,
-                seed=seed,
-                device=judged.device,
-            )
-            for seed in range(self.seeds)
-        ]
+        probes = self.fit(tokens, wanted, weight, balanced=True, device=judged.device)
         # What position alone tells: the share of training images with a boundary in each cell.
         prior = (wanted * weight).sum(0) / weight.sum(0).clamp(min=1e-6)
         prior = F.interpolate(prior.clamp(1e-4, 1 - 1e-4).logit()[None, None], (side, side),

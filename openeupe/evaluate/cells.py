@@ -8,11 +8,60 @@ one linear map of each token, but an encoder that keeps position inside a patch 
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from openeupe.data import derive_seed
+from openeupe.data import View, derive_seed
+from openeupe.encoders import Encoder
+from openeupe.evaluate.column import Column
+from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.probe import LinearProbe, fit_cached
+
+
+class CellColumn(Column):
+    """Settings that the columns of such probes share."""
+
+    side: int = Field(448, ge=1, description="Pixels of the view, fitted to the patch size")
+    stride: int = Field(4, ge=1, description="Pixels of a cell, about")
+    steps: int = Field(500, ge=1)
+    batch_size: int = Field(16, ge=1)
+    lr: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    warmup_steps: int = Field(50, ge=0)
+    seeds: int = Field(3, ge=1)
+
+    def view_and_cells(self, encoder: Encoder) -> tuple[View, int]:
+        """The square view that images are shown in, and how many cells its side has."""
+        side, patch = fitting_side(encoder, self.side), encoder.patch_size
+        return View(side, side, "pad"), cells_per_side(patch, self.stride) * (side // patch)
+
+    def fit(
+        self,
+        tokens: Tensor,
+        wanted: Tensor,
+        judged: Tensor,
+        *,
+        balanced: bool,
+        device: torch.device | str,
+    ) -> list[LinearProbe]:
+        """A probe for each seed; see `fit_cells`."""
+        return [
+            fit_cells(
+                tokens,
+                wanted,
+                judged,
+                balanced=balanced,
+                steps=self.steps,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                warmup_steps=self.warmup_steps,
+                seed=seed,
+                device=device,
+            )
+            for seed in range(self.seeds)
+        ]
 
 
 def cells_per_side(patch_size: int, stride: int) -> int:

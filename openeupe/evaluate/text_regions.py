@@ -18,9 +18,8 @@ from openeupe.data.decode import image_size
 from openeupe.data.names import printable
 from openeupe.data.subset import spread
 from openeupe.errors import InputError
-from openeupe.evaluate.cells import cell_logits, cells_per_side, fit_cells
-from openeupe.evaluate.column import Column, Domain, Judged
-from openeupe.evaluate.features import fitting_side
+from openeupe.evaluate.cells import CellColumn, cell_logits
+from openeupe.evaluate.column import Domain, Judged
 from openeupe.evaluate.measure import Measure, Outcome
 
 Array = NDArray[np.float64]
@@ -93,7 +92,7 @@ class _Photos(FolderSource):
         return printable(self._names[index])
 
 
-class TextRegions(Column):
+class TextRegions(CellColumn):
     """How well a linear map of patch tokens finds the pixels that are text.
 
     The probe gives a value for each cell of a patch (`openeupe.evaluate.cells`), is trained by
@@ -106,14 +105,6 @@ class TextRegions(Column):
     protocol: str = "text/linear-v1"
     domain: Domain = "text"
     data: TextData
-    side: int = Field(448, ge=1, description="Pixels of the view, fitted to the patch size")
-    stride: int = Field(4, ge=1, description="Pixels of a cell, about")
-    steps: int = Field(500, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
-    warmup_steps: int = Field(50, ge=0)
-    seeds: int = Field(3, ge=1)
 
     def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
         """(train, test), checked."""
@@ -123,28 +114,11 @@ class TextRegions(Column):
         """One probe a seed; their maps are scored together, so that masks are made once."""
         train, test = data
         features = judged.features
-        patch = judged.encoder.patch_size
-        side = fitting_side(judged.encoder, self.side)
-        view = View(side, side, "pad")
-        cells = cells_per_side(patch, self.stride) * (side // patch)
+        view, cells = self.view_and_cells(judged.encoder)
+        side = view.height
         wanted, weight = _cells(train, view, cells)
         tokens = features.patches(train, view)
-        probes = [
-            fit_cells(
-                tokens,
-                wanted,
-                weight,
-                balanced=False,
-                steps=self.steps,
-                batch_size=self.batch_size,
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                warmup_steps=self.warmup_steps,
-                seed=seed,
-                device=judged.device,
-            )
-            for seed in range(self.seeds)
-        ]
+        probes = self.fit(tokens, wanted, weight, balanced=False, device=judged.device)
         tokens = features.patches(test, view)
         counts = np.zeros((self.seeds, len(test), 3))
         levels = np.zeros((self.seeds, len(test), 4 * LEVELS))
