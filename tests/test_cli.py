@@ -94,6 +94,62 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert ran.stderr.count("\n") == 1
 
 
+def test_debug_shows_where_a_mistake_was_found() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "openeupe", "plan", "nowhere", "--debug"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("Traceback")
+    assert ran.stderr.splitlines()[-1].startswith("error: recipe nowhere: no such file")
+
+
+def test_version_help_and_completion() -> None:
+    import openeupe
+
+    assert call("--version") == f"openeupe {openeupe.__version__}\n"
+    assert call("plan", "-h") == call("plan", "--help")
+    shells = {"_OPENEUPE_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    for line, names in {
+        "openeupe plan ": "direct\neupe\n",
+        "openeupe evaluate --suite m": "mini",
+    }.items():
+        words = {**shells, "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+        result = CliRunner().invoke(app, env=words, prog_name="openeupe")
+        assert names in result.output
+
+
+def test_no_colours_but_on_a_terminal(recipe: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "openeupe", "plan", str(recipe)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "device-hours" in ran.stdout
+    assert "\x1b" not in ran.stdout
+
+
+def test_json_is_all_that_standard_output_holds(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "{name: cut, columns: {knn: {kind: knn, protocol: knn/test-v1, domain: image, short: 32, "
+        "crop: 32, k: [3], data: {layout: scenes, count: 12}}}}"
+    )
+    folders = [tmp_path / "pixels", tmp_path / "net"]
+    for folder, encoder in zip(folders, ("raw_pixels", "untrained:test_resnet"), strict=True):
+        result = CliRunner().invoke(
+            app, ["evaluate", encoder, "--suite", str(suite), "--out", str(folder), "--json",
+                  "--device", "cpu"],
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        told = json.loads(result.stdout)
+        assert 0 <= told["columns"]["knn"]["figures"]["top1@3"]["value"] <= 100
+    told = json.loads(call("compare", *folders, "--json"))
+    assert [e["name"] for e in told["encoders"]] == ["raw_pixels", "untrained:test_resnet"]
+    (column,) = told["comparisons"][0]["columns"]
+    assert column["verdict"] in ("better", "worse", "no difference shown")
+    assert column["gain"]["low"] <= column["gain"]["delta"] <= column["gain"]["high"]
+
+
 def test_help_names_every_command_and_is_quick_to_come() -> None:
     text = call("--help")
     for command in ("quickstart", "distill", "plan"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
-from rich.console import Console
 from rich.markup import escape
 
-from openeupe.cli.app import app
+from openeupe.cli.app import app, errors
 from openeupe.errors import InputError
 
 # Importing a file of commands adds them to the application, in the order that --help shows.
@@ -20,10 +20,14 @@ __all__ = ["app", "judge", "main", "train"]
 
 
 def main() -> None:
-    """Run a command; a user's mistake is one line and exit code 2, never a traceback."""
+    """Run a command; a user's mistake is one line and exit code 2, and a traceback if asked for."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
     try:
-        app()
+        app([word for word in arguments if word != "--debug"])
     except InputError as error:
+        if debug:
+            traceback.print_exc()
         message = f"[bold red]error:[/] {escape(str(error))}"
-        Console(stderr=True).print(message, soft_wrap=True, highlight=False)
+        errors.print(message, soft_wrap=True, highlight=False)
         sys.exit(2)

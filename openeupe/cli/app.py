@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,9 +19,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Make efficient universal perception encoders: experts -> proxy teacher -> student.",
+    epilog="Exit codes: 0 done; 2 a mistake in what was given, told in one line; 130 interrupted; "
+    "1 anything else. With --json, standard output holds nothing but JSON.",
 )
-console = Console()
+console = Console()  # colours only on a terminal, and never where NO_COLOR is set
+errors = Console(stderr=True)
 
 Overrides = Annotated[
     list[str] | None,
@@ -32,6 +37,42 @@ RunFolder = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: cuda if there is one]")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import openeupe
+
+        print(f"openeupe {openeupe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def openeupe(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+    debug: Annotated[  # read by `main`, which takes it anywhere on the line
+        bool, typer.Option("--debug", help="Show where a mistake was found, as a traceback.")
+    ] = False,
+) -> None:
+    pass
+
+
+def print_json(content: Any) -> None:
+    """What `--json` prints: strict JSON, in which a number that is no number is null."""
+    print(json.dumps(_strict(content), indent=2, allow_nan=False))
+
+
+def _strict(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_strict(value) for value in content]
+    finite = not isinstance(content, float) or content - content == 0
+    return content if finite else None
 
 
 def torch_device(name: str | None) -> torch.device | None:

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 
-from openeupe.cli.app import Device, Overrides, app, console, torch_device
+from openeupe.cli.app import (
+    AsJson,
+    Device,
+    Overrides,
+    app,
+    console,
+    errors,
+    print_json,
+    torch_device,
+)
 from openeupe.errors import InputError
 
-Suite = Annotated[str, typer.Option(help="mini, eupe, or a suite file.")]
+
+def _suite_names() -> list[str]:
+    from openeupe.config import packaged_names
+
+    return packaged_names("suite")
+
+
+Suite = Annotated[
+    str, typer.Option(help="mini, eupe, or a suite file.", autocompletion=_suite_names)
+]
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder that the suite's paths start from.")]
 Precision = Annotated[
     Literal["fp32", "bf16"], typer.Option(help="Of the encoder; bf16 is autocast.")
@@ -36,6 +56,7 @@ def evaluate(
     precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 32,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
+    as_json: AsJson = False,
 ) -> None:
     """Judge an encoder; run the same command again to resume or to add columns.
 
@@ -46,8 +67,21 @@ def evaluate(
     from openeupe.evaluate import tables
 
     content, folder = _evaluate(
-        encoder, overrides, suite, data, out, only, device, precision, batch_size, workers
+        encoder,
+        overrides,
+        suite,
+        data,
+        out,
+        only,
+        device,
+        precision,
+        batch_size,
+        workers,
+        errors if as_json else console,
     )
+    if as_json:
+        print_json(content)
+        return
     columns = list(content["columns"])
     console.print(tables.rich_table(*tables.one(content, columns), encoder))
     for note in tables.notes(content, columns):
@@ -65,6 +99,7 @@ def compare(
     device: Device = None,
     precision: Precision = "fp32",
     as_markdown: Annotated[bool, typer.Option("--markdown", help="For a README.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say which encoder is better, on which columns, and whether that is noise.
 
@@ -80,16 +115,41 @@ def compare(
 
     if len(encoders) < 2:
         raise InputError("compare needs two encoders or more")
+    log = errors if as_json else console
     everyone = []
     for encoder in encoders:
         if Results.there(Path(encoder)):
             everyone.append(Results.open(Path(encoder)))
         else:
-            _, folder = _evaluate(encoder, None, suite, data, None, None, device, precision, 32, 2)
+            _, folder = _evaluate(
+                encoder, None, suite, data, None, None, device, precision, 32, 2, log
+            )
             everyone.append(Results.open(folder))
     contents = [results.read() for results in everyone]
     columns = list(dict.fromkeys(name for content in contents for name in content["columns"]))
     names = [content["config"]["model"] for content in contents]
+    ranks = mean_ranks(everyone, columns)
+    pairs = [compare_results(everyone[0], results, columns) for results in everyone[1:]]
+    if as_json:
+        print_json(
+            {
+                "encoders": [
+                    {"name": name, "mean_rank": rank, "columns": content["columns"]}
+                    for name, rank, content in zip(names, ranks, contents, strict=True)
+                ],
+                "comparisons": [
+                    {
+                        "first": names[0],
+                        "second": name,
+                        "columns": [
+                            {**dataclasses.asdict(c), "verdict": c.verdict} for c in compared
+                        ],
+                    }
+                    for name, compared in zip(names[1:], pairs, strict=True)
+                ],
+            }
+        )
+        return
 
     def show(header: list[str], rows: list[list[str]], title: str) -> None:
         if as_markdown:
@@ -98,10 +158,9 @@ def compare(
             console.print(tables.rich_table(header, rows, title))
 
     header, rows = tables.many(contents, names, columns)
-    rows.append(["mean rank ↓", *(f"{rank:.2f}" for rank in mean_ranks(everyone, columns))])
+    rows.append(["mean rank ↓", *(f"{rank:.2f}" for rank in ranks)])
     show(header, rows, "Figure ± half its 95 % interval (samples)")
-    for results, name in zip(everyone[1:], names[1:], strict=True):
-        compared = compare_results(everyone[0], results, columns)
+    for compared, name in zip(pairs, names[1:], strict=True):
         show(*tables.differences(compared), f"{names[0]} compared with {name}")
         counts = {v: sum(c.verdict == v for c in compared) for v in ("better", "worse")}
         rest = len(compared) - sum(counts.values())
@@ -120,6 +179,7 @@ def _evaluate(
     precision: Literal["fp32", "bf16"],
     batch_size: int,
     workers: int,
+    log: Console,
 ) -> tuple[dict[str, Any], Path]:
     """What `results.json` then holds, and the folder it lies in."""
     from openeupe.distill.run import default_device
@@ -134,13 +194,11 @@ def _evaluate(
     loaded = loaded.to(torch_device(device) or default_device())
     folder = out or _results_folder(source, suite.name)
     features = Features(
-        loaded, precision=precision, batch_size=batch_size, workers=workers, console=console
+        loaded, precision=precision, batch_size=batch_size, workers=workers, console=log
     )
-    judged = Judged(loaded, features, chains, folder, console)
+    judged = Judged(loaded, features, chains, folder, log)
     wanted = [name.strip() for name in only.split(",")] if only else None
-    content = run_suite(
-        suite, judged, folder, root=data, source=source, only=wanted, console=console
-    )
+    content = run_suite(suite, judged, folder, root=data, source=source, only=wanted, console=log)
     return content, folder
 
 

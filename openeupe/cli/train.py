@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from openeupe.cli.app import Device, Overrides, RunFolder, app, console, torch_device
+from openeupe.cli.app import (
+    AsJson,
+    Device,
+    Overrides,
+    RunFolder,
+    app,
+    console,
+    print_json,
+    torch_device,
+)
+
+
+def _recipe_names() -> list[str]:
+    from openeupe.config import packaged_names
+
+    return packaged_names("recipe")
+
+
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file, or the name of a packaged one.",
+        autocompletion=_recipe_names,
+    ),
+]
 
 
 @app.command()
@@ -38,7 +62,7 @@ def quickstart(
 
 @app.command()
 def distill(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged one.")],
+    recipe: RecipeName,
     overrides: Overrides = None,
     run: RunFolder = None,
     device: Device = None,
@@ -58,7 +82,7 @@ def distill(
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged one.")],
+    recipe: RecipeName,
     overrides: Overrides = None,
     device: Annotated[
         str, typer.Option(help="a100, h100, h200, b200, l4, l40s, rtx4090, or this (measured now)")
@@ -67,7 +91,7 @@ def plan(
         float, typer.Option(min=0.01, max=1, help="Share of the device's matrix peak you reach.")
     ] = 0.4,
     world_size: Annotated[int, typer.Option(min=1, help="Devices that share a batch.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What each stage will cost: parameters, FLOPs, memory, device-hours. Runs nothing.
 
@@ -80,7 +104,7 @@ def plan(
     tflops = planning.device_tflops(device, efficiency)
     costs = planning.plan(loaded, tflops, world_size)
     if as_json:
-        print(json.dumps([dataclasses.asdict(c) for c in costs], indent=2))
+        print_json([dataclasses.asdict(c) for c in costs])
         return
     table = Table("stage", "network", "parameters", "GFLOP/image", title=f"recipe {loaded.name}")
     for cost in costs:
