@@ -149,7 +149,7 @@ def networks_alone(trainer: Trainer, images: torch.Tensor):  # type: ignore[no-u
     teacher, student = stage.teachers["teacher"], stage.students["student"]
     heads = stage.heads["student"]["teacher"]  # type: ignore[index]
     pixels = images.float() / 255
-    optimizer = trainer.optimizers["student"]
+    optimizer = trainer.family.learners["student"].optimizer
     with torch.no_grad():
         gradients = [torch.randn_like(t) * 1e-6 for t in heads(student(pixels))]
 

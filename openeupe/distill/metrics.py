@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from rich.progress import (
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from openeupe.errors import InputError
 from openeupe.files import write_atomically
 
 
@@ -32,8 +30,7 @@ class Meter:
     stacked tensor.
     """
 
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
+    def __init__(self) -> None:
         self.names: list[str] = []
         self.sums: Tensor | None = None
         self.count = 0
@@ -51,12 +48,6 @@ class Meter:
             return {}
         means = dict(zip(self.names, (self.sums / self.count).tolist(), strict=True))
         self.sums, self.count = None, 0
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise InputError(
-                    f"stage {self.stage}: {name} became {value}: lower optimizer.lr, or set "
-                    "student_precision and teacher_precision to fp32; the last checkpoint is kept"
-                )
         return means
 
 

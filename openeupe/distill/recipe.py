@@ -63,6 +63,9 @@ class StudentConfig(EncoderConfig):
         description="with stage:NAME, also take its adapter heads and statistics where the teacher "
         "is the same (the released checkpoints hold one pair of heads)",
     )
+    optimizer: OptimizerConfig | None = Field(
+        None, description="settings in which this student's optimizer differs from the stage's"
+    )
 
 
 class StageConfig(Config):
@@ -82,6 +85,24 @@ class StageConfig(Config):
     student_precision: Precision = "auto"
     log_every: int = Field(50, gt=0, description="steps between metrics")
     checkpoint_every: int = Field(1000, gt=0, description="steps between checkpoints")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit_optimizer(cls, raw: Any) -> Any:
+        """A student's own optimizer settings are laid over the stage's."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("students"), dict):
+            return raw
+        shared, students = raw.get("optimizer"), {}
+        for name, student in raw["students"].items():
+            own = student.get("optimizer") if isinstance(student, dict) else None
+            if isinstance(own, dict) and isinstance(shared, dict):
+                student = student | {"optimizer": shared | own}
+            students[name] = student
+        return raw | {"students": students}
+
+    def optimizer_of(self, student: str) -> OptimizerConfig:
+        """The optimizer settings of a student: its own, or the stage's."""
+        return self.students[student].optimizer or self.optimizer
 
     @property
     def side(self) -> int:

@@ -1,12 +1,11 @@
-"""A run: the folder in which a recipe's stages are carried out, one after the other."""
+"""Carrying out a recipe: its stages, one after the other."""
 
 from __future__ import annotations
 
 import json
 import platform
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -15,89 +14,15 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from openeupe import encoders
-from openeupe.data import derive_seed
 from openeupe.distill.check import check_recipe, check_weights
-from openeupe.distill.recipe import (
-    STAGE_PREFIX,
-    Recipe,
-    StageConfig,
-    StudentConfig,
-    TeacherConfig,
-    dump_recipe,
-    load_recipe,
-)
+from openeupe.distill.folder import FINISHED, Run
+from openeupe.distill.load import carry_over, load_networks, orphaned
+from openeupe.distill.recipe import Recipe
 from openeupe.distill.stage import Stage, resolve_precision
-from openeupe.distill.student import DistilledStudent, load_student, save_student
+from openeupe.distill.student import save_student
 from openeupe.distill.trainer import Trainer
-from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.files import write_atomically
-
-_RECIPE = "recipe.yaml"
-_FINISHED = "finished.json"
-# How images are read, and how often is logged or saved, changes no result.
-_WITHOUT_EFFECT = {"workers", "cache_images", "max_broken", "log_every", "checkpoint_every"}
-
-
-@dataclass
-class Run:
-    """A run folder: the resolved recipe, and one folder a stage.
-
-    What is finished is not done again; what was cut off resumes. Layout:
-    `recipe.yaml`, `STAGE/metrics.jsonl`, `STAGE/STUDENT/` (an encoder folder with its heads and
-    statistics), `STAGE/finished.json` (written last).
-    """
-
-    folder: Path
-    recipe: Recipe
-
-    @classmethod
-    def open(cls, folder: Path) -> Run:
-        """Open an existing run folder."""
-        if not (folder / _RECIPE).is_file():
-            raise InputError(f"{folder} is not a run folder: it has no {_RECIPE}")
-        return cls(folder, load_recipe(folder / _RECIPE))
-
-    @classmethod
-    def start(cls, recipe: Recipe, folder: Path) -> Run:
-        """Make the folder, or go on in it.
-
-        What has begun must stay as it was: the data, the seed, and every stage with a folder.
-        Stages that have not begun may be changed, added or removed.
-        """
-        path = folder / _RECIPE
-        if path.exists():
-            before = load_recipe(path)
-            begun = {name for name in before.stages if (folder / name).is_dir()}
-            difference = begun and _difference(_settled(before, begun), _settled(recipe, begun))
-            if difference:
-                raise InputError(
-                    f"{folder} was begun with another recipe ({difference}): name another folder "
-                    "with --run, or delete this one"
-                )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, dump_recipe(recipe))
-        return cls(folder, recipe)
-
-    def finished(self, stage: str) -> bool:
-        """Whether the stage has ended."""
-        return (self.folder / stage / _FINISHED).is_file()
-
-    def student(self, stage: str, student: str | None = None) -> DistilledStudent:
-        """A finished student of a stage, by default the stage's only one."""
-        return load_student(self.student_folder(stage, student))
-
-    def student_folder(self, stage: str, student: str | None = None) -> Path:
-        """Where a finished student of a stage lies, by default the stage's only one."""
-        students = list(self.recipe.stages[stage].students)
-        if not self.finished(stage):
-            raise InputError(f"{self.folder}: stage {stage} has not ended; run distill again")
-        if student is None and len(students) > 1:
-            raise InputError(
-                f"{self.folder / stage} has several students: name one of {', '.join(students)}"
-            )
-        return self.folder / stage / (student or students[0])
 
 
 def run_recipe(
@@ -141,11 +66,19 @@ def _run_stage(
     on_log: Callable[[Stage, dict[str, float]], None] | None,
 ) -> None:
     config = run.recipe.stages[name]
+    orphans = orphaned(run, config)
+    if orphans:
+        kept = {k: s for k, s in config.students.items() if k not in orphans}
+        told = f"stages.{name}: {', '.join(orphans)} cannot go on: it diverged before"
+        if not kept:
+            raise InputError(f"{told}: lower optimizer.lr there and begin in another folder")
+        console.print(f"{told}; the others do", soft_wrap=True, highlight=False)
+        config = config.model_copy(update={"students": kept})
     folder = run.folder / name
-    teachers = _load_all(run, name, "teachers", config.teachers)
-    students = _load_all(run, name, "students", config.students)
+    teachers = load_networks(run, name, "teachers", config.teachers)
+    students = load_networks(run, name, "students", config.students)
     stage = Stage(name, config, teachers, students, run.recipe.seed)
-    carried = _carry_over(run, stage)
+    carried = carry_over(run, stage)
     folder.mkdir(exist_ok=True)  # from here on the stage has begun
     stage.to(device)
     console.print(_headline(stage, device), soft_wrap=True, highlight=False)
@@ -160,13 +93,14 @@ def _run_stage(
     trainer.run(keep_statistics=carried)
     info = _info(run, stage, device)
     stage.eval()
-    for key, encoder in students.items():
+    for key in [one.name for one in trainer.family.alive()]:
         heads = cast(nn.ModuleDict, stage.heads[key])
         save_student(
-            folder / key, encoder, dict(heads.items()), dict(stage.statistics.items()), info
+            folder / key, students[key], dict(heads.items()), dict(stage.statistics.items()), info
         )
-    finished = {"broken_images": sorted(trainer.broken.names), **info}
-    write_atomically(folder / _FINISHED, json.dumps(finished, indent=2))
+    dropped = {**dict.fromkeys(orphans, 0), **trainer.family.dropped}
+    finished = {"broken_images": sorted(trainer.broken.names), "dropped": dropped, **info}
+    write_atomically(folder / FINISHED, json.dumps(finished, indent=2))
     _tidy(folder)
 
 
@@ -174,59 +108,6 @@ def _tidy(stage_folder: Path) -> None:
     """Remove what a finished stage needs no more, and what killed writes left behind."""
     for path in (stage_folder / "checkpoints", *stage_folder.glob(".*")):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _load_all(
-    run: Run, stage: str, kind: str, members: Mapping[str, TeacherConfig | StudentConfig]
-) -> dict[str, Encoder]:
-    """The networks of a stage. Random weights are a function of (seed, stage, name) alone."""
-    loaded = {}
-    for name, member in members.items():
-        torch.manual_seed(derive_seed(run.recipe.seed, stage, kind, name))
-        try:
-            if member.encoder.startswith(STAGE_PREFIX):
-                loaded[name] = run.student(*run.recipe.resolve(member.encoder)).encoder
-            elif Path(member.encoder).is_dir():
-                loaded[name] = encoders.load(member.encoder)
-            else:
-                loaded[name] = encoders.create(
-                    member.encoder, pretrained=member.pretrained, **member.args
-                )
-        except InputError as error:
-            raise InputError(f"stages.{stage}.{kind}.{name}: {error}") from None
-    return loaded
-
-
-def _carry_over(run: Run, stage: Stage) -> bool:
-    """Take heads and statistics from the stage that the students come from.
-
-    Statistics are taken only when every student brings the same ones for every teacher, because
-    heads are trained towards tokens standardized in one particular way. True if they were.
-    """
-    sources = {
-        key: run.recipe.resolve(student.encoder)
-        for key, student in stage.config.students.items()
-        if student.encoder.startswith(STAGE_PREFIX) and student.keep_heads
-    }
-    if len(sources) < len(stage.students) or len({s for s, _ in sources.values()}) > 1:
-        return False
-    earlier = run.recipe.stages[next(iter(sources.values()))[0]]
-    if not _same_teachers(earlier, stage.config):
-        return False
-    for key, (source, student) in sources.items():
-        finished = run.student(source, student)
-        for teacher in stage.teachers:
-            heads = cast(nn.ModuleDict, stage.heads[key])
-            heads[teacher].load_state_dict(finished.heads[teacher].state_dict())
-            stage.statistics[teacher].load_state_dict(finished.statistics[teacher].state_dict())
-    return True
-
-
-def _same_teachers(earlier: StageConfig, later: StageConfig) -> bool:
-    def identity(stage: StageConfig) -> dict[str, Any]:
-        return {k: (t.encoder, t.args, t.pretrained) for k, t in stage.teachers.items()}
-
-    return identity(earlier) == identity(later) and earlier.head_hidden == later.head_hidden
 
 
 def _info(run: Run, stage: Stage, device: torch.device) -> dict[str, Any]:
@@ -277,23 +158,3 @@ def _headline(stage: Stage, device: torch.device) -> str:
         f"{stage.name}: {teachers} -> {students}; {config.steps} steps of {config.batch_size} "
         f"images on {device}, {precision} (teachers/students)"
     )
-
-
-def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
-    """The part of a recipe that may not change once `stages` have begun."""
-    told = recipe.model_dump()
-    kept = {name: stage for name, stage in told["stages"].items() if name in stages}
-    return {"seed": told["seed"], "data": told["data"], "stages": kept}
-
-
-def _difference(before: Any, now: Any, path: str = "") -> str | None:
-    """The first field in which two resolved recipes differ, with both values."""
-    if path.split(".")[-1] in _WITHOUT_EFFECT:
-        return None
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(k for k in now if k not in before)]:
-            found = _difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
-            if found:
-                return found
-        return None
-    return None if before == now else f"{path}: {before} then, {now} now"

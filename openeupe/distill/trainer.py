@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,8 +22,8 @@ from openeupe.distill.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from openeupe.distill.family import Family
 from openeupe.distill.metrics import Meter, MetricsLog, StageProgress
-from openeupe.distill.optimizer import build_optimizer, learning_rate
 from openeupe.distill.stage import Stage, Views
 
 
@@ -54,11 +56,8 @@ class Trainer:
         self.device = device
         self.console = console
         self.on_log = on_log
-        self.optimizers = {
-            s: build_optimizer(stage.trainable(s), self.config.optimizer) for s in stage.students
-        }
-        self.parameters = {s: list(stage.trainable(s).parameters()) for s in stage.students}
-        self.meter = Meter(stage.name)
+        self.family = Family(stage, device)
+        self.meter = Meter()
         self.broken = BrokenImages(data.max_broken)
 
     def run(self, *, keep_statistics: bool = False) -> None:
@@ -89,31 +88,9 @@ class Trainer:
         views = Views(images)
         targets = self.stage.targets(views, step)
         values: dict[str, Tensor] = {}
-        for student, optimizer in self.optimizers.items():
-            # Dropout, stochastic depth and RoPE's rescaling, too, are functions of (seed, step).
-            torch.manual_seed(derive_seed(self.stage.seed, self.stage.name, step, student))
-            losses = self.stage.losses(student, views, targets, step)
-            total = self.stage.total(losses)
-            total.backward()
-            values[f"total/{student}"] = total
-            if self.config.optimizer.clip_norm is not None:
-                values[f"grad_norm/{student}"] = nn.utils.clip_grad_norm_(
-                    self.parameters[student], self.config.optimizer.clip_norm
-                )
-            for group in optimizer.param_groups:
-                group["lr"] = self._lr(step)
-            optimizer.step()
-            optimizer.zero_grad()
-            several = len(self.optimizers) > 1
-            for teacher, loss in losses.items():
-                pair = f"{student}/{teacher}" if several else teacher
-                values[f"loss/{pair}/cls"] = loss.cls
-                values[f"loss/{pair}/patches"] = loss.patches
+        for learner in self.family.alive():
+            values |= learner.learn(views, targets, step)
         return values
-
-    def _lr(self, step: int) -> float:
-        config = self.config
-        return learning_rate(step, config.steps, config.batch_size, config.optimizer)
 
     def _loop(self, done: int, log: MetricsLog, progress: StageProgress) -> None:
         config = self.config
@@ -124,12 +101,12 @@ class Trainer:
             images_since += len(images)
             done = step + 1
             if done % config.log_every == 0 or done == config.steps:
-                means = self.meter.flush()
+                means = self._means()
                 now = time.perf_counter()
                 record = {
                     "step": done,
                     "images": done * config.batch_size,
-                    "lr": self._lr(step),
+                    **self._rates(step),
                     **means,
                     "images_per_s": images_since / (now - last),
                     "waiting": waited / (now - last),
@@ -143,6 +120,26 @@ class Trainer:
             progress.advance(done)
             if done % config.checkpoint_every == 0 or done == config.steps:
                 self._save(done)
+
+    def _means(self) -> dict[str, float]:
+        """Means since the last log; a student that is not finite is reported and dropped."""
+        means = self.meter.flush()
+        if not all(math.isfinite(value) for value in means.values()):
+            for name in self.family.drop_failed():
+                self.console.print(
+                    f"{self.stage.name}: the loss of {name} was not finite at step "
+                    f"{self.family.dropped[name]}: dropped, the others go on",
+                    soft_wrap=True,
+                    highlight=False,
+                )
+        return self.family.without_dropped(means)
+
+    def _rates(self, step: int) -> dict[str, float]:
+        """The learning rate, by student where they differ."""
+        rates = {one.name: one.lr(step) for one in self.family.alive()}
+        if len(set(rates.values())) == 1:
+            return {"lr": next(iter(rates.values()))}
+        return {f"lr/{name}": rate for name, rate in rates.items()}
 
     def _batches(self, first: int, last: int, stream: str) -> Iterator[tuple[int, Tensor, float]]:
         """(step, uint8 images on the device, seconds waited for them)."""
@@ -178,12 +175,13 @@ class Trainer:
         return {"students": stage.students, "heads": stage.heads, "statistics": stage.statistics}
 
     def _save(self, step: int) -> None:
+        family = self.family.state()
         tensors: dict[str, Tensor] = {}
         for name, module in self._modules().items():
             tensors |= module_tensors(module, name)
-        for student, optimizer in self.optimizers.items():
-            tensors |= optimizer_tensors(optimizer, f"optimizer.{student}")
-        extra: dict[str, object] = {"broken": self.broken.state(), "meter": None}
+        for learner in self.family.alive():
+            tensors |= optimizer_tensors(learner.optimizer, f"optimizer.{learner.name}")
+        extra: dict[str, Any] = {"broken": self.broken.state(), "family": family, "meter": None}
         if self.meter.sums is not None:
             tensors["meter"] = self.meter.sums
             extra["meter"] = {"names": self.meter.names, "count": self.meter.count}
@@ -197,8 +195,9 @@ class Trainer:
         tensors, extra = load_checkpoint(found[-1])
         for name, module in self._modules().items():
             restore_module(module, tensors, name)
-        for student, optimizer in self.optimizers.items():
-            restore_optimizer(optimizer, tensors, f"optimizer.{student}")
+        self.family.restore(extra["family"])
+        for learner in self.family.alive():
+            restore_optimizer(learner.optimizer, tensors, f"optimizer.{learner.name}")
         self.broken.restore(extra["broken"])
         if extra["meter"]:
             self.meter.names, self.meter.count = extra["meter"]["names"], extra["meter"]["count"]

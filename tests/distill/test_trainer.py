@@ -69,11 +69,13 @@ def test_gradients_are_clipped(raw_recipe: dict[str, Any], tmp_path: Path) -> No
     raw_recipe["stages"]["proxy"]["optimizer"] = {"lr": 1e-3, "clip_norm": 1e-4}
     one = trainer(raw_recipe, tmp_path)
     norms = []
-    optimizer = one.optimizers["proxy"]
+    optimizer = one.family.learners["proxy"].optimizer
     step = optimizer.step
 
     def spy() -> None:
-        grads = [p.grad.norm() for p in one.parameters["proxy"] if p.grad is not None]
+        grads = [
+            p.grad.norm() for p in one.family.learners["proxy"].parameters if p.grad is not None
+        ]
         norms.append(float(torch.stack(grads).norm()))
         step()
 
@@ -84,7 +86,7 @@ def test_gradients_are_clipped(raw_recipe: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_the_meter_gives_means_and_starts_anew() -> None:
-    meter = Meter("one")
+    meter = Meter()
     for value in (1.0, 3.0):
         meter.add({"a": torch.tensor(value), "b": torch.tensor(-value)})
     assert meter.flush() == {"a": 2.0, "b": -2.0}

@@ -1,0 +1,111 @@
+"""A run folder: the recipe that it keeps, and what its stages have finished."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe
+from openeupe.distill.student import DistilledStudent, load_student
+from openeupe.errors import InputError
+from openeupe.files import write_atomically
+
+_RECIPE = "recipe.yaml"
+FINISHED = "finished.json"
+# How images are read, and how often is logged or saved, changes no result.
+_WITHOUT_EFFECT = {"workers", "cache_images", "max_broken", "log_every", "checkpoint_every"}
+
+
+@dataclass
+class Run:
+    """A run folder: the resolved recipe, and one folder a stage.
+
+    What is finished is not done again; what was cut off resumes. Layout:
+    `recipe.yaml`, `STAGE/metrics.jsonl`, `STAGE/STUDENT/` (an encoder folder with its heads and
+    statistics), `STAGE/finished.json` (written last).
+    """
+
+    folder: Path
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open an existing run folder."""
+        if not (folder / _RECIPE).is_file():
+            raise InputError(f"{folder} is not a run folder: it has no {_RECIPE}")
+        return cls(folder, load_recipe(folder / _RECIPE))
+
+    @classmethod
+    def start(cls, recipe: Recipe, folder: Path) -> Run:
+        """Make the folder, or go on in it.
+
+        What has begun must stay as it was: the data, the seed, and every stage with a folder.
+        Stages that have not begun may be changed, added or removed.
+        """
+        path = folder / _RECIPE
+        if path.exists():
+            before = load_recipe(path)
+            begun = {name for name in before.stages if (folder / name).is_dir()}
+            difference = begun and _difference(_settled(before, begun), _settled(recipe, begun))
+            if difference:
+                raise InputError(
+                    f"{folder} was begun with another recipe ({difference}): name another folder "
+                    "with --run, or delete this one"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, dump_recipe(recipe))
+        return cls(folder, recipe)
+
+    def finished(self, stage: str) -> bool:
+        """Whether the stage has ended."""
+        return (self.folder / stage / FINISHED).is_file()
+
+    def dropped(self, stage: str) -> dict[str, int]:
+        """Students that diverged, with the step; step 0: what they come from had diverged."""
+        finished = json.loads((self.folder / stage / FINISHED).read_text(encoding="utf-8"))
+        dropped: dict[str, int] = finished.get("dropped", {})
+        return dropped
+
+    def student(self, stage: str, student: str | None = None) -> DistilledStudent:
+        """A finished student of a stage, by default the stage's only one."""
+        return load_student(self.student_folder(stage, student))
+
+    def student_folder(self, stage: str, student: str | None = None) -> Path:
+        """Where a finished student of a stage lies, by default the stage's only one."""
+        students = list(self.recipe.stages[stage].students)
+        if not self.finished(stage):
+            raise InputError(f"{self.folder}: stage {stage} has not ended; run distill again")
+        if student is None and len(students) > 1:
+            raise InputError(
+                f"{self.folder / stage} has several students: name one of {', '.join(students)}"
+            )
+        dropped = self.dropped(stage)
+        if (student or students[0]) in dropped:
+            raise InputError(
+                f"{self.folder / stage}: {student or students[0]} diverged at step "
+                f"{dropped[student or students[0]]} and was dropped: lower its optimizer.lr and "
+                "run the stage in another folder"
+            )
+        return self.folder / stage / (student or students[0])
+
+
+def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
+    """The part of a recipe that may not change once `stages` have begun."""
+    told = recipe.model_dump()
+    kept = {name: stage for name, stage in told["stages"].items() if name in stages}
+    return {"seed": told["seed"], "data": told["data"], "stages": kept}
+
+
+def _difference(before: Any, now: Any, path: str = "") -> str | None:
+    """The first field in which two resolved recipes differ, with both values."""
+    if path.split(".")[-1] in _WITHOUT_EFFECT:
+        return None
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(k for k in now if k not in before)]:
+            found = _difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return None
+    return None if before == now else f"{path}: {before} then, {now} now"

@@ -1,0 +1,82 @@
+"""What a stage begins with: its networks, and what an earlier stage hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from openeupe import encoders
+from openeupe.data import derive_seed
+from openeupe.distill.folder import Run
+from openeupe.distill.recipe import STAGE_PREFIX, StageConfig, StudentConfig, TeacherConfig
+from openeupe.distill.stage import Stage
+from openeupe.encoders import Encoder
+from openeupe.errors import InputError
+
+
+def orphaned(run: Run, config: StageConfig) -> list[str]:
+    """Students of a stage that should go on from one that was dropped."""
+    found = []
+    for key, student in config.students.items():
+        if student.encoder.startswith(STAGE_PREFIX):
+            stage, source = run.recipe.resolve(student.encoder)
+            if source in run.dropped(stage):
+                found.append(key)
+    return found
+
+
+def load_networks(
+    run: Run, stage: str, kind: str, members: Mapping[str, TeacherConfig | StudentConfig]
+) -> dict[str, Encoder]:
+    """The networks of a stage. Random weights are a function of (seed, stage, name) alone."""
+    loaded = {}
+    for name, member in members.items():
+        torch.manual_seed(derive_seed(run.recipe.seed, stage, kind, name))
+        try:
+            if member.encoder.startswith(STAGE_PREFIX):
+                loaded[name] = run.student(*run.recipe.resolve(member.encoder)).encoder
+            elif Path(member.encoder).is_dir():
+                loaded[name] = encoders.load(member.encoder)
+            else:
+                loaded[name] = encoders.create(
+                    member.encoder, pretrained=member.pretrained, **member.args
+                )
+        except InputError as error:
+            raise InputError(f"stages.{stage}.{kind}.{name}: {error}") from None
+    return loaded
+
+
+def carry_over(run: Run, stage: Stage) -> bool:
+    """Take heads and statistics from the stage that the students come from.
+
+    Statistics are taken only when every student brings the same ones for every teacher, because
+    heads are trained towards tokens standardized in one particular way. True if they were.
+    """
+    sources = {
+        key: run.recipe.resolve(student.encoder)
+        for key, student in stage.config.students.items()
+        if student.encoder.startswith(STAGE_PREFIX) and student.keep_heads
+    }
+    if len(sources) < len(stage.students) or len({s for s, _ in sources.values()}) > 1:
+        return False
+    earlier = run.recipe.stages[next(iter(sources.values()))[0]]
+    if not _same_teachers(earlier, stage.config):
+        return False
+    for key, (source, student) in sources.items():
+        finished = run.student(source, student)
+        for teacher in stage.teachers:
+            heads = cast(nn.ModuleDict, stage.heads[key])
+            heads[teacher].load_state_dict(finished.heads[teacher].state_dict())
+            stage.statistics[teacher].load_state_dict(finished.statistics[teacher].state_dict())
+    return True
+
+
+def _same_teachers(earlier: StageConfig, later: StageConfig) -> bool:
+    def identity(stage: StageConfig) -> dict[str, Any]:
+        return {k: (t.encoder, t.args, t.pretrained) for k, t in stage.teachers.items()}
+
+    return identity(earlier) == identity(later) and earlier.head_hidden == later.head_hidden
