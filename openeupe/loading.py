@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from openeupe import encoders
+from openeupe.data import derive_seed
 from openeupe.distill.chain import HeadChain, chains
 from openeupe.distill.run import Run
 from openeupe.encoders import Encoder
@@ -41,6 +42,28 @@ def load_with_chains(source: str | Path) -> tuple[Encoder, dict[str, HeadChain]]
     """
     folder = _student_folder(Path(source))
     return load(source), chains(Path(source) if folder is None else folder)
+
+
+def load_stages(run: Run) -> dict[str, Encoder]:
+    """What each stage made: `untrained`, then the students of the finished stages, in eval mode.
+
+    `untrained` is the architecture of the last of them with random weights, a function of the
+    recipe's seed. A stage's only student goes by the stage's name, several by STAGE/STUDENT.
+    Empty while no stage has ended.
+    """
+    students = {}
+    for stage, config in run.recipe.stages.items():
+        if run.finished(stage):
+            for name in config.students:
+                key = stage if len(config.students) == 1 else f"{stage}/{name}"
+                students[key] = encoders.load(run.student_folder(stage, name)).eval()
+    if not students:
+        return {}
+    last = students[list(students)[-1]]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(run.recipe.seed, "untrained"))
+        untrained = encoders.create(last.name, **last.args).eval()
+    return {"untrained": untrained, **students}
 
 
 def _student_folder(path: Path) -> Path | None:

@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
 from openeupe.data import (
     Augment,
@@ -31,7 +32,9 @@ from openeupe.errors import InputError
 from openeupe.evaluate.features import center_views, encode
 from openeupe.evaluate.fidelity import fidelity
 from openeupe.evaluate.knn import knn_accuracy
-from openeupe.look.pca import save_pca_grid
+from openeupe.loading import load_stages
+from openeupe.look.photos import Photo
+from openeupe.look.pictures import Wish, draw
 
 _VIEWS = {"train": 288, "heldout": 96}  # crops for the readouts: fitted on, scored on
 _PICTURES = 4
@@ -103,7 +106,7 @@ def _measure(
         part: {name: statistics[name](tokens[part]) for name, tokens in seen.items()}
         for part in views
     }
-    encoders = {name: encoder.to(device) for name, encoder in _students(run).items()}
+    encoders = {name: encoder.to(device) for name, encoder in load_stages(run).items()}
     sides = next(iter(last.students.values())).resolution
     rows = []
     for name, at in [
@@ -122,14 +125,6 @@ def _measure(
     }
     results["knn"] = _knn(everyone, parts, console)
     return results
-
-
-def _students(run: Run) -> dict[str, Encoder]:
-    """The finished student of each stage, and the last one's architecture untrained."""
-    encoders = {name: run.student(name).encoder for name in run.recipe.stages}
-    final = encoders[list(encoders)[-1]]
-    torch.manual_seed(derive_seed(run.recipe.seed, "untrained"))
-    return {**encoders, "untrained": create(final.name, **final.args)}
 
 
 def _crops(source: Source, count: int, side: int) -> tuple[Tensor, Tensor]:
@@ -159,13 +154,13 @@ def _picture(
     run: Run, source: Source, experts: dict[str, Encoder], encoders: dict[str, Encoder], side: int
 ) -> Path:
     indices = range(min(_PICTURES, len(source)))
-    views, _ = center_views(source, indices, 2 * side)  # a finer grid than in training, for the eye
-    path = run.folder / "pca.png"
-    columns = {
-        name: list(encode(encoder, views).patches) for name, encoder in (experts | encoders).items()
-    }
-    save_pca_grid(path, list(views), columns)
-    return path
+    views, kept = center_views(source, indices, 2 * side)  # finer than in training, for the eye
+    photos = [
+        Photo(Path(source.name(i)).stem, to_pil_image(view))
+        for i, view in zip(kept, views, strict=True)
+    ]
+    wish = Wish(kinds=["pca"])
+    return draw(experts | encoders, photos, run.folder, wish).files[0]
 
 
 def _knn(

@@ -152,7 +152,7 @@ def test_json_is_all_that_standard_output_holds(tmp_path: Path) -> None:
 
 def test_help_names_every_command_and_is_quick_to_come() -> None:
     text = call("--help")
-    for command in ("quickstart", "distill", "plan"):
+    for command in ("quickstart", "distill", "plan", "look"):
         assert command in text
         assert "Example" in call(command, "--help")
     loaded = subprocess.run(

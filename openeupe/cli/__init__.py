@@ -14,9 +14,10 @@ from openeupe.errors import InputError
 # isort: off
 from openeupe.cli import train
 from openeupe.cli import judge
+from openeupe.cli import look
 # isort: on
 
-__all__ = ["app", "judge", "main", "train"]
+__all__ = ["app", "judge", "look", "main", "train"]
 
 
 def main() -> None:

@@ -1,0 +1,135 @@
+"""Seeing what encoders see: look."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from openeupe.cli.app import Device, app, console, torch_device
+from openeupe.errors import InputError
+
+if TYPE_CHECKING:
+    from openeupe.encoders import Encoder
+
+_REFERENCE_PHOTOS = 64  # at most: a set's axes change little beyond
+
+
+@app.command()
+def look(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ENCODER... IMAGE...",
+            help="Encoders (a run, an encoder folder, a name, or untrained:NAME), then image files "
+            "or folders of images.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("looks"),
+    side: Annotated[
+        int, typer.Option(min=32, help="Long side in pixels at which the photos are seen.")
+    ] = 512,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Some of pca,components,norms,similarity,matches,stages."),
+    ] = None,
+    fit: Annotated[
+        str, typer.Option(help="Axes from each `image`, from the `batch`, or from a FOLDER.")
+    ] = "image",
+    mask: Annotated[
+        str, typer.Option(help="`none`, `first` component, or a picture: white is kept.")
+    ] = "none",
+    range_: Annotated[
+        Literal["minmax", "robust", "whiten"], typer.Option("--range", help="Of the colours.")
+    ] = "minmax",
+    align: Annotated[
+        bool, typer.Option(help="Turn the colours towards the first encoder's.")
+    ] = True,
+    patch: Annotated[
+        str, typer.Option(metavar="X,Y", help="Patch to compare with, in shares of photo 1.")
+    ] = "0.5,0.5",
+    components: Annotated[int, typer.Option(min=1, max=8, help="Single components shown.")] = 8,
+    upsampling: Annotated[
+        Literal["nearest", "bilinear", "bicubic"], typer.Option(help="Of patches to pixels.")
+    ] = "nearest",
+    limit: Annotated[int, typer.Option(min=1, help="Photos at most.")] = 8,
+    device: Device = None,
+) -> None:
+    """Show what encoders see in photos: colours, components, norms, similarities, matches.
+
+    A run also gets a picture of its students, stage by stage.
+
+    Example: `openeupe look runs/quickstart efficientnet_lite0 photo.jpg`
+    """
+    from openeupe.distill.run import Run, default_device
+    from openeupe.loading import load, load_stages
+    from openeupe.look import pictures
+    from openeupe.look.colours import Colouring, Fit, Mask
+    from openeupe.look.figures import extent, variance
+    from openeupe.look.photos import read_mask, read_photos
+
+    names, paths = _told_apart(what)
+    kinds = pictures.chosen_kinds(only)
+    at = _place(patch)
+    photos = read_photos(paths, side, limit)
+    own = fit in ("image", "batch")
+    if not own and not Path(fit).is_dir():
+        raise InputError(f"--fit {fit}: use image, batch, or a folder of images")
+    reference = [] if own else read_photos([Path(fit)], side, _REFERENCE_PHOTOS)
+    kept = mask if mask in ("none", "first") else [read_mask(Path(mask))] * len(photos)
+    how = Colouring(cast(Fit, fit if own else "reference"), range_, cast(Mask, kept), align)
+    on = torch_device(device) or default_device()
+    encoders = {name: load(name).to(on) for name in names}
+    stages: dict[str, dict[str, Encoder]] = {}
+    for name in names if "stages" in kinds else []:
+        if (Path(name) / "recipe.yaml").is_file():
+            made = load_stages(Run.open(Path(name)))
+            stages[Path(name).resolve().name] = {key: one.to(on) for key, one in made.items()}
+    wish = pictures.Wish(kinds, how, at, components, upsampling)
+    looked = pictures.draw(
+        encoders, photos, out, wish, reference=reference, stages=stages, console=console
+    )
+    for name, images in looked.coloured.items():
+        for photo, one in zip(photos, images, strict=True):
+            console.print(
+                f"{name}, {photo.name}: {variance(one)}, {extent(one)}",
+                soft_wrap=True,
+                highlight=False,
+            )
+    for file in looked.files:
+        console.print(f"wrote {file}", soft_wrap=True, highlight=False)
+
+
+def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:
+    """Encoders and images: files with an image's ending and folders of images are images."""
+    from openeupe.look.photos import is_image
+
+    encoders: list[str] = []
+    images: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        marked = [path / "recipe.yaml", path / "config.json", path.parent / "recipe.yaml"]
+        if is_image(path) or (path.is_dir() and not any(m.is_file() for m in marked)):
+            images.append(path)
+        else:
+            encoders.append(argument)
+    if not encoders or not images:
+        lacking = "encoder" if not encoders else "image"
+        raise InputError(
+            f"look needs an encoder and an image, and among {' '.join(arguments)} there is no "
+            f"{lacking}: images are files ending in .jpg, .png, ... and folders of them"
+        )
+    return list(dict.fromkeys(encoders)), images
+
+
+def _place(text: str) -> tuple[float, float]:
+    found = re.fullmatch(r"\s*([\d.]+)\s*,\s*([\d.]+)\s*", text)
+    try:
+        x, y = (float(part) for part in found.groups()) if found else (2.0, 2.0)
+    except ValueError:
+        x, y = 2.0, 2.0
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        raise InputError(f"--patch {text}: give X,Y between 0 and 1, as in 0.25,0.6")
+    return x, y

@@ -1,0 +1,103 @@
+"""Photos as an encoder sees them: whole, their long side at a chosen number of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from openeupe.data import EXTENSIONS, BrokenImage, FolderSource, decode
+from openeupe.encoders import Encoder
+from openeupe.errors import InputError
+
+
+@dataclass(frozen=True)
+class Photo:
+    """name: what captions call it. image: RGB, its long side at most as asked."""
+
+    name: str
+    image: Image.Image
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path ends like an image file."""
+    return path.suffix.lower().removeprefix(".") in EXTENSIONS
+
+
+def read_photos(paths: Sequence[Path], side: int, limit: int | None = None) -> list[Photo]:
+    """Read image files and folders of them, with the long side brought to `side` pixels.
+
+    Args:
+        limit: at most so many photos, the first of them; None: all.
+
+    Raises:
+        InputError: naming the file that is missing or cannot be read.
+    """
+    photos: list[Photo] = []
+    for path in paths:
+        if path.is_dir():
+            source = FolderSource(path)
+            files = [Path(source.name(i)) for i in range(min(len(source), limit or len(source)))]
+        else:
+            files = [path]
+        for file in files:
+            if limit is not None and len(photos) >= limit:
+                return photos
+            if not file.is_file():
+                raise InputError(f"{file}: no such image: check the path")
+            try:
+                photos.append(as_photo(decode(file, str(file)), file.stem, side))
+            except BrokenImage as error:
+                raise InputError(f"{error}: replace the file or leave it out") from None
+    return photos
+
+
+def as_photo(image: Image.Image, name: str, side: int) -> Photo:
+    """An RGB image with its long side brought to `side` pixels."""
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return Photo(name, image)
+
+
+def read_mask(path: Path) -> Tensor:
+    """A picture as bool `[H, W]`: what is lighter than mid-grey is kept.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return torch.from_numpy(np.array(decode(path, str(path)).convert("L"))) >= 128
+    except BrokenImage as error:
+        raise InputError(f"mask {error}: give a picture that is white where to look") from None
+
+
+@torch.inference_mode()
+def patch_tokens(encoder: Encoder, photo: Photo) -> Tensor:
+    """Patch tokens `[D, h, w]`, float32 on the CPU, of a whole photo.
+
+    Each side is brought to the nearest multiple of the encoder's patch size (at least two
+    patches), so that nothing is cut off.
+    """
+    step = encoder.patch_size
+    width, height = (max(2, round(length / step)) * step for length in photo.image.size)
+    image = photo.image
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    training = encoder.training
+    encoder.eval()
+    patches = encoder(pixels.to(encoder.mean.device)).patches[0].float().cpu()
+    encoder.train(training)
+    if not bool(torch.isfinite(patches).all()):
+        raise InputError(
+            f"{encoder.name} gives tokens that are not finite for {photo.name}: its weights are "
+            "damaged or its training diverged"
+        )
+    return patches.clone()
