@@ -1,4 +1,4 @@
-"""Seeing what encoders see: look."""
+"""Seeing what encoders see: look, report."""
 
 from __future__ import annotations
 
@@ -100,6 +100,47 @@ def look(
             )
     for file in looked.files:
         console.print(f"wrote {file}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page's file.  [default: RUN/report.html]")
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photos or a folder, instead of held-out photos of the recipe; again."),
+    ] = None,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="A further encoder to show; may be given again.")
+    ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="A further encoder's results folder of `evaluate`; again."),
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Tell the story of a run in one page that opens anywhere, without a network.
+
+    Recipe, losses, results, pictures, and similarities of patches to point at.
+
+    Example: `openeupe report runs/quickstart`
+    """
+    from openeupe.distill.run import default_device
+    from openeupe.report.page import write_report
+    from openeupe.report.seen import see
+
+    seen = see(
+        run,
+        images=images or [],
+        beside=beside or [],
+        device=torch_device(device) or default_device(),
+        console=console,
+    )
+    page = write_report(run, seen, out, results or [])
+    size = page.stat().st_size / 1e6
+    console.print(f"wrote {page} ({size:.1f} MB)", soft_wrap=True, highlight=False)
 
 
 def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:

@@ -1,0 +1,1 @@
+"""Run folder -> one page that tells its story."""

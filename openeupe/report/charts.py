@@ -1,0 +1,207 @@
+"""Charts as SVG: narrow enough that a phone shows them at full size."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from openeupe.evaluate.tables import DOMAINS
+from openeupe.look.figures import PALETTE
+from openeupe.report.gather import Curve, Evaluation
+
+_WIDTH = 4.4  # inches: 422 CSS pixels at 96 an inch
+_DASHES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "openeupe",  # else the ids in the file differ each time
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+def loss_curves(curves: Sequence[Curve], title: str) -> str:
+    """Loss over steps of one stage, student and token kind: a line per teacher."""
+
+    def draw(figure: Any) -> None:
+        axis = figure.subplots()
+        for i, curve in enumerate(curves):
+            axis.plot(
+                curve.steps,
+                curve.losses,
+                color=PALETTE[i % len(PALETTE)],
+                linestyle=_DASHES[i % len(_DASHES)],
+                marker="." if len(curve.steps) < 12 else None,
+                label=f"{curve.teacher}  {curve.losses[-1]:.3f}",
+            )
+        axis.set_title(title)
+        axis.set_xlabel("step")
+        axis.set_ylim(bottom=0)
+        axis.legend(title="teacher, last value", fontsize=8, title_fontsize=8)
+
+    return _svg(draw, 2.7)
+
+
+def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> str:
+    """R2 of one expert's tokens: a row per encoder, a mark per resolution."""
+    encoders = list(dict.fromkeys(row["encoder"] for row in rows))
+    sides = sorted({row["resolution"] for row in rows})
+
+    def draw(figure: Any) -> None:
+        axis = figure.subplots()
+        for place, encoder in enumerate(encoders):
+            for row in rows:
+                if row["encoder"] == encoder:
+                    i = sides.index(row["resolution"])
+                    axis.plot(
+                        max(row["r2"][expert][kind], -0.5),
+                        place,
+                        _MARKERS[i % len(_MARKERS)],
+                        color=PALETTE[i % len(PALETTE)],
+                        ms=7,
+                        mec="white",
+                    )
+        for i, side in enumerate(sides):
+            style = {"color": PALETTE[i % len(PALETTE)], "marker": _MARKERS[i % len(_MARKERS)]}
+            axis.plot([], [], linestyle="", label=f"{side} px", **style)
+        axis.set_title(f"{expert}, {_TOKENS[kind]}: R²")
+        axis.set_yticks(range(len(encoders)), encoders)
+        axis.invert_yaxis()
+        axis.set_xlim(-0.52, 1.02)
+        axis.axvline(0, color="#888888", lw=0.8)
+        axis.legend(fontsize=8, ncols=len(sides), loc="upper center", bbox_to_anchor=(0.4, -0.12))
+
+    return _svg(draw, 0.95 + 0.27 * len(encoders))
+
+
+_TOKENS = {"cls": "class token", "patches": "patch tokens"}
+
+
+def domain_dots(evaluations: Sequence[Evaluation], domain: str) -> str:
+    """The columns of one domain, each on its own axis: figure and 95 % interval per encoder."""
+    columns = columns_of(evaluations, domain)
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(len(columns), 1, squeeze=False)[:, 0]
+        for axis, name in zip(axes, columns, strict=True):
+            labels = []
+            for evaluation in evaluations:
+                column = evaluation.content["columns"].get(name, {})
+                if "headline" not in column:
+                    continue
+                figure_ = column["figures"][column["headline"]]
+                place, i = len(labels), evaluations.index(evaluation)
+                labels.append(evaluation.label)
+                low, high, value = (figure_[key] for key in ("low", "high", "value"))
+                colour = PALETTE[i % len(PALETTE)]
+                if low is not None and high is not None:
+                    axis.plot([low, high], [place, place], color=colour, lw=2.2)
+                axis.plot(
+                    value, place, _MARKERS[i % len(_MARKERS)], color=colour, ms=7, mec="white"
+                )
+                head = f"{column['headline']} {figure_['unit']}".strip()
+                better = "higher" if figure_["higher_is_better"] else "lower"
+                axis.set_title(f"{name}: {head} ({better} is better)")
+            axis.set_yticks(range(len(labels)), labels)
+            axis.set_ylim(len(labels) - 0.5, -0.5)
+
+    rows = sum(
+        "headline" in e.content["columns"].get(name, {}) for name in columns for e in evaluations
+    )
+    return _svg(draw, 0.2 + 0.62 * len(columns) + 0.25 * rows)
+
+
+def columns_of(evaluations: Sequence[Evaluation], domain: str) -> list[str]:
+    """Names of the columns of a domain that at least one encoder has a figure for."""
+    return list(
+        dict.fromkeys(
+            name
+            for evaluation in evaluations
+            for name, column in evaluation.content["columns"].items()
+            if column["domain"] == domain and "headline" in column
+        )
+    )
+
+
+def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
+    """A radar chart and what each of its axes means; None with fewer than three axes.
+
+    Every axis is fixed before any encoder is seen: from the column's hardest floor (0 where there
+    is none) to perfection (100 %, 1, or 0 where lower is better).
+    """
+    axes_: list[tuple[str, float, float, str]] = []
+    for domain in DOMAINS:
+        for name in columns_of(evaluations, domain):
+            axes_.append(_radar_axis(evaluations, name))
+    if len(axes_) < 3:
+        return None
+
+    def draw(figure: Any) -> None:
+        import math
+
+        axis = figure.add_subplot(projection="polar")
+        angles = [2 * math.pi * i / len(axes_) for i in range(len(axes_))]
+        for i, evaluation in enumerate(evaluations):
+            shares = []
+            for name, start, end, _ in axes_:
+                column = evaluation.content["columns"].get(name, {})
+                if "headline" not in column:
+                    shares.append(math.nan)
+                    continue
+                value = column["figures"][column["headline"]]["value"]
+                shares.append(min(max((value - start) / (end - start), 0), 1))
+            axis.plot(
+                [*angles, angles[0]],
+                [*shares, shares[0]],
+                color=PALETTE[i % len(PALETTE)],
+                linestyle=_DASHES[i % len(_DASHES)],
+                marker=_MARKERS[i % len(_MARKERS)],
+                ms=5,
+                label=evaluation.label,
+            )
+        axis.set_theta_offset(math.pi / 2)
+        axis.set_theta_direction(-1)
+        axis.set_xticks(angles, [str(i + 1) for i in range(len(axes_))])
+        axis.set_ylim(0, 1)
+        axis.set_yticks([0.25, 0.5, 0.75, 1], ["", "0.5", "", "1"])
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.06))
+
+    written = [f"{i + 1}: {text}" for i, (*_, text) in enumerate(axes_)]
+    return _svg(draw, 4.2 + 0.2 * len(evaluations)), written
+
+
+def _radar_axis(evaluations: Sequence[Evaluation], name: str) -> tuple[str, float, float, str]:
+    column = next(c for e in evaluations if "headline" in (c := e.content["columns"].get(name, {})))
+    figure = column["figures"][column["headline"]]
+    floors = [value for value in column["floors"].values() if value is not None]
+    if figure["higher_is_better"]:
+        start, end = max(floors, default=0.0), 100.0 if figure["unit"] == "%" else figure["scale"]
+    else:
+        start, end = min(floors, default=figure["scale"]), 0.0
+    if start == end:
+        start = end - 1.0
+    text = f"{name} {column['headline']}, {start:.3g} (centre) to {end:.3g} {figure['unit']}"
+    return name, start, end, text.strip()
+
+
+def _svg(draw: Any, height: float) -> str:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()

@@ -1,0 +1,171 @@
+// Similarity of every patch to the one pointed at, from the tokens that travel in this page.
+"use strict";
+(() => {
+  const looked = JSON.parse(document.getElementById("looked").textContent);
+  const canvases = [...document.querySelectorAll("canvas")];
+  const selects = [...document.querySelectorAll("select")];
+  const photos = looked.photos.map((_, i) => document.getElementById("photo-" + i));
+  const under = document.getElementById("under");
+  const said = document.getElementById("said");
+  const query = { photo: 0, x: 0.5, y: 0.5, held: false };
+
+  document.querySelectorAll(".ramp").forEach((ramp) => {
+    ramp.style.background = `linear-gradient(to right, ${looked.ramp.map((c) => `rgb(${c})`)})`;
+  });
+
+  // Unit vectors of each photo's patches, made when an encoder is first chosen.
+  const made = new Map();
+  function vectors(place) {
+    if (made.has(place)) return made.get(place);
+    const { data, scales } = looked.encoders[place];
+    const result = data.map((text) => {
+      const bytes = Int8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+      const rank = scales.length;
+      const rows = new Float32Array(bytes.length);
+      for (let start = 0; start < bytes.length; start += rank) {
+        let length = 0;
+        for (let k = 0; k < rank; k++) {
+          rows[start + k] = bytes[start + k] * scales[k];
+          length += rows[start + k] ** 2;
+        }
+        length = Math.sqrt(length) || 1;
+        for (let k = 0; k < rank; k++) rows[start + k] /= length;
+      }
+      return rows;
+    });
+    made.set(place, result);
+    return result;
+  }
+
+  function patchAt(place, photo, x, y) {
+    const [rows, columns] = looked.encoders[place].grids[photo];
+    const row = Math.min(rows - 1, Math.max(0, Math.floor(y * rows)));
+    return { row, column: Math.min(columns - 1, Math.max(0, Math.floor(x * columns))), rows, columns };
+  }
+
+  function maps(place) {
+    const all = vectors(place);
+    const rank = looked.encoders[place].scales.length;
+    const at = patchAt(place, query.photo, query.x, query.y);
+    const start = (at.row * at.columns + at.column) * rank;
+    const token = all[query.photo].subarray(start, start + rank);
+    return all.map((rows) => {
+      const map = new Float32Array(rows.length / rank);
+      for (let i = 0; i < map.length; i++) {
+        let sum = 0;
+        for (let k = 0; k < rank; k++) sum += rows[i * rank + k] * token[k];
+        map[i] = sum;
+      }
+      return map;
+    });
+  }
+
+  function colour(share) {
+    const place = Math.min(Math.max(share, 0), 1) * (looked.ramp.length - 1);
+    const below = Math.min(Math.floor(place), looked.ramp.length - 2);
+    const rest = place - below;
+    return looked.ramp[below].map((c, i) => Math.round(c + rest * (looked.ramp[below + 1][i] - c)));
+  }
+
+  function draw(canvas, place, map, low) {
+    const photo = Number(canvas.dataset.photo);
+    const image = photos[photo];
+    canvas.width = image.naturalWidth;
+    canvas.height = image.naturalHeight;
+    const context = canvas.getContext("2d");
+    if (under.checked) context.drawImage(image, 0, 0, canvas.width, canvas.height);
+    const [rows, columns] = looked.encoders[place].grids[photo];
+    const small = new ImageData(columns, rows);
+    for (let i = 0; i < map.length; i++) {
+      small.data.set([...colour((map[i] - low) / (1 - low || 1)), under.checked ? 190 : 255], 4 * i);
+    }
+    const tile = document.createElement("canvas");
+    tile.width = columns;
+    tile.height = rows;
+    tile.getContext("2d").putImageData(small, 0, 0);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(tile, 0, 0, canvas.width, canvas.height);
+    if (photo === query.photo) {
+      const at = patchAt(place, photo, query.x, query.y);
+      const box = [at.column, at.row, 1, 1].map((v, i) => v * (i % 2 ? canvas.height / rows : canvas.width / columns));
+      for (const [style, width] of [["#000", 5], ["#fff", 2.5]]) {
+        context.strokeStyle = style;
+        context.lineWidth = width;
+        context.strokeRect(...box);
+      }
+    }
+  }
+
+  function show() {
+    const sentences = [];
+    selects.forEach((select, panel) => {
+      const place = Number(select.value);
+      const all = maps(place);
+      const low = Math.min(...all.map((map) => map.reduce((a, b) => Math.min(a, b))));
+      canvases
+        .filter((canvas) => Number(canvas.dataset.panel) === panel)
+        .forEach((canvas) => draw(canvas, place, all[Number(canvas.dataset.photo)], low));
+      const legend = select.closest(".panel").querySelector(".low");
+      legend.textContent = low.toFixed(2);
+      const elsewhere = all
+        .map((map, photo) => ({ photo, best: map.reduce((a, b) => Math.max(a, b)) }))
+        .filter(({ photo }) => photo !== query.photo)
+        .sort((a, b) => b.best - a.best)[0];
+      const most = elsewhere ? `, most alike elsewhere ${elsewhere.best.toFixed(2)} in ${looked.photos[elsewhere.photo]}` : "";
+      sentences.push(`${looked.encoders[place].name}: from ${low.toFixed(2)}${most}`);
+    });
+    const at = patchAt(Number(selects[0].value), query.photo, query.x, query.y);
+    said.textContent = `Row ${at.row + 1}, column ${at.column + 1} of ${looked.photos[query.photo]}${query.held ? " (held)" : ""}. ${sentences.join("; ")}.`;
+  }
+
+  function point(canvas, event) {
+    const box = canvas.getBoundingClientRect();
+    query.photo = Number(canvas.dataset.photo);
+    query.x = (event.clientX - box.left) / box.width;
+    query.y = (event.clientY - box.top) / box.height;
+  }
+
+  let waiting = false;
+  function soon() { // at most one drawing a frame while the pointer moves
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; show(); });
+  }
+
+  canvases.forEach((canvas) => {
+    const place = () => Number(selects[Number(canvas.dataset.panel)].value);
+    canvas.addEventListener("pointermove", (event) => {
+      if (query.held || event.pointerType === "touch") return;
+      point(canvas, event);
+      soon();
+    });
+    canvas.addEventListener("click", (event) => {
+      const before = JSON.stringify([query.photo, patchAt(place(), query.photo, query.x, query.y)]);
+      point(canvas, event);
+      const same = before === JSON.stringify([query.photo, patchAt(place(), query.photo, query.x, query.y)]);
+      query.held = !(query.held && same);
+      show();
+    });
+    canvas.addEventListener("keydown", (event) => {
+      const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+      if (event.key === "Enter" || event.key === " ") query.held = !query.held;
+      else if (event.key === "Escape") query.held = false;
+      else if (!move) return;
+      event.preventDefault();
+      const photo = Number(canvas.dataset.photo);
+      if (move) {
+        if (query.photo !== photo) Object.assign(query, { photo, x: 0.5, y: 0.5 });
+        const at = patchAt(place(), photo, query.x, query.y);
+        query.x = (Math.min(at.columns - 1, Math.max(0, at.column + move[0])) + 0.5) / at.columns;
+        query.y = (Math.min(at.rows - 1, Math.max(0, at.row + move[1])) + 0.5) / at.rows;
+      }
+      show();
+    });
+  });
+  selects.forEach((select) => select.addEventListener("change", show));
+  under.addEventListener("change", show);
+  Promise.all(photos.map((image) => image.decode())).then(() => {
+    show();
+    document.documentElement.dataset.ready = "true";
+  });
+})();

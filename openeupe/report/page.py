@@ -1,0 +1,306 @@
+"""`openeupe report`: the story of a run, as one page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from openeupe.evaluate.tables import DOMAINS, many
+from openeupe.files import write_atomically
+from openeupe.look.colours import Coloured, Colouring, colour
+from openeupe.look.figures import extent, variance
+from openeupe.report import charts
+from openeupe.report.embed import RANK, compact, photo_uri, svg_uri, tile_uri
+from openeupe.report.gather import Curve, StageStory, Story, gather
+from openeupe.report.seen import Seen
+
+_DOMAIN_TITLES = {
+    "image": "Image understanding",
+    "language": "Vision and language",
+    "text": "Text",
+    "dense": "Dense prediction",
+}
+_KINDS = {"cls": "class token", "patches": "patch tokens"}
+_PHOTO_SIDE = 384  # pixels in the page
+_FIRST = ("file", "target", "precision", "latency_ms", "size_mib")  # columns of the table
+
+
+def write_report(
+    folder: Path, seen: Seen | None = None, out: Path | None = None, results: Sequence[Path] = ()
+) -> Path:
+    """Write the page of a run, finished or not.
+
+    Args:
+        seen: what encoders see in some photos; None leaves pictures out.
+        out: the page's file. [default: `RUN/report.html`]
+        results: further results folders of `openeupe evaluate`, beside the run's own.
+
+    Returns the file written.
+    """
+    story = gather(folder, results)
+    out = out or folder / "report.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, render(story, seen or Seen()))
+    return out
+
+
+def render(story: Story, seen: Seen) -> str:
+    """The page as HTML."""
+    files = resources.files("openeupe") / "report"
+    environment = jinja2.Environment(autoescape=True, trim_blocks=False)
+    template = environment.from_string((files / "page.html").read_text(encoding="utf-8"))
+    recipe = (story.run.folder / "recipe.yaml").read_text(encoding="utf-8")
+    told = {
+        "name": story.run.recipe.name,
+        "folder": story.run.folder,
+        "unfinished": story.unfinished,
+        "state": _state(story),
+        "sections": _sections(bool(seen.photos)),
+        "data": _data(story),
+        "stages": [_Stage.of(stage) for stage in story.stages],
+        "recipe": recipe,
+        "curves": _curves(story),
+        "fidelity": _fidelity(story.quickstart),
+        "deployment": _deployment(story),
+        "versions": _versions(story),
+        **_evaluations(story),
+        **_pictures(seen),
+        # Of the package itself, so never escaped.
+        "css": Markup((files / "page.css").read_text(encoding="utf-8")),
+        "js": Markup((files / "page.js").read_text(encoding="utf-8")),
+    }
+    return template.render(told)
+
+
+@dataclass(frozen=True)
+class _Chart:
+    uri: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class _Stage:
+    name: str
+    state: str
+    finished: bool
+    facts: list[tuple[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, stage: StageStory) -> _Stage:
+        config = stage.config
+
+        def members(of: Mapping[str, Any]) -> str:
+            return "; ".join(
+                f"{name} ({one.encoder}, {'/'.join(map(str, one.resolution))} px)"
+                for name, one in of.items()
+            )
+
+        facts = [
+            ("teachers", members(config.teachers)),
+            ("students", members(config.students)),
+            ("steps", f"{config.steps:,} of {config.batch_size:,} images"),
+            ("learning rate", f"{config.optimizer.lr:g}, {config.optimizer.warmup_steps} warm-up"),
+        ]
+        if broken := stage.about.get("broken_images"):
+            facts.append(("unreadable", f"{len(broken)} images were left out"))
+        return cls(stage.name, stage.state, stage.finished, facts)
+
+
+def _state(story: Story) -> str:
+    if not story.unfinished:
+        return f"Finished: all {len(story.stages)} stages"
+    done = len(story.stages) - len(story.unfinished)
+    now = story.unfinished[0]
+    return (
+        f"Half-finished: {done} of {len(story.stages)} stages have ended, {now.name} is {now.state}"
+        "; this page tells what there is so far"
+    )
+
+
+def _sections(pictures: bool) -> list[tuple[str, str]]:
+    alike = [("alike", "Which patches are alike")] if pictures else []
+    return [
+        ("recipe", "What was done"),
+        ("learning", "Learning"),
+        ("results", "Results"),
+        ("seen", "What it sees"),
+        *alike,
+        ("deployment", "Deployment"),
+        ("versions", "Versions and seeds"),
+    ]
+
+
+def _data(story: Story) -> str:
+    sources = story.run.recipe.data.sources
+    told = ", ".join(f"{s.path} (weight {s.weight:g})" for s in sources)
+    return f"Images from {told}. Each stage's students are the next one's teachers or its start."
+
+
+def _curves(story: Story) -> list[dict[str, Any]]:
+    told = []
+    for stage in story.stages:
+        groups: dict[tuple[str, str], list[Curve]] = {}
+        for curve in stage.curves:
+            groups.setdefault((curve.student, curve.kind), []).append(curve)
+        drawn = []
+        for (student, kind), curves in groups.items():
+            title = f"{student}: {_KINDS.get(kind, kind)}"
+            last = ", ".join(f"{c.teacher} {c.losses[-1]:.3f}" for c in curves)
+            alt = f"Loss over steps of stage {stage.name}, {title}. Last values: {last}"
+            drawn.append(_Chart(svg_uri(charts.loss_curves(curves, title)), alt))
+        if drawn:
+            told.append({"name": f"{stage.name} ({stage.state})", "charts": drawn})
+    return told
+
+
+def _fidelity(quickstart: Mapping[str, Any]) -> dict[str, Any] | None:
+    rows = quickstart.get("fidelity")
+    if not rows:
+        return None
+    experts = list(rows[0]["r2"])
+    pairs = [(expert, kind) for expert in experts for kind in _KINDS]
+    drawn = [
+        _Chart(
+            svg_uri(charts.fidelity_dots(rows, expert, kind)),
+            f"R² of {expert}'s {_KINDS[kind]} by encoder and resolution; the table has the numbers",
+        )
+        for expert, kind in pairs
+    ]
+    knn = [[name, f"{share:.1%}"] for name, share in (quickstart.get("knn") or {}).items()]
+    return {
+        "charts": drawn,
+        "header": ["encoder", "px", *(f"{e}, {_KINDS[k]}" for e, k in pairs)],
+        "rows": [
+            [row["encoder"], row["resolution"], *(f"{row['r2'][e][k]:.2f}" for e, k in pairs)]
+            for row in rows
+        ],
+        "knn": knn,
+    }
+
+
+def _evaluations(story: Story) -> dict[str, Any]:
+    """Dot plots by domain and tables for each suite; encoders judged on it stand together."""
+    domains, tables, radar = [], [], None
+    suites = list(dict.fromkeys(e.suite for e in story.evaluations))
+    for suite in suites:
+        judged = [e for e in story.evaluations if e.suite == suite]
+        for domain in DOMAINS:
+            if columns := charts.columns_of(judged, domain):
+                title = _DOMAIN_TITLES[domain] + (f", suite {suite}" if len(suites) > 1 else "")
+                alt = f"{title}: {', '.join(columns)}, figure and interval of each encoder"
+                chart = _Chart(svg_uri(charts.domain_dots(judged, domain)), alt)
+                domains.append({"title": title, "chart": chart})
+        contents = [e.content for e in judged]
+        names = list(dict.fromkeys(name for c in contents for name in c["columns"]))
+        header, rows = many(contents, [e.label for e in judged], names)
+        title = f"Suite {suite}: figure ± half its 95 % interval"
+        tables.append({"title": title, "header": header, "rows": rows})
+        if radar is None and (drawn := charts.radar(judged)):
+            alt = f"Radar chart of suite {suite}; its axes are written below"
+            radar = {"chart": _Chart(svg_uri(drawn[0]), alt), "axes": drawn[1]}
+    return {"domains": domains, "tables": tables, "radar": radar}
+
+
+def _pictures(seen: Seen) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "photos": [],
+        "no_pictures": seen.lacking,
+        "picture_notes": seen.notes,
+    }
+    if not seen.photos:
+        return told
+    how = Colouring()
+    coloured = colour(seen.tokens, how)
+    names = list(coloured)
+    for place, photo in enumerate(seen.photos):
+        tiles = [_tile(name, coloured[name][place]) for name in names]
+        width, height = photo.image.size
+        told["photos"].append(
+            {
+                "name": photo.name,
+                "uri": photo_uri(photo.image, _PHOTO_SIDE),
+                "aspect": f"{width} / {height}",
+                "tiles": tiles,
+            }
+        )
+    told["colours"] = how.caption(names[0] if len(names) > 1 else None)
+    told["components"] = [
+        {
+            "name": name,
+            "tiles": [
+                {
+                    "uri": tile_uri(coloured[name][0].components[i]),
+                    "share": f"{100 * float(coloured[name][0].explained[i]):.1f} % of variance",
+                }
+                for i in range(4)
+            ],
+        }
+        for name in names
+        if name in seen.stages
+    ]
+    told |= _looked(seen)
+    return told
+
+
+def _tile(name: str, one: Coloured) -> dict[str, str]:
+    return {
+        "name": name,
+        "uri": tile_uri(one.rgb),
+        "variance": variance(one),
+        "extent": extent(one),
+    }
+
+
+def _looked(seen: Seen) -> dict[str, Any]:
+    """What the page computes similarities from."""
+    from matplotlib import colormaps
+
+    small = {name: compact(images) for name, images in seen.tokens.items()}
+    ramp = (colormaps["viridis"]([i / 16 for i in range(17)])[:, :3] * 255).round().astype(int)
+    content = {
+        "photos": [photo.name for photo in seen.photos],
+        "encoders": [{"name": name, **one.for_page()} for name, one in small.items()],
+        "ramp": ramp.tolist(),
+    }
+    names = list(small)
+    return {
+        "looked": {
+            "json": Markup(json.dumps(content).replace("<", "\\u003c")),
+            "encoders": [{"name": name} for name in names],
+            "errors": ", ".join(f"{name} {one.error:.3f}" for name, one in small.items()),
+            "rank": RANK,
+        },
+        "chosen": (len(names) - 1, 0),
+    }
+
+
+def _deployment(story: Story) -> dict[str, Any]:
+    found = dict.fromkeys(key for row in story.deployment for key in row)
+    keys = [key for key in _FIRST if key in found] + [key for key in found if key not in _FIRST]
+    return {
+        "header": keys,
+        "rows": [[row.get(key, "") for key in keys] for row in story.deployment],
+    }
+
+
+def _versions(story: Story) -> dict[str, Any]:
+    packages = list(
+        dict.fromkeys(p for s in story.stages for p in s.about.get("versions", {})),
+    )
+    rows = [
+        [
+            stage.name,
+            str(stage.about.get("seed", story.run.recipe.seed)),
+            stage.about.get("device", stage.state),
+            *(stage.about.get("versions", {}).get(p, "") for p in packages),
+        ]
+        for stage in story.stages
+    ]
+    return {"header": ["stage", "seed", "device", *packages], "rows": rows}
