@@ -12,7 +12,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from openeupe.data import (
     Augment,
@@ -33,11 +32,13 @@ from openeupe.evaluate.features import center_views, encode
 from openeupe.evaluate.fidelity import fidelity
 from openeupe.evaluate.knn import knn_accuracy
 from openeupe.loading import load_stages
-from openeupe.look.photos import Photo
-from openeupe.look.pictures import Wish, draw
+from openeupe.look.colours import Colouring, colour
+from openeupe.look.figures import save, side_by_side
+from openeupe.look.photos import patch_tokens
+from openeupe.report.page import write_report
+from openeupe.report.seen import Seen, photo_side, source_photos
 
 _VIEWS = {"train": 288, "heldout": 96}  # crops for the readouts: fitted on, scored on
-_PICTURES = 4
 _KNN_IMAGES = 2000  # of each part, so that a large folder stays a matter of minutes
 
 
@@ -72,9 +73,11 @@ def run_quickstart(
     )
     device = device or default_device()
     run = run_recipe(recipe, folder, device=device, console=console)
-    results = _measure(run, parts, device, console)
+    results, seen = _measure(run, parts, device, console)
     results["minutes"] = round((time.perf_counter() - started) / 60, 2)
     (folder / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    with console.status("writing the report"):
+        write_report(folder, seen)
     _show(results, console)
     _what_next(folder, console)
     return results
@@ -82,8 +85,8 @@ def run_quickstart(
 
 def _measure(
     run: Run, parts: dict[str, Source], device: torch.device, console: Console
-) -> dict[str, Any]:
-    """Fidelity to the experts, a picture, and kNN where the photos have classes."""
+) -> tuple[dict[str, Any], Seen]:
+    """Fidelity to the experts, kNN where the photos have classes, and what they see in photos."""
     stages = list(run.recipe.stages)
     first, last = run.recipe.stages[stages[0]], run.recipe.stages[stages[-1]]
     side = last.side
@@ -118,13 +121,13 @@ def _measure(
         r2 = fidelity(tokens["train"], train, tokens["heldout"], heldout, groups)
         rows.append({"encoder": name, "resolution": at, "r2": r2})
     results: dict[str, Any] = {"fidelity": rows, "photos": {k: len(v) for k, v in parts.items()}}
-    results["picture"] = str(_picture(run, parts["heldout"], experts, encoders, side))
+    seen_photos = _look(run, parts["heldout"], experts, encoders)
     everyone = {
         **{k: (e, first.teachers[k].resolution[0]) for k, e in experts.items()},
         **{k: (e, sides[0]) for k, e in encoders.items()},
     }
     results["knn"] = _knn(everyone, parts, console)
-    return results
+    return results, seen_photos
 
 
 def _crops(source: Source, count: int, side: int) -> tuple[Tensor, Tensor]:
@@ -150,17 +153,18 @@ def _spread(source: Source, limit: int) -> range:
     return range(0, len(source), max(1, -(-len(source) // limit)))
 
 
-def _picture(
-    run: Run, source: Source, experts: dict[str, Encoder], encoders: dict[str, Encoder], side: int
-) -> Path:
-    indices = range(min(_PICTURES, len(source)))
-    views, kept = center_views(source, indices, 2 * side)  # finer than in training, for the eye
-    photos = [
-        Photo(Path(source.name(i)).stem, to_pil_image(view))
-        for i, view in zip(kept, views, strict=True)
-    ]
-    wish = Wish(kinds=["pca"])
-    return draw(experts | encoders, photos, run.folder, wish).files[0]
+def _look(
+    run: Run, source: Source, experts: dict[str, Encoder], encoders: dict[str, Encoder]
+) -> Seen:
+    """What everyone sees in held-out photos; drawn into `pca.png`, and for the report."""
+    photos = source_photos(source, photo_side(run))
+    tokens = {
+        name: [patch_tokens(encoder, photo) for photo in photos]
+        for name, encoder in (experts | encoders).items()
+    }
+    caption = Colouring().caption(next(iter(tokens)))
+    save(side_by_side(photos, colour(tokens), caption), run.folder / "pca.png")
+    return Seen(photos, tokens, list(encoders))
 
 
 def _knn(
@@ -218,6 +222,7 @@ R2: a ridge readout from each encoder's frozen tokens, fitted on the training ph
 architecture with random weights.
 
 Saved in {folder}:
+  report.html    the whole story: open it in a browser
   pca.png        patch tokens of held-out photos as colours, experts beside students
   results.json   the tables above
   recipe.yaml    every number of the run; STAGE/metrics.jsonl and STAGE/tensorboard its curves

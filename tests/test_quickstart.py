@@ -49,6 +49,8 @@ def test_on_the_registrys_photos(quickstart: Quickstart) -> None:
     saved = json.loads((quickstart.folder / "results.json").read_text())
     assert saved["fidelity"] == quickstart.results["fidelity"]
     assert Image.open(quickstart.folder / "pca.png").width > 600
+    assert 5e5 < (quickstart.folder / "report.html").stat().st_size < 5e6
+    assert "report.html" in quickstart.output
     assert quickstart.results["knn"] == {}  # these photos have no classes
 
 

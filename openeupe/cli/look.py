@@ -1,4 +1,4 @@
-"""Seeing what encoders see: look, report."""
+"""Seeing what encoders see: look, report, demo."""
 
 from __future__ import annotations
 
@@ -141,6 +141,30 @@ def report(
     page = write_report(run, seen, out, results or [])
     size = page.stat().st_size / 1e6
     console.print(f"wrote {page} ({size:.1f} MB)", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def demo(
+    encoders: Annotated[list[str], typer.Argument(help="Encoders, as `look` takes them.")],
+    side: Annotated[
+        int, typer.Option(min=32, help="Long side in pixels at which photos are seen.")
+    ] = 512,
+    port: Annotated[int, typer.Option(help="Where the page is served, on this machine.")] = 7860,
+    device: Device = None,
+) -> None:
+    """Serve a page to upload a photo to, compare encoders on it, and point at patches.
+
+    Needs gradio: `pip install 'openeupe[demo]'`. Reached from this machine alone.
+
+    Example: `openeupe demo runs/quickstart efficientnet_lite0`
+    """
+    from openeupe.distill.run import default_device
+    from openeupe.loading import load
+    from openeupe.look.demo import build
+
+    on = torch_device(device) or default_device()
+    blocks = build({name: load(name).to(on) for name in encoders}, side)
+    blocks.launch(server_name="127.0.0.1", server_port=port, share=False)
 
 
 def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:

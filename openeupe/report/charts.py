@@ -13,7 +13,7 @@ from openeupe.report.gather import Curve, Evaluation
 _WIDTH = 4.4  # inches: 422 CSS pixels at 96 an inch
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-_STYLE = {
+_STYLE: Any = {  # of Matplotlib
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -93,7 +93,7 @@ def domain_dots(evaluations: Sequence[Evaluation], domain: str) -> str:
     def draw(figure: Any) -> None:
         axes = figure.subplots(len(columns), 1, squeeze=False)[:, 0]
         for axis, name in zip(axes, columns, strict=True):
-            labels = []
+            labels: list[str] = []
             for evaluation in evaluations:
                 column = evaluation.content["columns"].get(name, {})
                 if "headline" not in column:

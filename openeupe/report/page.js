@@ -13,25 +13,15 @@
     ramp.style.background = `linear-gradient(to right, ${looked.ramp.map((c) => `rgb(${c})`)})`;
   });
 
-  // Unit vectors of each photo's patches, made when an encoder is first chosen.
+  // The shortened tokens of each photo, unpacked when an encoder is first chosen. Their inner
+  // products are the cosines: they come from unit vectors and are not brought to unit length again.
   const made = new Map();
-  function vectors(place) {
+  function tokens(place) {
     if (made.has(place)) return made.get(place);
     const { data, scales } = looked.encoders[place];
     const result = data.map((text) => {
       const bytes = Int8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-      const rank = scales.length;
-      const rows = new Float32Array(bytes.length);
-      for (let start = 0; start < bytes.length; start += rank) {
-        let length = 0;
-        for (let k = 0; k < rank; k++) {
-          rows[start + k] = bytes[start + k] * scales[k];
-          length += rows[start + k] ** 2;
-        }
-        length = Math.sqrt(length) || 1;
-        for (let k = 0; k < rank; k++) rows[start + k] /= length;
-      }
-      return rows;
+      return Float32Array.from(bytes, (byte, i) => byte * scales[i % scales.length]);
     });
     made.set(place, result);
     return result;
@@ -44,18 +34,19 @@
   }
 
   function maps(place) {
-    const all = vectors(place);
+    const all = tokens(place);
     const rank = looked.encoders[place].scales.length;
     const at = patchAt(place, query.photo, query.x, query.y);
     const start = (at.row * at.columns + at.column) * rank;
     const token = all[query.photo].subarray(start, start + rank);
-    return all.map((rows) => {
+    return all.map((rows, photo) => {
       const map = new Float32Array(rows.length / rank);
       for (let i = 0; i < map.length; i++) {
         let sum = 0;
         for (let k = 0; k < rank; k++) sum += rows[i * rank + k] * token[k];
         map[i] = sum;
       }
+      if (photo === query.photo) map[at.row * at.columns + at.column] = 1; // to itself, whatever was cut off
       return map;
     });
   }
@@ -73,11 +64,15 @@
     canvas.width = image.naturalWidth;
     canvas.height = image.naturalHeight;
     const context = canvas.getContext("2d");
-    if (under.checked) context.drawImage(image, 0, 0, canvas.width, canvas.height);
+    if (under.checked) {
+      context.filter = "grayscale(1)"; // colour is similarity alone
+      context.drawImage(image, 0, 0, canvas.width, canvas.height);
+      context.filter = "none";
+    }
     const [rows, columns] = looked.encoders[place].grids[photo];
     const small = new ImageData(columns, rows);
     for (let i = 0; i < map.length; i++) {
-      small.data.set([...colour((map[i] - low) / (1 - low || 1)), under.checked ? 190 : 255], 4 * i);
+      small.data.set([...colour((map[i] - low) / (1 - low || 1)), under.checked ? 175 : 255], 4 * i);
     }
     const tile = document.createElement("canvas");
     tile.width = columns;

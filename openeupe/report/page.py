@@ -17,7 +17,7 @@ from openeupe.files import write_atomically
 from openeupe.look.colours import Coloured, Colouring, colour
 from openeupe.look.figures import extent, variance
 from openeupe.report import charts
-from openeupe.report.embed import RANK, compact, photo_uri, svg_uri, tile_uri
+from openeupe.report.embed import compact_all, photo_uri, svg_uri, tile_uri
 from openeupe.report.gather import Curve, StageStory, Story, gather
 from openeupe.report.seen import Seen
 
@@ -119,8 +119,8 @@ def _state(story: Story) -> str:
     done = len(story.stages) - len(story.unfinished)
     now = story.unfinished[0]
     return (
-        f"Half-finished: {done} of {len(story.stages)} stages have ended, {now.name} is {now.state}"
-        "; this page tells what there is so far"
+        f"Half-finished: {done} of {len(story.stages)} stages have ended, {now.name}: {now.state}. "
+        "This page tells what there is so far"
     )
 
 
@@ -228,41 +228,39 @@ def _pictures(seen: Seen) -> dict[str, Any]:
                 "uri": photo_uri(photo.image, _PHOTO_SIDE),
                 "aspect": f"{width} / {height}",
                 "tiles": tiles,
+                "components": [
+                    _components(name, coloured[name][place])
+                    for name in names
+                    if name in seen.stages
+                ],
             }
         )
     told["colours"] = how.caption(names[0] if len(names) > 1 else None)
-    told["components"] = [
-        {
-            "name": name,
-            "tiles": [
-                {
-                    "uri": tile_uri(coloured[name][0].components[i]),
-                    "share": f"{100 * float(coloured[name][0].explained[i]):.1f} % of variance",
-                }
-                for i in range(4)
-            ],
-        }
-        for name in names
-        if name in seen.stages
-    ]
     told |= _looked(seen)
     return told
 
 
-def _tile(name: str, one: Coloured) -> dict[str, str]:
-    return {
-        "name": name,
-        "uri": tile_uri(one.rgb),
-        "variance": variance(one),
-        "extent": extent(one),
-    }
+def _tile(name: str, one: Coloured) -> dict[str, Any]:
+    lines = [variance(one), *extent(one).split(", ")]
+    return {"name": name, "uri": tile_uri(one.rgb), "lines": lines}
+
+
+def _components(name: str, one: Coloured) -> dict[str, Any]:
+    tiles = [
+        {
+            "uri": tile_uri(one.components[i]),
+            "share": f"{100 * float(one.explained[i]):.1f} % of variance",
+        }
+        for i in range(4)
+    ]
+    return {"name": name, "tiles": tiles}
 
 
 def _looked(seen: Seen) -> dict[str, Any]:
     """What the page computes similarities from."""
     from matplotlib import colormaps
 
-    small = {name: compact(images) for name, images in seen.tokens.items()}
+    small = compact_all(seen.tokens)
     ramp = (colormaps["viridis"]([i / 16 for i in range(17)])[:, :3] * 255).round().astype(int)
     content = {
         "photos": [photo.name for photo in seen.photos],
@@ -274,8 +272,9 @@ def _looked(seen: Seen) -> dict[str, Any]:
         "looked": {
             "json": Markup(json.dumps(content).replace("<", "\\u003c")),
             "encoders": [{"name": name} for name in names],
-            "errors": ", ".join(f"{name} {one.error:.3f}" for name, one in small.items()),
-            "rank": RANK,
+            "errors": "; ".join(
+                f"{name} {len(one.scales)}, {one.error:.3f}" for name, one in small.items()
+            ),
         },
         "chosen": (len(names) - 1, 0),
     }

@@ -1,0 +1,96 @@
+"""A run of two tiny stages with two teachers, judged on one column, and its page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from openeupe.cli import app
+from openeupe.data.photos import registry_photos
+
+SUITE = """
+name: small
+columns:
+  knn: &knn
+    kind: knn
+    protocol: knn/test-v1
+    domain: image
+    short: 32
+    crop: 32
+    k: [3]
+    data: {layout: scenes, count: 12}
+  other: {<<: *knn, domain: dense, k: [1]}
+  third: {<<: *knn, domain: text, k: [2]}
+"""
+
+
+def call(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@dataclass(frozen=True)
+class Told:
+    """run: the folder. page: its report's file."""
+
+    run: Path
+    page: Path
+
+
+@pytest.fixture(scope="session")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    folder = tmp_path_factory.mktemp("report")
+    images = folder / "images"
+    images.mkdir()
+    for name, size in (("astronaut", (96, 96)), ("coffee", (120, 80)), ("chelsea", (90, 64))):
+        Image.open(registry_photos() / f"{name}.png").resize(size).save(images / f"{name}.png")
+
+    def stage(teachers: list[str], student: str) -> dict[str, Any]:
+        return {
+            "teachers": {
+                t.replace(":", "_"): {"encoder": t, "pretrained": False, "resolution": 32}
+                for t in teachers
+            },
+            "students": {"net": {"encoder": student, "resolution": 32}},
+            "steps": 4,
+            "log_every": 1,
+            "batch_size": 2,
+            "head_hidden": 8,
+            "statistics": {"iterations": 1},
+            "optimizer": {"lr": 0.001},
+        }
+
+    recipe = {
+        "name": "small",
+        "data": {"sources": [{"path": str(images)}]},
+        "stages": {
+            "first": stage(["test_vit", "test_convnext"], "test_resnet"),
+            "second": stage(["stage:first"], "stage:first"),
+        },
+    }
+    (folder / "small.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "suite.yaml").write_text(SUITE)
+    run = folder / "runs" / "small"
+    call("distill", folder / "small.yaml", "--run", run, "--device", "cpu")
+    for encoder, out in ((run, []), ("raw_pixels", ["--out", folder / "pixels"])):
+        call("evaluate", encoder, "--suite", folder / "suite.yaml", "--device", "cpu", *out)
+    (run / "deploy" / "onnx").mkdir(parents=True)
+    (run / "deploy" / "onnx" / "export.json").write_text(json.dumps({"target": "onnx"}))
+    (run / "benchmark.json").write_text(
+        json.dumps({"rows": [{"target": "onnx", "latency_ms": 12.3456, "fits": True}]})
+    )
+    output = call(
+        "report", run, "--device", "cpu", "--beside", "raw_pixels", "--results", folder / "pixels"
+    )
+    assert f"wrote {run / 'report.html'}" in output
+    return Told(run, run / "report.html")

@@ -1,0 +1,152 @@
+"""What the page says, of finished and of half-finished runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from openeupe.errors import InputError
+from openeupe.report.embed import compact_all
+from openeupe.report.page import write_report
+
+from .conftest import Told, call
+
+_VOID = {"meta", "link", "img", "br", "input"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags close in order; collects text, images, and what is loaded from outside."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.feed(page.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text += data + " "
+
+
+def test_a_finished_run(told: Told) -> None:
+    page = Reader(told.page)
+    text = " ".join(page.text.split())
+    assert "Finished: all 2 stages" in text
+    for word in ("test_vit", "test_convnext", "4 of 2 images", "Image understanding", "raw_pixels"):
+        assert word in text
+    assert "12.35" in text  # of benchmark.json
+    assert "onnx" in text
+    assert "95 % bootstrap intervals" in text
+    assert "1: knn" in text  # the radar's written axes
+    assert "Not shown: the teachers test_convnext, test_vit" in text
+    alts = [of["alt"] for tag, of in page.tags if tag == "img"]
+    assert all(alts)
+    # A chart per stage, student and kind of token; domains; radar.
+    assert sum(alt.startswith("Loss over steps") for alt in alts) == 4
+    assert sum("figure and interval" in alt for alt in alts) == 3
+    assert sum(alt.startswith("Radar") for alt in alts) == 1
+    # Three photos through untrained, two stages and raw_pixels.
+    assert sum("colours of the patches" in alt for alt in alts) == 12
+    assert sum("component" in alt for alt in alts) == 3 * 3 * 4
+    assert sum(tag == "canvas" for tag, _ in page.tags) == 6
+    assert told.page.stat().st_size < 2e6
+
+
+def test_it_needs_nothing_else(told: Told) -> None:
+    for _, attributes in Reader(told.page).tags:
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("#", "data:"))
+    text = told.page.read_text(encoding="utf-8")
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", text)
+    assert "default-src 'none'" in text  # a browser would refuse
+
+
+def test_the_same_run_gives_the_same_bytes(told: Told, tmp_path: Path) -> None:
+    results = ["--results", told.run.parent.parent / "pixels"]
+    call(
+        "report", told.run, "--device", "cpu", "--beside", "raw_pixels", *results,
+        "--out", tmp_path / "again.html",
+    )  # fmt: skip
+    assert (tmp_path / "again.html").read_bytes() == told.page.read_bytes()
+
+
+def test_a_half_finished_run_says_so(told: Told, tmp_path: Path) -> None:
+    run = tmp_path / "half"
+    shutil.copytree(told.run, run, ignore=shutil.ignore_patterns("evaluations", "*.json.gz"))
+    (run / "second" / "finished.json").unlink()
+    shutil.rmtree(run / "deploy")
+    (run / "benchmark.json").unlink()
+    call("report", run, "--device", "cpu")
+    text = " ".join(Reader(run / "report.html").text.split())
+    assert "Half-finished: 1 of 2 stages have ended, second: at step 4 of 4." in text
+    assert "Not judged yet" in text
+    assert "Not exported yet" in text
+    assert "Which patches are alike" in text
+
+
+def test_a_run_that_has_just_begun_and_one_without_its_photos(told: Told, tmp_path: Path) -> None:
+    for stage in ("first", "second"):
+        recipe = (told.run / "recipe.yaml").read_text()
+        run = tmp_path / stage
+        run.mkdir()
+        if stage == "second":  # the photos have gone
+            shutil.copytree(told.run / "first", run / "first")
+            recipe = recipe.replace("/images", "/elsewhere")
+        (run / "recipe.yaml").write_text(recipe)
+        call("report", run, "--device", "cpu")
+    text = Reader(tmp_path / "first" / "report.html").text
+    assert "No step has been logged yet" in text
+    assert "No pictures: no stage has ended yet" in text
+    assert (
+        "the recipe's photos cannot be read here"
+        in Reader(tmp_path / "second" / "report.html").text
+    )
+
+
+def test_names_are_escaped(told: Told, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    recipe = (told.run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(recipe.replace("/images", "/<script>alert(1)</script>"))
+    assert "<script>alert" not in write_report(run).read_text()
+
+
+def test_a_mistake_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not a run folder: it has no recipe\.yaml"):
+        call("report", tmp_path)
+
+
+def test_shortened_tokens_keep_the_cosines() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(200, 12, generator=generator)
+    images = [
+        torch.einsum("dk,khw->dhw", mixing, torch.randn(12, 9, 7, generator=generator))
+        for _ in range(2)
+    ]
+    small = compact_all({"a": images})["a"]
+    assert small.grids == [(9, 7), (9, 7)]
+    rank = len(small.scales)
+    assert rank == 16
+    values = [
+        torch.frombuffer(bytearray(part), dtype=torch.int8).view(63, rank).float()
+        * torch.tensor(small.scales)
+        for part in small.data
+    ]
+    first, second = (torch.nn.functional.normalize(t.flatten(1), dim=0) for t in images)
+    torch.testing.assert_close(values[0] @ values[1].T, first.T @ second, rtol=0, atol=0.05)
+    assert small.error < 0.02
