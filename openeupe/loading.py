@@ -8,6 +8,7 @@ import torch
 
 from openeupe import encoders
 from openeupe.data import derive_seed
+from openeupe.deploy.exported import ExportedEncoder, is_export
 from openeupe.distill.chain import HeadChain, chains
 from openeupe.distill.run import Run
 from openeupe.encoders import Encoder
@@ -21,8 +22,9 @@ def load(source: str | Path) -> Encoder:
 
     Args:
         source: a run folder (its last stage's student), `RUN/STAGE`, `RUN/STAGE/STUDENT`, any
-            folder that `openeupe.encoders.save` wrote, one of our names, or a timm name, with its
-            published weights; or `untrained:NAME`, with random weights that are always the same.
+            folder that `openeupe.encoders.save` or `openeupe export` wrote, one of our names, or a
+            timm name, with its published weights; or `untrained:NAME`, with random weights that
+            are always the same.
 
     Raises:
         InputError: in one line, if there is no such encoder or it cannot be read.
@@ -31,6 +33,8 @@ def load(source: str | Path) -> Encoder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return encoders.create(str(source).removeprefix(UNTRAINED), pretrained=False).eval()
+    if is_export(Path(source)):
+        return ExportedEncoder(Path(source)).eval()
     folder = _student_folder(Path(source))
     return encoders.load(source if folder is None else folder).eval()
 
@@ -40,6 +44,8 @@ def load_with_chains(source: str | Path) -> tuple[Encoder, dict[str, HeadChain]]
 
     The chains go by the experts' encoder names; there are none for anything else than a student.
     """
+    if is_export(Path(source)):
+        return load(source), {}
     folder = _student_folder(Path(source))
     return load(source), chains(Path(source) if folder is None else folder)
 

@@ -82,6 +82,14 @@ def test_plans_run(line: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize("line", commands("export"))
+def test_exports_run(line: str, quickstart: Quickstart, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(quickstart.folder.parent.parent)
+    result = CliRunner().invoke(app, [*shlex.split(line)[1:], "--resolution", "64"])
+    assert result.exit_code == 0, result.output
+    assert "passed" in result.output
+
+
 @pytest.mark.parametrize("line", commands("distill"))
 def test_recipes_to_distil_are_there(line: str) -> None:
     """Real teachers are gigabytes: the recipe and its changes are read, not carried out."""

@@ -15,9 +15,10 @@ from openeupe.errors import InputError
 from openeupe.cli import train
 from openeupe.cli import judge
 from openeupe.cli import look
+from openeupe.cli import ship
 # isort: on
 
-__all__ = ["app", "judge", "look", "main", "train"]
+__all__ = ["app", "judge", "look", "main", "ship", "train"]
 
 
 def main() -> None:

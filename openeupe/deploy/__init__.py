@@ -1,0 +1,1 @@
+"""Encoder -> device: export, quantize, prove parity, measure."""

@@ -1,0 +1,84 @@
+"""An exported folder as an encoder again, so that files are judged by the same evaluations."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from openeupe.deploy import folder as folders
+from openeupe.deploy.parity import run_in_batches
+from openeupe.deploy.program import Size, size_name
+from openeupe.deploy.targets import TARGETS, Session
+from openeupe.encoders import Encoder, Tokens
+from openeupe.errors import InputError
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is one that `openeupe export` wrote."""
+    return (path / folders.ABOUT).is_file()
+
+
+class ExportedEncoder(Encoder):
+    """The files of an exported folder behind the encoder's contract; no gradients.
+
+    Args:
+        folder: what `openeupe export` wrote.
+        threads: of the engine; default: as many as torch uses.
+
+    Raises:
+        InputError: if the folder is not whole, or the engine is not installed.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        about = folders.read(folder)
+        was = about["encoder"]
+        digest = hashlib.sha256()
+        for name in about["files"].values():
+            for file in TARGETS[about["target"]].files(folder / name):
+                for part in sorted(file.rglob("*")) if file.is_dir() else [file]:
+                    digest.update(part.read_bytes() if part.is_file() else b"")
+        super().__init__(
+            name=f"{was['name']} ({about['target']} {about['precision']})",
+            args={"file": digest.hexdigest()[:16]},
+            cls_dim=was["cls_dim"],
+            patch_dim=was["patch_dim"],
+            patch_size=was["patch_size"],
+            resolution=was["resolution"],
+            mean=(0.0, 0.0, 0.0),  # the file takes raw pixels
+            std=(1.0, 1.0, 1.0),
+        )
+        self.folder, self.about = folder, about
+        self.threads = threads
+        self.engine = TARGETS[about["target"]]
+        self.engine.require(self.engine.runtime)
+        self._sessions: dict[str, Session] = {}
+
+    def tokens(self, pixels: Tensor) -> Tokens:
+        session = self.session((pixels.shape[-2], pixels.shape[-1]))
+        images = pixels.detach().cpu().float()
+        if self.about["pixels"] == "uint8":
+            images = (images * 255).round().clamp(0, 255).byte()
+        tokens = run_in_batches(session, images, self.engine.batch)
+        return Tokens(tokens.cls.to(pixels.device), tokens.patches.to(pixels.device))
+
+    def session(self, size: Size, batch: int | None = None) -> Session:
+        """The engine with the file of one size, opened once."""
+        files = self.about["files"]
+        key = "any" if "any" in files else size_name(size)
+        if key not in files:
+            raise InputError(
+                f"{self.folder} has no file for {key} pixels, only for {', '.join(files)}: export "
+                f"with --resolution {key} or --dynamic"
+            )
+        opened = f"{key} {batch}"
+        if opened not in self._sessions:
+            self._sessions[opened] = self.engine.open(
+                self.folder / files[key],
+                self.about["precision"],
+                self.threads or torch.get_num_threads(),
+                batch or self.engine.batch,
+            )
+        return self._sessions[opened]

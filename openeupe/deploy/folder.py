@@ -1,0 +1,146 @@
+"""An exported encoder as a folder: the file, what it is, an example, and whose weights it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from openeupe.deploy.program import INPUT, Pixels, Size, size_name
+from openeupe.deploy.targets import TARGETS
+from openeupe.deploy.targets.openvino import INFERENCE
+from openeupe.encoders import Encoder
+from openeupe.errors import InputError
+
+FORMAT = 1
+ABOUT = "export.json"
+_NEEDED = ("target", "precision", "pixels", "files", "encoder", "parity")
+
+_EXAMPLE = '''\
+"""The tokens of a photo: python example.py PHOTO"""
+import sys
+from pathlib import Path
+
+import numpy as np
+{imports}
+from PIL import Image
+
+file = str(Path(__file__).with_name("{file}"))
+photo = Image.open(sys.argv[1]).convert("RGB").resize(({width}, {height}))
+images = np.asarray(photo, np.{pixels}).transpose(2, 0, 1)[None]{scale}
+{run}
+print("class token", cls.shape, "patch grid", patches.shape)
+'''
+
+_LICENCE = """\
+Code: OpenEUPE, Apache-2.0.
+Weights: those of the encoder {name}, taken from {source}. Exporting changes nothing about their
+licence: it is that of whoever published or trained them.
+{known}"""
+_KNOWN = {
+    "efficientnet_lite0": "As published: Apache-2.0.",
+    "hed": "As published: MIT; trained on BSDS500.",
+    "craft": "As published: Apache-2.0 (EasyOCR); CRAFT's code is MIT.",
+    "dinov2_s_focus": "As published: MIT; DINOv2 itself is Apache-2.0.",
+}
+
+
+def describe(
+    encoder: Encoder,
+    *,
+    source: str,
+    target: str,
+    precision: str,
+    pixels: Pixels,
+    files: dict[str, str],
+) -> dict[str, Any]:
+    """What `export.json` says before parity is known."""
+    from openeupe import __version__
+
+    scale = "RGB in [0, 1]" if pixels == "float32" else "RGB in 0..255"
+    cls, patches = encoder.cls_dim, encoder.patch_dim
+    return {
+        "format": FORMAT,
+        "openeupe": __version__,
+        "source": source,
+        "encoder": {
+            "name": encoder.name,
+            "args": encoder.args,
+            "cls_dim": cls,
+            "patch_dim": patches,
+            "patch_size": encoder.patch_size,
+            "resolution": encoder.resolution,
+        },
+        "target": target,
+        "precision": precision,
+        "pixels": pixels,
+        "input": {INPUT: f"[batch, 3, height, width] {pixels}, {scale}, not normalized"},
+        "outputs": {
+            "cls": f"[batch, {cls}] float32, the class token (or pooled token)",
+            "patches": f"[batch, {patches}, height/{encoder.patch_size}, "
+            f"width/{encoder.patch_size}] float32, the patch tokens on their grid",
+        },
+        "files": files,
+    }
+
+
+def write(folder: Path, about: dict[str, Any]) -> None:
+    """Write `export.json`, `example.py` and `LICENCE.txt` beside the files."""
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    (folder / "example.py").write_text(example(about), encoding="utf-8")
+    name = about["encoder"]["name"]
+    note = _LICENCE.format(name=name, source=about["source"], known=_KNOWN.get(name, ""))
+    (folder / "LICENCE.txt").write_text(note, encoding="utf-8")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What `export.json` holds.
+
+    Raises:
+        InputError: if it is missing, damaged, or of another version.
+    """
+    path = folder / ABOUT
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): export the encoder again") from error
+    if not isinstance(about, dict) or any(key not in about for key in _NEEDED):
+        raise InputError(f"{path} does not describe an export: export the encoder again")
+    if about.get("format") != FORMAT or about["target"] not in TARGETS:
+        raise InputError(f"{path} was made by another version: update openeupe, or export again")
+    for name in about["files"].values():
+        if not (folder / name).exists():
+            raise InputError(f"{folder / name} is missing: copy the whole exported folder")
+    return about
+
+
+def example(about: dict[str, Any]) -> str:
+    """A program of a few lines that runs the first file on a photo."""
+    size, file = next(iter(about["files"].items()))
+    native = about["encoder"]["resolution"]
+    height, width = parse_size(size) or (native, native)
+    inference = INFERENCE.get(about["precision"], "f32")
+    lines = TARGETS[about["target"]].example.replace('INFERENCE"', f'{inference}"')
+    imports, _, run = lines.partition("\n\n")
+    return _EXAMPLE.format(
+        imports=imports,
+        file=file,
+        height=height,
+        width=width,
+        pixels=about["pixels"],
+        scale=" / np.float32(255)" if about["pixels"] == "float32" else "",
+        run=run,
+    )
+
+
+def file_key(size: Size | None) -> str:
+    """How `files` calls a size; "any" where height and width are open."""
+    return "any" if size is None else size_name(size)
+
+
+def parse_size(key: str) -> Size | None:
+    """The reverse of `file_key`."""
+    if key == "any":
+        return None
+    height, width = key.split("x")
+    return int(height), int(width)

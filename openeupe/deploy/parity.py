@@ -1,0 +1,137 @@
+"""Does a file say what the encoder says? Measured on real photos, judged by fixed limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from openeupe.deploy.program import Pixels, Size, size_name
+from openeupe.deploy.targets.target import Precision, Session
+from openeupe.encoders import Encoder, Tokens
+
+# The lowest cosine allowed: of the worst photo and patch, but of the mean for int8, whose worst
+# patch is an outlier's. fp32 must also agree to 1e-4 of the largest magnitude.
+COSINE = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.999, "int8": 0.99}
+RELATIVE_ERROR = 1e-4
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near one kind of token comes: cosines, and the largest error beside the largest value.
+
+    worst: lowest cosine of any photo (or any patch of any photo).
+    percentile: the cosine that 99 of 100 exceed.
+    """
+
+    mean: float
+    worst: float
+    percentile: float
+    relative_error: float
+
+
+_NONE = Agreement(mean=-1.0, worst=-1.0, percentile=-1.0, relative_error=float("inf"))
+
+
+@dataclass(frozen=True)
+class Parity:
+    """A file's agreement with its encoder at one size."""
+
+    size: Size
+    photos: int
+    cls: Agreement
+    patches: Agreement
+    passed: bool
+    error: str = ""  # why the file could not run at all
+
+    def said(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "size": size_name(self.size)}
+
+
+def as_input(images: Tensor, pixels: Pixels) -> Tensor:
+    """uint8 photos as a file takes them."""
+    return images if pixels == "uint8" else images.float() / 255
+
+
+def run_in_batches(session: Session, images: Tensor, batch: int | None) -> Tokens:
+    """Tokens of all images; `batch`: the size that the file is fixed to."""
+    parts = [session(part.contiguous()) for part in images.split(batch or len(images))]
+    return Tokens(torch.cat([p.cls for p in parts]), torch.cat([p.patches for p in parts]))
+
+
+def reference(encoder: Encoder, images: Tensor) -> Tokens:
+    """The encoder's own tokens of uint8 photos `[N, 3, H, W]`, in float32."""
+    with torch.no_grad():
+        parts = [encoder(part.float() / 255) for part in images.split(1)]
+    return Tokens(torch.cat([p.cls for p in parts]), torch.cat([p.patches for p in parts]))
+
+
+def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> Parity:
+    """Judge tokens by the limits of a precision; a shape or a value that is no number fails."""
+    kinds = []
+    for true, said in zip(expected, got, strict=True):
+        if true.shape != said.shape or not bool(said.isfinite().all()):
+            kinds.append(_NONE)
+            continue
+        kinds.append(_agreement(true.double(), said.double()))
+    limit = COSINE[precision]
+    passed = all((k.mean if precision == "int8" else k.worst) >= limit for k in kinds)
+    if precision == "fp32":
+        passed = passed and all(kind.relative_error <= RELATIVE_ERROR for kind in kinds)
+    return Parity(size, len(expected.cls), kinds[0], kinds[1], passed)
+
+
+def check(
+    open_session: Callable[[Size], tuple[Session, int | None]],
+    encoder: Encoder,
+    photos: dict[Size, Tensor],
+    precision: Precision,
+    pixels: Pixels,
+) -> list[Parity]:
+    """Parity at every size of `photos` (uint8 `[N, 3, H, W]`)."""
+    found = []
+    for size, images in photos.items():
+        try:
+            session, batch = open_session(size)
+            got = run_in_batches(session, as_input(images, pixels), batch)
+        except Exception as error:  # engines raise errors of their own kinds
+            reason = " ".join(str(error).split())[:200]
+            found.append(Parity(size, len(images), _NONE, _NONE, passed=False, error=reason))
+            continue
+        found.append(compare(reference(encoder, images), got, precision, size))
+    return found
+
+
+def complaint(parities: Sequence[Parity], precision: Precision) -> str:
+    """Which limit was missed, where, in one line."""
+    failed = next(parity for parity in parities if not parity.passed)
+    if failed.error:
+        return f"at {size_name(failed.size)}: the file cannot run ({failed.error})"
+    figure = "mean" if precision == "int8" else "worst"
+    cosines = ", ".join(
+        f"{kind} cosine {getattr(getattr(failed, kind), figure):.6f} ({figure}), largest error "
+        f"{getattr(failed, kind).relative_error:.1e}"
+        for kind in ("cls", "patches")
+    )
+    limit = f"cosine {COSINE[precision]:g}"
+    limit += f" and error {RELATIVE_ERROR:g}" if precision == "fp32" else ""
+    return f"at {size_name(failed.size)}: {cosines}; the limit of {precision} is {limit}"
+
+
+def _agreement(true: Tensor, said: Tensor) -> Agreement:
+    cosine = F.cosine_similarity(true, said, dim=1, eps=1e-30)
+    # Two vectors of zeros agree, whatever their cosine.
+    both_zero = (true.abs().amax(1) == 0) & (said.abs().amax(1) == 0)
+    cosine = torch.where(both_zero, 1.0, cosine).flatten()
+    error = (true - said).flatten(1).abs().amax(1) / true.flatten(1).abs().amax(1).clamp(min=1e-30)
+    return Agreement(
+        mean=cosine.mean().item(),
+        worst=cosine.min().item(),
+        percentile=cosine.quantile(0.01).item() if len(cosine) < 1 << 24 else cosine.min().item(),
+        relative_error=error.max().item(),
+    )

@@ -1,0 +1,11 @@
+"""The engines that an encoder can be exported to, a file for each."""
+
+from __future__ import annotations
+
+from openeupe.deploy.targets.onnx import OnnxRuntime
+from openeupe.deploy.targets.openvino import OpenVino
+from openeupe.deploy.targets.target import Job, Precision, Session, Target
+
+TARGETS: dict[str, Target] = {target.name: target for target in (OnnxRuntime(), OpenVino())}
+
+__all__ = ["TARGETS", "Job", "Precision", "Session", "Target"]

@@ -1,0 +1,148 @@
+"""ONNX, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openeupe.deploy.program import INPUT, OUTPUTS, trace
+from openeupe.deploy.targets.target import Job, Precision, Session, Target
+from openeupe.encoders import Tokens
+from openeupe.errors import InputError
+
+OPSETS = range(18, 26)  # what torch's exporter writes and ONNX Runtime reads
+_LARGE = 1_800_000_000  # bytes; a protobuf file ends at 2 GiB
+
+
+class OnnxRuntime(Target):
+    """fp16 stores the matrices in half precision and computes in single."""
+
+    name = "onnx"
+    suffix = ".onnx"
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    runtime = ("onnxruntime",)
+    extra = "onnx"
+    example = """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession(file)
+cls, patches = session.run(None, {"images": images})"""
+
+    def write(self, job: Job, path: Path) -> None:
+        if job.precision == "int8":
+            from openeupe.deploy.quantize import quantize_onnx
+
+            plain = path.with_name("plain.onnx")
+            write_onnx(job, plain)
+            try:
+                quantize_onnx(job, plain, path)
+            finally:
+                plain.unlink()
+            return
+        write_onnx(job, path)
+        if job.precision == "fp16":
+            store_halves(path)
+
+    def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Waiting threads would take the processor from whatever runs beside.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if batch is not None:
+            options.add_free_dimension_override_by_name("batch", batch)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+        def run(images: Tensor) -> Tokens:
+            cls, patches = session.run(list(OUTPUTS), {INPUT: images.numpy()})
+            return Tokens(torch.from_numpy(cls), torch.from_numpy(patches))
+
+        return run
+
+    def files(self, path: Path) -> list[Path]:
+        data = path.with_name(f"{path.name}.data")
+        return [path, data] if data.exists() else [path]
+
+
+def write_onnx(job: Job, path: Path) -> None:
+    """Write the float32 program; weights beyond protobuf's 2 GiB lie beside it.
+
+    Raises:
+        InputError: for an opset that cannot be had, or an operator that ONNX lacks.
+    """
+    if job.opset not in OPSETS:
+        raise InputError(
+            f"--opset {job.opset} cannot be written: use {OPSETS.start} to {OPSETS.stop - 1}"
+        )
+    program = trace(job.encoder, job.size, pixels=job.pixels)
+    size = sum(p.numel() * p.element_size() for p in job.encoder.parameters())
+    try:
+        with quiet():
+            exported: Any = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=job.opset,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                verbose=False,
+            )
+            exported.save(path, external_data=size > _LARGE)
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{job.encoder.name} cannot be written as ONNX opset {job.opset} ({reason[:200]}): "
+            f"try another --opset or target"
+        ) from error
+
+
+def store_halves(path: Path) -> None:
+    """Store an ONNX file's matrices as float16, each behind a cast, which engines fold on loading.
+
+    Vectors (biases, norms) stay float32: they weigh nothing and matter most.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(path)
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        values, name = numpy_helper.to_array(tensor), tensor.name
+        if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+            continue
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+    large = path.with_name(f"{path.name}.data").exists()
+    onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data")
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Exporters tell stories on every channel; the user's own lines must stay readable."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,88 @@
+"""What every target offers: a way to write a program, and a way to run what was written."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from openeupe.deploy.program import Pixels, Size
+from openeupe.encoders import Encoder, Tokens
+from openeupe.errors import InputError
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+# Images as the file takes them, `[B, 3, H, W]` float32 or uint8 -> float32 tokens.
+Session = Callable[[Tensor], Tokens]
+
+
+@dataclass
+class Job:
+    """One file to write.
+
+    size: height and width; None leaves them to the caller of the file.
+    calibration: `[N, 3, H, W]` photos as the file takes them, for int8.
+    fidelity: how near a written file comes to the encoder: the lower cosine of both token kinds.
+    limit: the cosine that int8 must reach.
+    notes: what the target has to say about its choices; it ends in `export.json`.
+    """
+
+    encoder: Encoder
+    size: Size | None
+    pixels: Pixels
+    precision: Precision
+    opset: int
+    calibration: Tensor | None = None
+    fidelity: Callable[[Path], float] = lambda path: 1.0
+    limit: float = 0.99
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Target:
+    """A file format with the engine that runs it.
+
+    precisions: those it can have; the first is the default.
+    packages: what must be importable to write it; `runtime` what must be to run it.
+    extra: the extra of this package that installs them.
+    batch: the batch size a file is fixed to; None: any.
+    dynamic: whether height and width may be left open.
+    example: Python lines that run a file: `images` (NumPy) and `file` in, `cls`, `patches` out.
+    """
+
+    name: str
+    suffix: str
+    precisions: tuple[Precision, ...]
+    packages: tuple[str, ...] = ()
+    runtime: tuple[str, ...] = ()
+    extra: str | None = None
+    batch: int | None = None
+    dynamic: bool = True
+    example: str
+
+    def require(self, packages: tuple[str, ...]) -> None:
+        """Raise `InputError` if a package is missing."""
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        if missing:
+            raise InputError(
+                f"{self.name} needs {missing[0]}: pip install 'openeupe[{self.extra}]'"
+            )
+
+    def write(self, job: Job, path: Path) -> None:
+        """Write one file (or folder) to `path`, whose name ends in `suffix`."""
+        raise NotImplementedError
+
+    def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
+        """Load a file for running.
+
+        Args:
+            threads: of the engine.
+            batch: the one batch size that will be asked for, which some engines profit from.
+        """
+        raise NotImplementedError
+
+    def files(self, path: Path) -> list[Path]:
+        """All that was written for `path`."""
+        return [path]
