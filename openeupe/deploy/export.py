@@ -89,7 +89,10 @@ def export(
                 job.fidelity = _fidelity(encoder, engine, job, {first: proofs[first]})
             engine.write(job, path)
             files[key] = path.name
-            parities += _prove(encoder, engine, path, job, proofs, console)
+            if engine.runs_here:
+                parities += _prove(encoder, engine, path, job, proofs, console)
+            else:
+                console.print(f"{key}: parity NOT CHECKED, {target} does not run on this machine")
             if job.notes:
                 notes[key] = job.notes
         about = folders.describe(

@@ -49,6 +49,7 @@ class Target:
     extra: the extra of this package that installs them.
     batch: the batch size a file is fixed to; None: any.
     dynamic: whether height and width may be left open.
+    runs_here: whether this machine can run a file; else its parity stays unproved, and says so.
     example: Python lines that run a file: `images` (NumPy) and `file` in, `cls`, `patches` out.
     """
 
@@ -60,6 +61,7 @@ class Target:
     extra: str | None = None
     batch: int | None = None
     dynamic: bool = True
+    runs_here: bool = True
     example: str
 
     def require(self, packages: tuple[str, ...]) -> None:

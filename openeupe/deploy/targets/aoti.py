@@ -1,0 +1,51 @@
+"""AOTInductor: PyTorch's own compiler, for servers that have PyTorch's libraries."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from openeupe.deploy.program import trace
+from openeupe.deploy.targets.onnx import quiet
+from openeupe.deploy.targets.target import Job, Precision, Session, Target
+from openeupe.encoders import Tokens
+from openeupe.errors import InputError
+
+
+class AotInductor(Target):
+    """Machine code for the processor it is written on; writing needs a C++ compiler."""
+
+    name = "aoti"
+    suffix = ".pt2"
+    precisions: tuple[Precision, ...] = ("fp32",)
+    example = """\
+import torch
+
+model = torch._inductor.aoti_load_package(file)
+cls, patches = model(torch.from_numpy(images))"""
+
+    def write(self, job: Job, path: Path) -> None:
+        if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
+            raise InputError("aoti needs a C++ compiler: install g++")
+        program = trace(job.encoder, job.size, pixels=job.pixels)
+        try:
+            with quiet():
+                torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+        except Exception as error:  # the compiler's errors are of many kinds
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{job.encoder.name} cannot be compiled ({reason}): try --to onnx"
+            ) from error
+
+    def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
+        torch.set_num_threads(threads)
+        model = torch._inductor.aoti_load_package(str(path))
+
+        def run(images: Tensor) -> Tokens:
+            cls, patches = model(images)
+            return Tokens(cls, patches)
+
+        return run

@@ -1,0 +1,101 @@
+"""ExecuTorch with XNNPACK: phones and other small devices; runs on this machine, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from openeupe.deploy.program import trace
+from openeupe.deploy.targets.onnx import quiet
+from openeupe.deploy.targets.target import Job, Precision, Session, Target
+from openeupe.encoders import Tokens
+from openeupe.errors import InputError
+
+
+class ExecuTorch(Target):
+    """Fixed sizes and a batch of one: XNNPACK lets one dimension at most stay open.
+
+    int8 quantizes linear layers with ranges taken at run time: with fixed ranges the tokens of
+    transformers are unstable (cosine 0.6 to 0.99).
+    """
+
+    name = "executorch"
+    suffix = ".pte"
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    packages = ("executorch",)
+    runtime = ("executorch",)
+    extra = "executorch"
+    batch = 1
+    dynamic = False
+    example = """\
+import torch
+from executorch.runtime import Runtime
+
+forward = Runtime.get().load_program(file).load_method("forward")
+cls, patches = forward.execute([torch.from_numpy(images)])"""
+
+    def write(self, job: Job, path: Path) -> None:
+        with quiet():
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
+                XnnpackPartitioner,
+            )
+            from executorch.exir import to_edge_transform_and_lower
+
+        program = trace(job.encoder, job.size, pixels=job.pixels, batch=1)
+        try:
+            with quiet(), torch.no_grad():
+                if job.precision == "int8":
+                    program = _quantized(job, program)
+                partitioner = [XnnpackPartitioner()]
+                lowered = to_edge_transform_and_lower(program, partitioner=partitioner)
+                path.write_bytes(lowered.to_executorch().buffer)
+        except Exception as error:  # the compiler's errors are of many kinds
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{job.encoder.name} cannot be compiled for ExecuTorch ({reason}): try --to onnx"
+            ) from error
+
+    def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
+        from executorch.runtime import Runtime
+
+        _set_threads(threads)
+        method = Runtime.get().load_program(path).load_method("forward")
+
+        def run(images: Tensor) -> Tokens:
+            cls, patches = method.execute([images])
+            return Tokens(cls.clone(), patches.clone())
+
+        return run
+
+
+def _quantized(job: Job, program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    quantizer = XNNPACKQuantizer()
+    quantizer.set_module_type(
+        torch.nn.Linear, get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    )
+    quantizer.set_operator_type(
+        torch.ops.aten.linear.default,
+        get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True),
+    )
+    assert job.calibration is not None
+    prepared = prepare_pt2e(program.module(check_guards=False), quantizer)
+    prepared(job.calibration[:1])
+    job.notes["method"] = "XNNPACK, linear layers, ranges at run time, per channel"
+    return torch.export.export(convert_pt2e(prepared), (job.calibration[:1],), strict=False)
+
+
+def _set_threads(threads: int) -> None:
+    """ExecuTorch has one pool for the process."""
+    from executorch.extension.pybindings import portable_lib
+
+    reset = getattr(portable_lib, "_unsafe_reset_threadpool", None)
+    if reset is not None:
+        reset(threads)
