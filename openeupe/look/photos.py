@@ -39,6 +39,7 @@ def read_photos(paths: Sequence[Path], side: int, limit: int | None = None) -> l
         InputError: naming the file that is missing or cannot be read.
     """
     photos: list[Photo] = []
+    seen: list[Path] = []
     for path in paths:
         if path.is_dir():
             source = FolderSource(path)
@@ -51,7 +52,10 @@ def read_photos(paths: Sequence[Path], side: int, limit: int | None = None) -> l
             if not file.is_file():
                 raise InputError(f"{file}: no such image: check the path")
             try:
-                photos.append(as_photo(decode(file, str(file)), file.stem, side))
+                same = sum(f.stem == file.stem for f in seen)
+                name = f"{file.stem}-{same + 1}" if same else file.stem  # names are files' names
+                photos.append(as_photo(decode(file, str(file)), name, side))
+                seen.append(file)
             except BrokenImage as error:
                 raise InputError(f"{error}: replace the file or leave it out") from None
     return photos
@@ -100,4 +104,4 @@ def patch_tokens(encoder: Encoder, photo: Photo) -> Tensor:
             f"{encoder.name} gives tokens that are not finite for {photo.name}: its weights are "
             "damaged or its training diverged"
         )
-    return patches.clone()
+    return patches

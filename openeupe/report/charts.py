@@ -74,7 +74,7 @@ def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> 
             style = {"color": PALETTE[i % len(PALETTE)], "marker": _MARKERS[i % len(_MARKERS)]}
             axis.plot([], [], linestyle="", label=f"{side} px", **style)
         axis.set_title(f"{expert}, {_TOKENS[kind]}: R²")
-        axis.set_yticks(range(len(encoders)), encoders)
+        axis.set_yticks(range(len(encoders)), [_short(name) for name in encoders])
         axis.invert_yaxis()
         axis.set_xlim(-0.52, 1.02)
         axis.axvline(0, color="#888888", lw=0.8)
@@ -96,11 +96,11 @@ def domain_dots(evaluations: Sequence[Evaluation], domain: str) -> str:
             labels: list[str] = []
             for evaluation in evaluations:
                 column = evaluation.content["columns"].get(name, {})
-                if "headline" not in column:
+                if not _has_figure(column):
                     continue
                 figure_ = column["figures"][column["headline"]]
                 place, i = len(labels), evaluations.index(evaluation)
-                labels.append(evaluation.label)
+                labels.append(_short(evaluation.label))
                 low, high, value = (figure_[key] for key in ("low", "high", "value"))
                 colour = PALETTE[i % len(PALETTE)]
                 if low is not None and high is not None:
@@ -115,7 +115,7 @@ def domain_dots(evaluations: Sequence[Evaluation], domain: str) -> str:
             axis.set_ylim(len(labels) - 0.5, -0.5)
 
     rows = sum(
-        "headline" in e.content["columns"].get(name, {}) for name in columns for e in evaluations
+        _has_figure(e.content["columns"].get(name, {})) for name in columns for e in evaluations
     )
     return _svg(draw, 0.2 + 0.62 * len(columns) + 0.25 * rows)
 
@@ -127,7 +127,7 @@ def columns_of(evaluations: Sequence[Evaluation], domain: str) -> list[str]:
             name
             for evaluation in evaluations
             for name, column in evaluation.content["columns"].items()
-            if column["domain"] == domain and "headline" in column
+            if column["domain"] == domain and _has_figure(column)
         )
     )
 
@@ -154,7 +154,7 @@ def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
             shares = []
             for name, start, end, _ in axes_:
                 column = evaluation.content["columns"].get(name, {})
-                if "headline" not in column:
+                if not _has_figure(column):
                     shares.append(math.nan)
                     continue
                 value = column["figures"][column["headline"]]["value"]
@@ -166,7 +166,7 @@ def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
                 linestyle=_DASHES[i % len(_DASHES)],
                 marker=_MARKERS[i % len(_MARKERS)],
                 ms=5,
-                label=evaluation.label,
+                label=_short(evaluation.label),
             )
         axis.set_theta_offset(math.pi / 2)
         axis.set_theta_direction(-1)
@@ -180,7 +180,7 @@ def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
 
 
 def _radar_axis(evaluations: Sequence[Evaluation], name: str) -> tuple[str, float, float, str]:
-    column = next(c for e in evaluations if "headline" in (c := e.content["columns"].get(name, {})))
+    column = next(c for e in evaluations if _has_figure(c := e.content["columns"].get(name, {})))
     figure = column["figures"][column["headline"]]
     floors = [value for value in column["floors"].values() if value is not None]
     if figure["higher_is_better"]:
@@ -191,6 +191,17 @@ def _radar_axis(evaluations: Sequence[Evaluation], name: str) -> tuple[str, floa
         start = end - 1.0
     text = f"{name} {column['headline']}, {start:.3g} (centre) to {end:.3g} {figure['unit']}"
     return name, start, end, text.strip()
+
+
+def _has_figure(column: Mapping[str, Any]) -> bool:
+    """Whether a column was judged, and its figure is a number."""
+    headline = column.get("headline")
+    return headline is not None and column["figures"][headline]["value"] is not None
+
+
+def _short(label: str, room: int = 24) -> str:
+    """Cut in front: the names of runs and encoders differ at their ends."""
+    return label if len(label) <= room else f"…{label[1 - room :]}"
 
 
 def _svg(draw: Any, height: float) -> str:

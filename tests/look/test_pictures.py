@@ -12,7 +12,7 @@ from openeupe.cli import app
 from openeupe.data.photos import registry_photos
 from openeupe.encoders import create
 from openeupe.errors import InputError
-from openeupe.look.photos import as_photo, patch_tokens
+from openeupe.look.photos import as_photo, patch_tokens, read_photos
 
 from ..conftest import Quickstart
 
@@ -88,6 +88,14 @@ def test_a_run_gets_a_strip_of_its_stages(
     assert "wrote" in output
     image = Image.open(tmp_path / "stages_quickstart.png")
     assert image.height > 4 * 2.3 * 120  # untrained, proxy, student, finetuned
+
+
+def test_photos_of_one_name_are_told_apart(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    Image.new("RGB", (50, 50)).save(tmp_path / "other" / "coffee.jpg")
+    found = read_photos([photos, tmp_path / "other"], 64)
+    assert [photo.name for photo in found] == ["astronaut", "coffee", "coffee-2"]
+    assert len(read_photos([photos, tmp_path / "other"], 64, limit=2)) == 2
 
 
 def test_a_photo_is_seen_whole_at_any_shape() -> None:
