@@ -41,6 +41,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     log = folder.parent.parent / "out"
     with pytest.MonkeyPatch.context() as patch, log.open("w") as file:
         patch.setattr(module, "_VIEWS", {"train": 40, "heldout": 12})
+        patch.setattr("openeupe.report.seen._LARGEST_SIDE", 128)
         console = Console(file=file, width=200)
         results = module.run_quickstart(None, folder, FEW_STEPS, torch.device("cpu"), console)
     return Quickstart(folder, log.read_text(), results)

@@ -76,6 +76,7 @@ def test_looking_runs(
 ) -> None:
     """On small photos; what is served by the demo is built and not launched."""
     served: list[Any] = []
+    monkeypatch.setattr("openeupe.report.seen._LARGEST_SIDE", 96)
     monkeypatch.setattr("openeupe.look.demo.build", lambda encoders, side: Served(served))
     (tmp_path / "runs").symlink_to(quickstart.folder.parent)
     (tmp_path / "photos").mkdir()
@@ -128,6 +129,7 @@ def test_recipes_to_distil_are_there(line: str) -> None:
 
 @pytest.mark.parametrize("line", commands("quickstart"))
 def test_quickstarts_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openeupe.report.seen._LARGEST_SIDE", 128)
     monkeypatch.setattr("openeupe.quickstart._VIEWS", {"train": 12, "heldout": 4})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FOLDER").mkdir()

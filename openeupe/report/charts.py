@@ -26,6 +26,7 @@ _STYLE: Any = {  # of Matplotlib
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "legend.fontsize": 8,
 }
 
 
@@ -45,10 +46,14 @@ def loss_curves(curves: Sequence[Curve], title: str) -> str:
             )
         axis.set_title(title)
         axis.set_xlabel("step")
-        axis.set_ylim(bottom=0)
-        axis.legend(title="teacher, last value", fontsize=8, title_fontsize=8)
+        top = max((loss for curve in curves for loss in curve.losses), default=1)
+        axis.set_ylim(0, 1.06 * top)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(
+            loc="outside lower center", ncols=2, title="teacher, last value", title_fontsize=8
+        )
 
-    return _svg(draw, 2.7)
+    return _svg(draw, 2.6 + 0.17 * ((len(curves) + 1) // 2))
 
 
 def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> str:
@@ -78,7 +83,7 @@ def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> 
         axis.invert_yaxis()
         axis.set_xlim(-0.52, 1.02)
         axis.axvline(0, color="#888888", lw=0.8)
-        axis.legend(fontsize=8, ncols=len(sides), loc="upper center", bbox_to_anchor=(0.4, -0.12))
+        figure.legend(loc="outside lower center", ncols=4)
 
     return _svg(draw, 0.95 + 0.27 * len(encoders))
 
@@ -172,8 +177,8 @@ def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
         axis.set_theta_direction(-1)
         axis.set_xticks(angles, [str(i + 1) for i in range(len(axes_))])
         axis.set_ylim(0, 1)
-        axis.set_yticks([0.25, 0.5, 0.75, 1], ["", "0.5", "", "1"])
-        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.06))
+        axis.set_yticks([0.25, 0.5, 0.75, 1], [""] * 4)
+        figure.legend(loc="outside lower center", ncols=2)
 
     written = [f"{i + 1}: {text}" for i, (*_, text) in enumerate(axes_)]
     return _svg(draw, 4.2 + 0.2 * len(evaluations)), written

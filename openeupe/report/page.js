@@ -85,7 +85,7 @@
       const box = [at.column, at.row, 1, 1].map((v, i) => v * (i % 2 ? canvas.height / rows : canvas.width / columns));
       for (const [style, width] of [["#000", 5], ["#fff", 2.5]]) {
         context.strokeStyle = style;
-        context.lineWidth = width;
+        context.lineWidth = (width * canvas.width) / 384;
         context.strokeRect(...box);
       }
     }

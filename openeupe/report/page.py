@@ -217,8 +217,10 @@ def _pictures(seen: Seen) -> dict[str, Any]:
     if not seen.photos:
         return told
     how = Colouring()
-    coloured = colour(seen.tokens, how)
-    names = list(coloured)
+    names = list(seen.tokens)
+    # Colours are turned towards the first expert's; where there is none, the last student's.
+    first = next((name for name in names if name not in seen.stages), names[-1])
+    coloured = colour({first: seen.tokens[first], **seen.tokens}, how)
     for place, photo in enumerate(seen.photos):
         tiles = [_tile(name, coloured[name][place]) for name in names]
         width, height = photo.image.size
@@ -235,7 +237,7 @@ def _pictures(seen: Seen) -> dict[str, Any]:
                 ],
             }
         )
-    told["colours"] = how.caption(names[0] if len(names) > 1 else None)
+    told["colours"] = how.caption(first if len(names) > 1 else None)
     told |= _looked(seen)
     return told
 
@@ -276,7 +278,7 @@ def _looked(seen: Seen) -> dict[str, Any]:
                 f"{name} {len(one.scales)}, {one.error:.3f}" for name, one in small.items()
             ),
         },
-        "chosen": (len(names) - 1, 0),
+        "chosen": (max((names.index(name) for name in seen.stages), default=0), 0),
     }
 
 

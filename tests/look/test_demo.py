@@ -18,7 +18,11 @@ def test_pictures_have_the_photos_shape_and_say_what_they_show() -> None:
         assert [caption.split(":")[0] for _, caption in shown] == ["a", "b"]
     (image, caption), _ = maps(tokens, (0.99, 0.99), (300, 200))
     assert caption.endswith("to 1.00")
-    assert image.getpixel((511, 340)) == (253, 231, 36)  # the patch itself: viridis's brightest
+    assert image.getpixel((511, 340)) == (
+        253,
+        231,
+        37,
+    )  # the patch itself: viridis at its brightest
 
 
 def test_without_gradio_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
