@@ -32,7 +32,6 @@ from openeupe.evaluate.features import center_views, encode
 from openeupe.evaluate.fidelity import fidelity
 from openeupe.evaluate.knn import knn_accuracy
 from openeupe.loading import load_stages
-from openeupe.look.colours import Colouring, colour
 from openeupe.look.figures import save, side_by_side
 from openeupe.look.photos import patch_tokens
 from openeupe.report.page import write_report
@@ -162,9 +161,9 @@ def _look(
         name: [patch_tokens(encoder, photo) for photo in photos]
         for name, encoder in (experts | encoders).items()
     }
-    caption = Colouring().caption(next(iter(tokens)))
-    save(side_by_side(photos, colour(tokens), caption), run.folder / "pca.png")
-    return Seen(photos, tokens, list(encoders))
+    seen = Seen(photos, tokens, list(encoders))
+    save(side_by_side(photos, seen.coloured, seen.caption), run.folder / "pca.png")
+    return seen
 
 
 def _knn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,17 +63,22 @@ def _compact(images: Sequence[Tensor], ranks: Sequence[int]) -> Compact:
     second = torch.randint(len(rows), (4096,), generator=generator)
     second[::2] = (first[::2] + 1) % len(rows)  # the next patch of the row, nearly always
     exact = (rows[first] * rows[second]).sum(1)
+    best = (math.inf, torch.empty(0), torch.empty(0))
     for rank in ranks:
-        values = rows @ vectors.flip(1)[:, :rank]
-        scales = values.abs().amax(dim=0).clamp_min(1e-12) / 127
-        steps = (values / scales).round().to(torch.int8)
-        back = steps.double() * scales
-        error = float((exact - (back[first] * back[second]).sum(1)).abs().quantile(0.95))
-        if error <= _ERROR:
+        cut = rows @ vectors.flip(1)[:, :rank]
+        # Cut tokens hold unlike patches apart better, brought to unit length again like ones.
+        for values in (cut, F.normalize(cut, dim=1)):
+            scales = values.abs().amax(dim=0).clamp_min(1e-12) / 127
+            steps = (values / scales).round().to(torch.int8)
+            back = steps.double() * scales
+            error = (exact - (back[first] * back[second]).sum(1)).abs().quantile(0.95)
+            best = min(best, (float(error), steps, scales), key=lambda one: one[0])
+        if best[0] <= _ERROR:
             break
+    smallest, steps, scales = best
     grids = [(int(t.shape[1]), int(t.shape[2])) for t in images]
     parts = steps.split([h * w for h, w in grids])
-    return Compact(grids, [p.numpy().tobytes() for p in parts], scales.tolist(), error)
+    return Compact(grids, [p.numpy().tobytes() for p in parts], scales.tolist(), smallest)
 
 
 def photo_uri(image: Image.Image, side: int) -> str:

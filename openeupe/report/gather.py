@@ -13,6 +13,7 @@ from openeupe.distill.recipe import StageConfig
 from openeupe.distill.run import Run
 from openeupe.errors import InputError
 from openeupe.evaluate.results import Results
+from openeupe.report.deployment import Deployed, deployed
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,14 @@ class Evaluation:
 class Story:
     """Everything of a run that its page tells, besides pictures.
 
-    quickstart: the tables of `openeupe quickstart`, empty elsewhere. deployment: a row for each
-    exported or timed file, by column.
+    quickstart: the tables of `openeupe quickstart`, empty elsewhere.
     """
 
     run: Run
     stages: list[StageStory]
     quickstart: dict[str, Any]
     evaluations: list[Evaluation]
-    deployment: list[dict[str, str]]
+    deployment: list[Deployed]
 
     @property
     def unfinished(self) -> list[StageStory]:
@@ -87,7 +87,7 @@ def gather(folder: Path, results: Sequence[Path] = ()) -> Story:
         [_stage(run, name) for name in run.recipe.stages],
         _quickstart(folder / "results.json"),
         list(_evaluations(folder, results)),
-        list(_deployment(folder)),
+        deployed(folder),
     )
 
 
@@ -128,49 +128,6 @@ def _evaluations(folder: Path, results: Sequence[Path]) -> Iterator[Evaluation]:
             inside = path.parent.parent.relative_to(folder).as_posix()
             label = "this run" if inside == "." else inside
         yield Evaluation(label, str(config["suite"]), content)
-
-
-def _deployment(folder: Path) -> Iterator[dict[str, str]]:
-    """Exports and benchmarks: whatever scalars their files hold, by the files' own names."""
-    files = [*folder.glob("**/export.json"), *folder.glob("**/benchmark*.json")]
-    files += folder.glob("deploy/**/*.json")
-    for path in sorted(set(files)):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue  # half-written: the next report has it
-        for row in _rows(content):
-            told = {key: text for key, value in _scalars(row) if (text := _text(value))}
-            if told:
-                yield {"file": path.relative_to(folder).as_posix(), **told}
-
-
-def _rows(content: Any) -> list[Any]:
-    """A list of records, alone or under the only key that holds one; else the whole."""
-    if isinstance(content, list):
-        return content
-    lists = [
-        value
-        for value in (content.values() if isinstance(content, dict) else [])
-        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
-    ]
-    return lists[0] if len(lists) == 1 else [content]
-
-
-def _scalars(row: Any, before: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(row, dict):
-        return
-    for key, value in row.items():
-        if isinstance(value, dict):
-            yield from _scalars(value, f"{before}{key}.")
-        elif isinstance(value, str | int | float):
-            yield f"{before}{key}", value
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@
   });
 
   // The shortened tokens of each photo, unpacked when an encoder is first chosen. Their inner
-  // products are the cosines: they come from unit vectors and are not brought to unit length again.
+  // products are nearly the cosines of the full ones, as they are.
   const made = new Map();
   function tokens(place) {
     if (made.has(place)) return made.get(place);

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from openeupe.evaluate.tables import DOMAINS, many
 from openeupe.files import write_atomically
-from openeupe.look.colours import Coloured, Colouring, colour
+from openeupe.look.colours import Coloured
 from openeupe.look.figures import extent, variance
 from openeupe.report import charts
 from openeupe.report.embed import compact_all, photo_uri, svg_uri, tile_uri
@@ -29,7 +29,6 @@ _DOMAIN_TITLES = {
 }
 _KINDS = {"cls": "class token", "patches": "patch tokens"}
 _PHOTO_SIDE = 384  # pixels in the page
-_FIRST = ("file", "target", "precision", "latency_ms", "size_mib")  # columns of the table
 
 
 def write_report(
@@ -68,7 +67,7 @@ def render(story: Story, seen: Seen) -> str:
         "recipe": recipe,
         "curves": _curves(story),
         "fidelity": _fidelity(story.quickstart),
-        "deployment": _deployment(story),
+        "deployment": story.deployment,
         "versions": _versions(story),
         **_evaluations(story),
         **_pictures(seen),
@@ -216,11 +215,7 @@ def _pictures(seen: Seen) -> dict[str, Any]:
     }
     if not seen.photos:
         return told
-    how = Colouring()
-    names = list(seen.tokens)
-    # Colours are turned towards the first expert's; where there is none, the last student's.
-    first = next((name for name in names if name not in seen.stages), names[-1])
-    coloured = colour({first: seen.tokens[first], **seen.tokens}, how)
+    names, coloured = list(seen.tokens), seen.coloured
     for place, photo in enumerate(seen.photos):
         tiles = [_tile(name, coloured[name][place]) for name in names]
         width, height = photo.image.size
@@ -237,7 +232,7 @@ def _pictures(seen: Seen) -> dict[str, Any]:
                 ],
             }
         )
-    told["colours"] = how.caption(first if len(names) > 1 else None)
+    told["colours"] = seen.caption
     told |= _looked(seen)
     return told
 
@@ -279,15 +274,6 @@ def _looked(seen: Seen) -> dict[str, Any]:
             ),
         },
         "chosen": (max((names.index(name) for name in seen.stages), default=0), 0),
-    }
-
-
-def _deployment(story: Story) -> dict[str, Any]:
-    found = dict.fromkeys(key for row in story.deployment for key in row)
-    keys = [key for key in _FIRST if key in found] + [key for key in found if key not in _FIRST]
-    return {
-        "header": keys,
-        "rows": [[row.get(key, "") for key in keys] for row in story.deployment],
     }
 
 

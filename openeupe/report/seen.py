@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,11 +12,13 @@ from rich.console import Console
 from torch import Tensor
 
 from openeupe.data import BrokenImage, Source, open_source
+from openeupe.distill.recipe import STAGE_PREFIX
 from openeupe.distill.run import Run
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.experts import EXPERTS
 from openeupe.errors import InputError
 from openeupe.loading import load, load_stages
+from openeupe.look.colours import Coloured, Colouring, colour
 from openeupe.look.photos import Photo, as_photo, patch_tokens, read_photos
 
 PHOTOS = 4
@@ -35,6 +38,22 @@ class Seen:
     stages: Sequence[str] = ()
     lacking: str = "none were asked for"
     notes: Sequence[str] = ()
+
+    @property
+    def first(self) -> str:
+        """The encoder that the others' colours are turned towards: an expert, if there is one."""
+        names = list(self.tokens)
+        return next((name for name in names if name not in self.stages), names[-1])
+
+    @cached_property
+    def coloured(self) -> dict[str, list[Coloured]]:
+        """Colours of each encoder and photo."""
+        return colour({self.first: self.tokens[self.first], **self.tokens}, Colouring())
+
+    @property
+    def caption(self) -> str:
+        """What a reader must know of the colours."""
+        return Colouring().caption(self.first if len(self.tokens) > 1 else None)
 
 
 def see(
@@ -61,13 +80,15 @@ def see(
         if images:
             raise
         return Seen(lacking=f"the recipe's photos cannot be read here ({error})")
+    if not photos:
+        return Seen(lacking="none of the recipe's photos can be read")
     stages = load_stages(run)
     experts, notes = _experts(run)
     encoders = {**experts, **stages, **{name: load(name) for name in beside}}
-    if not stages:
-        notes = [*notes, "No stage has ended yet, so that there is no student to look through."]
     if not encoders:
-        return Seen(lacking="no stage has ended yet", notes=notes[:-1])
+        return Seen(lacking="no stage has ended yet", notes=notes)
+    if not stages:
+        notes.append("No stage has ended yet, so that there is no student to look through.")
     tokens = {}
     for name, encoder in encoders.items():
         with console.status(f"{name} looks"):
@@ -113,17 +134,20 @@ def _experts(run: Run) -> tuple[dict[str, Encoder], list[str]]:
     """Teachers that are registry experts, by the names of the recipe; and what was left out."""
     experts: dict[str, Encoder] = {}
     left: list[str] = []
+    notes: list[str] = []
     for stage in run.recipe.stages.values():
         for name, teacher in stage.teachers.items():
-            if teacher.encoder in EXPERTS:
-                experts.setdefault(
-                    name,
-                    create(teacher.encoder, pretrained=teacher.pretrained, **teacher.args).eval(),
-                )
-            elif not teacher.encoder.startswith("stage:"):
+            if name in experts or teacher.encoder.startswith(STAGE_PREFIX):
+                continue
+            if teacher.encoder not in EXPERTS:
                 left.append(teacher.encoder)
-    left = list(dict.fromkeys(left))
-    if not left:
-        return experts, []
-    example = " ".join(f"--beside {name}" for name in left[:1])
-    return experts, [f"Not shown: the teachers {', '.join(left)}. openeupe report {example}"]
+                continue
+            try:
+                made = create(teacher.encoder, pretrained=teacher.pretrained, **teacher.args)
+                experts[name] = made.eval()
+            except InputError as error:  # a report needs no network
+                notes.append(f"Not shown: {error}")
+    if left:
+        named = ", ".join(dict.fromkeys(left))
+        notes.append(f"Not shown: the teachers {named}. openeupe report --beside {left[0]}")
+    return experts, notes

@@ -84,11 +84,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     call("distill", folder / "small.yaml", "--run", run, "--device", "cpu")
     for encoder, out in ((run, []), ("raw_pixels", ["--out", folder / "pixels"])):
         call("evaluate", encoder, "--suite", folder / "suite.yaml", "--device", "cpu", *out)
-    (run / "deploy" / "onnx").mkdir(parents=True)
-    (run / "deploy" / "onnx" / "export.json").write_text(json.dumps({"target": "onnx"}))
-    (run / "benchmark.json").write_text(
-        json.dumps({"rows": [{"target": "onnx", "latency_ms": 12.3456, "fits": True}]})
-    )
+    export = run / "deploy" / "onnx"
+    export.mkdir(parents=True)
+    agreement = {"mean": 0.99999, "worst": 0.999123}
+    parity = {"size": "32x32", "passed": True, "cls": agreement, "patches": agreement}
+    about = {"target": "onnx", "precision": "fp32", "outputs": {"cls": "long"}, "parity": [parity]}
+    (export / "export.json").write_text(json.dumps(about))
+    rows = [{"label": "onnx fp32", "size": [32, 32], "threads": 1, "latency_p50_ms": 12.3456}]
+    (export / "benchmark.json").write_text(json.dumps({"machine": {"cores": 2}, "rows": rows}))
     output = call(
         "report", run, "--device", "cpu", "--beside", "raw_pixels", "--results", folder / "pixels"
     )

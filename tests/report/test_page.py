@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from openeupe.errors import InputError
+from openeupe.report.deployment import deployed
 from openeupe.report.embed import compact_all
 from openeupe.report.page import write_report
 
@@ -49,8 +51,8 @@ def test_a_finished_run(told: Told) -> None:
     assert "Finished: all 2 stages" in text
     for word in ("test_vit", "test_convnext", "4 of 2 images", "Image understanding", "raw_pixels"):
         assert word in text
-    assert "12.35" in text  # of benchmark.json
-    assert "onnx" in text
+    assert "deploy/onnx onnx fp32 32x32 yes 0.999123 0.999990 0.999123" in text  # export.json
+    assert "deploy/onnx onnx fp32 32x32 1 12.35" in text  # benchmark.json
     assert "95 % bootstrap intervals" in text
     assert "1: knn" in text  # the radar's written axes
     assert "Not shown: the teachers test_convnext, test_vit" in text
@@ -90,7 +92,6 @@ def test_a_half_finished_run_says_so(told: Told, tmp_path: Path) -> None:
     shutil.copytree(told.run, run, ignore=shutil.ignore_patterns("evaluations", "*.json.gz"))
     (run / "second" / "finished.json").unlink()
     shutil.rmtree(run / "deploy")
-    (run / "benchmark.json").unlink()
     call("report", run, "--device", "cpu")
     text = " ".join(Reader(run / "report.html").text.split())
     assert "Half-finished: 1 of 2 stages have ended, second: at step 4 of 4." in text
@@ -116,6 +117,20 @@ def test_a_run_that_has_just_begun_and_one_without_its_photos(told: Told, tmp_pa
         "the recipe's photos cannot be read here"
         in Reader(tmp_path / "second" / "report.html").text
     )
+
+
+def test_exports_made_of_the_run_are_found_and_broken_files_are_passed_over(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, source in (("mine", told.run / "second"), ("others", tmp_path / "elsewhere")):
+        folder = tmp_path / "exports" / name
+        folder.mkdir(parents=True)
+        (folder / "export.json").write_text(json.dumps({"source": str(source), "target": name}))
+    (tmp_path / "exports" / "mine" / "benchmark.json").write_text("[{]")
+    (exports, benchmarks) = deployed(told.run)
+    assert [row[:2] for row in exports.rows] == [["deploy/onnx", "onnx"], ["exports/mine", "mine"]]
+    assert benchmarks.header == ["folder", "label", "size", "threads", "latency_p50_ms"]
 
 
 def test_names_are_escaped(told: Told, tmp_path: Path) -> None:
