@@ -1,6 +1,6 @@
 """What the training step adds to its networks.
 
-    python benchmarks/step.py [--batch 16] [--rounds 12] [--threads N] [--device cpu]
+    python -m benchmarks.step [--batch 16] [--rounds 12] [--threads N] [--device cpu]
 
 In one process, interleaved round by round, on the same networks, images and threads:
 
@@ -25,6 +25,7 @@ from PIL import Image
 from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from openeupe.distill.parallel import Processes
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.stage import Stage, autocast
 from openeupe.distill.trainer import Trainer
@@ -67,7 +68,8 @@ class HostReads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -80,7 +82,11 @@ def main() -> None:
     parser.add_argument("--student", default="vit_tiny_patch16_224")
     parser.add_argument("--hidden", type=int, default=3072)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = options().parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     device = torch.device(arguments.device)
@@ -140,7 +146,7 @@ def build(arguments: argparse.Namespace, device: torch.device) -> Trainer:
         seed=0,
     ).to(device)
     built.train()
-    return Trainer(built, recipe.data, folder, device, Console(quiet=True))
+    return Trainer(built, recipe.data, folder, Processes(device), Console(quiet=True))
 
 
 def networks_alone(trainer: Trainer, images: torch.Tensor):  # type: ignore[no-untyped-def]

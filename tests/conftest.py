@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,16 @@ FEW_STEPS = [
         "optimizer.warmup_steps=0",
     )
 ]
+
+
+@pytest.fixture(autouse=True)
+def plain_child_signals() -> Iterator[None]:
+    """Data loaders with workers leave a handler for ended children, which then runs, long after,
+    at the end of any process that a test starts; one such run ended in a crash.
+    """
+    yield
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torch.distributed.run import get_args_parser
 from typer.testing import CliRunner
 
 from openeupe.cli import app
@@ -125,6 +126,24 @@ def test_recipes_to_distil_are_there(line: str) -> None:
     """Real teachers are gigabytes: the recipe and its changes are read, not carried out."""
     _, _, recipe, *rest = shlex.split(line)
     load_recipe(recipe, [word for word in rest if "=" in word])
+
+
+def launches() -> list[str]:
+    """The lines of the bash blocks that start several processes."""
+    lines = [line for block in blocks("bash") for line in block.values[0].splitlines()]
+    return [line for line in lines if "torchrun" in line]
+
+
+@pytest.mark.parametrize("line", launches())
+def test_launches_reach_the_command_with_its_options(line: str) -> None:
+    words = shlex.split(re.sub(r"\$\w+", "1", line))
+    given = get_args_parser().parse_args(words[words.index("torchrun") + 1 :])
+    assert given.module
+    assert given.training_script == "openeupe"
+    verb, recipe, *options = given.training_script_args
+    assert verb == "distill"
+    load_recipe(recipe)
+    assert not options or options[0] == "--run"
 
 
 @pytest.mark.parametrize("line", commands("quickstart"))

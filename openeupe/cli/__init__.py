@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
 from rich.markup import escape
 
-from openeupe.cli.app import app, errors
+from openeupe.cli.app import app, errors, first_process
 from openeupe.errors import InputError
 
 # Importing a file of commands adds them to the application, in the order that --help shows.
@@ -30,6 +31,7 @@ def main() -> None:
     except InputError as error:
         if debug:
             traceback.print_exc()
-        message = f"[bold red]error:[/] {escape(str(error))}"
+        who = "" if first_process() else f"process {os.environ['RANK']}: "
+        message = f"[bold red]error:[/] {who}{escape(str(error))}"
         errors.print(message, soft_wrap=True, highlight=False)
         sys.exit(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,6 +74,11 @@ def _strict(content: Any) -> Any:
         return [_strict(value) for value in content]
     finite = not isinstance(content, float) or content - content == 0
     return content if finite else None
+
+
+def first_process() -> bool:
+    """Whether this process may speak: of those that torchrun started, one does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def torch_device(name: str | None) -> torch.device | None:

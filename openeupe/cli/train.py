@@ -16,6 +16,7 @@ from openeupe.cli.app import (
     RunFolder,
     app,
     console,
+    first_process,
     print_json,
     torch_device,
 )
@@ -69,7 +70,8 @@ def distill(
 ) -> None:
     """Carry out a recipe; run the same command again to resume.
 
-    Example: `openeupe distill eupe data.sources.0.path=photos stages.student.steps=1000`
+    Example: `openeupe distill eupe data.sources.0.path=photos stages.student.steps=1000`.
+    On several GPUs: `torchrun --nproc-per-node 8 -m -- openeupe distill eupe`
     """
     from openeupe.distill.recipe import load_recipe
     from openeupe.distill.run import run_recipe
@@ -77,7 +79,8 @@ def distill(
     loaded = load_recipe(recipe, overrides)
     folder = run or Path("runs") / loaded.name
     run_recipe(loaded, folder, device=torch_device(device), console=console)
-    console.print(f"Done: {folder}. In Python: openeupe.load({str(folder)!r})", soft_wrap=True)
+    if first_process():
+        console.print(f"Done: {folder}. In Python: openeupe.load({str(folder)!r})", soft_wrap=True)
 
 
 @app.command()
@@ -90,19 +93,20 @@ def plan(
     efficiency: Annotated[
         float, typer.Option(min=0.01, max=1, help="Share of the device's matrix peak you reach.")
     ] = 0.4,
-    world_size: Annotated[int, typer.Option(min=1, help="Devices that share a batch.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="How many devices share a batch.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """What each stage will cost: parameters, FLOPs, memory, device-hours. Runs nothing.
 
-    Example: `openeupe plan eupe --device h100 --world-size 256`
+    Example: `openeupe plan eupe --device h100 --devices 256`
     """
     from openeupe.distill import plan as planning
+    from openeupe.distill.devices import device_gib, device_tflops
     from openeupe.distill.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    tflops = planning.device_tflops(device, efficiency)
-    costs = planning.plan(loaded, tflops, world_size)
+    tflops = device_tflops(device, efficiency)
+    costs = planning.plan(loaded, tflops, devices, device_gib(device))
     if as_json:
         print_json([dataclasses.asdict(c) for c in costs])
         return
@@ -115,21 +119,33 @@ def plan(
                 table.add_row(cost.stage, name, size, f"{row.gflops:,.2f}")
         table.add_section()
     console.print(table)
-    table = Table("stage", "images", "GFLOP/image, whole step", "memory/device", "device-hours")
+    table = Table(
+        "stage", "images", "GFLOP/image", "memory/device", "read", "stored", "device-hours"
+    )
     for cost in costs:
+        read = "data not here" if cost.read_gib is None else f"{cost.read_gib:,.1f} GiB"
         table.add_row(
             cost.stage,
             f"{cost.images:,}",
             f"{cost.gflops_per_image:,.1f}",
             f"> {cost.memory_gib:,.1f} GiB",
+            read,
+            f"{cost.stored_gib:,.1f} GiB" if cost.stored_gib else "",
             f"{cost.device_hours:,.2f}",
         )
     total = sum(c.device_hours for c in costs)
-    table.add_row("all", f"{sum(c.images for c in costs):,}", "", "", f"{total:,.2f}")
+    table.add_row("all", f"{sum(c.images for c in costs):,}", "", "", "", "", f"{total:,.2f}")
     console.print(table)
+    for cost in costs:
+        if cost.sharded:
+            console.print(
+                f"{cost.stage}: shared among the devices of a node: {', '.join(cost.sharded)}",
+                highlight=False,
+            )
     console.print(
         f"{device} at {tflops:,.2f} TFLOP/s sustained (efficiency {efficiency:g}), "
-        f"{world_size} device(s): {total / world_size:,.2f} hours. A multiply-add counts as two "
-        "FLOPs. Memory is a lower bound: float32 weights, AdamW, and what autograd keeps.",
+        f"{devices} device(s): {total / devices:,.2f} hours. A multiply-add counts as two "
+        "FLOPs. Memory is a lower bound: float32 weights, AdamW, and what autograd keeps, in "
+        "float32; under bf16 that is about half.",
         highlight=False,
     )

@@ -16,9 +16,10 @@ from openeupe.data.images import (
     fingerprint,
 )
 from openeupe.data.questions import Question, QuestionedImages
+from openeupe.data.repeated import RepeatedViews
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.shards import ShardSource
-from openeupe.data.sources import Source, open_source
+from openeupe.data.sources import Source, mean_bytes, open_source
 from openeupe.data.views import View
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "MaskedImages",
     "Question",
     "QuestionedImages",
+    "RepeatedViews",
     "ShardSource",
     "Source",
     "SourceConfig",
@@ -47,6 +49,7 @@ __all__ = [
     "decode",
     "derive_seed",
     "fingerprint",
+    "mean_bytes",
     "open_source",
     "resize",
     "shuffled",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from openeupe.data.augment import Augment
 from openeupe.data.broken import BrokenImages
 from openeupe.data.config import DataConfig
 from openeupe.data.decode import BrokenImage
+from openeupe.data.repeated import RepeatedViews
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.sources import Source, open_source
 from openeupe.errors import InputError
@@ -31,12 +32,14 @@ class Batch(NamedTuple):
     images: `[batch_size / world_size, 3, side, side]` uint8 RGB.
     source: which of `DataConfig.sources` all images of the step come from.
     broken: names of the images that could not be read and were replaced.
+    kept: what was kept of these views, by name; rows are the images'. Empty unless asked for.
     """
 
     step: int
     images: Tensor
     source: int
     broken: list[str]
+    kept: dict[str, Tensor]
 
 
 class Batches:
@@ -56,6 +59,8 @@ class Batches:
         side: side of the views in pixels: the largest size of the pyramid.
         stream: another name gives other draws (say "train" and "statistics").
         sources: `config.sources`, already open, to spare a second indexing.
+        repeated: if given, images come in these views, in turn, and not in new ones.
+        kept: view numbers of `repeated` -> tensors by name; called in the loader processes.
 
     Attributes:
         broken: the account of unreadable images among the batches handed out.
@@ -78,6 +83,8 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         sources: Sequence[Source] | None = None,
+        repeated: RepeatedViews | None = None,
+        kept: Callable[[list[int]], dict[str, Tensor]] | None = None,
     ) -> None:
         if batch_size < 1 or side < 1:
             raise InputError(f"batch size {batch_size} and side {side} must be at least 1")
@@ -102,6 +109,8 @@ class Batches:
             batch_size,
             range(rank * share, (rank + 1) * share),
             (seed, stream),
+            repeated,
+            kept,
         )
 
     def __len__(self) -> int:
@@ -146,6 +155,8 @@ class _Steps(Dataset["Batch | str"]):
         batch_size: int,
         places: range,
         names: tuple[int, str],
+        repeated: RepeatedViews | None,
+        kept: Callable[[list[int]], dict[str, Tensor]] | None,
     ) -> None:
         self.sources = sources
         self.shares = list(accumulate(source.weight for source in config.sources))
@@ -154,6 +165,8 @@ class _Steps(Dataset["Batch | str"]):
         self.batch_size = batch_size
         self.places = places
         self.names = names
+        self.repeated = repeated
+        self.kept = kept
         self.cache: dict[tuple[int, int], Image.Image] | None = {} if config.cache_images else None
 
     def __getitem__(self, step: int) -> Batch | str:
@@ -174,15 +187,21 @@ class _Steps(Dataset["Batch | str"]):
         side = self.augment.side
         images = torch.empty(len(self.places), 3, side, side, dtype=torch.uint8)
         broken: list[str] = []
-        for row, (place, index) in enumerate(
-            zip(self.places, self._indices(step, source), strict=True)
-        ):
-            image = self._readable(step, place, source, int(index), broken)
-            images[row] = self.augment(image, derive_seed(*self.names, step, place, "augment"))
-        return Batch(step, images, source, broken)
+        numbers: list[int] = []
+        indices, epochs = self._indices(step, source)
+        for row, place in enumerate(self.places):
+            image, index = self._readable(step, place, source, int(indices[row]), broken)
+            seed = derive_seed(*self.names, step, place, "augment")
+            if self.repeated:
+                numbers.append(self.repeated.number(source, index, int(epochs[row])))
+                seed = self.repeated.seed_of(numbers[-1])
+            images[row] = self.augment(image, seed)
+        return Batch(step, images, source, broken, self.kept(numbers) if self.kept else {})
 
-    def _indices(self, step: int, source: int) -> NDArray[np.int64]:
-        """Which images of the source this rank takes: the step's window of its epochs."""
+    def _indices(self, step: int, source: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which images of the source this rank takes, the step's window of its epochs; and of
+        which epoch each is.
+        """
         size = len(self.sources[source])
         places = np.arange(self.places.start, self.places.stop, dtype=np.int64)
         epochs, positions = np.divmod(step * self.batch_size + places, size)
@@ -190,18 +209,18 @@ class _Steps(Dataset["Batch | str"]):
         for epoch in np.unique(epochs):
             key = derive_seed(*self.names, "order", source, int(epoch))
             indices[epochs == epoch] = shuffled(positions[epochs == epoch], size, key)
-        return indices
+        return indices, epochs
 
     def _readable(
         self, step: int, place: int, source: int, index: int, broken: list[str]
-    ) -> Image.Image:
-        """Image `index`, or the first readable one of further draws."""
+    ) -> tuple[Image.Image, int]:
+        """Image `index`, or the first readable one of further draws; and which one it is."""
         tried: list[str] = []
         for attempt in range(_ATTEMPTS):
             try:
                 image = self._read(source, index)
                 broken.extend(tried)
-                return image
+                return image, index
             except BrokenImage:
                 tried.append(self.sources[source].name(index))
                 again = derive_seed(*self.names, step, place, "again", attempt)

@@ -77,6 +77,10 @@ class FolderSource:
         """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
         return decode(self.root / self._names[index], self.name(index), least_side)
 
+    def encoded_bytes(self, index: int) -> int:
+        """Size of the file."""
+        return (self.root / self._names[index]).stat().st_size
+
     def name(self, index: int) -> str:
         """The file's path, for messages."""
         return printable(str(self.root / self._names[index]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -70,6 +71,13 @@ class HuggingFaceSource:
             raise BrokenImage(f"{self.name(index)}: the row has no image")
         encoded = value["bytes"] if value["bytes"] is not None else Path(value["path"])
         return decode(encoded, self.name(index), least_side)
+
+    def encoded_bytes(self, index: int) -> int:
+        """Size of the encoded image, or of the file that the row names."""
+        value = self._rows[index][self._column]
+        if value is None or (value["bytes"] is None and value["path"] is None):
+            return 0
+        return len(value["bytes"]) if value["bytes"] else os.stat(value["path"]).st_size
 
     def name(self, index: int) -> str:
         """`path, row index`, for messages."""

@@ -75,6 +75,10 @@ class ShardSource:
             raise BrokenImage(f"{self.name(index)}: {error.strerror}") from error
         return decode(encoded, self.name(index), least_side)
 
+    def encoded_bytes(self, index: int) -> int:
+        """Size of the member."""
+        return int(self._sizes[index])
+
     def name(self, index: int) -> str:
         """`shard.tar: key`, for messages."""
         return printable(f"{self.shards[self._shards[index]]}: {self._keys[index]}")

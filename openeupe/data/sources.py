@@ -24,6 +24,10 @@ class Source(Protocol):
         """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
         ...
 
+    def encoded_bytes(self, index: int) -> int:
+        """Bytes that are read for image `index`."""
+        ...
+
     def name(self, index: int) -> str:
         """What a message calls image `index`."""
         ...
@@ -46,6 +50,12 @@ def open_source(config: SourceConfig, part: Literal["train", "heldout"] = "train
     if kind == "huggingface":
         return HuggingFaceSource(config.path, config.column)
     return FolderSource(config.path, heldout=config.heldout, part=part)
+
+
+def mean_bytes(source: Source, sample: int = 256) -> float:
+    """Bytes that an image takes on disk, on average over evenly spaced ones."""
+    indices = range(0, len(source), max(1, len(source) // sample))
+    return sum(source.encoded_bytes(i) for i in indices) / len(indices)
 
 
 def _kind(path: str) -> str:

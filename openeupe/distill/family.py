@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from openeupe.data import derive_seed
 from openeupe.distill.optimizer import build_optimizer, learning_rate
+from openeupe.distill.parallel import Processes, exchange_gradients, whole
 from openeupe.distill.stage import Stage, Views
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
@@ -25,45 +27,69 @@ class Learner:
             not finite. Kept there, so that watching it reads nothing to the host.
     """
 
-    def __init__(self, stage: Stage, name: str, device: torch.device) -> None:
+    def __init__(self, stage: Stage, name: str, processes: Processes) -> None:
         self.stage = stage
         self.name = name
+        self.processes = processes
         self.config = stage.config.optimizer_of(name)
-        module = stage.trainable(name)
-        self.parameters = list(module.parameters())
-        self.optimizer = build_optimizer(module, self.config)
-        self.failed_at = torch.tensor(_NEVER, device=device)
+        self.module = stage.trainable(name)
+        self.parameters = list(self.module.parameters())
+        self.optimizer = build_optimizer(self.module, self.config)
+        self.failed_at = torch.tensor(_NEVER, device=processes.device)
+        self._noisy = any(_drops(m) for m in self.module.modules())
 
     def lr(self, step: int) -> float:
         """The learning rate of `step`."""
         config = self.stage.config
         return learning_rate(step, config.steps, config.batch_size, self.config)
 
-    def learn(self, views: Views, targets: Mapping[str, Tokens], step: int) -> dict[str, Tensor]:
-        """Forward, backward and optimizer step; device scalars by name."""
-        # Dropout, stochastic depth and RoPE's rescaling, too, are functions of (seed, step).
-        torch.manual_seed(derive_seed(self.stage.seed, self.stage.name, step, self.name))
+    def backward(
+        self, views: Views, targets: Mapping[str, Tokens], step: int, part: int = 0
+    ) -> dict[str, Tensor]:
+        """Add the gradients of one part of this process's images; device scalars by name."""
+        parts = self.stage.config.accumulate
+        exchange_gradients(self.module.modules(), now=part == parts - 1)
+        torch.manual_seed(self._seed(step, part))
         losses = self.stage.losses(self.name, views, targets, step)
         total = self.stage.total(losses)
-        total.backward()
-        values = {f"total/{self.name}": total}
+        (total if parts == 1 else total / parts).backward()
+        values = {f"total/{self.name}": total.detach()}
         several = len(self.stage.students) > 1
         for teacher, loss in losses.items():
             pair = f"{self.name}/{teacher}" if several else teacher
-            values[f"loss/{pair}/cls"] = loss.cls
-            values[f"loss/{pair}/patches"] = loss.patches
-        finite = torch.isfinite(total.detach())
+            values[f"loss/{pair}/cls"] = loss.cls.detach()
+            values[f"loss/{pair}/patches"] = loss.patches.detach()
+        self._watch(total.detach(), step)
+        return values
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """Clip and move the weights; the gradient's norm before clipping, by name."""
+        values = {}
         if self.config.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-            values[f"grad_norm/{self.name}"] = norm
-            finite = finite & torch.isfinite(norm)
-        failed = torch.where(finite, _NEVER, step + 1)
-        self.failed_at = torch.minimum(self.failed_at, failed)
+            values[f"grad_norm/{self.name}"] = whole(norm)
+            self._watch(whole(norm), step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return values
+
+    def _watch(self, value: Tensor, step: int) -> None:
+        failed = torch.where(torch.isfinite(value), _NEVER, step + 1)
+        self.failed_at = torch.minimum(self.failed_at, failed)
+
+    def _seed(self, step: int, part: int) -> int:
+        """Dropout, stochastic depth and RoPE's rescaling, too, are functions of (seed, step).
+
+        RoPE is rescaled once for all images of a step, so every process draws the same. What is
+        drawn for each image must differ between the processes and parts of a batch.
+        """
+        names: list[int | str] = [self.stage.seed, self.stage.name, step, self.name]
+        share = self.processes.rank * self.stage.config.accumulate + part
+        if share and self._noisy:
+            names.append(share)
+        return derive_seed(*names)
 
     def speaks_of(self, metric: str) -> bool:
         """Whether a metric's name is of this student."""
@@ -79,9 +105,10 @@ class Family:
         dropped: by name, the step (from 1) at which a student's loss was no longer finite.
     """
 
-    def __init__(self, stage: Stage, device: torch.device) -> None:
+    def __init__(self, stage: Stage, processes: Processes) -> None:
         self.stage = stage
-        self.learners = {name: Learner(stage, name, device) for name in stage.students}
+        self.processes = processes
+        self.learners = {name: Learner(stage, name, processes) for name in stage.students}
         self.dropped: dict[str, int] = {}
 
     def alive(self) -> list[Learner]:
@@ -89,12 +116,14 @@ class Family:
         return [one for name, one in self.learners.items() if name not in self.dropped]
 
     def drop_failed(self) -> list[str]:
-        """Names of the students found to have diverged since the last call. Reads the host.
+        """Names of the students found to have diverged since the last call; all processes agree.
+
+        Reads the device.
 
         Raises:
             InputError: if none is left.
         """
-        failed = {one.name: int(one.failed_at) for one in self.alive()}
+        failed = {one.name: self._failed_at(one) for one in self.alive()}
         failed = {name: step for name, step in failed.items() if step < _NEVER}
         if failed and len(failed) == len(self.alive()):
             name, step = next(iter(failed.items()))
@@ -114,10 +143,10 @@ class Family:
         return {k: v for k, v in metrics.items() if not any(one.speaks_of(k) for one in gone)}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the tensors; plain JSON. Reads the host."""
+        """What a checkpoint keeps beside the tensors; plain JSON. Reads the device."""
         return {
             "dropped": self.dropped,
-            "failed_at": {name: int(one.failed_at) for name, one in self.learners.items()},
+            "failed_at": {one.name: self._failed_at(one) for one in self.learners.values()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -125,3 +154,13 @@ class Family:
         self.dropped = dict(state["dropped"])
         for name, step in state["failed_at"].items():
             self.learners[name].failed_at.fill_(step)
+
+    def _failed_at(self, learner: Learner) -> int:
+        return int(self.processes.least(learner.failed_at.clone()))
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a layer of dropout or stochastic depth draws for each image."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    return isinstance(module, DropPath) and module.drop_prob > 0

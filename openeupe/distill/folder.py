@@ -14,8 +14,12 @@ from openeupe.files import write_atomically
 
 _RECIPE = "recipe.yaml"
 FINISHED = "finished.json"
-# How images are read, and how often is logged or saved, changes no result.
-_WITHOUT_EFFECT = {"workers", "cache_images", "max_broken", "log_every", "checkpoint_every"}
+# How images are read, how often is logged or saved, and how the work is dealt out, changes no
+# result beyond rounding.
+_WITHOUT_EFFECT = {
+    *("workers", "cache_images", "max_broken", "log_every", "checkpoint_every"),
+    *("shard", "accumulate", "checkpoint_activations", "compile"),
+}
 
 
 @dataclass

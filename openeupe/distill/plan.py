@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,23 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from openeupe.data import DataConfig, mean_bytes, open_source
 from openeupe.distill.check import meta_encoder
 from openeupe.distill.heads import TeacherHeads
+from openeupe.distill.placement import (
+    FROZEN_BYTES,
+    TRAINED_BYTES,
+    checkpoint_activations,
+    choose_sharded,
+)
 from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig
+from openeupe.distill.store import view_bytes
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
-
-# Dense bf16 matrix peak in TFLOP/s, from the vendors' data sheets.
-PEAK_TFLOPS = {
-    "a100": 312.0,
-    "h100": 989.0,
-    "h200": 989.0,
-    "b200": 2250.0,
-    "l4": 121.0,
-    "l40s": 362.0,
-    "rtx4090": 165.0,
-}
-_ADAMW_BYTES = 16  # float32 weight, gradient and two moments
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,14 @@ class EncoderCost:
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage. `gflops_per_image`: teacher forwards plus three times the student's forward."""
+    """One stage. `gflops_per_image`: teacher forwards plus three times the student's forward, and
+    four times where activations are checkpointed. Images, bytes and hours are of the whole stage,
+    memory of one device.
+
+    sharded: networks that are shared among the devices of a node.
+    read_gib: encoded images read; None where a source is not at hand.
+    stored_gib: teacher outputs on disk.
+    """
 
     stage: str
     teachers: list[EncoderCost]
@@ -50,60 +52,76 @@ class StageCost:
     images: int
     statistics_images: int
     gflops_per_image: float
+    sharded: list[str]
     memory_gib: float
+    read_gib: float | None
+    stored_gib: float
     device_hours: float
 
 
-def plan(recipe: Recipe, tflops: float, world_size: int = 1) -> list[StageCost]:
+def plan(
+    recipe: Recipe, tflops: float, devices: int = 1, memory_gib: float = 80, per_node: int = 8
+) -> list[StageCost]:
     """Cost of every stage.
 
     With several resolutions the mean over them is taken for FLOPs and the largest for memory.
-    Memory is a lower bound for one device: float32 weights of the teachers; weights, gradients and
-    AdamW moments of students and heads; and what autograd keeps for the largest student (others
-    run after it), at `batch_size / world_size` images in float32.
+    Memory of a device: float32 weights of the teachers; weights, gradients and AdamW moments of
+    students and heads, both as they are shared out; and what autograd keeps for the largest
+    student (others run after it), at the images that a device takes at once. What the allocator
+    adds is not in it.
 
     Args:
         tflops: sustained TFLOP/s of one device (peak times efficiency).
+        devices: those that share a batch.
+        memory_gib: of one device; decides what `shard: auto` shares.
+        per_node: devices of a machine, among which networks are shared.
     """
-    return [_stage_cost(recipe, name, tflops, world_size) for name in recipe.stages]
+    bytes_each = _bytes_each(recipe.data)
+    shape = (devices, memory_gib, min(per_node, devices))
+    return [_stage_cost(recipe, name, tflops, shape, bytes_each) for name in recipe.stages]
 
 
-def device_tflops(device: str, efficiency: float) -> float:
-    """Sustained TFLOP/s of a named device; `this` measures the machine at hand.
-
-    Raises:
-        InputError: for a name that is not known.
-    """
-    if device == "this":
-        return _measured_tflops() * efficiency
-    if device not in PEAK_TFLOPS:
-        raise InputError(f"--device {device}: use this, or one of {', '.join(PEAK_TFLOPS)}")
-    return PEAK_TFLOPS[device] * efficiency
-
-
-def _stage_cost(recipe: Recipe, name: str, tflops: float, world_size: int) -> StageCost:
+def _stage_cost(
+    recipe: Recipe,
+    name: str,
+    tflops: float,
+    shape: tuple[int, float, int],
+    bytes_each: tuple[float, int] | None,
+) -> StageCost:
     config = recipe.stages[name]
+    devices, device_memory_gib, per_node = shape
     teachers = {k: meta_encoder(recipe, c.encoder, c.args) for k, c in config.teachers.items()}
     students = {k: meta_encoder(recipe, c.encoder, c.args) for k, c in config.students.items()}
     teacher_costs = [_encoder_cost(k, e, config.teachers[k]) for k, e in teachers.items()]
     student_costs = [_encoder_cost(k, e, config.students[k]) for k, e in students.items()]
-    head_costs, activation_bytes = [], 0
-    for key, student in students.items():
+    head_costs, kept_bytes, trained_gflops = [], 0, 0.0
+    for cost, (key, student) in zip(student_costs, students.items(), strict=True):
         with torch.device("meta"):
             heads = [TeacherHeads(student, t, config.head_hidden) for t in teachers.values()]
-        cost, saved = _student_step(key, student, heads, config)
-        head_costs.append(cost)
-        activation_bytes = max(activation_bytes, saved)
-    trained = student_costs + head_costs
-    gflops = sum(c.gflops for c in teacher_costs) + 3 * sum(c.gflops for c in trained)
+        heads_cost, kept = _student_step(key, student, heads, config)
+        head_costs.append(heads_cost)
+        kept_bytes = max(kept_bytes, kept)
+        again = config.students[key].checkpoint_activations
+        trained_gflops += (4 if again else 3) * cost.gflops + 3 * heads_cost.gflops
+    needs = {f"teachers.{c.name}": FROZEN_BYTES * c.parameters for c in teacher_costs}
+    for cost, heads_cost in zip(student_costs, head_costs, strict=True):
+        needs[f"students.{cost.name}"] = TRAINED_BYTES * (cost.parameters + heads_cost.parameters)
+    memory = int(device_memory_gib * 2**30)
+    sharded = choose_sharded(needs, memory, per_node, config.shard) if devices > 1 else []
+    held = sum(n // (per_node if k in sharded else 1) for k, n in needs.items())
+    held += kept_bytes * config.batch_size // (devices * config.accumulate)
     images = config.steps * config.batch_size
     statistics = config.statistics.iterations * config.batch_size
     teacher_gflops = sum(c.gflops for c in teacher_costs)
-    memory = (
-        4 * sum(c.parameters for c in teacher_costs)
-        + _ADAMW_BYTES * sum(c.parameters for c in trained)
-        + activation_bytes * config.batch_size // world_size
-    )
+    seen_by_teachers, stored = images, 0
+    if config.store != "none" and config.views and bytes_each:
+        seen_by_teachers = bytes_each[1] * config.views
+        grids = {
+            k: (t.cls_dim, t.patch_dim, (config.teachers[k].resolution[0] // t.patch_size) ** 2)
+            for k, t in teachers.items()
+        }
+        stored = seen_by_teachers * view_bytes(grids, config.store)
+    gflops = images * trained_gflops + (seen_by_teachers + statistics) * teacher_gflops
     return StageCost(
         stage=name,
         teachers=teacher_costs,
@@ -111,10 +129,24 @@ def _stage_cost(recipe: Recipe, name: str, tflops: float, world_size: int) -> St
         heads=head_costs,
         images=images,
         statistics_images=statistics,
-        gflops_per_image=gflops,
-        memory_gib=memory / 2**30,
-        device_hours=(images * gflops + statistics * teacher_gflops) / (tflops * 1e3) / 3600,
+        gflops_per_image=teacher_gflops + trained_gflops,
+        sharded=sharded,
+        memory_gib=held / 2**30,
+        read_gib=images * bytes_each[0] / 2**30 if bytes_each else None,
+        stored_gib=stored / 2**30,
+        device_hours=gflops / (tflops * 1e3) / 3600,
     )
+
+
+def _bytes_each(data: DataConfig) -> tuple[float, int] | None:
+    """Mean encoded bytes of an image as batches draw them, and the number of images."""
+    try:
+        sources = [open_source(one) for one in data.sources]
+    except InputError:
+        return None
+    weights = [one.weight for one in data.sources]
+    mean = sum(w * mean_bytes(s) for w, s in zip(weights, sources, strict=True)) / sum(weights)
+    return mean, sum(len(source) for source in sources)
 
 
 def _encoder_cost(name: str, encoder: Encoder, config: EncoderConfig) -> EncoderCost:
@@ -148,6 +180,8 @@ def _student_step(
 
     alive: list[Tensor] = []
     student.train()
+    if config.students[name].checkpoint_activations:
+        checkpoint_activations(student)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         adapt(student(_images(2, max(sides))))
     cost = EncoderCost(
@@ -168,19 +202,3 @@ def _images(count: int, side: int) -> Tensor:
 
 def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def _measured_tflops() -> float:
-    """Best of a few large matrix products, in the precision that training would use."""
-    cuda = torch.cuda.is_available()
-    size = 8192 if cuda else 1536
-    dtype = torch.bfloat16 if cuda else torch.float32
-    a = torch.randn(size, size, device="cuda" if cuda else "cpu", dtype=dtype)
-    best = float("inf")
-    for _ in range(6):
-        start = time.perf_counter()
-        a @ a
-        if cuda:
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best / 1e12

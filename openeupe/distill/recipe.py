@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
@@ -63,6 +63,9 @@ class StudentConfig(EncoderConfig):
         description="with stage:NAME, also take its adapter heads and statistics where the teacher "
         "is the same (the released checkpoints hold one pair of heads)",
     )
+    checkpoint_activations: bool = Field(
+        False, description="keep only the blocks' inputs, and compute the rest again in backward"
+    )
     optimizer: OptimizerConfig | None = Field(
         None, description="settings in which this student's optimizer differs from the stage's"
     )
@@ -83,6 +86,28 @@ class StageConfig(Config):
     statistics: StatisticsConfig = StatisticsConfig()
     teacher_precision: Precision = "auto"
     student_precision: Precision = "auto"
+    views: int | None = Field(
+        None, gt=0, description="distinct views of each image, in turn; without it every one is new"
+    )
+    store: Literal["none", "bf16", "int8"] = Field(
+        "none", description="compute the teachers' outputs once for all views, and keep them so"
+    )
+    store_path: str | None = Field(
+        None,
+        description="folder for them, which is then kept; by default inside the run, until "
+        "the stage ends",
+    )
+    shard: Literal["auto", "never", "always"] = Field(
+        "auto",
+        description="share each network among the processes of a node; auto: the largest ones, "
+        "until weights and optimizer states fill no more than half of the memory",
+    )
+    accumulate: int = Field(
+        1, gt=0, description="parts in which a process takes its images of a step; saves memory"
+    )
+    compile: Literal["none", "teachers", "all"] = Field(
+        "none", description="compile networks by torch.compile, for each of their resolutions"
+    )
     log_every: int = Field(50, gt=0, description="steps between metrics")
     checkpoint_every: int = Field(1000, gt=0, description="steps between checkpoints")
 
@@ -99,6 +124,19 @@ class StageConfig(Config):
                 student = student | {"optimizer": shared | own}
             students[name] = student
         return raw | {"students": students}
+
+    @model_validator(mode="after")
+    def _what_can_be_stored(self) -> Self:
+        if self.store != "none":
+            if self.views is None:
+                raise ValueError(f"store: {self.store} needs views: set how many of each image")
+            several = [name for name, t in self.teachers.items() if len(t.resolution) > 1]
+            if several:
+                raise ValueError(
+                    f"store: {self.store} needs one resolution for each teacher, not several for "
+                    f"{several[0]}"
+                )
+        return self
 
     def optimizer_of(self, student: str) -> OptimizerConfig:
         """The optimizer settings of a student: its own, or the stage's."""

@@ -8,17 +8,19 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from openeupe.distill.check import check_recipe, check_weights
 from openeupe.distill.folder import FINISHED, Run
 from openeupe.distill.load import carry_over, load_networks, orphaned
+from openeupe.distill.parallel import Processes, check_share, processes
+from openeupe.distill.placement import place, unsharded
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.stage import Stage, resolve_precision
+from openeupe.distill.store import STORED
 from openeupe.distill.student import save_student
 from openeupe.distill.trainer import Trainer
 from openeupe.errors import InputError
@@ -38,18 +40,26 @@ def run_recipe(
     Raises:
         InputError: a mistake in the recipe, before any work; or data that cannot be read.
     """
-    console = console or Console()
-    device = device or default_device()
-    check_recipe(recipe)
-    run = Run.start(recipe, folder)
-    ahead = [name for name in recipe.stages if not run.finished(name)]
-    check_weights(recipe, ahead[1:])  # those of the first are loaded in a moment anyway
-    for name in recipe.stages:
-        if name not in ahead:
+    with processes(device) as here:
+        console = (console or Console()) if here.first else Console(quiet=True)
+        check_recipe(recipe)
+        for name, config in recipe.stages.items():
+            check_share(config.batch_size, config.accumulate, here.count, f"stages.{name}")
+        if here.first:
+            Run.start(recipe, folder)
+        here.wait()
+        run = Run(folder, recipe)
+        ahead = [name for name in recipe.stages if not run.finished(name)]
+        if here.first:
+            check_weights(recipe, ahead[1:])  # those of the first are loaded in a moment anyway
+        here.wait()
+        for name in recipe.stages:
+            if name in ahead:
+                _run_stage(run, name, here, console, on_log)
+                continue
             console.print(f"{name}: finished before, {folder / name}")
-            _tidy(folder / name)
-            continue
-        _run_stage(run, name, device, console, on_log)
+            if here.first:
+                _tidy(folder / name)
     return run
 
 
@@ -61,7 +71,7 @@ def default_device() -> torch.device:
 def _run_stage(
     run: Run,
     name: str,
-    device: torch.device,
+    here: Processes,
     console: Console,
     on_log: Callable[[Stage, dict[str, float]], None] | None,
 ) -> None:
@@ -80,37 +90,46 @@ def _run_stage(
     stage = Stage(name, config, teachers, students, run.recipe.seed)
     carried = carry_over(run, stage)
     folder.mkdir(exist_ok=True)  # from here on the stage has begun
-    stage.to(device)
-    console.print(_headline(stage, device), soft_wrap=True, highlight=False)
+    headline = _headline(stage, here)
+    sharded = place(stage, here)
+    headline += f", sharded over {here.per_node}: {', '.join(sharded)}" if sharded else ""
+    console.print(headline, soft_wrap=True, highlight=False)
     trainer = Trainer(
         stage,
         run.recipe.data,
         folder,
-        device,
+        here,
         console,
         on_log=(lambda record: on_log(stage, record)) if on_log else None,
     )
     trainer.run(keep_statistics=carried)
-    info = _info(run, stage, device)
+    _leave(stage, trainer, orphans, _info(run, stage, here))
+    here.wait()
+
+
+def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, Any]) -> None:
+    """Write the finished students, and last that the stage has ended."""
     stage.eval()
-    for key in [one.name for one in trainer.family.alive()]:
-        heads = cast(nn.ModuleDict, stage.heads[key])
-        save_student(
-            folder / key, students[key], dict(heads.items()), dict(stage.statistics.items()), info
-        )
-    dropped = {**dict.fromkeys(orphans, 0), **trainer.family.dropped}
-    finished = {"broken_images": sorted(trainer.broken.names), "dropped": dropped, **info}
-    write_atomically(folder / FINISHED, json.dumps(finished, indent=2))
-    _tidy(folder)
+    for learner in trainer.family.alive():
+        encoder, heads = unsharded(stage, learner.name, trainer.processes)
+        if trainer.processes.first:
+            statistics = dict(stage.statistics.items())
+            save_student(trainer.folder / learner.name, encoder, heads, statistics, info)
+    broken = trainer.broken_names()
+    if trainer.processes.first:
+        dropped = {**dict.fromkeys(orphans, 0), **trainer.family.dropped}
+        finished = {"broken_images": broken, "dropped": dropped, **info}
+        write_atomically(trainer.folder / FINISHED, json.dumps(finished, indent=2))
+        _tidy(trainer.folder)
 
 
 def _tidy(stage_folder: Path) -> None:
     """Remove what a finished stage needs no more, and what killed writes left behind."""
-    for path in (stage_folder / "checkpoints", *stage_folder.glob(".*")):
+    for path in (stage_folder / "checkpoints", stage_folder / STORED, *stage_folder.glob(".*")):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _info(run: Run, stage: Stage, device: torch.device) -> dict[str, Any]:
+def _info(run: Run, stage: Stage, here: Processes) -> dict[str, Any]:
     """What is told beside each finished student."""
     config = stage.config
     return {
@@ -129,7 +148,8 @@ def _info(run: Run, stage: Stage, device: torch.device) -> dict[str, Any]:
             }
             for name, teacher in stage.teachers.items()
         },
-        "device": str(device),
+        "device": str(here.device),
+        "processes": here.count,
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in ("openeupe", "torch", "timm")},
@@ -137,7 +157,7 @@ def _info(run: Run, stage: Stage, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _headline(stage: Stage, device: torch.device) -> str:
+def _headline(stage: Stage, here: Processes) -> str:
     def millions(encoder: Any) -> str:
         return f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.1f}M"
 
@@ -152,9 +172,11 @@ def _headline(stage: Stage, device: torch.device) -> str:
         f"{k} ({millions(stage.students[k])}, {sides(c)} px)" for k, c in config.students.items()
     )
     precision = "/".join(
-        resolve_precision(p, device) for p in (config.teacher_precision, config.student_precision)
+        resolve_precision(p, here.device)
+        for p in (config.teacher_precision, config.student_precision)
     )
+    where = f"{here.count} x {here.device.type}" if here.count > 1 else str(here.device)
     return (
         f"{stage.name}: {teachers} -> {students}; {config.steps} steps of {config.batch_size} "
-        f"images on {device}, {precision} (teachers/students)"
+        f"images on {where}, {precision} (teachers/students)"
     )

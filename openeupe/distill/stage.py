@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
@@ -123,8 +123,15 @@ class Stage(nn.Module):
         return torch.stack(terms).sum()
 
     @torch.no_grad()
-    def measure_statistics(self, batches: Iterable[tuple[int, Tensor]]) -> None:
-        """Fix every teacher's mean and std from `(step, images)` batches (paper section 4.1)."""
+    def measure_statistics(
+        self,
+        batches: Iterable[tuple[int, Tensor]],
+        gather: Callable[[Tensor], list[Tensor]] | None = None,
+    ) -> None:
+        """Fix every teacher's mean and std from `(step, images)` batches (paper section 4.1).
+
+        gather: gives the tensor of every process, where there are several.
+        """
         moments: dict[str, tuple[Moments, Moments]] = {}
         for step, images in batches:
             views = Views(images)
@@ -140,6 +147,8 @@ class Stage(nn.Module):
                 cls.add(tokens.cls)
                 patches.add(tokens.patches.flatten(2).transpose(1, 2).flatten(0, 1))
         for name, (cls, patches) in moments.items():
+            if gather is not None:
+                cls, patches = cls.gathered(gather), patches.gathered(gather)
             cast(Standardizer, self.statistics[name]).set(
                 cls, patches, self.config.statistics.floor
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -34,12 +36,21 @@ class Moments:
     def add(self, rows: Tensor) -> None:
         """Take `[n, D]` rows in."""
         rows = rows.double()
-        n, mean = rows.shape[0], rows.mean(dim=0)
+        mean = rows.mean(dim=0)
+        self._merge(rows.shape[0], mean, (rows - mean).square().sum(dim=0))
+
+    def gathered(self, gather: Callable[[Tensor], list[Tensor]]) -> Moments:
+        """The moments of every process's rows; `gather` gives each process's tensor, in order."""
+        count = torch.full_like(self.mean, self.count)
+        merged = Moments(len(self.mean), self.mean.device)
+        for one in gather(torch.stack([count, self.mean, self.squares])):
+            merged._merge(int(one[0, 0]), one[1], one[2])
+        return merged
+
+    def _merge(self, n: int, mean: Tensor, squares: Tensor) -> None:
         total = self.count + n
         delta = mean - self.mean
-        self.squares += (rows - mean).square().sum(dim=0) + delta.square() * (
-            self.count * n / total
-        )
+        self.squares += squares + delta.square() * (self.count * n / total)
         self.mean += delta * (n / total)
         self.count = total
 

@@ -8,35 +8,47 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
-from openeupe.data import Batches, BrokenImages, DataConfig, derive_seed, open_source
+from openeupe.data import (
+    Batches,
+    BrokenImages,
+    DataConfig,
+    RepeatedViews,
+    derive_seed,
+    open_source,
+)
 from openeupe.distill.checkpoint import (
+    CheckpointWriter,
     checkpoints,
     load_checkpoint,
     module_tensors,
     optimizer_tensors,
     restore_module,
     restore_optimizer,
-    save_checkpoint,
+    snapshot,
 )
 from openeupe.distill.family import Family
 from openeupe.distill.metrics import Meter, MetricsLog, StageProgress
+from openeupe.distill.parallel import Processes, average_batch_norm
 from openeupe.distill.stage import Stage, Views
+from openeupe.distill.store import STORED, StoredTokens, stored_targets
+from openeupe.distill.store_writer import StoreWriter
 
 
 class Trainer:
     """Trains the students of a stage, checkpoints, and resumes to the same result.
 
     Args:
-        stage: the stage, its networks built and on `device`.
+        stage: the stage, its networks built and placed.
         data: where images come from.
         folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
         console: where progress is shown.
-        on_log: called with each log record; it may evaluate the students, but must leave the
-            global random state and the networks' mode as they were.
+        processes: this one among its like; the first one writes.
+        on_log: called with each log record, in every process; it may evaluate the students, but
+            must leave the global random state and the networks' mode as they were.
     """
 
     def __init__(
@@ -44,7 +56,7 @@ class Trainer:
         stage: Stage,
         data: DataConfig,
         folder: Path,
-        device: torch.device,
+        processes: Processes,
         console: Console,
         on_log: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
@@ -53,52 +65,84 @@ class Trainer:
         self.data = data
         self.sources = [open_source(source) for source in data.sources]
         self.folder = folder
-        self.device = device
+        self.processes = processes
+        self.device = processes.device
         self.console = console
         self.on_log = on_log
-        self.family = Family(stage, device)
+        self.family = Family(stage, processes)
         self.meter = Meter()
+        self.views = (
+            RepeatedViews(data, self.config.side, stage.seed, self.config.views, self.sources)
+            if self.config.views
+            else None
+        )
+        self.stored: StoredTokens | None = None
         self.broken = BrokenImages(data.max_broken)
+        self.writer = CheckpointWriter()
 
     def run(self, *, keep_statistics: bool = False) -> None:
         """Train to the last step, from the newest checkpoint if there is one.
 
         keep_statistics: the teachers' statistics are given (carried over from an earlier stage).
         """
+        try:
+            self._run(keep_statistics)
+        finally:
+            self.writer.wait()
+
+    def _run(self, keep_statistics: bool) -> None:
         done = self._resume()
         if done is None:
             done = 0
             if not keep_statistics:
                 self._measure_statistics()
             self._save(0)
+        if self.config.store != "none":
+            self.stored = self._store()
         self.stage.train()
-        log = MetricsLog(self.folder, done)
+        log = MetricsLog(self.folder, done) if self.processes.first else None
         progress = StageProgress(self.console, self.stage.name, self.config.steps, done)
         try:
             with progress:
                 self._loop(done, log, progress)
         finally:
-            log.close()
+            if log:
+                log.close()
 
-    def step(self, images: Tensor, step: int) -> dict[str, Tensor]:
-        """One iteration on uint8 images `[B, 3, S, S]`: one teacher pass, then every student.
+    def step(
+        self, images: Tensor, step: int, kept: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """One iteration on uint8 images `[b, 3, S, S]`, this process's share of the batch.
 
+        One teacher pass, or what was `kept` of one; then every student; in `accumulate` parts.
         Returns device scalars by name; nothing is read to the host.
         """
-        views = Views(images)
-        targets = self.stage.targets(views, step)
-        values: dict[str, Tensor] = {}
-        for learner in self.family.alive():
-            values |= learner.learn(views, targets, step)
-        return values
+        sums: dict[str, Tensor] = {}
+        norms: dict[str, Tensor] = {}
+        parts = images.chunk(self.config.accumulate)
+        for part, some in enumerate(parts):
+            views = Views(some)
+            if kept:
+                some_kept = {name: t.chunk(len(parts))[part] for name, t in kept.items()}
+                targets = stored_targets(self.stage, some_kept)
+            else:
+                targets = self.stage.targets(views, step)
+            for learner in self.family.alive():
+                for name, value in learner.backward(views, targets, step, part).items():
+                    sums[name] = sums[name] + value if part else value
+                if part == len(parts) - 1:
+                    norms |= learner.update(step)
+        if len(parts) > 1:
+            sums = {name: value / len(parts) for name, value in sums.items()}
+        return sums | norms
 
-    def _loop(self, done: int, log: MetricsLog, progress: StageProgress) -> None:
+    def _loop(self, done: int, log: MetricsLog | None, progress: StageProgress) -> None:
         config = self.config
         last, waited, images_since = time.perf_counter(), 0.0, 0
-        for step, images, wait_s in self._batches(done, config.steps, "train"):
-            self.meter.add(self.step(images, step))
+        for step, images, kept, wait_s in self._batches(done, config.steps, "train"):
+            self.meter.add(self.step(images, step, kept))
             waited += wait_s
-            images_since += len(images)
+            images_since += len(images) * self.processes.count
             done = step + 1
             if done % config.log_every == 0 or done == config.steps:
                 means = self._means()
@@ -110,9 +154,10 @@ class Trainer:
                     **means,
                     "images_per_s": images_since / (now - last),
                     "waiting": waited / (now - last),
-                    "broken_images": len(self.broken.names),
+                    "broken_images": len(self.broken_names()),
                 }
-                log.write(record)
+                if log:
+                    log.write(record)
                 progress.show(record)
                 if self.on_log:
                     self.on_log(record)
@@ -123,6 +168,8 @@ class Trainer:
 
     def _means(self) -> dict[str, float]:
         """Means since the last log; a student that is not finite is reported and dropped."""
+        if self.meter.sums is not None:
+            self.meter.sums = self.processes.mean(self.meter.sums)
         means = self.meter.flush()
         if not all(math.isfinite(value) for value in means.values()):
             for name in self.family.drop_failed():
@@ -141,8 +188,10 @@ class Trainer:
             return {"lr": next(iter(rates.values()))}
         return {f"lr/{name}": rate for name, rate in rates.items()}
 
-    def _batches(self, first: int, last: int, stream: str) -> Iterator[tuple[int, Tensor, float]]:
-        """(step, uint8 images on the device, seconds waited for them)."""
+    def _batches(
+        self, first: int, last: int, stream: str
+    ) -> Iterator[tuple[int, Tensor, dict[str, Tensor], float]]:
+        """(step, uint8 images on the device, what was kept of them, seconds waited for them)."""
         batches = Batches(
             self.data,
             batch_size=self.config.batch_size,
@@ -151,7 +200,11 @@ class Trainer:
             first_step=first,
             last_step=last,
             stream=stream,
+            rank=self.processes.rank,
+            world_size=self.processes.count,
             sources=self.sources,
+            repeated=self.views,
+            kept=self.stored,
         )
         batches.broken = self.broken
         iterator = iter(batches)
@@ -161,31 +214,61 @@ class Trainer:
             if batch is None:
                 return
             images = batch.images.to(self.device, non_blocking=True)
-            yield batch.step, images, time.perf_counter() - start
+            kept = {k: t.to(self.device, non_blocking=True) for k, t in batch.kept.items()}
+            yield batch.step, images, kept, time.perf_counter() - start
+
+    def _store(self) -> StoredTokens:
+        """Compute what is missing of the teachers' outputs; the teachers are then let go."""
+        assert self.views is not None  # the recipe was checked
+        config = self.config
+        path = Path(config.store_path).expanduser() if config.store_path else self.folder / STORED
+        batch = config.batch_size // (self.processes.count * config.accumulate)
+        writer = StoreWriter(self.stage, self.views, path, self.processes, batch, self.data.workers)
+        stored = writer.write(self.console)
+        for teacher in self.stage.teachers.values():
+            if not isinstance(teacher, FSDPModule):
+                teacher.to("meta")
+        return stored
 
     def _measure_statistics(self) -> None:
-        iterations = self.config.statistics.iterations
+        iterations, parts = self.config.statistics.iterations, self.config.accumulate
         with self.console.status(f"{self.stage.name}: measuring teacher statistics"):
             self.stage.measure_statistics(
-                (step, images) for step, images, _ in self._batches(0, iterations, "statistics")
+                (
+                    (step, some)
+                    for step, images, _, _ in self._batches(0, iterations, "statistics")
+                    for some in images.chunk(parts)
+                ),
+                self.processes.gather if self.processes.count > 1 else None,
             )
 
     def _modules(self) -> dict[str, nn.Module]:
         stage = self.stage
         return {"students": stage.students, "heads": stage.heads, "statistics": stage.statistics}
 
+    def broken_names(self) -> list[str]:
+        """Unreadable images that any process met."""
+        return sorted({n for names in self._gather_broken("names") for n in names})
+
+    def _gather_broken(self, field: str) -> list[Any]:
+        return self.processes.gather_plain(self.broken.state()[field])
+
     def _save(self, step: int) -> None:
+        average_batch_norm(self.stage.students.modules(), self.processes)
         family = self.family.state()
         tensors: dict[str, Tensor] = {}
         for name, module in self._modules().items():
             tensors |= module_tensors(module, name)
         for learner in self.family.alive():
             tensors |= optimizer_tensors(learner.optimizer, f"optimizer.{learner.name}")
-        extra: dict[str, Any] = {"broken": self.broken.state(), "family": family, "meter": None}
+        broken = {"drawn": sum(self._gather_broken("drawn")), "names": self.broken_names()}
+        extra: dict[str, Any] = {"broken": broken, "family": family, "meter": None}
         if self.meter.sums is not None:
-            tensors["meter"] = self.meter.sums
+            tensors["meter"] = self.processes.mean(self.meter.sums)
             extra["meter"] = {"names": self.meter.names, "count": self.meter.count}
-        save_checkpoint(self.folder / "checkpoints", step, tensors, extra)
+        copies = snapshot(tensors, keep=self.processes.first)
+        if self.processes.first:
+            self.writer.save(self.folder / "checkpoints", step, copies, extra)
 
     def _resume(self) -> int | None:
         """Restore the newest checkpoint; its step, or None where there is none."""
@@ -198,7 +281,8 @@ class Trainer:
         self.family.restore(extra["family"])
         for learner in self.family.alive():
             restore_optimizer(learner.optimizer, tensors, f"optimizer.{learner.name}")
-        self.broken.restore(extra["broken"])
+        if self.processes.first:  # one account goes on; the others begin theirs
+            self.broken.restore(extra["broken"])
         if extra["meter"]:
             self.meter.names, self.meter.count = extra["meter"]["names"], extra["meter"]["count"]
             self.meter.sums = tensors["meter"].to(self.device)

@@ -113,10 +113,10 @@ def test_a_dropped_student_stays_dropped_after_a_resume(
     whole = run(family, tmp_path / "whole")
     real = Trainer.step
 
-    def cut(self: Trainer, images: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+    def cut(self: Trainer, images: torch.Tensor, step: int, kept: Any) -> Any:
         if step == 5:
             raise KeyboardInterrupt
-        return real(self, images, step)
+        return real(self, images, step, kept)
 
     monkeypatch.setattr(Trainer, "step", cut)
     with pytest.raises(KeyboardInterrupt):

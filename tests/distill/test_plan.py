@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from openeupe.distill.plan import device_tflops, plan
+from openeupe.distill.devices import device_gib, device_tflops
+from openeupe.distill.plan import plan
 from openeupe.distill.recipe import Recipe, load_recipe
 from openeupe.encoders import create
 from openeupe.errors import InputError
@@ -38,7 +39,8 @@ def test_parameters_and_flops_of_the_papers_second_stage(images: Any) -> None:
 def test_memory_grows_with_the_batch_and_shrinks_with_devices(raw_recipe: dict[str, Any]) -> None:
     def memory(batch: int, devices: int) -> float:
         raw_recipe["stages"]["proxy"]["batch_size"] = batch
-        return plan(Recipe.model_validate(raw_recipe), 1.0, devices)[0].memory_gib
+        recipe = Recipe.model_validate(raw_recipe)
+        return plan(recipe, 1.0, devices, memory_gib=1.0)[0].memory_gib
 
     fixed = memory(64, 64) - (memory(128, 64) - memory(64, 64))
     assert memory(128, 1) - fixed == pytest.approx(2 * (memory(64, 1) - fixed), rel=1e-6)
@@ -77,5 +79,46 @@ def test_kept_activations_are_what_autograd_keeps(raw_recipe: dict[str, Any]) ->
 def test_devices() -> None:
     assert device_tflops("h100", 0.5) == pytest.approx(494.5)
     assert device_tflops("this", 1.0) > 0.001
+    assert device_gib("h200") == 141
+    assert 1 < device_gib("this") < 10_000
     with pytest.raises(InputError, match="h100"):
         device_tflops("h1000", 0.4)
+
+
+def test_bytes_read_and_stored(raw_recipe: dict[str, Any], images: Any) -> None:
+    stage = raw_recipe["stages"]["proxy"]
+    raw_recipe["stages"] = {"proxy": stage}
+    online = plan(Recipe.model_validate(raw_recipe), 1.0)[0]
+    mean = sum(p.stat().st_size for p in images.iterdir()) / 24
+    assert online.read_gib == pytest.approx(24 * mean / 2**30)  # 6 steps of 4
+    assert online.stored_gib == 0
+    stage |= {"views": 3, "store": "bf16", "steps": 600}
+    stored = plan(Recipe.model_validate(raw_recipe), 1.0)[0]
+    tokens = sum(
+        create(n).cls_dim + create(n).patch_dim * (side // create(n).patch_size) ** 2
+        for n, side in (("test_vit", 32), ("test_resnet", 64))
+    )
+    assert stored.stored_gib == pytest.approx(24 * 3 * 2 * tokens / 2**30)
+    teachers = sum(t.gflops for t in stored.teachers)
+    trained = stored.gflops_per_image - teachers
+    seen = 72 + 8  # views, and images of the statistics
+    gflops = 2400 * trained + seen * teachers
+    assert stored.device_hours == pytest.approx(gflops / 1e3 / 3600)
+
+
+def test_what_is_shared_or_computed_again_needs_less_memory(images: Any) -> None:
+    here = [f"data.sources.{i}.path={images}" for i in (0, 1)]
+    only = ["stages.student=null", "stages.finetuned=null", "stages.proxy.batch_size=8"]
+
+    def proxy(*more: str, devices: int = 8) -> Any:
+        return plan(load_recipe("eupe", [*here, *only, *more]), 1.0, devices)[0]
+
+    shared = proxy()  # 44 GiB of teachers and proxy do not fit half of 80
+    assert "students.proxy" in shared.sharded
+    whole = proxy("stages.proxy.shard=never")
+    assert whole.memory_gib - shared.memory_gib == pytest.approx(
+        1.851e9 * 16 * 7 / 8 / 2**30, rel=0.1
+    )
+    again = proxy("stages.proxy.students.proxy.checkpoint_activations=true")
+    assert again.memory_gib < 0.7 * shared.memory_gib
+    assert again.gflops_per_image > shared.gflops_per_image

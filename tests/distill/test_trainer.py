@@ -10,6 +10,7 @@ from rich.console import Console
 
 from benchmarks.step import HostReads
 from openeupe.distill.metrics import Meter, read_metrics
+from openeupe.distill.parallel import Processes
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.distill.stage import Stage
@@ -29,7 +30,7 @@ def trainer(raw: dict[str, Any], folder: Path) -> Trainer:
         {k: create(s.encoder) for k, s in config.students.items()},
         seed=0,
     )
-    return Trainer(stage, recipe.data, folder, torch.device("cpu"), Console(quiet=True))
+    return Trainer(stage, recipe.data, folder, Processes(torch.device("cpu")), Console(quiet=True))
 
 
 def test_a_step_reads_nothing_to_the_host(raw_recipe: dict[str, Any], tmp_path: Path) -> None:

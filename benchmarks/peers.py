@@ -1,0 +1,266 @@
+"""One training step of ours and of others, on the same networks and images.
+
+    python -m benchmarks.peers [--batch 16] [--rounds 8] [--device cpu] [--compile]
+
+Peers, where they can be imported (in an environment of their own, see docs/benchmarks.md):
+lightly-train 0.18's `distillationv3` and timm's `FeatureDistillationTask`. All have random weights,
+fused AdamW and clipping at 3; rounds are interleaved in one process. Ours reads uint8 images, the
+others float ones. Losses and heads differ, so each runs a second time with its loss replaced by
+zero times the sum of what the loss would see:
+
+  ours          heads of the paper (MLP, hidden width --hidden), cosine + smooth-L1
+  lightly       one linear layer a head; mixup, KL to a queue of 8192, KL of token similarities
+  timm          pooled features only: one linear layer, mean squared error, and cross-entropy
+
+Also: ours with one linear-sized head (hidden width 96), with stored teacher outputs, and compiled;
+and the student alone, forward, backward and optimizer, which stored outputs should come close to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+
+from benchmarks.step import HostReads, build
+from openeupe.distill import stage as stage_module
+from openeupe.distill.loss import TokenLosses
+from openeupe.distill.store import pack
+from openeupe.distill.trainer import Trainer
+from openeupe.encoders import Tokens
+
+Step = Callable[[], Any]
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--teacher", default="vit_small_patch16_224")
+    parser.add_argument("--student", default="vit_tiny_patch16_224")
+    parser.add_argument("--hidden", type=int, default=3072)
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--compile", action="store_true", help="also ours and timm compiled")
+    parser.add_argument("--only", default="", help="comma-separated beginnings of names")
+    return parser
+
+
+def main() -> None:
+    given = options().parse_args()
+    torch.set_num_threads(given.threads)
+    device = torch.device(given.device)
+    torch.manual_seed(0)
+    shape = (given.batch, 3, given.side, given.side)
+    images = torch.randint(0, 256, shape, device=device).byte()
+    steps = {**ours(given, images), **timm_task(given, images), **lightly(given, images)}
+    wanted = tuple(given.only.split(","))
+    steps = {name: step for name, step in steps.items() if name.startswith(wanted)}
+    for step in steps.values():  # AdamW makes its state, compilers compile
+        step()
+        step()
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    for _ in range(given.rounds):
+        for name, step in steps.items():
+            times[name].append(timed(step, device))
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{given.threads} thread(s)"
+    print(f"{given.teacher} -> {given.student}, batch {given.batch}, {given.side} px")
+    print(f"{given.precision}, {where}, {given.rounds} interleaved rounds; medians")
+    print(f"{'':28}{'wall ms':>9}{'CPU ms':>9}{'lightly/this':>14}{'reads':>7}")
+    peer = times.get("lightly")
+    for name, pairs in times.items():
+        wall, cpu = (statistics.median(column) * 1e3 for column in zip(*pairs, strict=True))
+        ratio = f"{ratio_of(peer, pairs):14.2f}" if peer else f"{'':14}"
+        reads = HostReads()
+        with reads:
+            steps[name]()
+        print(f"{name:28}{wall:9.1f}{cpu:9.1f}{ratio}{reads.count:7d}", flush=True)
+
+
+def ratio_of(peer: list[tuple[float, float]], own: list[tuple[float, float]]) -> float:
+    """Median over rounds of the peer's time over one's own; CPU time, which others disturb less."""
+    column = 0 if torch.cuda.is_available() else 1
+    return statistics.median(a[column] / b[column] for a, b in zip(peer, own, strict=True))
+
+
+def timed(step: Step, device: torch.device) -> tuple[float, float]:
+    """Wall and CPU seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def ours(given: argparse.Namespace, images: Tensor) -> dict[str, Step]:
+    """`Trainer.step` in its variants, and the student alone."""
+    whole = build(given, images.device)
+    linear = build(argparse.Namespace(**{**vars(given), "hidden": 96}), images.device)
+    zeroed = build(given, images.device)
+    steps: dict[str, Step] = {
+        "ours": running(whole, images),
+        "ours, loss zeroed": without_loss(running(zeroed, images)),
+        "ours, small heads": running(linear, images),
+        "ours, stored outputs": running(build(given, images.device), images, stored=True),
+        "student alone": student_alone(build(given, images.device), images),
+    }
+    if given.compile:
+        for name, stored in (("ours, compiled", False), ("ours, compiled and stored", True)):
+            trainer = build(given, images.device)
+            for network in (*trainer.stage.teachers.values(), *trainer.stage.students.values()):
+                network.compile(dynamic=False)
+            steps[name] = running(trainer, images, stored)
+    return steps
+
+
+def running(trainer: Trainer, images: Tensor, stored: bool = False) -> Step:
+    """Steps of a trainer on the same images, with metrics kept on the device."""
+    kept: dict[str, Tensor] = {}
+    if stored:
+        with torch.no_grad():
+            tokens = trainer.stage.teacher_tokens("teacher", stage_module.Views(images), 0)
+            kept = pack("teacher", tokens, "bf16")
+    return lambda: trainer.meter.add(trainer.step(images, 0, kept))
+
+
+def without_loss(step: Step) -> Step:
+    """The same step with a loss that costs nothing but lets gradients through."""
+
+    def nothing(predicted: Tokens, target: Tokens, config: Any) -> TokenLosses:
+        return TokenLosses(0 * predicted.cls.sum(), 0 * predicted.patches.sum())
+
+    def run() -> None:
+        real = stage_module.token_losses
+        stage_module.token_losses = nothing
+        try:
+            step()
+        finally:
+            stage_module.token_losses = real
+
+    return run
+
+
+def student_alone(trainer: Trainer, images: Tensor) -> Step:
+    """Student and heads forward and backward from fixed gradients, clipping, AdamW."""
+    stage, learner = trainer.stage, trainer.family.learners["student"]
+    student, heads = stage.students["student"], stage.heads["student"]["teacher"]  # type: ignore[index]
+    pixels = images.float() / 255
+    with torch.no_grad():
+        gradients = [torch.randn_like(t) * 1e-6 for t in heads(student(pixels))]
+
+    def run() -> None:
+        with stage_module.autocast(trainer.config.student_precision, pixels.device):
+            outputs = heads(student(pixels))
+        given = [g.to(o.dtype) for g, o in zip(gradients, outputs, strict=True)]
+        torch.autograd.backward(list(outputs), given)
+        torch.nn.utils.clip_grad_norm_(learner.parameters, 3.0)
+        learner.optimizer.step()
+        learner.optimizer.zero_grad()
+
+    return run
+
+
+def optimized(loss: Callable[[], Tensor], parameters: list[Any], given: argparse.Namespace) -> Step:
+    """A plain training step: loss, backward, clipping, fused AdamW."""
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+
+    def run() -> None:
+        with stage_module.autocast(given.precision, torch.device(given.device)):
+            value = loss()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 3.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def timm_task(given: argparse.Namespace, images: Tensor) -> dict[str, Step]:
+    """timm's feature distillation; none where timm has no tasks yet."""
+    try:
+        from timm.task import FeatureDistillationTask
+    except ImportError:
+        return {}
+    floats, labels = images.float() / 255, torch.zeros(len(images), dtype=torch.long)
+    labels = labels.to(images.device)
+    steps = {}
+    for name in ("timm", "timm, compiled")[: 1 + given.compile]:
+        student, teacher = (
+            timm.create_model(n, num_classes=10).to(images.device)
+            for n in (given.student, given.teacher)
+        )
+        task = FeatureDistillationTask(
+            student, teacher, distill_loss_weight=1.0, device=images.device, verbose=False
+        ).train()
+        parameters = [p for p in task.parameters() if p.requires_grad]
+        called = torch.compile(task, dynamic=False) if "compiled" in name else task
+
+        def loss(task: Any = called) -> Tensor:
+            value: Tensor = task(floats, labels)["loss"]
+            return value
+
+        steps[name] = optimized(loss, parameters, given)
+    return steps
+
+
+def lightly(given: argparse.Namespace, images: Tensor) -> dict[str, Step]:
+    """lightly-train's distillationv3, by its own classes, which are private: 0.18 only."""
+    try:
+        from lightly_train._methods.distillationv3 import distillationv3 as v3
+        from lightly_train._models import package_helpers
+        from lightly_train._models.embedding_model import EmbeddingModel
+    except ImportError:
+        return {}
+    wrapped = package_helpers.get_wrapped_model(
+        model=f"timm/{given.student}",
+        num_input_channels=3,
+        model_args={"pretrained": False},
+        load_weights=False,
+    )
+    method = v3.DistillationV3(
+        method_args=v3.DistillationV3Args(
+            teacher=f"timm/{given.teacher}", teacher_args={"pretrained": False}, queue_size=8192
+        ),
+        optimizer_args=v3.DistillationV3AdamWArgs(),
+        embedding_model=EmbeddingModel(wrapped_model=wrapped),
+        global_batch_size=given.batch,
+        num_input_channels=3,
+    )
+    method = method.to(images.device).train()
+    method.teacher_embedding_model.eval().requires_grad_(False)
+    batch = {"views": [images.float() / 255]}
+    parameters = [p for m in method.trainable_modules().modules for p in m.parameters()]
+
+    def whole() -> Tensor:
+        value: Tensor = method.training_step_impl(batch, 0).loss
+        return value
+
+    def zeroed() -> Tensor:
+        real = method.criterion.forward
+
+        def nothing(student_features_global: Tensor, student_features_local: Tensor, **_: Any):  # type: ignore[no-untyped-def]
+            return 0 * student_features_global.sum(), 0 * student_features_local.sum()
+
+        method.criterion.forward = nothing
+        try:
+            return whole()
+        finally:
+            method.criterion.forward = real
+
+    steps = {"lightly": whole, "lightly, loss zeroed": zeroed}
+    return {name: optimized(loss, parameters, given) for name, loss in steps.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""A fixed number of views of every image, so that what is computed of a view can be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from openeupe.data.augment import Augment
+from openeupe.data.config import DataConfig
+from openeupe.data.decode import BrokenImage
+from openeupe.data.seeds import derive_seed
+from openeupe.data.sources import Source
+
+
+class RepeatedViews(Dataset[Tensor]):
+    """`views` views of every image of all sources, numbered through: source, image, view.
+
+    The crop, flip and colors of a view are a function of (seed, number), so they need not be kept.
+
+    Args:
+        side: side of the views in pixels.
+        seed: another seed gives other views.
+        views: distinct views of an image.
+    """
+
+    def __init__(
+        self, config: DataConfig, side: int, seed: int, views: int, sources: Sequence[Source]
+    ) -> None:
+        self.sources = list(sources)
+        self.views = views
+        self.seed = seed
+        self.augment = Augment(config.augment, side)
+        self.least_side = self.augment.least_side if config.reduced_decode else None
+        self._starts = [0, *accumulate(len(source) for source in self.sources)]
+
+    def __len__(self) -> int:
+        return self._starts[-1] * self.views
+
+    def number(self, source: int, index: int, visit: int) -> int:
+        """The view that visit `visit` (from 0) of an image shows: they take turns."""
+        return (self._starts[source] + index) * self.views + visit % self.views
+
+    def seed_of(self, number: int) -> int:
+        """What the augmentation of a view is seeded with."""
+        return derive_seed(self.seed, "view", number)
+
+    def __getitem__(self, number: int) -> Tensor:
+        """View `number`, uint8 `[3, side, side]`. Raises `BrokenImage`."""
+        image = number // self.views
+        source = max(i for i, start in enumerate(self._starts[:-1]) if start <= image)
+        picture = self.sources[source].read(image - self._starts[source], self.least_side)
+        return self.augment(picture, self.seed_of(number))
+
+    def readable(self, numbers: Sequence[int]) -> Tensor:
+        """Views uint8 `[n, 3, side, side]`; black where an image cannot be read."""
+        side = self.augment.side
+        found = torch.zeros(len(numbers), 3, side, side, dtype=torch.uint8)
+        for row, number in enumerate(numbers):
+            try:
+                found[row] = self[number]
+            except BrokenImage:
+                continue  # training will not read it either
+        return found

@@ -1,0 +1,201 @@
+"""One process, or the many that torchrun starts: who is who, and how they agree.
+
+Every process makes its slice of the same global batch. Students are wrapped by FSDP2 on a mesh of
+(replicas, shards): with shards of one process it is plain data parallelism, with the processes of
+a node it shards weights, gradients and optimizer state within the node. Teachers are only wrapped
+where they are sharded, since nothing of them has to be agreed on.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from openeupe.errors import InputError
+
+_PATIENCE = timedelta(hours=1)  # the first process may be fetching weights meanwhile
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of this job; a single one unless torchrun started more.
+
+    Attributes:
+        device: this process's own.
+        rank, count: which of how many this is.
+        per_node: processes on each machine; weights are sharded among these.
+    """
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+    per_node: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes files and messages."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Mean over the processes."""
+        if self.count == 1:
+            return tensor
+        summed = tensor.clone()
+        dist.all_reduce(summed)
+        return summed / self.count
+
+    def least(self, tensor: Tensor) -> Tensor:
+        """Elementwise minimum over the processes."""
+        if self.count > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MIN)
+        return tensor
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensor of every process, in order of rank."""
+        if self.count == 1:
+            return [tensor]
+        found = [torch.empty_like(tensor) for _ in range(self.count)]
+        dist.all_gather(found, tensor)
+        return found
+
+    def gather_plain(self, value: Any) -> list[Any]:
+        """A plain Python value of every process, in order of rank."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value)
+        return found
+
+    @cached_property
+    def replicated(self) -> DeviceMesh:
+        """Every process holds everything."""
+        return self._mesh(1)
+
+    @cached_property
+    def sharded(self) -> DeviceMesh:
+        """The processes of a node share what each node holds once."""
+        return self._mesh(self.per_node)
+
+    def _mesh(self, shards: int) -> DeviceMesh:
+        shape, names = (self.count // shards, shards), ("replicas", "shards")
+        return init_device_mesh(self.device.type, shape, mesh_dim_names=names)
+
+
+@contextmanager
+def processes(device: torch.device | None) -> Iterator[Processes]:
+    """Join the job that torchrun started, or stand alone.
+
+    Args:
+        device: by default the GPU of this process's number on its node, else the CPU.
+    """
+    cuda = torch.cuda.is_available() if device is None else device.type == "cuda"
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield Processes(device or torch.device("cuda" if cuda else "cpu"))
+        return
+    local, per_node = (int(os.environ[f"LOCAL_{name}"]) for name in ("RANK", "WORLD_SIZE"))
+    if cuda and local >= torch.cuda.device_count():
+        raise InputError(
+            f"process {local} of this node finds {torch.cuda.device_count()} GPUs: start as many "
+            "processes as there are GPUs (torchrun --nproc-per-node), or give --device cpu"
+        )
+    own = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(own)
+    # Tokens are views of a network's output; nothing here changes one in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module")
+    dist.init_process_group(
+        "nccl" if cuda else "gloo", timeout=_PATIENCE, device_id=own if cuda else None
+    )
+    yield Processes(own, dist.get_rank(), dist.get_world_size(), per_node)
+    # Not after an error: the others may be waiting in vain, and torchrun ends them.
+    dist.destroy_process_group()
+
+
+def check_share(batch_size: int, accumulate: int, count: int, field: str) -> None:
+    """Raise `InputError` unless a batch can be dealt out evenly."""
+    if batch_size % (count * accumulate):
+        raise InputError(
+            f"{field}: a batch of {batch_size} cannot be dealt out to {count} process(es) in "
+            f"{accumulate} part(s) each: use a multiple of {count * accumulate}"
+        )
+
+
+def split_over(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Put a network under FSDP2, layer by layer where it has a list of like layers."""
+    for layer in _layers(module, sum(p.numel() for p in module.parameters())):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+
+
+def agree_on_batch_norm(student: nn.Module, processes: Processes) -> nn.Module:
+    """Batch statistics over all processes, on GPUs; PyTorch has this for nothing else."""
+    if processes.count > 1 and processes.device.type == "cuda":
+        synced: nn.Module = convert_sync_batchnorm(student)
+        return synced
+    return student
+
+
+def average_batch_norm(modules: Iterable[nn.Module], processes: Processes) -> None:
+    """Running statistics that each process kept for itself become their mean."""
+    for module in modules:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and processes.count > 1:
+            for buffer in module.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(processes.mean(buffer))
+
+
+def exchange_gradients(modules: Iterable[nn.Module], now: bool) -> None:
+    """Whether the next backward exchanges gradients; with accumulation only the last one does."""
+    for module in modules:
+        if isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(now)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that lies in shards, put together; all processes must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def placed_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, which every process has, in the shards of `like`; no traffic."""
+    if not isinstance(like, DTensor):
+        return tensor
+    here = tensor.to(like.device)
+    return distribute_tensor(here, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def device_memory(processes: Processes) -> int:
+    """Bytes that one process may use."""
+    if processes.device.type == "cuda":
+        return torch.cuda.get_device_properties(processes.device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes.per_node
+
+
+def _layers(module: nn.Module, total: int) -> Iterator[nn.Module]:
+    """Items of lists of layers with 0.5 to 25 % of all parameters each, the outermost ones."""
+    in_list = isinstance(module, nn.ModuleList | nn.Sequential)
+    for child in module.children():
+        size = sum(p.numel() for p in child.parameters())
+        if in_list and total / 200 <= size <= total / 4:
+            yield child
+        else:
+            yield from _layers(child, total)

@@ -1,0 +1,132 @@
+"""How a stage's networks lie on its devices: replicated or sharded, compiled, checkpointed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import nn
+
+from openeupe import encoders
+from openeupe.distill.checkpoint import snapshot
+from openeupe.distill.heads import TeacherHeads
+from openeupe.distill.parallel import Processes, agree_on_batch_norm, device_memory, split_over
+from openeupe.distill.stage import Stage
+from openeupe.encoders import Encoder
+from openeupe.encoders.contract import TokenWidths
+from openeupe.errors import InputError
+
+FROZEN_BYTES, TRAINED_BYTES = 4, 16  # float32 weight; with its gradient and AdamW's two moments
+_SHARE = 0.5  # of the device's memory; the rest is for activations
+
+
+def place(stage: Stage, processes: Processes) -> list[str]:
+    """Move the stage to the device as its config says; call before optimizers are made.
+
+    Returns the names of the networks that are sharded, as `teachers.NAME` or `students.NAME`.
+    """
+    config = stage.config
+    for name, student in config.students.items():
+        if student.checkpoint_activations:
+            checkpoint_activations(cast(Encoder, stage.students[name]))
+    sharded: list[str] = []
+    if processes.count > 1:
+        needs = {f"teachers.{k}": FROZEN_BYTES * _count(t) for k, t in stage.teachers.items()}
+        needs |= {
+            f"students.{k}": TRAINED_BYTES * _count(stage.trainable(k)) for k in stage.students
+        }
+        sharded = choose_sharded(needs, device_memory(processes), processes.per_node, config.shard)
+        _spread(stage, processes, sharded)
+    stage.to(processes.device)
+    if config.compile != "none":
+        _compile(stage, students=config.compile == "all")
+    return sharded
+
+
+def unsharded(
+    stage: Stage, name: str, processes: Processes
+) -> tuple[Encoder, dict[str, nn.Module]]:
+    """A student and its heads by teacher, whole; all processes must ask, the first one gets them.
+
+    Of several processes the networks are copies on the CPU.
+    """
+    student = cast(Encoder, stage.students[name])
+    heads = dict(cast(nn.ModuleDict, stage.heads[name]).items())
+    if processes.count == 1:
+        return student, heads
+    weights = snapshot(student.state_dict(), processes.first)
+    of_heads = {k: snapshot(h.state_dict(), processes.first) for k, h in heads.items()}
+    if processes.first:
+        student = encoders.create(student.name, **student.args)
+        student.load_state_dict(weights)
+        hidden = stage.config.head_hidden
+        teachers = cast(Mapping[str, TokenWidths], stage.teachers)
+        heads = {k: TeacherHeads(student, teachers[k], hidden) for k in heads}
+        for key, module in heads.items():
+            module.load_state_dict(of_heads[key])
+    return student, heads
+
+
+def choose_sharded(needs: Mapping[str, int], memory: int, shards: int, mode: str) -> list[str]:
+    """Which networks to shard: the largest first, until the rest fits half of the memory.
+
+    Args:
+        needs: bytes of weights, gradients and optimizer state by network.
+        memory: bytes of a device.
+        shards: processes that would share a network.
+        mode: `always`, `never` or `auto`.
+    """
+    if mode != "auto" or shards == 1:
+        return list(needs) if mode == "always" else []
+    chosen: list[str] = []
+    for name in sorted(needs, key=lambda n: -needs[n]):
+        held = sum(n // shards if k in chosen else n for k, n in needs.items())
+        if held <= _SHARE * memory:
+            break
+        chosen.append(name)
+    return chosen
+
+
+def _spread(stage: Stage, processes: Processes, sharded: list[str]) -> None:
+    for name, teacher in stage.teachers.items():
+        if f"teachers.{name}" in sharded:
+            split_over(teacher, processes.sharded)
+    for name, student in list(stage.students.items()):
+        mesh = processes.sharded if f"students.{name}" in sharded else processes.replicated
+        stage.students[name] = agree_on_batch_norm(student, processes)
+        split_over(stage.students[name], mesh)
+        for heads in cast(nn.ModuleDict, stage.heads[name]).values():
+            split_over(heads, mesh)
+
+
+def checkpoint_activations(student: Encoder) -> None:
+    """Keep only the blocks' inputs in the forward pass, and compute the rest again."""
+    set_checkpointing = getattr(getattr(student, "trunk", None), "set_grad_checkpointing", None)
+    try:
+        if set_checkpointing is None:
+            raise AssertionError
+        set_checkpointing(True)
+    except (AssertionError, NotImplementedError):
+        raise InputError(
+            f"{student.name} cannot checkpoint activations: leave checkpoint_activations out"
+        ) from None
+
+
+def _compile(stage: Stage, students: bool) -> None:
+    """Each network becomes a program of its own for every side that it sees."""
+    sides = [
+        len(c.resolution)
+        for c in (*stage.config.teachers.values(), *stage.config.students.values())
+    ]
+    # A family shares `Encoder.forward`: its limit of variants is for all of them together.
+    torch._dynamo.config.recompile_limit = max(8, 4 * sum(sides))
+    networks = [*stage.teachers.values()]
+    if students:
+        networks += [*stage.students.values()]
+    for network in networks:
+        network.compile(dynamic=False)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

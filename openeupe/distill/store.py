@@ -1,0 +1,108 @@
+"""Teacher outputs that are computed once, kept on disk, and read back as if computed.
+
+A store is a folder of safetensors shards, each with the tokens of so many views, and `store.json`.
+`bf16` keeps the teachers' own tokens; `int8` the standardized ones, with a float32 scale a token.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from openeupe.distill.stage import Stage
+from openeupe.encoders import Tokens
+from openeupe.errors import InputError
+
+STORED = "stored"  # where outputs lie in a stage's folder, unless told otherwise
+_OPEN_SHARDS = 64
+
+
+class StoredTokens:
+    """Reads the tokens of views by their numbers; can be sent to loader workers."""
+
+    def __init__(self, folder: Path, per_shard: int) -> None:
+        self.folder = folder
+        self.per_shard = per_shard
+        self._open: OrderedDict[int, Any] = OrderedDict()
+
+    def __call__(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """Tensors by name, `[len(numbers), ...]`."""
+        rows: dict[str, list[Tensor]] = {}
+        for number in numbers:
+            shard, row = divmod(number, self.per_shard)
+            for name, tensor in self._shard(shard).items():
+                rows.setdefault(name, []).append(tensor[row : row + 1])
+        return {name: torch.cat(parts) for name, parts in rows.items()}
+
+    def _shard(self, shard: int) -> dict[str, Any]:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+        else:
+            if len(self._open) == _OPEN_SHARDS:
+                self._open.popitem(last=False)
+            path = shard_path(self.folder, shard)
+            try:
+                file = safe_open(path, "pt")
+                self._open[shard] = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            except (OSError, SafetensorError) as error:
+                raise InputError(
+                    f"{path} cannot be read ({error}): delete it and run distill again"
+                ) from None
+        found: dict[str, Any] = self._open[shard]
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+
+def view_bytes(teachers: dict[str, tuple[int, int, int]], kind: str) -> int:
+    """Bytes of one view's tokens.
+
+    Args:
+        teachers: by name, the widths of class and patch tokens and the number of patches.
+        kind: `bf16` or `int8`.
+    """
+    total = 0
+    for cls_dim, patch_dim, patches in teachers.values():
+        values = cls_dim + patch_dim * patches
+        total += 2 * values if kind == "bf16" else values + 4 * (1 + patches)
+    return total
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Where a shard lies."""
+    return folder / f"{shard:08d}.safetensors"
+
+
+def stored_targets(stage: Stage, kept: dict[str, Tensor]) -> dict[str, Tokens]:
+    """What was read -> standardized float32 tokens by teacher, as `Stage.targets` makes them."""
+    return {name: restore(stage, name, kept) for name in stage.teachers}
+
+
+def restore(stage: Stage, teacher: str, kept: dict[str, Tensor]) -> Tokens:
+    """`stored_targets` of one teacher."""
+    tokens = [kept[f"{teacher}.{kind}"] for kind in ("cls", "patches")]
+    if f"{teacher}.cls_scale" not in kept:
+        standardized: Tokens = stage.statistics[teacher](Tokens(*tokens))
+        return standardized
+    scales = [kept[f"{teacher}.{kind}_scale"] for kind in ("cls", "patches")]
+    return Tokens(*(t.float() * s for t, s in zip(tokens, scales, strict=True)))
+
+
+def pack(teacher: str, tokens: Tokens, kind: str) -> dict[str, Tensor]:
+    """Tokens -> tensors as they are kept, by name."""
+    kept: dict[str, Tensor] = {}
+    for field, tensor in tokens._asdict().items():
+        if kind == "bf16":
+            kept[f"{teacher}.{field}"] = tensor.bfloat16()
+            continue
+        scale = tensor.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+        kept[f"{teacher}.{field}"] = (tensor / scale).round().to(torch.int8)
+        kept[f"{teacher}.{field}_scale"] = scale
+    return kept

@@ -1,0 +1,248 @@
+"""Computing the teacher outputs of a store: announced, resumed after a kill, and measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from rich.console import Console
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from openeupe.data import RepeatedViews
+from openeupe.distill.parallel import Processes
+from openeupe.distill.stage import Stage, Views
+from openeupe.distill.store import StoredTokens, pack, restore, shard_path, view_bytes
+from openeupe.encoders import Encoder
+from openeupe.errors import InputError
+from openeupe.files import flush, write_atomically
+
+SHARD_BYTES = 2**28  # small enough that a kill costs seconds, large enough for a billion images
+_SETTINGS = "store.json"
+
+
+class StoreWriter:
+    """Computes the teachers' tokens of all views into a store, or what is missing of them.
+
+    Args:
+        stage: with its statistics fixed.
+        folder: gets `store.json` and the shards.
+        batch: views that a teacher sees at once.
+        workers: loader processes.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        views: RepeatedViews,
+        folder: Path,
+        processes: Processes,
+        batch: int,
+        workers: int,
+    ) -> None:
+        self.stage, self.views, self.folder = stage, views, folder
+        self.processes, self.batch, self.workers = processes, batch, workers
+        self.kind = stage.config.store
+        self.bytes = view_bytes(_shapes(stage), self.kind)
+        self.per_shard = max(1, min(SHARD_BYTES // self.bytes, len(views)))
+        self.shards = -(-len(views) // self.per_shard)
+
+    def write(self, console: Console) -> StoredTokens:
+        """Announce the size, write what is missing, report the error; then what reads it.
+
+        Raises:
+            InputError: if the disk is too small or gets full, or the store is another stage's.
+        """
+        stored = StoredTokens(self.folder, self.per_shard)
+        if self.processes.first:
+            self._claim()
+        self.processes.wait()
+        missing = [s for s in range(self.shards) if not shard_path(self.folder, s).exists()]
+        missing = self.processes.gather_plain(missing)[0]  # all agree, before anyone writes
+        if len(missing) < self.shards:
+            self._compare(stored, next(s for s in range(self.shards) if s not in set(missing)))
+        if missing:
+            if self.processes.first:
+                self._announce(len(missing), console)
+            self._compute(missing, console)
+        self.processes.wait()
+        self._report(console)
+        return stored
+
+    def _claim(self) -> None:
+        """Make the folder, or find it made with the same settings."""
+        settings = {
+            "kind": self.kind,
+            "views": self.views.views,
+            "images": len(self.views) // self.views.views,
+            "per_shard": self.per_shard,
+            "teachers": {name: list(shape) for name, shape in _shapes(self.stage).items()},
+        }
+        path = self.folder / _SETTINGS
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            for name, value in settings.items():
+                if before.get(name) != value:
+                    raise InputError(
+                        f"{self.folder} holds teacher outputs of other settings ({name}: "
+                        f"{before.get(name)} then, {value} now): delete it or choose another folder"
+                    )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(settings, indent=2))
+
+    def _announce(self, missing: int, console: Console) -> None:
+        size = self.bytes * len(self.views)
+        needed = min(size, self.bytes * self.per_shard * missing)
+        free = shutil.disk_usage(self.folder).free
+        console.print(
+            f"{self.stage.name}: teacher outputs of {len(self.views):,} views as {self.kind}: "
+            f"{size / 2**30:.2f} GiB in {self.folder}, {needed / 2**30:.2f} to write, "
+            f"{free / 2**30:.1f} free",
+            soft_wrap=True,
+            highlight=False,
+        )
+        if needed > free:
+            raise InputError(
+                f"{self.folder}: the teacher outputs need {needed / 2**30:.2f} GiB and "
+                f"{free / 2**30:.2f} are free: free space, set store_path to another disk, "
+                "lower views, or take store: int8"
+            )
+
+    def _compute(self, missing: list[int], console: Console) -> None:
+        """Each process takes its shards; all make as many teacher passes, as shards of weights
+        demand.
+        """
+        here = self.processes
+        rounds = -(-len(missing) // here.count)
+        turns: list[tuple[int | None, range]] = []
+        for i in range(rounds):
+            place = i * here.count + here.rank
+            shard = missing[place] if place < len(missing) else None
+            for at in range(0, self.per_shard, self.batch):
+                turns.append((shard, self._numbers(shard, at)))
+        loader = DataLoader(
+            _Chosen(self.views),
+            batch_size=None,
+            sampler=[numbers for _, numbers in turns],
+            num_workers=self.workers,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),
+        )
+        parts: dict[str, list[Tensor]] = {}
+        with console.status(f"{self.stage.name}: storing teacher outputs") as status:
+            for turn, ((shard, numbers), images) in enumerate(zip(turns, loader, strict=True)):
+                packed = self._pack(images.to(here.device))
+                for name, tensor in packed.items():
+                    parts.setdefault(name, []).append(tensor[: len(numbers)].cpu())
+                last = turn + 1 == len(turns) or turns[turn + 1][0] != shard
+                if last and shard is not None:
+                    self._finish(shard, {k: torch.cat(v) for k, v in parts.items()})
+                if last:
+                    parts = {}
+                status.update(f"{self.stage.name}: storing teacher outputs {turn + 1}/{len(turns)}")
+
+    def _numbers(self, shard: int | None, at: int) -> range:
+        if shard is None:
+            return range(0)
+        first = shard * self.per_shard
+        end = min(first + self.per_shard, len(self.views))
+        return range(min(first + at, end), min(first + at + self.batch, end))
+
+    @torch.no_grad()
+    def _pack(self, images: Tensor) -> dict[str, Tensor]:
+        """Images -> the tensors that are kept of them, and how much they are off."""
+        packed: dict[str, Tensor] = {}
+        views = Views(images)
+        for name in self.stage.teachers:
+            tokens = self.stage.teacher_tokens(name, views, 0)
+            exact = self.stage.statistics[name](tokens)
+            kept = pack(name, tokens if self.kind == "bf16" else exact, self.kind)
+            back = restore(self.stage, name, kept)
+            off = [(a - b).square().flatten(1).sum(1) for a, b in zip(exact, back, strict=True)]
+            size = [a.square().flatten(1).sum(1) for a in exact]
+            packed |= kept
+            packed[f"{name}.off"] = torch.stack([off[0] + off[1], size[0] + size[1]], dim=1)
+        return packed
+
+    def _finish(self, shard: int, tensors: dict[str, Tensor]) -> None:
+        """Write a shard whole or not at all."""
+        off = {
+            name: tensors.pop(f"{name}.off").double().sum(0).tolist()
+            for name in self.stage.teachers
+        }
+        path = shard_path(self.folder, shard)
+        partial = path.with_name(f".{path.name}.writing")
+        try:
+            contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(contiguous, partial, metadata={"off": json.dumps(off)})
+            flush(partial)
+            partial.replace(path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise InputError(
+                f"{path} cannot be written ({error}): free space and run distill again, what is "
+                "stored is kept"
+            ) from None
+
+    def _compare(self, stored: StoredTokens, shard: int) -> None:
+        """A store that is found must hold what these teachers say of these views."""
+        numbers = self._numbers(shard, 0)[:1]
+        now = self._pack(self.views.readable(numbers).to(self.processes.device))
+        before = {k: v.to(self.processes.device) for k, v in stored(numbers).items()}
+        for name in self.stage.teachers:
+            a, b = (restore(self.stage, name, kept).patches for kept in (now, before))
+            if (a - b).square().mean() > 0.01 * a.square().mean():
+                raise InputError(
+                    f"{self.folder} holds outputs of another {name}, or of other images or "
+                    "augmentation: delete it or choose another folder"
+                )
+
+    def _report(self, console: Console) -> None:
+        """The relative error of what is stored, over all views, by teacher."""
+        sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.stage.teachers}
+        if not self.processes.first:
+            return
+        for shard in range(self.shards):
+            with safe_open(shard_path(self.folder, shard), "pt") as file:
+                for name, (off, size) in json.loads(file.metadata()["off"]).items():
+                    sums[name][0] += off
+                    sums[name][1] += size
+        told = ", ".join(f"{k} {(off / size) ** 0.5:.2%}" for k, (off, size) in sums.items())
+        console.print(
+            f"{self.stage.name}: stored as {self.kind}, relative error of the tokens: {told}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _shapes(stage: Stage) -> dict[str, tuple[int, int, int]]:
+    """Widths of class and patch tokens and number of patches, by teacher."""
+    shapes = {}
+    for name, teacher in cast(Mapping[str, Encoder], stage.teachers).items():
+        side = stage.config.teachers[name].resolution[0]
+        grid = side // teacher.patch_size
+        shapes[name] = (teacher.cls_dim, teacher.patch_dim, grid * grid)
+    return shapes
+
+
+class _Chosen(Dataset[Tensor]):
+    """Ranges of view numbers -> views; one black view for an empty range."""
+
+    def __init__(self, views: RepeatedViews) -> None:
+        self.views = views
+
+    def __getitem__(self, numbers: range) -> Tensor:
+        if not numbers:
+            side = self.views.augment.side
+            return torch.zeros(1, 3, side, side, dtype=torch.uint8)
+        return self.views.readable(numbers)
+
+
+def _as_it_is(item: Any) -> Any:
+    return item

@@ -1,0 +1,86 @@
+"""Where networks lie and how they run changes nothing but rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from openeupe.distill.metrics import read_metrics
+from openeupe.distill.placement import checkpoint_activations
+from openeupe.distill.recipe import Recipe
+from openeupe.distill.run import run_recipe
+from openeupe.encoders import create
+from openeupe.encoders.pixels import RawPixels
+from openeupe.errors import InputError
+
+
+def losses(raw: dict[str, Any], folder: Path) -> list[dict[str, float]]:
+    run_recipe(Recipe.model_validate(raw), folder, console=Console(quiet=True))
+    records = read_metrics(folder / "proxy" / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if k not in ("images_per_s", "waiting")} for r in records]
+
+
+@pytest.fixture
+def raw(raw_recipe: dict[str, Any]) -> dict[str, Any]:
+    """One stage in fp32; the student has no batch norm, whose statistics go by parts."""
+    stage = raw_recipe["stages"]["proxy"]
+    stage |= {"log_every": 1, "teacher_precision": "fp32", "student_precision": "fp32"}
+    raw_recipe["stages"] = {"proxy": stage}
+    return raw_recipe
+
+
+def assert_same(one: list[dict[str, float]], other: list[dict[str, float]]) -> None:
+    for here, there in zip(one, other, strict=True):
+        assert here == pytest.approx(there, rel=2e-4)
+
+
+def test_parts_and_recomputing_give_the_same_losses(raw: dict[str, Any], tmp_path: Path) -> None:
+    plain = losses(raw, tmp_path / "plain")
+    raw["stages"]["proxy"]["students"]["proxy"]["checkpoint_activations"] = True
+    assert losses(raw, tmp_path / "again") == plain  # to the last bit
+    raw["stages"]["proxy"]["accumulate"] = 2
+    assert_same(losses(raw, tmp_path / "parts"), plain)
+
+
+def test_how_the_work_is_done_may_change_in_a_run_that_has_begun(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    plain = losses(raw, tmp_path / "run")
+    raw["stages"]["proxy"] |= {"accumulate": 2, "shard": "never", "compile": "teachers"}
+    assert losses(raw, tmp_path / "run") == plain  # finished before; not refused
+
+
+def test_checkpointing_keeps_less_of_the_forward_pass() -> None:
+    def kept(checkpointing: bool) -> int:
+        student = create("test_vit").train()
+        if checkpointing:
+            checkpoint_activations(student)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: sizes.append(t.nbytes) or t,  # type: ignore[func-returns-value]
+            lambda t: t,
+        ):
+            student(torch.rand(8, 3, 64, 64))
+        return sum(sizes)
+
+    assert kept(True) < 0.5 * kept(False)
+
+
+def test_what_cannot_checkpoint_is_refused() -> None:
+    with pytest.raises(InputError, match="raw_pixels cannot checkpoint activations"):
+        checkpoint_activations(RawPixels())
+
+
+@pytest.mark.slow
+def test_compiled_networks_give_the_same_losses(raw: dict[str, Any], tmp_path: Path) -> None:
+    """Teachers and students, a transformer of two sides and a ConvNet, forward and backward."""
+    stage = raw["stages"]["proxy"]
+    stage["students"]["second"] = {"encoder": "test_convnext", "resolution": [32, 64]}
+    plain = losses(raw, tmp_path / "plain")
+    for which in ("teachers", "all"):
+        stage["compile"] = which
+        assert_same(losses(raw, tmp_path / which), plain)

@@ -1,0 +1,164 @@
+"""Stored teacher outputs: the same training, whatever is killed, full or foreign."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from openeupe.distill import store_writer
+from openeupe.distill.metrics import read_metrics
+from openeupe.distill.recipe import Recipe, load_recipe
+from openeupe.distill.run import run_recipe
+from openeupe.distill.store import StoredTokens, pack, shard_path, view_bytes
+from openeupe.distill.store_writer import StoreWriter
+from openeupe.encoders import Tokens
+from openeupe.errors import InputError
+
+QUIET = Console(quiet=True)
+TIMES = ("images_per_s", "waiting")
+
+
+@pytest.fixture
+def raw(raw_recipe: dict[str, Any]) -> dict[str, Any]:
+    """A stage whose 24 images come in two views each, several times over."""
+    stage = raw_recipe["stages"]["proxy"]
+    stage |= {"views": 2, "steps": 18, "batch_size": 8, "log_every": 1}
+    stage |= {"teacher_precision": "bf16", "student_precision": "fp32"}
+    raw_recipe["stages"] = {"proxy": stage}
+    return raw_recipe
+
+
+def losses(raw: dict[str, Any], folder: Path, **changes: Any) -> list[dict[str, float]]:
+    raw["stages"]["proxy"] |= changes
+    run_recipe(Recipe.model_validate(raw), folder, console=QUIET)
+    records = read_metrics(folder / "proxy" / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if k not in TIMES} for r in records]
+
+
+def test_training_on_stored_outputs_is_training_on_computed_ones(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_writer, "SHARD_BYTES", 20_000)  # several shards
+    online = losses(raw, tmp_path / "online")
+    for kind, off in (("bf16", 2e-3), ("int8", 2e-2)):
+        stored = losses(raw, tmp_path / kind, store=kind)
+        for one, other in zip(stored, online, strict=True):
+            for name, value in other.items():
+                assert one[name] == pytest.approx(value, rel=off), (kind, name)
+        assert not (tmp_path / kind / "proxy" / "stored").exists()  # the stage has ended
+
+
+def test_the_size_is_told_before_and_the_error_after(raw: dict[str, Any], tmp_path: Path) -> None:
+    raw["stages"]["proxy"] |= {"store": "int8", "store_path": str(tmp_path / "kept")}
+    with (tmp_path / "out").open("w") as file:
+        recipe = Recipe.model_validate(raw)
+        run_recipe(recipe, tmp_path / "run", console=Console(file=file, width=300))
+    told = (tmp_path / "out").read_text()
+    assert "teacher outputs of 48 views as int8: 0.00 GiB" in told
+    error = float(told.split("relative error of the tokens: ")[1].split()[1].strip("%,"))
+    assert 0.1 < error < 2  # per cent
+    files = list((tmp_path / "kept").glob("*.safetensors"))
+    assert sum(f.stat().st_size for f in files) == pytest.approx(
+        48 * view_bytes({"vit": (64, 64, 4), "net": (32, 32, 4)}, "int8"), rel=0.8
+    )
+
+
+def test_a_kill_leaves_whole_shards_and_only_the_rest_is_computed(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_writer, "SHARD_BYTES", 20_000)
+    whole = losses(raw, tmp_path / "whole", store="bf16")
+    finish, written = StoreWriter._finish, []
+
+    def cut(self: StoreWriter, shard: int, tensors: dict[str, torch.Tensor]) -> None:
+        if len(written) == 2:
+            (self.folder / ".00000002.safetensors.writing").write_bytes(b"half")
+            raise KeyboardInterrupt
+        written.append(shard)
+        finish(self, shard, tensors)
+
+    monkeypatch.setattr(StoreWriter, "_finish", cut)
+    with pytest.raises(KeyboardInterrupt):
+        losses(raw, tmp_path / "cut")
+    kept = {shard_path(tmp_path / "cut" / "proxy" / "stored", s) for s in written}
+    assert all(path.exists() for path in kept)
+    stamps = {path: path.stat().st_mtime_ns for path in kept}
+    again: list[int] = []
+
+    def counted(self: StoreWriter, shard: int, tensors: dict[str, torch.Tensor]) -> None:
+        assert {path: path.stat().st_mtime_ns for path in kept} == stamps
+        again.append(shard)
+        finish(self, shard, tensors)
+
+    monkeypatch.setattr(StoreWriter, "_finish", counted)
+    assert losses(raw, tmp_path / "cut") == whole
+    assert not set(again) & set(written)
+
+
+def test_a_full_disk_is_one_line_before_and_while_writing(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        usage = shutil._ntuple_diskusage(100, 99, 1)  # type: ignore[attr-defined]
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(InputError, match=r"need .* GiB and 0\.00 are free: .*store_path"):
+            losses(raw, tmp_path / "small", store="bf16")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_writer, "save_file", full)
+        with pytest.raises(InputError, match=r"No space left.*run distill again") as error:
+            losses(raw, tmp_path / "full", store="bf16")
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "full" / "proxy" / "stored").glob(".0*"))
+
+
+def test_a_kept_store_serves_another_run_but_no_other_teacher(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "kept")
+    first = losses(raw, tmp_path / "one", store="bf16", store_path=path)
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "_finish", lambda *_: pytest.fail("nothing is missing"))
+        assert losses(raw, tmp_path / "two") == first
+    raw["seed"] = 1  # other weights of the teachers, and other views
+    with pytest.raises(InputError, match="holds outputs of another"):
+        losses(raw, tmp_path / "three")
+    with pytest.raises(InputError, match=r"other settings \(views: 2 then, 3 now\)"):
+        losses(raw, tmp_path / "four", views=3)
+
+
+def test_int8_keeps_a_token_within_half_a_step_of_its_largest_value() -> None:
+    tokens = Tokens(torch.randn(3, 16), torch.randn(3, 16, 2, 2) * 7)
+    kept = pack("t", tokens, "int8")
+    back = kept["t.patches"].float() * kept["t.patches_scale"]
+    largest = tokens.patches.abs().amax(1, keepdim=True)
+    assert ((back - tokens.patches).abs() <= largest / 127 / 2 * 1.001).all()
+    assert kept["t.cls"].dtype == torch.int8
+    assert kept["t.cls_scale"].shape == (3, 1)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    shard_path(tmp_path, 0).write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"00000000\.safetensors cannot be read .* delete it"):
+        StoredTokens(tmp_path, 4)([1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("views=null", "store: bf16 needs views"),
+        ("teachers.vit.resolution=[32,64]", "one resolution for each teacher, not several for vit"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(recipe_file: Path, setting: str, message: str) -> None:
+    settings = ["stages.proxy.views=1", "stages.proxy.store=bf16", f"stages.proxy.{setting}"]
+    with pytest.raises(InputError, match=message):
+        load_recipe(recipe_file, settings)

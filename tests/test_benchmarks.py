@@ -1,0 +1,50 @@
+"""Benchmarks run, on networks that take no time; their figures come from elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import family, peers, step
+
+DOCS = Path(__file__).parent.parent / "docs"
+TINY = ["--batch", "2", "--rounds", "1", "--threads", "1"]
+
+
+def test_the_step_and_its_peers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nets = ["--teacher", "test_vit", "--student", "test_vit2", "--side", "160", "--hidden", "8"]
+    monkeypatch.setattr(sys, "argv", ["step", *TINY, *nets])
+    step.main()
+    assert re.search(r"host reads +0\n", capsys.readouterr().out)
+    monkeypatch.setattr(sys, "argv", ["peers", *TINY, *nets])
+    peers.main()
+    table = capsys.readouterr().out
+    rows = {line[:28].strip(): line[28:].split() for line in table.splitlines()[3:]}
+    mine = ("ours", "ours, loss zeroed", "ours, small heads", "ours, stored outputs")
+    assert {*mine, "student alone", "timm"} <= rows.keys()
+    assert all(rows[name][-1] == "0" for name in mine)  # host reads
+    assert all(float(row[0]) > 0 for row in rows.values())
+
+
+def test_the_family(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(family, "TEACHER", ("test_vit", {}))
+    monkeypatch.setattr(family, "STUDENTS", {"a": ("test_vit2", {}), "b": ("test_convnext", {})})
+    monkeypatch.setattr(family, "SIDE", 64)
+    monkeypatch.setattr(sys, "argv", ["family", *TINY])
+    family.main()
+    assert re.search(r"CPU +time: .* x\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"^python -m (benchmarks\..+)$", (DOCS / "benchmarks.md").read_text(), re.M)
+)
+def test_commands_in_the_docs_have_options_that_exist(line: str) -> None:
+    module, *arguments = shlex.split(line)
+    importlib.import_module(module).options().parse_args(arguments)
