@@ -51,9 +51,11 @@ def test_recipes_and_suites_are_valid(block: str, tmp_path: Path) -> None:
     assert raw["name"] == loaded.name
 
 
-def test_suites_beside_the_docs_are_valid() -> None:
+def test_suites_and_recipes_beside_the_docs_are_valid() -> None:
     for path in (ROOT / "docs" / "suites").glob("*.yaml"):
         assert load_suite(path).columns
+    for path in (ROOT / "docs" / "recipes").glob("*.yaml"):
+        assert load_recipe(path).stages
 
 
 @pytest.mark.parametrize("line", [*commands("evaluate"), *commands("compare")])

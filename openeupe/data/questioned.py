@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -12,14 +10,18 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from openeupe.config import Config
-from openeupe.data.coco_questions import BoxQuestions, with_article
-from openeupe.data.questions import Question, QuestionedImages
+from openeupe.data.coco_questions import BoxQuestions
+from openeupe.data.questions import QuestionedImages
 from openeupe.data.scenes import CLASSES, Scenes
-from openeupe.data.seeds import derive_seed
 from openeupe.data.staging import COLOURS
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _LONGEST = 8  # letters of a sign that the truth spells
+# The truth of a scene, mark by mark: shapes, colours, then sign, log distance, place inside the
+# cell, then the letters.
+_SHAPES, _COLOURS = list(CLASSES), list(COLOURS)
+_MARKS = len(_SHAPES) + len(_COLOURS)
+_FIRST_LETTER = _MARKS + 3
 
 
 class QuestionData(Config):
@@ -73,36 +75,6 @@ class QuestionData(Config):
         return parts[0], parts[1]
 
 
-def drills(images: QuestionedImages) -> list[Question]:
-    """Further questions to learn from, more of the easy kind than an image's own.
-
-    Scenes: the colour of every shape that is there once; two objects that are there, and each with
-    the colour of another. They are not balanced as the scenes' own questions are, so nothing is
-    judged by them. Other images: none.
-    """
-    if not isinstance(images, Scenes):
-        return []
-    return [question for index in range(len(images)) for question in _drilled(images, index)]
-
-
-def _drilled(scenes: Scenes, index: int) -> Iterator[Question]:
-    rng = np.random.default_rng(derive_seed(scenes.seed, scenes.split, "drill", index))
-    things = [t for t in scenes.stage(index).things if t.kind in CLASSES]
-    kinds = Counter(thing.kind for thing in things)
-    for thing in things:
-        if kinds[thing.kind] == 1:
-            text = f"what colour is the {thing.kind}?"
-            yield Question(index, text, (thing.colour,), "attribute")
-    pairs = sorted({(thing.kind, thing.colour) for thing in things})
-    for k in rng.permutation(len(pairs))[:2]:
-        kind, colour = pairs[k]
-        others = sorted({c for _, c in pairs if (kind, c) not in pairs})
-        yield Question(index, f"is there {with_article(f'{colour} {kind}')}?", ("yes",), "exist")
-        if others:
-            wrong = others[rng.integers(len(others))]
-            yield Question(index, f"is there {with_article(f'{wrong} {kind}')}?", ("no",), "exist")
-
-
 def symbols(images: QuestionedImages, grid: int) -> NDArray[np.float32]:
     """`[N, S, grid, grid]`: the truth about each image, said where it is.
 
@@ -115,35 +87,39 @@ def symbols(images: QuestionedImages, grid: int) -> NDArray[np.float32]:
         truth = np.zeros((len(images), len(images.classes), grid, grid), np.float32)
         for index in range(len(images)):
             for number, x, y, _, _ in images.boxes(index):
-                row, column = _cell(x, y, grid)
+                row, column = cell_of(x, y, grid)
                 truth[index, int(number), row, column] += 1
         return truth
     raise TypeError(f"the truth of {type(images).__name__} is not known")
 
 
 def _scene(scenes: Scenes, index: int, grid: int) -> NDArray[np.float32]:
-    shapes, colours = list(CLASSES), list(COLOURS)
     stage = scenes.stage(index)
-    marks = len(shapes) + len(colours)  # sign, log distance, place inside the cell
-    letters = marks + 3
-    truth = np.zeros((letters + _LONGEST * len(_LETTERS), grid, grid), np.float32)
+    truth = np.zeros((_FIRST_LETTER + _LONGEST * len(_LETTERS), grid, grid), np.float32)
     for thing in stage.things:
         x, y = (thing.box[0] + thing.box[2]) / 2, (thing.box[1] + thing.box[3]) / 2
-        row, column = _cell(x, y, grid)
+        row, column = cell_of(x, y, grid)
         cell = truth[:, row, column]
-        if thing.kind in shapes:
-            cell[shapes.index(thing.kind)] += 1
-            cell[len(shapes) + colours.index(thing.colour)] += 1
-            cell[marks + 1] = np.log(thing.depth_m)
-            cell[marks + 2] = x * grid - column
+        if thing.kind in _SHAPES:
+            cell[_SHAPES.index(thing.kind)] += 1
+            cell[len(_SHAPES) + _COLOURS.index(thing.colour)] += 1
+            cell[_MARKS + 1] = np.log(thing.depth_m)
+            cell[_MARKS + 2] = x * grid - column
         elif thing.kind == "sign" and stage.sign is not None:
-            cell[marks] = 1
-            for place, letter in enumerate(stage.sign.text.lower()[:_LONGEST]):
-                cell[letters + place * len(_LETTERS) + _LETTERS.index(letter)] = 1
+            cell += spelling(stage.sign.text.lower())
+            cell[_MARKS] = 1
     return truth
 
 
-def _cell(x: float, y: float, grid: int) -> tuple[int, int]:
+def spelling(word: str) -> NDArray[np.float32]:
+    """`[S]`: the marks of a word in small letters, as the truth of scenes spells it."""
+    marks = np.zeros(_FIRST_LETTER + _LONGEST * len(_LETTERS), np.float32)
+    for place, letter in enumerate(word[:_LONGEST]):
+        marks[_FIRST_LETTER + place * len(_LETTERS) + _LETTERS.index(letter)] = 1
+    return marks
+
+
+def cell_of(x: float, y: float, grid: int) -> tuple[int, int]:
     """Row and column of the cell where (x, y), in shares of the sides, lies or is nearest."""
     row, column = (int(np.clip(np.floor(v * grid), 0, grid - 1)) for v in (y, x))
     return row, column

@@ -16,7 +16,7 @@ from openeupe.data.picture import Picture, paint
 from openeupe.data.questions import Question
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.shapes import POINTS, SHAPES
-from openeupe.data.staging import COLOURS, Stage, stage_object, stage_scene
+from openeupe.data.staging import COLOURS, Stage, Thing, stage_object, stage_scene
 
 VERSION = 1  # to be raised whenever any picture or answer changes
 
@@ -28,6 +28,9 @@ HELD_OUT = frozenset(
     (shape, tuple(COLOURS)[(3 * number + number // 8) % len(COLOURS)])
     for number, shape in enumerate(CLASSES)
 )
+
+
+RELATIONS = ("left of", "right of", "closer than", "farther away than")
 
 
 class Scenes:
@@ -170,7 +173,7 @@ class Scenes:
             index, f"is there {_a(colour)} {shape}?", ("yes" if plan.exists else "no",), "exist"
         )
         yield Question(
-            index, f"how many {_plural(plan.counted)} are there?", (str(plan.number),), "count"
+            index, f"how many {plural_shape(plan.counted)} are there?", (str(plan.number),), "count"
         )
         asked, answer = plan.objects[plan.rng("attribute").integers(2)]
         yield Question(index, f"what colour is the {asked}?", (answer,), "attribute")
@@ -183,19 +186,15 @@ class Scenes:
         kinds = [thing.kind for thing in stage.things]
         first, second = (stage.things[kinds.index(shape)] for shape, _ in plan.objects[:2])
         truth = bool(_balanced(2, self.seed, self.split, "spatial", plan.index))
-        middles = [(thing.box[0] + thing.box[2]) / 2 for thing in (first, second)]
-        beside = plan.rng("spatial").random() < 0.6
-        if beside and abs(middles[0] - middles[1]) > 0.1:
-            words, holds = ("left of", "right of"), middles[0] < middles[1]
-        elif not beside and abs(np.log(first.depth_m / second.depth_m)) > 0.25:
-            words, holds = ("closer than", "farther away than"), first.depth_m < second.depth_m
-        else:
+        words = RELATIONS[:2] if plan.rng("spatial").random() < 0.6 else RELATIONS[2:]
+        word = words[plan.rng("relation").integers(2)]
+        holds = relation(first, word, second)
+        if holds is None:
             return
-        word = plan.rng("relation").integers(2)
         # The order of the names makes the answer, so that each order is as likely with either.
-        if (holds == (word == 0)) != truth:
+        if holds != truth:
             first, second = second, first
-        text = f"is the {first.kind} {words[word]} the {second.kind}?"
+        text = f"is the {first.kind} {word} the {second.kind}?"
         yield Question(plan.index, text, ("yes" if truth else "no",), "spatial")
 
 
@@ -256,7 +255,19 @@ class _Plan:
         return names[rng.integers(len(names))]
 
 
-@lru_cache(maxsize=64)
+def relation(first: Thing, words: str, second: Thing) -> bool | None:
+    """Whether `first` is `words` (of `RELATIONS`) `second`; None: too near alike to be told."""
+    if words in RELATIONS[:2]:
+        middles = [(thing.box[0] + thing.box[2]) / 2 for thing in (first, second)]
+        apart, least = middles[1] - middles[0], 0.1
+    else:
+        apart, least = float(np.log(second.depth_m / first.depth_m)), 0.25
+    if abs(apart) <= least:
+        return None
+    return (apart > 0) == (words in (RELATIONS[0], RELATIONS[2]))
+
+
+@lru_cache(maxsize=2048)
 def _stage(seed: int, split: Split, content: Content, index: int) -> Stage:
     rng = np.random.default_rng(derive_seed(seed, split, content, index, "stage"))
     if content == "object":
@@ -288,5 +299,6 @@ def _a(word: str) -> str:
     return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
-def _plural(shape: str) -> str:
+def plural_shape(shape: str) -> str:
+    """Such as "stars"."""
     return {"fish": "fish", "cross": "crosses"}.get(shape, f"{shape}s")

@@ -15,71 +15,67 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from openeupe import encoders
 from openeupe.data import Question, QuestionedImages, View, derive_seed
-from openeupe.data.questioned import QuestionData, drills, symbols
+from openeupe.data.drills import drills
+from openeupe.data.questioned import QuestionData, symbols
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import Features, Precision, fitting_side
 from openeupe.evaluate.measure import Array, Measure, Outcome, joined, mean_measure
 from openeupe.evaluate.results import settings_hash
 from openeupe.evaluate.vlm.language import load_language, need_transformers, tiny_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage, pooled
-from openeupe.evaluate.vlm.prompts import Template, Turn
-from openeupe.evaluate.vlm.training import Phase, fit_cached
+from openeupe.evaluate.vlm.prompts import Template, put
+from openeupe.evaluate.vlm.reader import FORM as READS
+from openeupe.evaluate.vlm.reader import load_reader, truth
+from openeupe.evaluate.vlm.training import Alignment, Lesson, align, fit_cached
 from openeupe.registry import cache_folder
 
 Data = tuple[QuestionedImages, QuestionedImages]
 Floor = Literal["blind", "raw pixels", "untrained"]
 Reference = Literal["blind", "raw pixels", "untrained", "ceiling"]
 
-_TINY: dict[str, Any] = {
-    "train": "all", "lr": 3e-3, "batch_size": 16, "warmup": 0.05, "beta2": 0.95, "clip": 10.0
-}  # fmt: skip
+_LEARNT: dict[str, Any] = {"batch_size": 16, "steps": 400, "lr": 3e-4, "weight_decay": 0.1}
 _NUMBERS = dict(zip(["zero", "one", "two", "three", "four", "five"], "012345", strict=True))
-_SHORT = "\nAnswer the question using a single word or phrase."
-_LETTER = "\nAnswer with the option's letter from the given choices directly."
-
-
-class Lesson(Phase):
-    """A phase of training on some abilities only, the easy ones first. Empty: on all."""
-
-    abilities: tuple[str, ...] = ()
 
 
 class VlmMini(Column):
     """Answers of a small language model that sees through the encoder: NAME-exist, NAME-count, ...
 
     The form is LLaVA-1.5's; visual tokens are computed once and averaged to a small grid. Language
-    model "tiny" is a Llama of two layers that starts from nothing and learns in one phase; any
-    other name is a pretrained one, for which give two phases and the template "chat".
+    model "reader" (`openeupe.evaluate.vlm.reader`) has been taught before what questions about
+    procedural scenes ask; the projector first learns to say in the reader's terms where each thing
+    of the training scenes is (alignment), then all of it learns from questions. "tiny" is a Llama
+    that starts from nothing, for photos; any other name is a pretrained language model, for which
+    give two phases and the template "chat".
 
     Every training is done again without an image (blind), with raw pixels, and with an untrained
-    network, and once with the truth itself in place of visual tokens (ceiling). These do not
-    depend on the encoder and are kept in the cache. An ability is resolved where the ceiling is
+    network; the truth itself in place of visual tokens gives the ceiling. These do not depend on
+    the encoder and are kept in the cache. An ability is resolved where the ceiling is
     above the best floor by more than `gate_points` and by more than `gate_errors` standard errors;
     elsewhere the probe cannot tell encoders apart, and the table says so.
     """
 
     kind: Literal["vlm_mini"] = "vlm_mini"
-    protocol: str = "vlm/mini-v1"
+    protocol: str = "vlm/mini-v2"
     domain: Domain = "language"
     data: QuestionData
 
-    language_model: str = Field("tiny", description="tiny, smollm2, a Hugging Face name or folder")
+    language_model: str = Field(
+        "reader", description="reader, tiny, smollm2, a Hugging Face name or folder"
+    )
     width: int = Field(64, ge=8, description="Of tiny")
     layers: int = Field(2, ge=1, description="Of tiny")
-    template: Template = "bare"
     heads: int = Field(2, ge=1, description="Of tiny")
+    template: Template = "bare"
+    hidden: int | None = Field(None, ge=1, description="Of the projector; default: as LLaVA's")
+    alignment: Alignment = Field(Alignment(), description="Of reader")
     phases: tuple[Lesson, ...] = Field(
-        (
-            Lesson(**_TINY, steps=700, abilities=("attribute",), decay=False),
-            Lesson(**_TINY, steps=1000),
-        ),
+        (Lesson(train="projector", **_LEARNT), Lesson(train="all", **_LEARNT)),
         min_length=1,
-        description="Looking up one object is learned first: all at once takes far longer",
     )
     side: int = Field(224, ge=32, description="Pixels; fitted to the encoder's patches")
     grid: int = Field(7, ge=1, description="Visual tokens are averaged to grid x grid")
@@ -93,6 +89,17 @@ class VlmMini(Column):
     untrained: str = Field("vit_tiny_patch16_224", description="The network with random weights")
     gate_points: float = 10.0
     gate_errors: float = 4.0
+
+    @model_validator(mode="after")
+    def _readable(self) -> VlmMini:
+        if self.language_model == "reader":
+            if self.data.layout != "scenes":
+                raise ValueError(
+                    "the reader knows procedural scenes only: give language_model tiny"
+                )
+            if (self.grid, self.template) != (READS.grid, READS.template):
+                raise ValueError(f"the reader reads grid {READS.grid}, template {READS.template}")
+        return self
 
     def open(self, root: Path) -> Data:
         """(train, test) of `data`."""
@@ -170,34 +177,41 @@ class VlmMini(Column):
         self, train: Tensor, test: Tensor, data: Data, seed: int, judged: Judged
     ) -> list[str]:
         """The answer to every test question, after training with one seed."""
-        learned = [*data[0].questions(), *drills(data[0])]
-        if self.language_model == "tiny":
-            texts = [text for q in learned for text in (self.put(q), q.answers[0])]
+        learned = [*data[0].questions(), *drills(data[0], self.grid)]
+        form = Form(grid=self.grid, template=self.template, hidden=self.hidden)
+        if self.language_model == "reader":
+            reader = load_reader()
+            language, tokenizer = reader.language, reader.tokenizer
+            form = form.model_copy(update={"placed": reader.form.placed})
+        elif self.language_model == "tiny":
+            texts = [text for q in learned for text in (put(q, self.template), q.answers[0])]
             language, tokenizer = tiny_language(
                 texts, width=self.width, layers=self.layers, heads=self.heads, seed=seed
             )
         else:
             language, tokenizer = load_language(self.language_model)
-        form = Form(grid=self.grid, template=self.template)
         model = VisionLanguage(language, tokenizer, train.shape[1], form, seed=seed)
         model.standardize(train)
         model.to(judged.device)
+        if self.language_model == "reader":
+            seen = truth(data[0])
+            wanted, spoken = reader.visual(seen), seen.flatten(2).any(1)
+            align(model, self.alignment, train, wanted, spoken, seed=seed)
         for number, phase in enumerate(self.phases):
-            talks: list[list[Turn]] = [[] for _ in range(len(data[0]))]
-            for question in learned:
-                if not phase.abilities or question.ability in phase.abilities:
-                    talks[question.image].append((self.put(question), question.answers[0]))
             fit_cached(
                 model,
                 phase,
                 train,
-                talks,
+                phase.talks(learned, len(data[0]), self.template),
                 packed=self.packed,
                 seed=derive_seed(seed, number),
                 precision=self.precision,
                 console=judged.console,
             )
-        asked = data[1].questions()
+        return self._asked(model, test, data[1].questions())
+
+    def _asked(self, model: VisionLanguage, test: Tensor, asked: Sequence[Question]) -> list[str]:
+        """A trained model's answer to each question."""
         said = [""] * len(asked)
         # Alike questions together: of one length, and as long in answering.
         order = sorted(range(len(asked)), key=lambda k: (asked[k].ability, len(asked[k].text)))
@@ -205,20 +219,12 @@ class VlmMini(Column):
             part = order[start : start + self.test_batch]
             answers = model.generate(
                 test[[asked[k].image for k in part]],
-                [self.put(asked[k]) for k in part],
+                [put(asked[k], self.template) for k in part],
                 max_new_tokens=self.max_new_tokens,
             )
             for k, answer in zip(part, answers, strict=True):
                 said[k] = answer
         return said
-
-    def put(self, question: Question) -> str:
-        """The question as the language model gets it: with choices, and how to answer."""
-        options = zip(string.ascii_uppercase, question.choices, strict=False)
-        if self.template == "bare":
-            return " ".join([question.text, *(f"{letter} {words}" for letter, words in options)])
-        lines = [question.text, *(f"{letter}. {words}" for letter, words in options)]
-        return "\n".join(lines) + (_LETTER if question.choices else _SHORT)
 
     def _reference(self, name: Reference, data: Data, judged: Judged) -> Array:
         """Which test questions a floor or the ceiling gets right, `[floor_seeds, Q]`; cached."""
@@ -235,8 +241,12 @@ class VlmMini(Column):
             return _right(json.loads(file.read_text(encoding="utf-8")), asked)
         except (OSError, ValueError):
             pass
-        train, test = self._replaced(name, data, judged)
-        said = [self._answers(train, test, data, seed, judged) for seed in range(self.floor_seeds)]
+        if name == "ceiling" and self.language_model == "reader":  # nothing is left to be learnt
+            said = [self._asked(load_reader().to(judged.device), truth(data[1]), asked)]
+        else:
+            train, test = self._replaced(name, data, judged)
+            seeds = range(self.floor_seeds)
+            said = [self._answers(train, test, data, seed, judged) for seed in seeds]
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(said), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,6 +46,21 @@ class Form(Config):
         None, ge=1, description="Patch tokens are averaged to grid x grid; default: all of them"
     )
     template: Template = "vicuna_v1"
+    projector: Literal["mlp2x_gelu", "linear"] = Field(
+        "mlp2x_gelu", description="LLaVA-1.5's two layers, or the one of LLaVA"
+    )
+    hidden: int | None = Field(
+        None, ge=1, description="Width between the two layers; default: the language model's"
+    )
+    placed: bool = Field(
+        False, description="Tell the projector each token's row and column in the grid"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Form:
+        if self.placed and self.grid is None:
+            raise ValueError("placed needs a grid")
+        return self
 
 
 class VisionLanguage(nn.Module):
@@ -83,8 +98,14 @@ class VisionLanguage(nn.Module):
         width = language.get_input_embeddings().weight.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "projector"))
-            self.projector = nn.Sequential(  # LLaVA's mlp2x_gelu
-                nn.Linear(patch_dim, width), nn.GELU(), nn.Linear(width, width)
+            place = 2 * (self.form.grid or 0) if self.form.placed else 0
+            hidden = self.form.hidden or width
+            self.projector = (
+                nn.Linear(patch_dim + place, width)
+                if self.form.projector == "linear"
+                else nn.Sequential(
+                    nn.Linear(patch_dim + place, hidden), nn.GELU(), nn.Linear(hidden, width)
+                )
             )
         self.register_buffer("token_mean", torch.zeros(patch_dim))
         self.register_buffer("token_std", torch.ones(patch_dim))
@@ -127,7 +148,8 @@ class VisionLanguage(nn.Module):
     def visual(self, tokens: Tensor) -> Tensor:
         """Patch tokens `[N, D, h, w]` -> embeddings `[N, n, width]` for the language model."""
         tokens = pooled(tokens.to(self.device).float(), self.form.grid).flatten(2).transpose(1, 2)
-        projected: Tensor = self.projector((tokens - self.token_mean) / self.token_std)
+        tokens = (tokens - self.token_mean) / self.token_std
+        projected: Tensor = self.projector(placed(tokens) if self.form.placed else tokens)
         return projected
 
     def image_tokens(self, tokens: Tensor) -> int:
@@ -266,6 +288,14 @@ class VisionLanguage(nn.Module):
         model = cls(language, tokenizer, facts["patch_dim"], Form(**facts["form"]), encoder=encoder)
         model.load_state_dict(seeing, strict=False)
         return model.eval()
+
+
+def placed(tokens: Tensor) -> Tensor:
+    """Tokens `[N, grid * grid, D]` -> `[N, grid * grid, D + 2 grid]`: row and column, one-hot."""
+    grid = round(tokens.shape[1] ** 0.5)
+    one = torch.eye(grid, dtype=tokens.dtype, device=tokens.device)
+    where = torch.cat([one.repeat_interleave(grid, 0), one.repeat(grid, 1)], 1)
+    return torch.cat([tokens, where.expand(len(tokens), -1, -1)], 2)
 
 
 def pooled(tokens: Tensor, grid: int | None) -> Tensor:

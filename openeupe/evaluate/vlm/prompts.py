@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from openeupe.data import Question
 from openeupe.errors import InputError
 
 Template = Literal["vicuna_v1", "plain", "chat", "bare"]
@@ -17,6 +19,8 @@ Turn = tuple[str, str]
 IMAGE = -1  # stands in `ids` where a visual token goes
 UNASKED = -100  # a label that the loss leaves out
 _MARK = "<image>"  # as LLaVA's files write it
+_SHORT = "\nAnswer the question using a single word or phrase."
+_LETTER = "\nAnswer with the option's letter from the given choices directly."
 _VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions. "
@@ -98,6 +102,15 @@ def sentence(
             labels.append(token if inside else UNASKED)
         place += len(part)
     return Sentence(ids, labels)
+
+
+def put(question: Question, template: Template) -> str:
+    """The question as the language model gets it: with choices, and how to answer."""
+    options = zip(string.ascii_uppercase, question.choices, strict=False)
+    if template == "bare":
+        return " ".join([question.text, *(f"{letter} {words}" for letter, words in options)])
+    lines = [question.text, *(f"{letter}. {words}" for letter, words in options)]
+    return "\n".join(lines) + (_LETTER if question.choices else _SHORT)
 
 
 def collate(rows: Sequence[Sequence[Sentence]], pad: int) -> Batch:

@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from openeupe.config import Config
-from openeupe.data import BrokenImage, decode, derive_seed
+from openeupe.data import BrokenImage, Question, decode, derive_seed
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.evaluate.features import Precision, batched_ahead, fitting_side
 from openeupe.evaluate.results import settings_hash
 from openeupe.evaluate.vlm.language import load_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
-from openeupe.evaluate.vlm.prompts import Sentence, Template, Turn
+from openeupe.evaluate.vlm.prompts import Sentence, Template, Turn, put
 
 Rows = Sequence[Sequence[Sentence]]
 Step = tuple[Tensor | None, Rows]
@@ -56,6 +56,73 @@ class Phase(Config):
         return max(math.ceil(self.epochs * count / self.batch_size), 1)
 
 
+class Lesson(Phase):
+    """A phase on the questions of some abilities only, the easy ones first. Empty: on all."""
+
+    abilities: tuple[str, ...] = ()
+
+    def talks(
+        self, questions: Iterable[Question], images: int, template: Template
+    ) -> list[list[Turn]]:
+        """The lesson's questions of each of so many images, as they are put."""
+        found: list[list[Turn]] = [[] for _ in range(images)]
+        for question in questions:
+            if not self.abilities or question.ability in self.abilities:
+                found[question.image].append((put(question, template), question.answers[0]))
+        return found
+
+
+class Alignment(Config):
+    """A first phase of the projector alone, towards known embeddings. AdamW, warm-up, cosine."""
+
+    steps: int = Field(1500, ge=0)
+    batch_size: int = Field(32, ge=1, description="Images a step")
+    lr: float = Field(2e-3, gt=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps")
+    weight_decay: float = Field(0.05, ge=0)
+    empty: float = Field(0.3, gt=0, description="Weight of a token that nothing is said of")
+
+
+def align(
+    model: VisionLanguage,
+    alignment: Alignment,
+    tokens: Tensor,
+    wanted: Tensor,
+    spoken: Tensor,
+    *,
+    seed: int,
+) -> list[float]:
+    """Train the projector to map tokens to embeddings; returns the loss of every step.
+
+    Args:
+        tokens: `[N, D, h, w]`, on the CPU.
+        wanted: `[N, n, width]` embeddings, one for each visual token.
+        spoken: `[N, n]` bool: which of them say something.
+    """
+    # Tokens that say something, then the others, weigh `1 : empty` over the whole set.
+    weight = torch.where(
+        spoken, 1 / spoken.sum().clamp(min=1), alignment.empty / (~spoken).sum().clamp(min=1)
+    )
+    weight = spoken.numel() * weight / (1 + alignment.empty)
+    model.requires_grad_(False)
+    model.projector.requires_grad_(True)
+    trained = list(model.projector.parameters())
+    optimizer = torch.optim.AdamW(trained, lr=alignment.lr, weight_decay=alignment.weight_decay)
+    schedule = _schedule(optimizer, alignment.steps, alignment.warmup)
+    losses = []
+    with torch.enable_grad():
+        for chosen in _orders(len(tokens), alignment.batch_size, alignment.steps, seed):
+            off = model.visual(tokens[chosen]) - wanted[chosen].detach().to(model.device)
+            loss = (weight[chosen].to(off) * off.square().sum(-1)).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
+            losses.append(loss.item())
+    model.requires_grad_(False)
+    return losses
+
+
 def fit(
     model: VisionLanguage,
     phase: Phase,
@@ -80,16 +147,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         trained, lr=phase.lr, betas=(0.9, phase.beta2), weight_decay=phase.weight_decay
     )
-    warmup = round(phase.warmup * steps)
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if not phase.decay:
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    schedule = _schedule(optimizer, steps, phase.warmup, phase.decay)
     kind = model.device.type
     half = torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext()
     left, losses = iter(batches), []
@@ -134,12 +192,17 @@ def fit_cached(
         tokens: `[N, D, h, w]`, on the CPU.
         talks: for each image its (question, answer)s, each one a conversation of its own.
         packed: questions of an image that a step takes, drawn anew each time.
+
+    Returns:
+        The loss of every step; nothing if there is no question.
     """
     count = model.image_tokens(tokens)
-    sentences = [
-        [model.sentence([turn], count, phase.template) for turn in turns] for turns in talks
-    ]
-    usable = [k for k, found in enumerate(sentences) if found]
+    made: dict[Turn, Sentence] = {}  # the same words are asked about many images
+    for turn in {turn for turns in talks for turn in turns}:
+        made[turn] = model.sentence([turn], count, phase.template)
+    usable = [k for k, turns in enumerate(talks) if turns]
+    if not usable:
+        return []
     steps = phase.length(len(usable))
 
     def batches() -> Iterator[Step]:
@@ -148,8 +211,8 @@ def fit_cached(
             images = [usable[k] for k in chosen]
             rows = []
             for image in images:
-                order = torch.randperm(len(sentences[image]), generator=draw)[:packed]
-                rows.append([sentences[image][k] for k in order.tolist()])
+                order = torch.randperm(len(talks[image]), generator=draw)[:packed]
+                rows.append([made[talks[image][k]] for k in order.tolist()])
             yield tokens[images].float(), rows
 
     return fit(model, phase, steps, batches(), precision=precision, console=console)
@@ -303,6 +366,22 @@ def _recompute(language: Any, on: bool) -> None:
     old = getattr(language, f"gradient_checkpointing_{end}")
     switch = getattr(language, f"activation_checkpointing_{end}", old)
     switch(*([{"use_reentrant": False}] if on else []))
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, steps: int, warmup: float, decay: bool = True
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up over this share of the steps, then cosine to 0 (or the rate stays)."""
+    first = round(warmup * steps)
+
+    def rate(step: int) -> float:
+        if step < first:
+            return (step + 1) / (first + 1)
+        if not decay:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - first) / max(steps - first, 1)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
 
 def _orders(count: int, batch_size: int, steps: int, seed: int) -> Iterator[list[int]]:

@@ -13,7 +13,9 @@ from openeupe.data import Question
 from openeupe.data.questioned import QuestionData
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import Features
-from openeupe.evaluate.vlm.mini import Lesson, VlmMini, gap_and_error, is_right
+from openeupe.evaluate.vlm.mini import VlmMini, gap_and_error, is_right
+from openeupe.evaluate.vlm.prompts import put
+from openeupe.evaluate.vlm.training import Alignment, Lesson
 
 pytest.importorskip("transformers")
 
@@ -27,6 +29,7 @@ def small(**changes: object) -> VlmMini:
     given: dict[str, object] = {
         "data": QuestionData(layout="scenes", count=8, test_count=6, side=64),
         "phases": (Lesson(train="all", lr=2e-3, batch_size=8, steps=3),),
+        "language_model": "tiny",
         "width": 32,
         "side": 64,
         "grid": 2,
@@ -129,7 +132,7 @@ def test_blind_answers_do_not_depend_on_the_image() -> None:
     said = column._answers(train, test, data, 0, judged())
     by_text: dict[str, set[str]] = {}
     for question, answer in zip(data[1].questions(), said, strict=True):
-        by_text.setdefault(column.put(question), set()).add(answer)
+        by_text.setdefault(put(question, column.template), set()).add(answer)
     assert all(len(answers) == 1 for answers in by_text.values())
     assert not train.any()
 
@@ -145,7 +148,37 @@ def test_the_encoder_is_not_trained() -> None:
 
 def test_questions_are_put_as_the_language_model_knows_them() -> None:
     question = Question(0, "which word is it?", ("A",), "choose", ("stop", "tea"))
-    assert small().put(question) == "which word is it? A stop B tea"
-    lines = small(template="chat").put(question).split("\n")
+    assert put(question, "bare") == "which word is it? A stop B tea"
+    lines = put(question, "chat").split("\n")
     assert lines[:3] == ["which word is it?", "A. stop", "B. tea"]
     assert "letter" in lines[3]
+
+
+def test_the_reader_has_a_ceiling_before_any_training() -> None:
+    column = small(
+        data=QuestionData(layout="scenes", count=12, test_count=20, side=32),
+        language_model="reader",
+        grid=7,
+        alignment=Alignment(steps=2),
+        seeds=1,
+        floors=("blind",),
+    )
+    found = column.run(column.open(Path()), judged())
+    for ability, outcome in found.items():
+        ceiling = outcome.details["ceiling"]
+        assert isinstance(ceiling, float)
+        assert ceiling > (50 if ability == "spatial" else 60), ability
+        assert outcome.details["language_model"] == "reader"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": QuestionData(layout="boxes", path=Path("x")), "grid": 7}, "procedural scenes"),
+        ({"grid": 4}, "grid 7"),
+        ({"grid": 7, "template": "chat"}, "template bare"),
+    ],
+)
+def test_what_the_reader_cannot_read_is_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        small(language_model="reader", **changes)

@@ -180,3 +180,18 @@ def test_the_registry_language_model_knows_paris_and_learns() -> None:
     tokens = torch.randn(1, 5, 4, 4)
     packed = model.loss(tokens, [[one, one]])
     assert packed.item() == pytest.approx(model.loss(tokens, [[one]]).item(), rel=1e-3)
+
+
+def test_places_are_told_apart_and_kept(tmp_path: Path) -> None:
+    """Equal tokens become different ones by row and column, and are so again when loaded."""
+    language, tokenizer = tiny_language(TEXTS, width=32)
+    form = Form(grid=3, template="bare", projector="linear", placed=True)
+    model = VisionLanguage(language, tokenizer, 5, form)
+    seen = model.visual(torch.ones(1, 5, 3, 3))[0]
+    assert len({tuple(row) for row in seen.tolist()}) == 9
+    # Row and column add up, each told by itself.
+    assert torch.allclose(seen[0] + seen[4], seen[1] + seen[3], atol=1e-5)
+    model.save(tmp_path)
+    assert torch.equal(VisionLanguage.load(tmp_path).visual(torch.ones(1, 5, 3, 3))[0], seen)
+    with pytest.raises(ValueError, match="needs a grid"):
+        Form(placed=True)

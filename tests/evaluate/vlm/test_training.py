@@ -12,11 +12,21 @@ from PIL import Image
 from torch import Tensor
 
 from openeupe import encoders
+from openeupe.data import Question
 from openeupe.errors import InputError
 from openeupe.evaluate.vlm import training
 from openeupe.evaluate.vlm.language import tiny_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
-from openeupe.evaluate.vlm.training import Llava, Phase, fit_cached, read_llava, train_llava
+from openeupe.evaluate.vlm.training import (
+    Alignment,
+    Lesson,
+    Llava,
+    Phase,
+    align,
+    fit_cached,
+    read_llava,
+    train_llava,
+)
 
 pytest.importorskip("transformers")
 
@@ -57,6 +67,40 @@ def test_the_first_phase_moves_the_projector_alone() -> None:
     }
     assert moved == {key for key in before if key.startswith("projector.")}
     assert losses[-1] < losses[0]
+
+
+def test_a_lesson_without_questions_is_over_at_once() -> None:
+    model, tokens, talks = made()
+    phase = Phase(train="all", lr=1e-2, batch_size=8, steps=10)
+    assert fit_cached(model, phase, tokens, [[] for _ in talks], packed=1, seed=0) == []
+
+
+def test_a_lesson_takes_the_questions_of_its_abilities() -> None:
+    asked = [
+        Question(1, "how many?", ("2",), "count"),
+        Question(0, "which?", ("B",), "choose", ("tea", "sea")),
+        Question(1, "is it?", ("no",), "exist"),
+    ]
+    given = {"train": "all", "lr": 1, "batch_size": 1}
+    every = Lesson(**given).talks(asked, 3, "bare")
+    assert every == [[("which? A tea B sea", "B")], [("how many?", "2"), ("is it?", "no")], []]
+    counting = Lesson(**given, abilities=("count",)).talks(asked, 3, "bare")
+    assert counting == [[], [("how many?", "2")], []]
+
+
+def test_alignment_moves_the_projector_alone_to_what_is_wanted() -> None:
+    model, tokens, _ = made()
+    kept = {key: value.clone() for key, value in model.language.state_dict().items()}
+    spoken = torch.zeros(24, 4, dtype=torch.bool)
+    spoken[:, 0] = True
+    wanted = torch.zeros(24, 4, 32)
+    wanted[:, 0] = torch.eye(32)[torch.arange(24) % 3]
+    found = align(model, Alignment(steps=200, lr=1e-2), tokens, wanted, spoken, seed=0)
+    assert np.mean(found[-10:]) < 0.5 * np.mean(found[:5])
+    said = model.visual(tokens)[:, 0].argmax(-1)
+    assert (said == torch.arange(24) % 3).float().mean() > 0.8
+    for key, value in model.language.state_dict().items():
+        assert torch.equal(value, kept[key]), key
 
 
 def test_a_seed_fixes_everything() -> None:
