@@ -10,8 +10,11 @@ from openeupe import encoders
 from openeupe.data import derive_seed
 from openeupe.deploy.exported import ExportedEncoder, is_export
 from openeupe.distill.chain import HeadChain, chains
+from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.run import Run
-from openeupe.encoders import Encoder
+from openeupe.distill.student import Widths
+from openeupe.encoders import Encoder, released
+from openeupe.encoders.weights import read_weights
 from openeupe.errors import InputError
 
 UNTRAINED = "untrained:"
@@ -21,10 +24,11 @@ def load(source: str | Path) -> Encoder:
     """Load an encoder with its weights, in eval mode.
 
     Args:
-        source: a run folder (its last stage's student), `RUN/STAGE`, `RUN/STAGE/STUDENT`, any
-            folder that `openeupe.encoders.save` or `openeupe export` wrote, one of our names, or a
-            timm name, with its published weights; or `untrained:NAME`, with random weights that
-            are always the same.
+        source: a run folder (its last stage's student), `RUN/STAGE` or `RUN/STAGE/STUDENT`;
+            a folder in OpenEUPE's, timm's or transformers' (DINOv3) layout; a released EUPE file
+            (`EUPE-ViT-T.pt`); `hf-hub:OWNER/NAME` of any of these; what `openeupe export` wrote;
+            one of our names, or a timm name, with its published weights; or `untrained:NAME`,
+            with random weights that are always the same.
 
     Raises:
         InputError: in one line, if there is no such encoder or it cannot be read.
@@ -35,7 +39,7 @@ def load(source: str | Path) -> Encoder:
             return encoders.create(str(source).removeprefix(UNTRAINED), pretrained=False).eval()
     if is_export(Path(source)):
         return ExportedEncoder(Path(source)).eval()
-    folder = _student_folder(Path(source))
+    folder = student_folder(Path(source))
     return encoders.load(source if folder is None else folder).eval()
 
 
@@ -46,7 +50,7 @@ def load_with_chains(source: str | Path) -> tuple[Encoder, dict[str, HeadChain]]
     """
     if is_export(Path(source)):
         return load(source), {}
-    folder = _student_folder(Path(source))
+    folder = student_folder(Path(source))
     return load(source), chains(Path(source) if folder is None else folder)
 
 
@@ -72,8 +76,42 @@ def load_stages(run: Run) -> dict[str, Encoder]:
     return {"untrained": untrained, **students}
 
 
-def _student_folder(path: Path) -> Path | None:
+def load_heads(source: str | Path) -> dict[str, TeacherHeads]:
+    """The adapter heads that lie beside an encoder, by teacher, in eval mode.
+
+    Args:
+        source: a distilled student, a folder that `openeupe save` wrote from one, or a released
+            EUPE file, whose teacher is the `proxy`. The proxy's statistics and its own heads are
+            not published, so that a released file alone cannot do zero-shot classification.
+
+    Raises:
+        InputError: if there are no heads, or they are damaged.
+    """
+    path = student_folder(Path(source)) or Path(source)
+    if path.is_file():
+        parts = released.read_heads(path)
+        state = {f"proxy.{kind}.{k}": v for kind, head in parts.items() for k, v in head.items()}
+    else:
+        state = read_weights(path / "heads.safetensors", f"heads of {source}")
+    heads = {}
+    for teacher in dict.fromkeys(key.split(".")[0] for key in state):
+        try:
+            shapes = [[state[f"{teacher}.{kind}.{layer}.weight"].shape for layer in (0, 3)]
+                      for kind in ("cls", "patches")]  # fmt: skip
+            ours, theirs = (Widths(*(s[i][j] for s in shapes)) for i, j in ((0, 1), (1, 0)))
+            heads[teacher] = TeacherHeads(ours, theirs, shapes[0][0][0]).eval()
+            part = {k.removeprefix(f"{teacher}."): v for k, v in state.items()
+                    if k.startswith(f"{teacher}.")}  # fmt: skip
+            heads[teacher].load_state_dict(part)
+        except (KeyError, IndexError, RuntimeError) as error:
+            raise InputError(f"{path}: the heads for {teacher} are damaged ({error!r})") from None
+    return heads
+
+
+def student_folder(path: Path) -> Path | None:
     """The folder of the student that a run folder or a stage of it stands for; else None."""
+    if path.is_file():
+        return None
     if (path / "recipe.yaml").is_file():
         run = Run.open(path)
         stage = list(run.recipe.stages)[-1]

@@ -17,9 +17,10 @@ from openeupe.cli import train
 from openeupe.cli import judge
 from openeupe.cli import look
 from openeupe.cli import ship
+from openeupe.cli import share
 # isort: on
 
-__all__ = ["app", "judge", "look", "main", "ship", "train"]
+__all__ = ["app", "judge", "look", "main", "share", "ship", "train"]
 
 
 def main() -> None:

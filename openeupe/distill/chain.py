@@ -15,6 +15,7 @@ from openeupe.distill.recipe import STAGE_PREFIX
 from openeupe.distill.run import Run
 from openeupe.distill.standardize import Standardizer
 from openeupe.distill.student import load_student
+from openeupe.encoders import is_stored
 
 
 class HeadChain:
@@ -61,7 +62,7 @@ def chains(student: Path) -> dict[str, HeadChain]:
                 if run is not None:
                     stage, name = run.recipe.resolve(encoder)
                     ahead.append((run.folder / stage / name, steps))
-            elif not Path(encoder).is_dir() and _pretrained(run, here.info, teacher):
+            elif not is_stored(encoder) and _pretrained(run, here.info, teacher):
                 found.setdefault(encoder, HeadChain(steps))
     return found
 

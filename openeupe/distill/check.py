@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,9 +43,8 @@ def meta_encoder(recipe: Recipe, reference: str, args: dict[str, Any]) -> Encode
         stage, student = recipe.resolve(reference)
         source = recipe.stages[stage].students[student]
         return meta_encoder(recipe, source.encoder, source.args)
-    if Path(reference).is_dir():
-        config = encoders.read_config(Path(reference))
-        reference, args = config["name"], config["args"]
+    if encoders.is_stored(reference):
+        reference, args = encoders.describe(reference)
     with torch.device("meta"):
         return encoders.create(reference, **args)
 
@@ -61,7 +59,7 @@ def check_weights(recipe: Recipe, stages: list[str]) -> None:
                 outside = not member.encoder.startswith(STAGE_PREFIX)
                 if outside and member.pretrained and (member.encoder, member.args) not in checked:
                     try:
-                        if not Path(member.encoder).is_dir():
+                        if not encoders.is_stored(member.encoder):
                             encoders.create(member.encoder, pretrained=True, **member.args)
                     except InputError as error:
                         raise InputError(f"stages.{name}.{kind}.{key}: {error}") from None

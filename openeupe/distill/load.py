@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -39,7 +38,7 @@ def load_networks(
         try:
             if member.encoder.startswith(STAGE_PREFIX):
                 loaded[name] = run.student(*run.recipe.resolve(member.encoder)).encoder
-            elif Path(member.encoder).is_dir():
+            elif encoders.is_stored(member.encoder):
                 loaded[name] = encoders.load(member.encoder)
             else:
                 loaded[name] = encoders.create(

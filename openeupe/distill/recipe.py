@@ -37,7 +37,7 @@ class EncoderConfig(Config):
     """An encoder of a stage, and the sides at which it sees the images."""
 
     encoder: str = Field(
-        description="one of our names, a timm name, a folder with a saved encoder, or stage:NAME "
+        description="one of our names, a timm name, whatever openeupe.load takes, or stage:NAME "
         "for the student of an earlier stage"
     )
     resolution: Sides = Field(

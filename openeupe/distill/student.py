@@ -67,7 +67,7 @@ def load_student(folder: Path) -> DistilledStudent:
     heads: dict[str, TeacherHeads] = {}
     statistics: dict[str, Standardizer] = {}
     for name, widths in info["teachers"].items():
-        teacher = _Widths(widths["cls_dim"], widths["patch_dim"])
+        teacher = Widths(widths["cls_dim"], widths["patch_dim"])
         heads[name] = TeacherHeads(encoder, teacher, info["head_hidden"]).eval()
         heads[name].load_state_dict(_part(heads_state, name))
         statistics[name] = Standardizer(teacher)
@@ -76,7 +76,7 @@ def load_student(folder: Path) -> DistilledStudent:
 
 
 @dataclass
-class _Widths:
+class Widths:
     """Token widths of a teacher that is not at hand itself."""
 
     cls_dim: int

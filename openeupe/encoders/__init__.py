@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from openeupe.encoders.contract import Encoder, Tokens, check_side
 from openeupe.encoders.create import create, names
-from openeupe.encoders.folder import load, read_config, save
+from openeupe.encoders.folder import read_config, save
+from openeupe.encoders.sources import describe, is_stored, load
 
-__all__ = ["Encoder", "Tokens", "check_side", "create", "load", "names", "read_config", "save"]
+__all__ = [
+    "Encoder",
+    "Tokens",
+    "check_side",
+    "create",
+    "describe",
+    "is_stored",
+    "load",
+    "names",
+    "read_config",
+    "save",
+]

@@ -8,11 +8,11 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.layers import ClNormMlpClassifierHead, NormMlpClassifierHead
 from torch import Tensor, nn
 
 from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.encoders.weights import first_line, read_weights
 from openeupe.errors import InputError
 
 # Lets a network take other sizes than its native one; tried in turn, since timm has no common way.
@@ -103,7 +103,7 @@ class TimmEncoder(Encoder):
             if native or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise InputError(
-                f"{self.name} cannot encode {height}x{width} pixels ({_first_line(error)}): use "
+                f"{self.name} cannot encode {height}x{width} pixels ({first_line(error)}): use "
                 f"{self.resolution}, or give img_size when creating it"
             ) from error
         if not isinstance(features, Tensor):
@@ -163,11 +163,11 @@ def _construct(timm_name: str, name: str, timm_args: dict[str, Any]) -> tuple[An
             if any_size and any(word in str(error) for word in any_size):
                 continue
             raise InputError(
-                f"{name} cannot be made so ({_first_line(error)}): correct the arguments"
+                f"{name} cannot be made so ({first_line(error)}): correct the arguments"
             ) from error
         except (AssertionError, ValueError, RuntimeError, KeyError) as error:
             raise InputError(
-                f"{name} cannot be made so ({_first_line(error)}): correct the arguments"
+                f"{name} cannot be made so ({first_line(error)}): correct the arguments"
             ) from error
     raise AssertionError("the last attempt adds no argument")
 
@@ -179,7 +179,7 @@ def _with_weights(
     origin = "its published weights"
     if not isinstance(pretrained, bool):
         origin = f"the weights file {pretrained}"
-        weights = _read_weights(Path(pretrained), name)
+        weights = read_weights(Path(pretrained), name)
         if "num_classes" in timm_args:
             # timm loads leniently when it has to drop a classifier itself: a foreign file would
             # then pass for weights. Without one it is strict.
@@ -192,27 +192,11 @@ def _with_weights(
         trunk: Any = timm.create_model(timm_name, pretrained=True, **source, **timm_args)
     except Exception as error:  # hub clients raise whatever their network library raises
         raise InputError(
-            f"{name}: {origin} cannot be loaded ({_first_line(error)}): connect to the hub once, "
+            f"{name}: {origin} cannot be loaded ({first_line(error)}): connect to the hub once, "
             f"give a fitting weights file as pretrained, or set pretrained=False"
         ) from error
     trunk.pretrained_cfg.pop("state_dict", None)  # else the config holds the weights a second time
     return trunk
-
-
-def _read_weights(path: Path, name: str) -> dict[str, Tensor]:
-    """Tensors of a weights file, without running code that it might hold."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        for key in ("state_dict", "model", "teacher"):
-            weights = weights.get(key, weights)
-        return weights
-    except Exception as error:  # the readers' own errors are of many kinds
-        raise InputError(
-            f"{name}: cannot read weights from {path} ({_first_line(error)}): give a .safetensors "
-            f"file, or a .pt/.pth file that holds tensors only"
-        ) from error
 
 
 def _choose_class_token(trunk: Any, choice: str | None, name: str) -> str:
@@ -256,9 +240,3 @@ def _stride(trunk: Any, name: str) -> int:
 def _native_side(trunk: Any, timm_args: dict[str, Any]) -> int:
     side = timm_args.get("img_size") or trunk.pretrained_cfg["input_size"][-1]
     return int(side[-1] if isinstance(side, (tuple, list)) else side)
-
-
-def _first_line(error: BaseException) -> str:
-    """The first sentence of an error, in one line."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].split(". ")[0].strip().rstrip(".:")[:300]

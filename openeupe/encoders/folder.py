@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from openeupe.encoders.contract import Encoder
 from openeupe.encoders.create import create
+from openeupe.encoders.weights import load_strictly
 from openeupe.errors import InputError
 
 FORMAT = 1
@@ -52,16 +54,30 @@ def save(encoder: Encoder, folder: str | Path) -> Path:
             f"cannot save {encoder.name}: its settings {encoder.args} are not all plain values "
             f"({error}): create it with numbers, strings and lists"
         ) from error
+    weights = {
+        key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()
+    }
+    with written_whole(folder) as part:
+        (part / _CONFIG).write_text(text + "\n", encoding="utf-8")
+        save_file(weights, part / _WEIGHTS)
+    return folder
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write an encoder into; at the end it takes the place of `folder`.
+
+    Raises:
+        InputError: if `folder` holds something else than an encoder, or it cannot be written.
+    """
     if folder.exists() and not (folder / _CONFIG).is_file() and _holds_anything(folder):
         raise InputError(f"{folder} holds something else than an encoder: choose another folder")
-    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in _weights(encoder).items()}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             part.chmod(0o755)
-            (part / _CONFIG).write_text(text + "\n", encoding="utf-8")
-            save_file(weights, part / _WEIGHTS)
+            yield part
             _replace(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -69,23 +85,14 @@ def save(encoder: Encoder, folder: str | Path) -> Path:
         raise InputError(
             f"cannot write the encoder to {folder} ({error.strerror}): free space or choose another"
         ) from error
-    return folder
 
 
-def load(source: str | Path) -> Encoder:
-    """Load an encoder from a folder that `save` wrote, or the pretrained encoder of a name.
-
-    The encoder comes on the CPU and in eval mode.
+def load(folder: Path) -> Encoder:
+    """Load an encoder from a folder that `save` wrote, on the CPU and in eval mode.
 
     Raises:
-        InputError: if there is neither such a folder nor such a name, or if its files are missing,
-            damaged or not those of an encoder.
+        InputError: if its files are missing, damaged or not those of an encoder.
     """
-    folder = Path(source)
-    if not folder.exists():
-        if isinstance(source, Path) or os.sep in source:
-            raise InputError(f"there is no encoder folder {source}: check the path")
-        return create(source, pretrained=True).eval()
     config = read_config(folder)
     encoder = create(config["name"], **config["args"])
     for field in ("cls_dim", "patch_dim", "patch_size"):
@@ -149,22 +156,7 @@ def _load_weights(encoder: Encoder, path: Path) -> None:
         raise InputError(f"{path} is missing: copy the whole encoder folder") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): copy or save the encoder again") from error
-    expected = _weights(encoder)
-    if lacking := sorted(expected.keys() - weights.keys()):
-        raise InputError(f"{path} lacks {len(lacking)} tensors, such as {lacking[0]}: wrong file")
-    if foreign := sorted(weights.keys() - expected.keys()):
-        raise InputError(f"{path} has {len(foreign)} foreign tensors, such as {foreign[0]}")
-    for key, tensor in expected.items():
-        if weights[key].shape != tensor.shape:
-            raise InputError(
-                f"{path}: {key} has shape {list(weights[key].shape)}, {encoder.name} needs "
-                f"{list(tensor.shape)}: the file belongs to another encoder"
-            )
-    encoder.load_state_dict(weights)
-
-
-def _weights(encoder: Encoder) -> dict[str, torch.Tensor]:
-    return dict(encoder.state_dict())
+    load_strictly(encoder, weights, path, encoder.name)
 
 
 def _replace(part: Path, folder: Path) -> None:

@@ -1,0 +1,53 @@
+"""Giving encoders to other people: save, push."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from openeupe.cli.app import app, console
+
+
+@app.command()
+def save(
+    encoder: Annotated[str, typer.Argument(help="Whatever `openeupe.load` takes.")],
+    folder: Annotated[Path, typer.Argument(help="New folder, or an encoder to replace.")],
+    layout: Annotated[
+        Literal["openeupe", "timm", "transformers"],
+        typer.Option("--for", help="Whose one-liners shall open it."),
+    ] = "openeupe",
+    licence: Annotated[
+        str | None,
+        typer.Option(help="To publish under, as SPDX.  [default: what the teachers leave]"),
+    ] = None,
+) -> None:
+    """Save an encoder as a folder: safetensors, config and a model card.
+
+    The card holds results, recipe, data, and every teacher's licence with what follows from it.
+
+    Example: `openeupe save runs/quickstart my-encoder --for timm`
+    """
+    from openeupe.share.saving import save as save_folder
+
+    save_folder(encoder, folder, layout, licence=licence)
+    console.print(f"Saved {folder}; its README.md says how to open it.", soft_wrap=True)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="What `openeupe save` wrote.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
+) -> None:
+    """Upload a saved folder to a hub repository, which is made if need be.
+
+    The token comes from HF_TOKEN or `hf auth login`.
+
+    Example: `openeupe push my-encoder me/my-encoder --private`
+    """
+    from openeupe.share.push import push as push_folder
+
+    address = push_folder(folder, repository, private=private)
+    console.print(f"Pushed to {address}", soft_wrap=True, highlight=False)

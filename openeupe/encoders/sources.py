@@ -1,0 +1,90 @@
+"""One way in for every form in which an encoder is kept: by name, in a file, a folder or a hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from openeupe.encoders import folder as own_folder
+from openeupe.encoders import released, timm_folder, transformers_folder
+from openeupe.encoders.contract import Encoder
+from openeupe.encoders.create import create
+from openeupe.encoders.hub import HUB, download
+from openeupe.errors import InputError
+
+_WEIGHTS = (".pt", ".pth", ".safetensors")
+
+
+def is_stored(source: str | Path) -> bool:
+    """Whether `source` is a file, a folder or a hub repository rather than a name."""
+    path = Path(source)
+    file = path.suffix in _WEIGHTS and path.is_file()
+    return str(source).startswith(HUB) or path.is_dir() or file
+
+
+def load(source: str | Path) -> Encoder:
+    """Load an encoder with its weights, on the CPU and in eval mode.
+
+    Args:
+        source: a folder in OpenEUPE's, timm's or transformers' layout; a released EUPE file;
+            `hf-hub:OWNER/NAME[@REVISION]` of any of these; or a name, with its published weights.
+
+    Raises:
+        InputError: if there is no such thing, or it is damaged or not that of an encoder.
+    """
+    path = _path(source)
+    if path is None:
+        return create(str(source), pretrained=True).eval()
+    if path.is_file():
+        return create(released.architecture(path), pretrained=path).eval()
+    config, layout = _layout(path)
+    return (own_folder.load(path) if layout is None else layout.load(path, config)).eval()
+
+
+def describe(source: str | Path) -> tuple[str, dict[str, Any]]:
+    """Name and arguments that `create` makes a stored encoder's architecture from.
+
+    Raises:
+        InputError: as `load`, as far as it can be told without the weights.
+    """
+    path = _path(source)
+    if path is None:
+        return str(source), {}
+    if path.is_file():
+        return released.architecture(path), {}
+    config, layout = _layout(path)
+    if layout is None:
+        own = own_folder.read_config(path)
+        return own["name"], own["args"]
+    found: tuple[str, dict[str, Any]] = layout.describe(path, config)
+    return found
+
+
+def _path(source: str | Path) -> Path | None:
+    """Where a stored encoder lies, fetched if need be; None for a name."""
+    if str(source).startswith(HUB):
+        return download(str(source))
+    path = Path(source)
+    if is_stored(path):
+        return path
+    if isinstance(source, Path) or "/" in source or path.suffix in _WEIGHTS:
+        raise InputError(
+            f"there is no encoder folder or file {source}: check the path (a repository of the "
+            f"Hugging Face hub is {HUB}OWNER/NAME)"
+        )
+    return None
+
+
+def _layout(folder: Path) -> tuple[dict[str, Any], Any]:
+    """A folder's config, and the module that reads it; None where it is our own layout."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}, None  # which will say what is wrong
+    if isinstance(config, dict) and "format" not in config:
+        if "architecture" in config:
+            return config, timm_folder
+        if "model_type" in config:
+            return config, transformers_folder
+    return {}, None

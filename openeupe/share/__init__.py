@@ -1,0 +1,1 @@
+"""An encoder -> other people: folders that timm and transformers open, model cards, a hub."""

@@ -1,0 +1,153 @@
+"""Model cards: what a hub's page and a careful reader want to know of an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from openeupe.encoders import Encoder
+from openeupe.share.origin import Origin
+
+_OPEN = {
+    "openeupe": """import openeupe
+
+encoder = openeupe.load("{name}")
+tokens = encoder(images)  # [B, 3, H, W] RGB in [0, 1] -> tokens.cls, tokens.patches""",
+    "timm": """import timm
+
+model = timm.create_model("local-dir:{name}", pretrained=True).eval()
+cls = model(pixels)  # normalized: timm.data.resolve_model_data_config(model)
+features = model.forward_features(pixels)""",
+    "transformers": """from transformers import AutoImageProcessor, AutoModel
+
+model = AutoModel.from_pretrained("{name}").eval()
+processor = AutoImageProcessor.from_pretrained("{name}")
+told = model(**processor(photo, return_tensors="pt"))  # .pooler_output, .last_hidden_state""",
+}
+
+
+def card_licence(origin: Origin, chosen: str | None) -> tuple[str, str | None]:
+    """`license` and `license_name` of the card: the user's choice, else what the teachers allow."""
+    if chosen:
+        return chosen, None
+    special = [licence.name for licence in origin.experts.values() if not licence.permissive]
+    if not special and origin.experts:
+        return "apache-2.0", None
+    identifiers = [name for name in special if " " not in name and name != "unknown"]
+    return "other", identifiers[0] if identifiers else "see-the-teachers"
+
+
+def model_card(
+    encoder: Encoder, origin: Origin, layout: str, name: str, licence: str | None = None
+) -> str:
+    """The text of README.md: YAML for machines with a `model-index`, then words.
+
+    Args:
+        layout: openeupe, timm or transformers.
+        name: the folder's, which the reader will load.
+        licence: an SPDX identifier to publish under, if the teachers' licences let you choose.
+    """
+    identifier, licence_name = card_licence(origin, licence)
+    data = ModelCardData(
+        license=identifier,
+        license_name=licence_name,
+        library_name=layout,
+        pipeline_tag="image-feature-extraction",
+        tags=["openeupe", "vision-encoder", "distillation"],
+        model_name=name if origin.results else None,
+        eval_results=[result for content in origin.results for result in _eval_results(content)]
+        or None,
+    )
+    parameters = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
+    parts = [
+        f"---\n{data.to_yaml()}\n---\n\n# {name}\n",
+        f"`{encoder.name}`, {parameters:.1f} M parameters, made with "
+        "[OpenEUPE](https://arxiv.org/abs/2603.22387). "
+        f"Class token {encoder.cls_dim}, patch tokens {encoder.patch_dim} wide, one every "
+        f"{encoder.patch_size} pixels; trained at {encoder.resolution} px. Input constants: mean "
+        f"{_rounded(encoder.mean)}, std {_rounded(encoder.std)}.\n",
+        _opening(layout, name),
+        _results(origin),
+        _making(origin),
+        _licences(origin),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _opening(layout: str, name: str) -> str:
+    forms = dict.fromkeys(("openeupe", layout))
+    blocks = (f"```python\n{_OPEN[form].format(name=name)}\n```\n" for form in forms)
+    return "## Open it\n\n" + "\n".join(blocks)
+
+
+def _eval_results(content: dict[str, Any]) -> list[EvalResult]:
+    suite = content["config"]["suite"]
+    found = []
+    for column, told in content["columns"].items():
+        if "headline" not in told:
+            continue
+        figure = told["figures"][told["headline"]]
+        found.append(
+            EvalResult(
+                task_type="image-feature-extraction",
+                dataset_type=f"{suite}/{column}",
+                dataset_name=f"{told['protocol']} (suite {suite})",
+                metric_type=told["headline"],
+                metric_value=round(figure["value"], 4),
+            )
+        )
+    return found
+
+
+def _results(origin: Origin) -> str:
+    rows = [
+        f"| {content['config']['suite']} | {column} | {told['protocol']} | {told['headline']} | "
+        f"{figure['value']:.2f} {figure['unit']} | {figure['low']:.2f} to {figure['high']:.2f} |"
+        for content in origin.results
+        for column, told in content["columns"].items()
+        if "headline" in told
+        for figure in [told["figures"][told["headline"]]]
+    ]
+    if not rows:
+        return "## Results\n\nNot evaluated yet: `openeupe evaluate`.\n"
+    head = "| suite | column | protocol | measure | figure | 95 % interval |"
+    head += "\n|---|---|---|---|---|---|"
+    return "\n".join(["## Results\n", head, *rows, ""])
+
+
+def _making(origin: Origin) -> str:
+    if not origin.info:
+        return ""
+    info = origin.info
+    text = (
+        f"## How it was made\n\nStage `{info['stage']}` of run `{info['run']}`: {info['steps']} "
+        f"steps, {info['images']:,} images seen, seed {info['seed']}, on {info['device']}.\n"
+    )
+    if origin.recipe is not None:
+        names = ", ".join(f"`{Path(source.path).name}`" for source in origin.recipe.data.sources)
+        text += f"\nData: {names}.\n\n<details><summary>The whole recipe</summary>\n\n"
+        text += f"```yaml\n{origin.recipe_yaml}```\n\n</details>\n"
+    return text
+
+
+def _licences(origin: Origin) -> str:
+    if not origin.experts:
+        return "## Licences\n\nNo teacher's weights are known to stand behind these.\n"
+    rows = [
+        f"| {name} | {licence.name} | {licence.follows} |"
+        for name, licence in origin.experts.items()
+    ]
+    strict = [name for name, licence in origin.experts.items() if not licence.permissive]
+    end = (
+        f"The strictest hold for the whole: settle {', '.join(strict)} before you publish or sell."
+        if strict
+        else "Nothing but notices follows from them: the licence of this model is yours to choose."
+    )
+    table = "\n".join(["| weights | licence | what follows |", "|---|---|---|", *rows])
+    return f"## Licences\n\n{table}\n\n{end} No legal advice.\n"
+
+
+def _rounded(constants: Any) -> str:
+    return ", ".join(f"{value:.4g}" for value in constants.flatten().tolist())

@@ -1,0 +1,83 @@
+"""Under what terms a teacher's weights come, and what follows for a student made from them.
+
+A reading aid, no legal advice: whether a licence reaches a model that was trained on another
+model's outputs is settled by its text and the law where you are, not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+
+from openeupe.encoders import is_stored
+from openeupe.encoders.expert_weights import CRAFT, DINOV2_FOCUS, EFFICIENTNET_LITE0, HED
+from openeupe.encoders.family import FAMILY
+
+_EXPERTS = {
+    "efficientnet_lite0": EFFICIENTNET_LITE0.licence,
+    "hed": HED.licence,
+    "craft": CRAFT.licence,
+    "dinov2_s_focus": DINOV2_FOCUS.licence,
+}
+FAIR = "fair-noncommercial-research-license"
+_FOLLOWS = {
+    FAIR: "noncommercial research only, results and derivatives included; whoever gets a "
+    "derivative gets it under the same terms, with a copy of them",
+    "dinov3-license": "derivatives go on under the DINOv3 License, with a copy of it",
+    "apache-2.0": "keep the notice; no further conditions on the student",
+    "mit": "keep the notice; no further conditions on the student",
+}
+PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause")
+
+
+@dataclass(frozen=True)
+class Licence:
+    """name: an identifier, or the publisher's words. follows: what for a student."""
+
+    name: str
+    follows: str
+
+    @property
+    def permissive(self) -> bool:
+        """Whether nothing but a notice follows from it."""
+        return self.name in PERMISSIVE
+
+
+def licence_of(encoder: str) -> Licence:
+    """The licence of an encoder's published weights, by the name that recipes use."""
+    name = _named(encoder)
+    if encoder in _EXPERTS and not name.startswith(("Apache", "MIT")):
+        return Licence(name, "unclear: ask whoever trained it before you publish or sell")
+    if encoder in _EXPERTS:
+        alone = name.lower() in PERMISSIVE
+        told = (
+            _FOLLOWS["apache-2.0"] if alone else "keep the notices; read the words before you sell"
+        )
+        return Licence(name.lower() if alone else name, told)
+    return Licence(name, _FOLLOWS.get(name, "unknown here: read it before you publish"))
+
+
+def _named(encoder: str) -> str:
+    if encoder in _EXPERTS:
+        return _EXPERTS[encoder]
+    if is_stored(encoder):
+        released = Path(encoder).is_file()
+        return FAIR if released else _of_card(Path(encoder)) or "unknown"
+    timm_name = FAMILY[encoder][0] if encoder in FAMILY else encoder
+    config = timm.get_pretrained_cfg(timm_name) if timm.is_model(timm_name) else None
+    return (config.license if config else None) or "unknown"
+
+
+def _of_card(folder: Path) -> str | None:
+    """What the model card in a folder says."""
+    from huggingface_hub import ModelCard
+
+    path = folder / "README.md"
+    try:
+        data = ModelCard.load(path, ignore_metadata_errors=True).data if path.is_file() else None
+    except ValueError:
+        return None
+    told = data and (data.get("license_name") or data.license)
+    return str(told) if told else None

@@ -1,0 +1,88 @@
+"""What is known of an encoder's making: recipe, data, teachers, results; told by the files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
+from openeupe.distill.run import Run
+from openeupe.encoders import is_stored
+from openeupe.share.licences import Licence, licence_of
+
+
+@dataclass
+class Origin:
+    """Where an encoder comes from.
+
+    experts: names of the frozen encoders at the beginning of the chain, with their licences.
+    info: `distillation.json` of the stage that finished it; empty if it was not distilled here.
+    recipe: of the run, if the run folder lies around the encoder.
+    results: the contents of each `results.json` of `openeupe evaluate`.
+    """
+
+    experts: dict[str, Licence] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def recipe_yaml(self) -> str:
+        """The resolved recipe with this stage and those it rests on; paths by their last name."""
+        assert self.recipe is not None
+        told = yaml.safe_load(dump_recipe(self.recipe))
+        for source in told["data"]["sources"]:
+            source["path"] = Path(source["path"]).name
+        return yaml.safe_dump(told, sort_keys=False, width=100)
+
+
+def origin(source: str, student: Path | None) -> Origin:
+    """What the files say of `source` (as the user named it), finished as the folder `student`."""
+    found = Origin()
+    if student is None:
+        if not source.startswith("untrained:"):
+            found.experts[source] = licence_of(source)
+        found.results = _results([Path(source)])
+        return found
+    found.info = _read(student / "distillation.json")
+    run_folder = student.parent.parent
+    if found.info and (run_folder / "recipe.yaml").is_file():
+        found.recipe = Run.open(run_folder).recipe
+    if found.info:
+        _add_experts(found.experts, student, found.info, found.recipe)
+    elif not (student / "README.md").is_file():
+        found.experts = {}
+    found.results = _results([student, student.parent, Path(source)])
+    return found
+
+
+def _add_experts(
+    experts: dict[str, Licence], student: Path, info: dict[str, Any], recipe: Recipe | None
+) -> None:
+    """Follow the teachers back through the stages of the run."""
+    for told in info.get("teachers", {}).values():
+        encoder: str = told["encoder"]
+        if not encoder.startswith(STAGE_PREFIX):
+            name = Path(encoder).name if is_stored(encoder) else encoder
+            experts.setdefault(name, licence_of(encoder))
+        elif recipe is not None:
+            stage, name = recipe.resolve(encoder)
+            earlier = student.parent.parent / stage / name
+            _add_experts(experts, earlier, _read(earlier / "distillation.json"), recipe)
+
+
+def _results(folders: list[Path]) -> list[dict[str, Any]]:
+    paths = {p.resolve() for f in folders for p in f.glob("evaluations/*/results.json")}
+    return [content for path in sorted(paths) if (content := _read(path)).get("columns")]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

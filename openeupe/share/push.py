@@ -1,0 +1,60 @@
+"""From a saved folder to a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from openeupe.encoders.weights import first_line
+from openeupe.errors import InputError
+
+_FILES = (
+    *("README.md", "config.json", "preprocessor_config.json", "model.safetensors"),
+    *("heads.safetensors", "statistics.safetensors", "distillation.json"),
+)
+
+
+def push(folder: Path, repository: str, *, private: bool = False) -> str:
+    """Upload what `save` wrote, and nothing else that may lie there; returns the page's address.
+
+    The token is the client's own: `$HF_TOKEN`, or what `hf auth login` keeps. It is never an
+    option, a setting or a file of ours.
+
+    Raises:
+        InputError: if the folder was not saved for others, or the hub refuses.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    if repository.count("/") != 1:
+        raise InputError(f"{repository}: a repository is OWNER/NAME")
+    lacking = [name for name in ("README.md", "config.json", "model.safetensors")
+               if not (folder / name).is_file()]  # fmt: skip
+    if lacking:
+        raise InputError(f"{folder} lacks {lacking[0]}: make it with openeupe save")
+    if get_token() is None:
+        raise InputError("there is no token for the hub: set HF_TOKEN, or hf auth login")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    # The card was written for the folder; on the hub its one-liners name the repository.
+    for here, there in (
+        (f'load("{folder.name}")', f'load("hf-hub:{repository}")'),
+        (f'"local-dir:{folder.name}"', f'"hf-hub:{repository}"'),
+        (f'from_pretrained("{folder.name}")', f'from_pretrained("{repository}")'),
+    ):
+        card = card.replace(here, there)
+    client = HfApi()
+    try:
+        client.create_repo(repository, private=private, exist_ok=True)
+        client.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=[name for name in _FILES if name != "README.md"],
+            commit_message="An encoder made with OpenEUPE",
+        )
+        client.upload_file(
+            path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repository
+        )
+    except Exception as error:  # hub clients raise whatever their network library raises
+        raise InputError(
+            f"{repository} cannot be written ({first_line(error)}): check the name, the network "
+            "and what the token may do"
+        ) from error
+    return f"https://huggingface.co/{repository}"

@@ -1,0 +1,174 @@
+"""Folders for other people: what is in them, what their cards say, and how they reach a hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+import openeupe
+from openeupe.cli import app
+from openeupe.errors import InputError
+from openeupe.loading import load_heads
+from openeupe.share.licences import FAIR, licence_of
+from openeupe.share.push import push
+from openeupe.share.saving import save
+from tests.conftest import Quickstart
+from tests.encoders.released_layout import write
+
+IMAGES = torch.rand(1, 3, 64, 64)
+
+
+def results(folder: Path) -> None:
+    """What `openeupe evaluate` would have left."""
+    figure = {"value": 41.25, "low": 38.0, "high": 44.5, "unit": "%"}
+    column = {"headline": "top1@10", "protocol": "knn/mini-v1", "figures": {"top1@10": figure}}
+    content = {"config": {"suite": "mini"}, "columns": {"knn": column, "other": {"why": "left"}}}
+    (folder / "evaluations" / "mini").mkdir(parents=True, exist_ok=True)
+    (folder / "evaluations" / "mini" / "results.json").write_text(json.dumps(content))
+
+
+def test_a_runs_student_is_saved_with_heads_and_card(
+    quickstart: Quickstart, tmp_path: Path
+) -> None:
+    results(quickstart.folder)
+    run = str(quickstart.folder)
+    ran = CliRunner().invoke(app, ["save", run, str(tmp_path / "mine")])
+    assert ran.exit_code == 0, ran.output
+    saved = openeupe.load(tmp_path / "mine")
+    assert torch.equal(saved(IMAGES).cls, openeupe.load(run)(IMAGES).cls)
+    assert set(load_heads(tmp_path / "mine")) == set(load_heads(run)) == {"proxy"}
+    card = ModelCard.load(tmp_path / "mine" / "README.md")
+    (result,) = card.data.eval_results
+    assert (result.dataset_type, result.metric_value) == ("mini/knn", 41.25)
+    assert card.data.license == "other"  # the boundary expert's images were for research
+    for words in ("| hed | MIT (package); trained on BSDS500", "| craft |", "efficientnet_lite0",
+                  "Stage `finetuned`", "smooth_l1: 0.1", "38.00 to 44.50"):  # fmt: skip
+        assert words in card.text, words
+    assert str(quickstart.folder.parent) not in card.content  # no path of this machine
+
+
+def test_a_timm_student_is_saved_for_timm(quickstart: Quickstart, tmp_path: Path) -> None:
+    import timm
+
+    encoder = openeupe.create("convnext_atto").eval()
+    openeupe.encoders.save(encoder, tmp_path / "encoder")
+    save(str(tmp_path / "encoder"), tmp_path / "out", "timm", licence="mit")
+    model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    with torch.no_grad():
+        assert torch.equal(model((IMAGES - encoder.mean) / encoder.std), encoder(IMAGES).cls)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert 'timm.create_model("local-dir:out", pretrained=True)' in text
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.license == "mit"
+
+
+def test_a_released_file_is_saved_for_transformers_with_its_heads(tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    path = write(tmp_path, "eupe_vit_t")
+    save(str(path), tmp_path / "out", "transformers")
+    encoder = openeupe.load(path)
+    model = AutoModel.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        told = model((IMAGES - encoder.mean) / encoder.std).pooler_output
+        torch.testing.assert_close(told, encoder(IMAGES).cls, rtol=0, atol=1e-5)
+        tokens = encoder(IMAGES)
+        kept, first = (load_heads(p)["proxy"](tokens) for p in (tmp_path / "out", path))
+    assert torch.equal(kept.cls, first.cls)
+    assert first.cls.shape == (1, 16)
+    assert first.patches.shape == (1, 16, 4, 4)
+    data = ModelCard.load(tmp_path / "out" / "README.md").data
+    assert (data.license, data.license_name) == ("other", FAIR)
+    assert licence_of(str(tmp_path / "out")).name == FAIR  # a student of it would inherit this
+
+
+def test_saving_asks_before_it_destroys(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_text("x")
+    with pytest.raises(InputError, match="holds something else than an encoder"):
+        save("untrained:resnet10t", tmp_path / "photos")
+    save("untrained:resnet10t", tmp_path / "it")
+    with pytest.raises(InputError, match="is the encoder itself"):
+        save(str(tmp_path / "it"), tmp_path / "it")
+    with pytest.raises(InputError, match="transformers has no class for resnet10t"):
+        save("untrained:resnet10t", tmp_path / "no", "transformers")
+    assert not (tmp_path / "no").exists()
+
+
+def test_licences_of_teachers_and_what_follows() -> None:
+    assert licence_of("pe_core_g").permissive
+    assert licence_of("dinov3_h_plus").name == "dinov3-license"
+    assert "noncommercial" in licence_of("eupe_vit_b").follows
+    assert licence_of("efficientnet_lite0").permissive
+    assert not licence_of("hed").permissive
+    assert "unknown here" in licence_of("no_such_network").follows
+
+
+class FakeHub:
+    """What `push` asks of the hub's client, written down."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def create_repo(self, name: str, **options: Any) -> None:
+        self.asked.append(("create", {"name": name, **options}))
+
+    def upload_folder(self, **options: Any) -> None:
+        self.asked.append(("folder", options))
+
+    def upload_file(self, **options: Any) -> None:
+        self.asked.append(("file", options))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    fake = FakeHub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_secret")
+    return fake
+
+
+def test_push_uploads_the_folder_and_never_a_token(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save("untrained:convnext_atto", Path("mine"), "timm")
+    Path("mine/notes.txt").write_text("private")
+    ran = CliRunner().invoke(app, ["push", "mine", "me/mine-atto", "--private"])
+    assert ran.exit_code == 0, ran.output
+    assert "huggingface.co/me/mine-atto" in ran.output
+    kinds = dict(hub.asked)
+    assert kinds["create"] == {"name": "me/mine-atto", "private": True, "exist_ok": True}
+    assert "model.safetensors" in kinds["folder"]["allow_patterns"]
+    assert "notes.txt" not in kinds["folder"]["allow_patterns"]
+    card = kinds["file"]["path_or_fileobj"].decode()
+    assert 'timm.create_model("hf-hub:me/mine-atto", pretrained=True)' in card
+    assert 'openeupe.load("hf-hub:me/mine-atto")' in card
+    assert "hf_secret" not in str(hub.asked)
+    assert not any("hf_secret" in p.read_text(errors="ignore") for p in Path("mine").iterdir())
+
+
+def test_push_says_what_is_missing(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"lacks README.md: make it with openeupe save"):
+        push(tmp_path, "me/it")
+    save("untrained:resnet10t", tmp_path / "it")
+    with pytest.raises(InputError, match="a repository is OWNER/NAME"):
+        push(tmp_path / "it", "it")
+
+    def refuse(name: str, **_: Any) -> None:
+        raise RuntimeError("401 Client Error.\nmore")
+
+    monkeypatch.setattr(hub, "create_repo", refuse)
+    with pytest.raises(InputError, match="cannot be written"):
+        push(tmp_path / "it", "me/it")
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(InputError, match="there is no token for the hub: set HF_TOKEN"):
+        push(tmp_path / "it", "me/it")
