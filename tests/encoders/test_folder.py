@@ -121,7 +121,7 @@ def test_damaged_files_are_an_input_error(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json is damaged"):
         load(folder)
-    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "config.json").write_text('{"_name": "bert"}')
     with pytest.raises(InputError, match="does not describe an OpenEUPE encoder"):
         load(folder)
 

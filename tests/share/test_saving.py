@@ -54,7 +54,7 @@ def test_a_runs_student_is_saved_with_heads_and_card(
     assert str(quickstart.folder.parent) not in card.content  # no path of this machine
 
 
-def test_a_timm_student_is_saved_for_timm(quickstart: Quickstart, tmp_path: Path) -> None:
+def test_a_timm_student_is_saved_for_timm(tmp_path: Path) -> None:
     import timm
 
     encoder = openeupe.create("convnext_atto").eval()
