@@ -9,6 +9,7 @@ import torch
 from openeupe import encoders
 from openeupe.data import open_source
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe
+from openeupe.distill.track import check_tracker
 from openeupe.encoders import Encoder, check_side
 from openeupe.errors import InputError
 
@@ -20,6 +21,7 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         InputError: one line naming the field and the mend.
     """
+    check_tracker(recipe.tracker)
     for i, source in enumerate(recipe.data.sources):
         try:
             open_source(source)

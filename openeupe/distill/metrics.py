@@ -18,8 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from openeupe.distill.track import Tracker
 from openeupe.files import write_atomically
 
 
@@ -52,28 +52,27 @@ class Meter:
 
 
 class MetricsLog:
-    """`metrics.jsonl` and TensorBoard of one stage; a resumed stage drops what it will redo."""
+    """`metrics.jsonl` and tracker of one stage; a resumed stage drops what it will redo."""
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path, first_step: int, tracker: Tracker) -> None:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
             kept = [r for r in read_metrics(self.path) if r["step"] <= first_step]
             write_atomically(self.path, "".join(json.dumps(r) + "\n" for r in kept))
         self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self.tracker = tracker
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; `record["step"]` counts finished steps."""
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
-        for name, value in record.items():
-            if isinstance(value, int | float) and name != "step":
-                self.board.add_scalar(name, value, record["step"])
+        scalars = {k: v for k, v in record.items() if isinstance(v, int | float) and k != "step"}
+        self.tracker.log(scalars, record["step"])
 
     def close(self) -> None:
-        """Close both files."""
+        """Close both."""
         self.file.close()
-        self.board.close()
+        self.tracker.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

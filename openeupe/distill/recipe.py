@@ -14,6 +14,7 @@ from openeupe.data import DataConfig
 from openeupe.distill.loss import LossConfig
 from openeupe.distill.optimizer import OptimizerConfig
 from openeupe.distill.standardize import StatisticsConfig
+from openeupe.distill.track import TrackerName
 
 STAGE_PREFIX = "stage:"
 
@@ -154,6 +155,9 @@ class Recipe(Config):
 
     name: str = Field(pattern=r"^[\w.-]+$", description="names the run folder")
     seed: int = 0
+    tracker: TrackerName = Field(
+        "tensorboard", description="where the curves go; the others are extras of the package"
+    )
     data: DataConfig
     stages: dict[str, StageConfig] = Field(min_length=1)
 

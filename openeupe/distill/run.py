@@ -22,6 +22,7 @@ from openeupe.distill.recipe import Recipe
 from openeupe.distill.stage import Stage, resolve_precision
 from openeupe.distill.store import STORED
 from openeupe.distill.student import save_student
+from openeupe.distill.track import open_tracker
 from openeupe.distill.trainer import Trainer
 from openeupe.errors import InputError
 from openeupe.files import write_atomically
@@ -101,6 +102,7 @@ def _run_stage(
         here,
         console,
         on_log=(lambda record: on_log(stage, record)) if on_log else None,
+        tracker=lambda done: open_tracker(run.recipe.tracker, folder, run.recipe.name, name, done),
     )
     trainer.run(keep_statistics=carried)
     _leave(stage, trainer, orphans, _info(run, stage, here))

@@ -36,6 +36,7 @@ from openeupe.distill.parallel import Processes, average_batch_norm
 from openeupe.distill.stage import Stage, Views
 from openeupe.distill.store import STORED, StoredTokens, stored_targets
 from openeupe.distill.store_writer import StoreWriter
+from openeupe.distill.track import TensorBoard, Tracker
 
 
 class Trainer:
@@ -59,6 +60,7 @@ class Trainer:
         processes: Processes,
         console: Console,
         on_log: Callable[[dict[str, float]], None] | None = None,
+        tracker: Callable[[int], Tracker] | None = None,
     ) -> None:
         self.stage = stage
         self.config = stage.config
@@ -69,6 +71,7 @@ class Trainer:
         self.device = processes.device
         self.console = console
         self.on_log = on_log
+        self.tracker = tracker or (lambda done: TensorBoard(folder, done))
         self.family = Family(stage, processes)
         self.meter = Meter()
         self.views = (
@@ -100,7 +103,7 @@ class Trainer:
         if self.config.store != "none":
             self.stored = self._store()
         self.stage.train()
-        log = MetricsLog(self.folder, done) if self.processes.first else None
+        log = MetricsLog(self.folder, done, self.tracker(done)) if self.processes.first else None
         progress = StageProgress(self.console, self.stage.name, self.config.steps, done)
         try:
             with progress:

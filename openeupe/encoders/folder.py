@@ -122,7 +122,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} holds no encoder: {_CONFIG} cannot be read ({error.strerror})"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): save the encoder again") from error
     if not isinstance(config, dict) or "format" not in config:
         raise InputError(f"{path} does not describe an OpenEUPE encoder: give another folder")

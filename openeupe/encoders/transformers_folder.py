@@ -118,7 +118,12 @@ def load(folder: Path, config: dict[str, Any]) -> Encoder:
     constants = _read_json(folder / "preprocessor_config.json")
     for field, buffer in (("image_mean", encoder.mean), ("image_std", encoder.std)):
         if field in constants:
-            buffer.copy_(torch.tensor(constants[field]).view_as(buffer))
+            try:
+                buffer.copy_(torch.tensor(constants[field], dtype=torch.float32).view_as(buffer))
+            except (TypeError, ValueError, RuntimeError):
+                raise InputError(
+                    f"{folder}: {field} in preprocessor_config.json is no RGB constant"
+                ) from None
     return encoder.eval()
 
 

@@ -1,0 +1,123 @@
+"""Where a stage's numbers are drawn: TensorBoard, or a tracker that the recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from openeupe.errors import InputError
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
+
+class Tracker(Protocol):
+    """What is asked of a tracker."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Take in the scalars of a step."""
+
+    def close(self) -> None:
+        """Write out what is left."""
+
+
+def check_tracker(name: TrackerName) -> None:
+    """Raise `InputError` if the tracker's package is not installed: before any work."""
+    if name != "tensorboard":
+        _module(name)
+
+
+def open_tracker(name: TrackerName, folder: Path, run: str, stage: str, first_step: int) -> Tracker:
+    """The tracker of one stage; a resumed stage goes on where it was.
+
+    Args:
+        folder: of the stage; what is kept on this machine lies in it (trackio: in $TRACKIO_DIR).
+        run: the recipe's name, which is the project of wandb, mlflow and trackio.
+        stage: the name of their run.
+        first_step: steps finished before; what came later is redone.
+
+    Raises:
+        InputError: if the tracker's package is not installed.
+    """
+    if name == "tensorboard":
+        return TensorBoard(folder, first_step)
+    module = _module(name)
+    if name == "mlflow":
+        return _Mlflow(module, folder, run, stage)
+    return _Wandb(module, name, folder, run, stage)
+
+
+def _module(name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError:
+        raise InputError(
+            f"tracker {name} is not installed: pip install 'openeupe[{name}]', or leave tracker out"
+        ) from None
+
+
+class TensorBoard:
+    """Event files in the stage's folder."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.board.close()
+
+
+class _Wandb:
+    """wandb, and trackio, which speaks as wandb does. The id lets a resumed stage go on."""
+
+    def __init__(self, module: Any, name: str, folder: Path, run: str, stage: str) -> None:
+        more = {"dir": str(folder), "id": _identity(folder)} if name == "wandb" else {}
+        self.module = module
+        self.module.init(project=run, name=stage, resume="allow", **more)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self.module.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self.module.finish()
+
+
+class _Mlflow:
+    """mlflow, where MLFLOW_TRACKING_URI says, else in a SQLite file of the stage's folder."""
+
+    def __init__(self, module: Any, folder: Path, run: str, stage: str) -> None:
+        import os
+
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            module.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
+        experiment = module.set_experiment(run)
+        known = folder / "mlflow-run"
+        self.module = module
+        if known.is_file():
+            module.start_run(run_id=known.read_text())
+        else:
+            begun = module.start_run(run_name=stage, experiment_id=experiment.experiment_id)
+            known.write_text(begun.info.run_id)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self.module.log_metrics(dict(values), step=step)
+
+    def close(self) -> None:
+        self.module.end_run()
+
+
+def _identity(folder: Path) -> str:
+    """An id that stays with the folder: the same run when a stage is resumed."""
+    import uuid
+
+    path = folder / "wandb-run"
+    if not path.is_file():
+        path.write_text(uuid.uuid4().hex[:12])
+    return path.read_text()
