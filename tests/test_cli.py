@@ -77,6 +77,7 @@ def test_plan_for_people_and_machines(recipe: Path) -> None:
         (["distill", "{recipe}", "--device", "toaster"], "--device toaster cannot be used here"),
         (["distill", "{recipe}", "stages.one.students.net.resolution=33"], "use 32 or 64"),
         (["plan", "{recipe}", "--device", "abacus"], "--device abacus: use this, or one of"),
+        (["benchmark", "raw_pixels", "--threads", "two"], "--threads two: write it as 1 or 1,4"),
         (["export", "raw_pixels", "--to", "tflite"], "--to tflite: use one of onnx"),
         (["export", "raw_pixels", "--precision", "bf16"], "onnx has no bf16"),
         (["export", "raw_pixels", "--resolution", "big"], "--resolution big: write it as 256"),
@@ -156,7 +157,7 @@ def test_json_is_all_that_standard_output_holds(tmp_path: Path) -> None:
 
 def test_help_names_every_command_and_is_quick_to_come() -> None:
     text = call("--help")
-    for command in ("quickstart", "distill", "plan", "look", "export"):
+    for command in ("quickstart", "distill", "plan", "look", "export", "benchmark"):
         assert command in text
         assert "Example" in call(command, "--help")
     loaded = subprocess.run(

@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
-from openeupe.cli.app import app, console
+from openeupe.cli.app import AsJson, app, console, errors, print_json
+from openeupe.errors import InputError
 
 
 @app.command()
@@ -52,7 +54,6 @@ def export(
     from openeupe.deploy.export import export as export_encoder
     from openeupe.deploy.program import parse_sizes
     from openeupe.deploy.targets import TARGETS
-    from openeupe.errors import InputError
     from openeupe.loading import load
 
     if dynamic and resolution:
@@ -81,6 +82,75 @@ def export(
     console.print(
         f"{folder}: {size:.1f} MB. Try: python {folder / 'example.py'} PHOTO",
         soft_wrap=True,
+        highlight=False,
+    )
+
+
+@app.command()
+def benchmark(
+    encoders: Annotated[list[str], typer.Argument(help="Encoders, exported folders, or both.")],
+    resolution: Annotated[
+        str | None, typer.Option(help="256 or 512x384.  [default: the file's or encoder's own]")
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Numbers of threads: 1,4.  [default: 1 and all cores]")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Turns of each, of about 0.3 s.")] = 10,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once, for the throughput.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Latency, throughput, memory and size on this machine, in turns with eager PyTorch.
+
+    Each contender runs in a process of its own; ratios are of rounds that lie beside each other,
+    so that they hold on a busy machine. Exported folders keep their rows in `benchmark.json`.
+
+    Example: `openeupe benchmark exports/quickstart-onnx-fp32 exports/quickstart-openvino-int8`
+    """
+    import dataclasses
+
+    from openeupe.deploy import benchmark as measuring
+    from openeupe.deploy.exported import is_export
+    from openeupe.deploy.program import parse_sizes, size_name
+    from openeupe.loading import load
+
+    sizes = parse_sizes(resolution) if resolution else [None]
+    if len(sizes) > 1:
+        raise InputError(f"--resolution {resolution}: benchmark one size at a time")
+    counts = [part.strip() for part in threads.split(",")] if threads else []
+    if not all(part.isdigit() and int(part) for part in counts):
+        raise InputError(f"--threads {threads}: write it as 1 or 1,4")
+    contenders = [
+        measuring.exported(Path(source))
+        if is_export(Path(source))
+        else measuring.eager(load(source), "PyTorch fp32")
+        for source in encoders
+    ]
+    rows = measuring.benchmark(
+        contenders,
+        size=sizes[0],
+        threads=[int(part) for part in counts] or None,
+        rounds=rounds,
+        batch=batch,
+        console=errors if as_json else console,
+    )
+    if as_json:
+        said = {"machine": measuring.machine(), "rows": [dataclasses.asdict(r) for r in rows]}
+        print_json(said)
+        return
+    columns = ("ms p50", "p90", "x eager", "by min", "images/s", "memory MB", "of peak")
+    table = Table("contender", "size", "threads", *columns, "file MB", "M params", "GMACs")
+    for row in rows:
+        table.add_row(
+            row.label, size_name(row.size), f"{row.threads}", f"{row.latency_p50_ms:.1f}",
+            f"{row.latency_p90_ms:.1f}", f"{row.ratio_median:.2f}", f"{row.ratio_minimum:.2f}",
+            f"{row.images_per_second:.1f}", f"{row.memory_mb:.0f}", f"{row.of_peak:.0%}",
+            f"{row.megabytes:.1f}", f"{row.parameters_m:.1f}", f"{row.gmacs:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"{measuring.machine()['processor']}. Batch 1 but for images/s. x eager: medians of rounds "
+        "in turns; of peak: share of the matrix-multiply rate measured in the same run, in fp32, "
+        "or bf16 for bf16 and int8.",
         highlight=False,
     )
 

@@ -49,8 +49,12 @@ class Parity:
     error: str = ""  # why the file could not run at all
 
     def said(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {**asdict(self), "size": size_name(self.size)}
+        """Plain values, for JSON: an error beyond all numbers is null."""
+        said = {**asdict(self), "size": size_name(self.size)}
+        for kind in ("cls", "patches"):
+            if said[kind]["relative_error"] == float("inf"):
+                said[kind]["relative_error"] = None
+        return said
 
 
 def as_input(images: Tensor, pixels: Pixels) -> Tensor:

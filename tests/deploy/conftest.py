@@ -1,4 +1,4 @@
-"""Small encoders with weights that matter, and a folder of photos."""
+"""Small encoders with weights that matter, and one in every format."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from openeupe.deploy.export import export
 from openeupe.encoders import Encoder, create
 
 SMALL = {
@@ -37,8 +38,21 @@ def convnext() -> Encoder:
 
 
 @pytest.fixture(scope="session")
-def photos() -> Path:
-    """The registry's photos: real ones, as parity asks for."""
-    from openeupe.data.photos import registry_photos
-
-    return registry_photos()
+def exported(vit: Encoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The small ViT in each format, at 64 x 96 pixels."""
+    folder = tmp_path_factory.mktemp("exports")
+    made = {}
+    for target, precision in [
+        ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"),
+        ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"),
+    ]:  # fmt: skip
+        path = folder / f"{target}-{precision}"
+        export(
+            vit,
+            path,
+            target=target,
+            precision=precision,
+            sizes=[(64, 96)],  # type: ignore[arg-type]
+        )
+        made[path.name] = path
+    return made

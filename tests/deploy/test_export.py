@@ -22,27 +22,6 @@ from openeupe.errors import InputError
 from .conftest import small
 
 
-@pytest.fixture(scope="session")
-def exported(vit: Encoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The small ViT in each format, at 64 x 96 pixels."""
-    folder = tmp_path_factory.mktemp("exports")
-    made = {}
-    for target, precision in [
-        ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"),
-        ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"),
-    ]:  # fmt: skip
-        path = folder / f"{target}-{precision}"
-        export(
-            vit,
-            path,
-            target=target,
-            precision=precision,
-            sizes=[(64, 96)],  # type: ignore[arg-type]
-        )
-        made[path.name] = path
-    return made
-
-
 def about(folder: Path) -> dict[str, Any]:
     read: dict[str, Any] = json.loads((folder / "export.json").read_text())
     return read

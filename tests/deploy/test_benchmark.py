@@ -1,0 +1,61 @@
+"""Figures that a benchmark may not get wrong: who ran, what is counted, and what failed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from openeupe.deploy import benchmark as measuring
+from openeupe.deploy.worker import Worker
+from openeupe.encoders import create
+from openeupe.errors import InputError
+
+from .conftest import small
+
+
+def test_files_are_measured_in_turns_with_their_eager_encoder(exported: dict[str, Path]) -> None:
+    folder = exported["onnx-fp32"]
+    rows = measuring.benchmark([measuring.exported(folder)], threads=[1], rounds=2, batch=2)
+    base, file = rows
+    assert [row.label for row in rows] == ["eupe_vit_t PyTorch fp32", "eupe_vit_t onnx fp32"]
+    assert base.ratio_median == base.ratio_minimum == 1
+    assert file.size == (64, 96)
+    for row in rows:
+        assert 0 < row.latency_min_ms <= row.latency_p50_ms <= row.latency_p90_ms
+        assert row.of_peak > 0
+        assert row.images_per_second > 0
+        assert row.parameters_m == pytest.approx(0.6, abs=0.1)
+    # The ratio is of times: it agrees with them in direction.
+    assert file.ratio_minimum == pytest.approx(base.latency_min_ms / file.latency_min_ms)
+    kept = json.loads((folder / "benchmark.json").read_text())
+    assert [row["label"] for row in kept["rows"]] == ["eupe_vit_t onnx fp32"]
+    assert kept["machine"]["cores"]
+
+
+def test_multiply_adds_are_counted() -> None:
+    """ResNet-50 at 224 px: 4.09 billion with its classifier's 0.002 left out."""
+    encoder = create("resnet50")
+    assert measuring.gmacs(encoder, (224, 224)) == pytest.approx(4.09, abs=0.02)
+    assert measuring.gmacs(encoder, (448, 224)) == pytest.approx(8.18, abs=0.04)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_worker_times_what_it_was_told(precision: str) -> None:
+    threads = torch.get_num_threads()
+    encoder = small("resnet10t")
+    what = measuring.eager(encoder, "", precision).what
+    worker = Worker({**what, "size": (64, 64), "threads": threads})
+    answer = worker.measure(seconds=0.0)
+    assert len(answer["times_ms"]) == 3
+    assert min(answer["times_ms"]) <= answer["median_ms"] <= max(answer["times_ms"])
+    product = Worker({"kind": "matmul", "precision": precision, "size": (1, 1), "threads": threads})
+    assert product.measure(seconds=0.0)["median_ms"] > 0
+
+
+def test_a_file_that_cannot_run_here_is_told(exported: dict[str, Path]) -> None:
+    contender = measuring.exported(exported["onnx-fp32"])
+    with pytest.raises(InputError, match="has no file for 32x32, only 64x96"):
+        Worker({**contender.what, "size": (32, 32), "threads": 1})
