@@ -123,6 +123,18 @@ def test_exports_run(line: str, quickstart: Quickstart, monkeypatch: pytest.Monk
     assert "passed" in result.output
 
 
+@pytest.mark.parametrize("line", commands("benchmark"))
+def test_benchmarks_run(line: str, quickstart: Quickstart, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what `test_exports_run` has written."""
+    monkeypatch.chdir(quickstart.folder.parent.parent)
+    words = shlex.split(line)[1:]
+    if not Path(words[1]).exists():
+        pytest.skip("the export was not run in this process")
+    result = CliRunner().invoke(app, [*words, "--threads", "1"], terminal_width=200)
+    assert result.exit_code == 0, result.output
+    assert "openvino int8" in result.output
+
+
 @pytest.mark.parametrize("line", commands("distill"))
 def test_recipes_to_distil_are_there(line: str) -> None:
     """Real teachers are gigabytes: the recipe and its changes are read, not carried out."""

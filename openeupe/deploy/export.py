@@ -84,9 +84,9 @@ def export(
             console.print(f"{key}: writing {path.name}", highlight=False)
             job = Job(encoder, size, pixels, precision, opset)
             if precision == "int8":
-                first = tried[0]
-                job.calibration = as_input(photos.at(first)[PHOTOS:], pixels)
-                job.fidelity = _fidelity(encoder, engine, job, {first: proofs[first]})
+                seen = photos.at(tried[0])[PHOTOS:]
+                job.calibration = as_input(seen, pixels)
+                job.fidelity = _fidelity(encoder, engine, job, {tried[0]: seen[:PHOTOS]})
             engine.write(job, path)
             files[key] = path.name
             if engine.runs_here:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from openeupe.deploy.program import INPUT
@@ -37,7 +36,7 @@ def quantize_onnx(job: Job, plain: Path, path: Path) -> None:
             kinds.append("Conv")
         layers = [node.name for node in graph.node if node.op_type in kinds]
 
-        def write(left_out: Sequence[str]) -> None:
+        def write(left_out: Sequence[str]) -> float:
             with quiet():
                 quantize_static(
                     prepared,
@@ -51,8 +50,9 @@ def quantize_onnx(job: Job, plain: Path, path: Path) -> None:
                     weight_type=QuantType.QInt8,
                     calibrate_method=CalibrationMethod.MinMax,
                 )
+            return job.fidelity(path)
 
-        left_out = leave_out(layers, write, lambda: job.fidelity(path), job.limit)
+        left_out = leave_out(layers, write, job.limit)
     finally:
         prepared.unlink(missing_ok=True)
     job.notes |= {
@@ -63,30 +63,26 @@ def quantize_onnx(job: Job, plain: Path, path: Path) -> None:
 
 
 def leave_out(
-    layers: Sequence[str],
-    write: Callable[[Sequence[str]], None],
-    fidelity: Callable[[], float],
-    limit: float,
+    layers: Sequence[str], write: Callable[[Sequence[str]], float], limit: float
 ) -> list[str]:
-    """Quantize with as many layers as the limit allows; returns those left in float.
+    """Quantize as many layers as the limit allows; returns those left in float.
 
-    The last `write` is the one that counts. Gives up (leaving the best try) when all are left out.
+    Args:
+        write: quantizes all but the given layers and returns the file's fidelity; its last call is
+            the one that counts.
+
+    Gives up when one part of the layers is left; the file then misses its limit.
     """
     left_out: list[str] = []
-    write(left_out)
-    if fidelity() >= limit:
+    if write(left_out) >= limit:
         return left_out
     size = max(-(-len(layers) // _PARTS), 1)
     parts = [list(layers[start : start + size]) for start in range(0, len(layers), size)]
-    while len(parts) > 1:
-        tries = []
-        for number, part in enumerate(parts):
-            write([*left_out, *part])
-            tries.append((fidelity(), number))
+    best = -1.0
+    while best < limit and len(parts) > 1:
+        tries = [(write([*left_out, *part]), number) for number, part in enumerate(parts)]
         best, number = max(tries)
         left_out += parts.pop(number)
-        if best >= limit:
-            break
     write(left_out)
     return left_out
 
@@ -95,78 +91,51 @@ def quantize_openvino(job: Job, model: Any, path: Path) -> None:
     """int8 for OpenVINO by NNCF, written to `path`.
 
     First NNCF's preset for transformers (SmoothQuant, asymmetric activations), which serves
-    ConvNeXt better, too; then the one for convolutional networks; the nearer one is kept. Where
-    both miss the limit, NNCF's accuracy control gives layers back to float until it is met.
+    ConvNeXt better, too; then the one for convolutional networks. Where both miss the limit,
+    layers are left out of the nearer one as for ONNX.
     """
     import nncf
 
     from openeupe.deploy.targets.openvino import save
 
     assert job.calibration is not None
-    images = [image[None].numpy() for image in job.calibration]
-    data = nncf.Dataset(images)
+    data = nncf.Dataset([image[None].numpy() for image in job.calibration])
     presets: dict[str, dict[str, Any]] = {
         "transformer": {"model_type": nncf.ModelType.TRANSFORMER},
         "convolutional": {"preset": nncf.QuantizationPreset.MIXED},
     }
-    tried: dict[str, float] = {}
-    for name, settings in presets.items():
+
+    def write(preset: str, left_out: Sequence[str] = ()) -> float:
         with quiet():
-            int8 = nncf.quantize(model.clone(), data, subset_size=len(images), **settings)
+            int8 = nncf.quantize(
+                model.clone(),
+                data,
+                subset_size=len(job.calibration or ()),
+                ignored_scope=nncf.IgnoredScope(names=list(left_out), validate=False),
+                **presets[preset],
+            )
         save(int8, path, halves=True)
-        tried[name] = job.fidelity(path)
-        if tried[name] >= job.limit:
-            job.notes |= {"method": f"NNCF, {name} preset", "tried": tried}
-            return
+        return job.fidelity(path)
 
-    best = max(tried, key=lambda name: tried[name])
-    with quiet():
-        int8 = _with_accuracy_control(job, model, data, presets[best], len(images))
-    save(int8, path, halves=True)
-    job.notes |= {"method": f"NNCF, {best} preset, accuracy control", "tried": tried}
-
-
-def _with_accuracy_control(
-    job: Job, model: Any, data: Any, settings: dict[str, Any], count: int
-) -> Any:
-    """Layers back to float until the tokens' cosine to the float model's meets the limit."""
-    import nncf
-    import openvino
-
-    from openeupe.deploy.targets.openvino import INFERENCE
-
-    assert job.calibration is not None
-    images = [image[None].numpy() for image in job.calibration[:8]]
-    device = {"INFERENCE_PRECISION_HINT": INFERENCE["fp32"]}
-    plain = openvino.compile_model(model, "CPU", device)
-    expected = [[np.array(out) for out in plain(image).values()] for image in images]
-
-    def validate(compiled: Any, numbers: Iterable[int]) -> tuple[float, list[float]]:
-        cosines = []
-        for number in numbers:
-            said = list(compiled(images[number]).values())
-            pairs = zip(expected[number], said, strict=True)
-            cosines.append(min(_cosine(true, other) for true, other in pairs))
-        return float(np.mean(cosines)), cosines
-
-    return nncf.quantize_with_accuracy_control(
-        model,
-        calibration_dataset=data,
-        validation_dataset=nncf.Dataset(list(range(len(images)))),
-        validation_fn=validate,
-        max_drop=1 - (job.limit + 0.002),
-        subset_size=count,
-        advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-            ranking_subset_size=4, num_ranking_workers=1
-        ),
-        **settings,
-    )
-
-
-def _cosine(true: Any, said: Any) -> float:
-    a, b = (x.reshape(x.shape[0], x.shape[1], -1).astype(np.float64) for x in (true, said))
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(1) / np.maximum(norms, 1e-30)).mean())
+    tried: dict[str, float] = {}
+    left_out: list[str] = []
+    kinds = ("Convolution", "GroupConvolution", "MatMul")
+    layers = [
+        op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() in kinds
+    ]
+    for preset in presets:
+        tried[preset] = write(preset)
+        if tried[preset] >= job.limit:
+            break
+    else:
+        preset = max(tried, key=lambda name: tried[name])
+        left_out = leave_out(layers, lambda out: write(preset, out), job.limit)
+    job.notes |= {
+        "method": f"NNCF, {preset} preset",
+        "layers": len(layers),
+        "left_in_float": left_out,
+        "tried": tried,
+    }
 
 
 class _Reader:
