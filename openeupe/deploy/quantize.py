@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,11 @@ def quantize_openvino(job: Job, model: Any, path: Path) -> None:
         tried[preset] = write(preset)
         if tried[preset] >= job.limit:
             break
-    else:
-        preset = max(tried, key=lambda name: tried[name])
-        left_out = leave_out(layers, lambda out: write(preset, out), job.limit)
+    best = max(tried, key=lambda name: tried[name])
+    if tried[best] < job.limit:
+        left_out = leave_out(layers, functools.partial(write, best), job.limit)
     job.notes |= {
-        "method": f"NNCF, {preset} preset",
+        "method": f"NNCF, {best} preset",
         "layers": len(layers),
         "left_in_float": left_out,
         "tried": tried,
