@@ -55,7 +55,8 @@ class Colouring:
 @dataclass(frozen=True)
 class Coloured:
     """rgb: float `[h, w, 3]` in [0, 1]. explained: `[8]` shares of variance, of the components
-    before any rotation. coherence: Moran's I of the tokens. components: `[8, h, w]`, unrotated.
+    before any rotation. coherence: Moran's I of the tokens. components: `[8, h, w]`, unrotated;
+    nan where masked.
     """
 
     rgb: Tensor
@@ -91,7 +92,10 @@ def colour(
         colours = _stretched(scores, masks, how.range, each=how.fit == "image")
         result[name] = [
             Coloured(
-                torch.where(mask[..., None], rgb, _MASKED), pca.explained, coherence(image), maps
+                torch.where(mask[..., None], rgb, _MASKED),
+                pca.explained,
+                coherence(image),
+                torch.where(mask, maps, torch.nan),
             )
             for rgb, mask, pca, image, maps in zip(
                 colours, masks, axes, images, components, strict=True

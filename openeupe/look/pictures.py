@@ -73,8 +73,10 @@ def draw(
     for run, students in (stages or {}).items():
         told, told_reference, seconds = _look(students, photos, reference, console)
         forward_s += seconds
-        rows = colour(told, wish.how, told_reference)
-        drawn |= _components(f"stages_{run}", photos, rows, wish)
+        last = list(told)[-1]  # the others' colours are turned towards its
+        rows = colour({last: told[last], **told}, wish.how, told_reference)
+        rows = {name: rows[name] for name in told}
+        drawn |= _components(f"stages_{run}", photos, rows, wish, last)
     with console.status("writing"):
         files = [figures.save(figure, folder / f"{name}.png") for name, figure in drawn.items()]
     return Looked(files, forward_s, coloured)
@@ -106,10 +108,10 @@ def _drawn(
     """Figures by the name of their file."""
     drawn: dict[str, Any] = {}
     if "pca" in wish.kinds:
-        caption = _caption(coloured, wish)
+        caption = _caption(coloured, wish, next(iter(coloured)))
         drawn["pca"] = figures.side_by_side(photos, coloured, caption, wish.upsampling)
     if "components" in wish.kinds:
-        drawn |= _components("components", photos, coloured, wish)
+        drawn |= _components("components", photos, coloured, wish, next(iter(coloured)))
     if "norms" in wish.kinds:
         drawn["norms"] = figures.norms(photos, tokens, wish.upsampling)
     if "similarity" in wish.kinds:
@@ -120,10 +122,16 @@ def _drawn(
 
 
 def _components(
-    title: str, photos: Sequence[Photo], coloured: Mapping[str, Sequence[Coloured]], wish: Wish
+    title: str,
+    photos: Sequence[Photo],
+    coloured: Mapping[str, Sequence[Coloured]],
+    wish: Wish,
+    towards: str,
 ) -> dict[str, Any]:
     """A figure for each photo: a row per encoder."""
-    caption = f"{_caption(coloured, wish)}. Single components: unturned, minimum to maximum"
+    caption = (
+        f"{_caption(coloured, wish, towards)}. Single components: unturned, minimum to maximum"
+    )
     return {
         f"{title}_{photo.name}" if len(photos) > 1 else title: figures.components(
             photo,
@@ -136,8 +144,8 @@ def _components(
     }
 
 
-def _caption(coloured: Mapping[str, Sequence[Coloured]], wish: Wish) -> str:
-    return wish.how.caption(next(iter(coloured)) if len(coloured) > 1 else None)
+def _caption(coloured: Mapping[str, Sequence[Coloured]], wish: Wish, towards: str) -> str:
+    return wish.how.caption(towards if len(coloured) > 1 else None)
 
 
 def chosen_kinds(only: str | None) -> tuple[str, ...]:

@@ -71,6 +71,8 @@ def test_a_mask_leaves_tokens_out_of_the_axes_and_paints_them_grey() -> None:
     one = colour({"a": [patches]}, Colouring(mask=[mask]))["a"][0]
     alone = fit_pca([patches[:, :, 4:]])
     torch.testing.assert_close(one.explained, alone.explained)
+    assert one.components[:, :, :4].isnan().all()
+    assert one.components[:, :, 4:].isfinite().all()
     torch.testing.assert_close(one.rgb[:, :4], torch.full((8, 4, 3), 0.93))
 
 
