@@ -51,7 +51,8 @@ def deployed(folder: Path) -> list[Deployed]:
         for row in _rows(_read(path)):
             if row:
                 kinds.setdefault(kind, []).append({"folder": place, **row})
-    return [_table(kind, rows) for kind, rows in kinds.items()]
+    ordered = dict.fromkeys([*_TITLES, *kinds])
+    return [_table(kind, kinds[kind]) for kind in ordered if kind in kinds]
 
 
 def _table(kind: str, rows: list[dict[str, str]]) -> Deployed:
