@@ -34,8 +34,6 @@ CUT = [
     "columns.vlm.data.count=6",
     "columns.vlm.data.test_count=4",
     "columns.vlm.alignment.steps=2",
-    "columns.vlm.phases.0.steps=2",
-    "columns.vlm.phases.1.steps=2",
     "columns.vlm.seeds=2",
     "columns.vlm.untrained=test_vit",
 ]

@@ -11,7 +11,7 @@ import json
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,6 @@ Data = tuple[QuestionedImages, QuestionedImages]
 Floor = Literal["blind", "raw pixels", "untrained"]
 Reference = Literal["blind", "raw pixels", "untrained", "ceiling"]
 
-_LEARNT: dict[str, Any] = {"batch_size": 16, "steps": 400, "lr": 3e-4, "weight_decay": 0.1}
 _NUMBERS = dict(zip(["zero", "one", "two", "three", "four", "five"], "012345", strict=True))
 
 
@@ -47,10 +46,10 @@ class VlmMini(Column):
 
     The form is LLaVA-1.5's; visual tokens are computed once and averaged to a small grid. Language
     model "reader" (`openeupe.evaluate.vlm.reader`) has been taught before what questions about
-    procedural scenes ask; the projector first learns to say in the reader's terms where each thing
-    of the training scenes is (alignment), then all of it learns from questions. "tiny" is a Llama
-    that starts from nothing, for photos; any other name is a pretrained language model, for which
-    give two phases and the template "chat".
+    procedural scenes ask; the projector learns to say in the reader's terms where each thing of the
+    training scenes is (alignment), and the reader stays as it is unless phases follow. "tiny" is a
+    Llama that starts from nothing, for photos; any other name is a pretrained language model, for
+    which give two phases and the template "chat".
 
     Every training is done again without an image (blind), with raw pixels, and with an untrained
     network; the truth itself in place of visual tokens gives the ceiling. These do not depend on
@@ -74,8 +73,7 @@ class VlmMini(Column):
     hidden: int | None = Field(None, ge=1, description="Of the projector; default: as LLaVA's")
     alignment: Alignment = Field(Alignment(), description="Of reader")
     phases: tuple[Lesson, ...] = Field(
-        (Lesson(train="projector", **_LEARNT), Lesson(train="all", **_LEARNT)),
-        min_length=1,
+        (), description="On questions; of reader after the alignment, and needed by any other"
     )
     side: int = Field(224, ge=32, description="Pixels; fitted to the encoder's patches")
     grid: int = Field(7, ge=1, description="Visual tokens are averaged to grid x grid")
@@ -92,6 +90,8 @@ class VlmMini(Column):
 
     @model_validator(mode="after")
     def _readable(self) -> VlmMini:
+        if self.language_model != "reader" and not self.phases:
+            raise ValueError(f"language_model {self.language_model} learns in phases: give some")
         if self.language_model == "reader":
             if self.data.layout != "scenes":
                 raise ValueError(
@@ -177,7 +177,9 @@ class VlmMini(Column):
         self, train: Tensor, test: Tensor, data: Data, seed: int, judged: Judged
     ) -> list[str]:
         """The answer to every test question, after training with one seed."""
-        learned = [*data[0].questions(), *drills(data[0], self.grid)]
+        learned: list[Question] = []
+        if self.phases:
+            learned = [*data[0].questions(), *drills(data[0], self.grid)]
         form = Form(grid=self.grid, template=self.template, hidden=self.hidden)
         if self.language_model == "reader":
             reader = load_reader()
