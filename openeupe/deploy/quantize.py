@@ -53,7 +53,7 @@ def quantize_onnx(job: Job, plain: Path, path: Path) -> None:
                 )
             return job.fidelity(path)
 
-        left_out = leave_out(layers, write, job.limit)
+        left_out = [] if write([]) >= job.limit else leave_out(layers, write, job.limit)
     finally:
         prepared.unlink(missing_ok=True)
     job.notes |= {
@@ -66,7 +66,7 @@ def quantize_onnx(job: Job, plain: Path, path: Path) -> None:
 def leave_out(
     layers: Sequence[str], write: Callable[[Sequence[str]], float], limit: float
 ) -> list[str]:
-    """Quantize as many layers as the limit allows; returns those left in float.
+    """Leave out parts of the layers, each time the one that helps most; returns those left out.
 
     Args:
         write: quantizes all but the given layers and returns the file's fidelity; its last call is
@@ -75,8 +75,6 @@ def leave_out(
     Gives up when one part of the layers is left; the file then misses its limit.
     """
     left_out: list[str] = []
-    if write(left_out) >= limit:
-        return left_out
     size = max(-(-len(layers) // _PARTS), 1)
     parts = [list(layers[start : start + size]) for start in range(0, len(layers), size)]
     best = -1.0

@@ -21,12 +21,6 @@ class Network:
         return 1.0 - sum(harm for layer, harm in self.harm.items() if layer not in left_out)
 
 
-def test_nothing_is_left_out_where_nothing_breaks() -> None:
-    network = Network({"layer3": 0.001})
-    assert leave_out(LAYERS, network.write, 0.99) == []
-    assert network.written == []
-
-
 def test_the_part_that_breaks_the_tokens_is_left_out_and_no_other() -> None:
     network = Network({"layer3": 0.3, "layer9": 0.001})
     left_out = leave_out(LAYERS, network.write, 0.99)
