@@ -181,6 +181,8 @@ def _in_turns(
     try:
         workers = [_Process({**c.what, **shared}) for c in contenders]
         everyone = [*peaks.values(), *workers]
+        for worker in everyone:
+            worker.answer()
         for _ in range(rounds):
             for worker in everyone:
                 worker.turn(seconds=0.3)
@@ -235,17 +237,19 @@ class _Process:
             text=True,
             env=environment,
         )
-        try:
-            self.ask(what)
-        except BaseException:
-            self.close()
-            raise
+        self.tell(what)  # all start at once; `answer` waits for it
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def tell(self, request: dict[str, Any]) -> None:
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.tell(request)
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             raise InputError(
