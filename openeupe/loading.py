@@ -59,12 +59,14 @@ def load_stages(run: Run) -> dict[str, Encoder]:
 
     `untrained` is the architecture of the last of them with random weights, a function of the
     recipe's seed. A stage's only student goes by the stage's name, several by STAGE/STUDENT.
-    Empty while no stage has ended.
+    Students that diverged are left out. Empty while no stage has ended.
     """
     students = {}
     for stage, config in run.recipe.stages.items():
-        if run.finished(stage):
-            for name in config.students:
+        if not run.finished(stage):
+            continue
+        for name in config.students:
+            if name not in run.dropped(stage):
                 key = stage if len(config.students) == 1 else f"{stage}/{name}"
                 students[key] = encoders.load(run.student_folder(stage, name)).eval()
     if not students:

@@ -175,7 +175,8 @@ def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:
     images: list[Path] = []
     for argument in arguments:
         path = Path(argument)
-        marked = [path / "recipe.yaml", path / "config.json", path.parent / "recipe.yaml"]
+        marks = ("recipe.yaml", "config.json", "export.json", "../recipe.yaml")
+        marked = [path / mark for mark in marks]
         if is_image(path) or (path.is_dir() and not any(m.is_file() for m in marked)):
             images.append(path)
         else:

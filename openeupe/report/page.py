@@ -107,6 +107,8 @@ class _Stage:
             ("steps", f"{config.steps:,} of {config.batch_size:,} images"),
             ("learning rate", f"{config.optimizer.lr:g}, {config.optimizer.warmup_steps} warm-up"),
         ]
+        for name, step in stage.about.get("dropped", {}).items():
+            facts.append(("dropped", f"{name} diverged at step {step:,}"))
         if broken := stage.about.get("broken_images"):
             facts.append(("unreadable", f"{len(broken)} images were left out"))
         return cls(stage.name, stage.state, stage.finished, facts)

@@ -100,6 +100,21 @@ def test_a_half_finished_run_says_so(told: Told, tmp_path: Path) -> None:
     assert "Which patches are alike" in text
 
 
+def test_a_student_that_diverged_is_named_and_not_looked_through(
+    told: Told, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(told.run, run, ignore=shutil.ignore_patterns("evaluations", "deploy"))
+    about = json.loads((run / "second" / "finished.json").read_text())
+    (run / "second" / "finished.json").write_text(json.dumps({**about, "dropped": {"net": 3}}))
+    call("report", run, "--device", "cpu")
+    page = Reader(run / "report.html")
+    assert "net diverged at step 3" in page.text
+    options = page.text.split("Beside it")[0].split("Encoder")[-1].split()
+    assert options[:2] == ["untrained", "first"]
+    assert "second" not in options[:3]
+
+
 def test_a_run_that_has_just_begun_and_one_without_its_photos(told: Told, tmp_path: Path) -> None:
     for stage in ("first", "second"):
         recipe = (told.run / "recipe.yaml").read_text()
