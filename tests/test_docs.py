@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from openeupe.distill.recipe import Recipe, load_recipe
 from openeupe.evaluate.suite import Suite, load_suite
 
 from .conftest import FEW_STEPS, Quickstart
+from .encoders.released_layout import write
 
 ROOT = Path(__file__).parent.parent
 KNN = "kind: knn, protocol: knn/test-v1, domain: image, short: 64, crop: 64, k: [3]"
@@ -38,7 +41,7 @@ def blocks(language: str) -> list[Any]:
 def commands(verb: str) -> list[Any]:
     """The lines of the bash blocks that begin with `openeupe VERB`."""
     lines = [line for block in blocks("bash") for line in block.values[0].splitlines()]
-    return [line for line in lines if line.startswith(f"openeupe {verb}")]
+    return list(dict.fromkeys(line for line in lines if line.startswith(f"openeupe {verb}")))
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))
@@ -103,9 +106,39 @@ class Served:
         self.served.append(settings["server_name"])
 
 
+@pytest.fixture(scope="module")
+def shared(quickstart: Quickstart) -> Path:
+    """A folder with runs/quickstart, a released EUPE file, and what the docs save from them."""
+    folder = quickstart.folder.parent.parent
+    write(folder, "eupe_vit_t")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for line in commands("save"):
+            result = CliRunner().invoke(app, shlex.split(line)[1:])
+            assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.mark.parametrize("line", commands("push"))
+def test_pushes_reach_the_hub(line: str, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = MagicMock()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "token")
+    monkeypatch.chdir(shared)
+    result = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert result.exit_code == 0, result.output
+    hub.create_repo.assert_called_once_with("OWNER/NAME", private=True, exist_ok=True)
+
+
+def test_every_command_in_the_docs_is_typed_here() -> None:
+    typed = {"evaluate", "compare", "look", "report", "demo", "plan", "export", "benchmark"}
+    typed |= {"distill", "quickstart", "save", "push"}
+    assert {line.split()[1] for line in commands("")} <= typed
+
+
 @pytest.mark.parametrize("block", blocks("python"))
-def test_python_runs(block: str, quickstart: Quickstart, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(quickstart.folder.parent.parent)  # so that runs/quickstart is there
+def test_python_runs(block: str, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shared)
     exec(block, {"images": torch.rand(2, 3, 128, 128)})
 
 
@@ -160,7 +193,9 @@ def test_launches_reach_the_command_with_its_options(line: str) -> None:
     assert not options or options[0] == "--run"
 
 
-@pytest.mark.parametrize("line", commands("quickstart"))
+@pytest.mark.parametrize(  # the fixture runs it without options
+    "line", [line for line in commands("quickstart") if line != "openeupe quickstart"]
+)
 def test_quickstarts_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openeupe.report.seen._LARGEST_SIDE", 128)
     monkeypatch.setattr("openeupe.quickstart._VIEWS", {"train": 12, "heldout": 4})
@@ -177,6 +212,16 @@ def test_the_readmes_commands_are_where_ci_looks_for_them() -> None:
     text = (ROOT / "README.md").read_text()
     assert "pip install . && openeupe quickstart" in text
     assert re.search(r"<!-- test command -->\n```bash\n(.+)\n```", text)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("material")
+    command = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert not re.search(r'(src|href)="https?://(?!squidfunk|arxiv|github)', page)
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -42,7 +42,8 @@ class Encoder(nn.Module):
         patch_dim: width `Dp` of the patch tokens.
         patch_size: pixels between neighbouring patch tokens; image sides must be multiples of it.
         resolution: native side length, in pixels.
-        mean, std: RGB input constants on the [0, 1] scale.
+        mean: RGB input constants on the [0, 1] scale.
+        std: likewise.
     """
 
     mean: Tensor

@@ -21,7 +21,10 @@ def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]
     Raises:
         InputError: for an architecture that this timm does not know.
     """
-    name, args = config.get("architecture"), dict(config.get("model_args") or {})
+    name, args = config.get("architecture"), config.get("model_args") or {}
+    if not isinstance(args, dict):
+        raise InputError(f"{folder}: model_args in config.json are no settings by name")
+    args = dict(args)
     if not isinstance(name, str) or not timm.is_model(name):
         raise InputError(f"{folder}: timm knows no architecture {name!r}: update timm")
     if args.pop("in_chans", 3) != 3:
