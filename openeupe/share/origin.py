@@ -32,11 +32,9 @@ class Origin:
 
     @property
     def recipe_yaml(self) -> str:
-        """The resolved recipe with this stage and those it rests on; paths by their last name."""
+        """The resolved recipe; of paths only the last name, since the card is for others."""
         assert self.recipe is not None
-        told = yaml.safe_load(dump_recipe(self.recipe))
-        for source in told["data"]["sources"]:
-            source["path"] = Path(source["path"]).name
+        told = _without_folders(yaml.safe_load(dump_recipe(self.recipe)))
         return yaml.safe_dump(told, sort_keys=False, width=100)
 
 
@@ -73,6 +71,15 @@ def _add_experts(
             stage, name = recipe.resolve(encoder)
             earlier = student.parent.parent / stage / name
             _add_experts(experts, earlier, _read(earlier / "distillation.json"), recipe)
+
+
+def _without_folders(settings: Any) -> Any:
+    if isinstance(settings, dict):
+        return {key: _without_folders(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [_without_folders(value) for value in settings]
+    path = isinstance(settings, str) and Path(settings).is_absolute()
+    return Path(settings).name if path else settings
 
 
 def _results(folders: list[Path]) -> list[dict[str, Any]]:
