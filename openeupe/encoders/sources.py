@@ -68,6 +68,8 @@ def _path(source: str | Path) -> Path | None:
     path = Path(source)
     if is_stored(path):
         return path
+    if path.is_file() and ("/" in str(source) or path.suffix):
+        raise InputError(f"{source} is no weights file: those end in {', '.join(_WEIGHTS)}")
     if isinstance(source, Path) or "/" in source or path.suffix in _WEIGHTS:
         raise InputError(
             f"there is no encoder folder or file {source}: check the path (a repository of the "

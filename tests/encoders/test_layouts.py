@@ -176,6 +176,12 @@ def test_code_beside_a_model_is_never_run(tmp_path: Path) -> None:
     assert openeupe.load(tmp_path).cls_dim == 192
 
 
+def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="is no weights file: those end in .pt"):
+        openeupe.load(tmp_path / "notes.txt")
+
+
 def test_describe_needs_no_weights(tmp_path: Path) -> None:
     timm_folder.save(made("convnext_atto"), tmp_path, "mit")
     (tmp_path / "model.safetensors").unlink()
