@@ -178,7 +178,7 @@ def test_code_beside_a_model_is_never_run(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match="is no weights file: those end in .pt"):
+    with pytest.raises(InputError, match=r"is no weights file: those end in \.pt"):
         openeupe.load(tmp_path / "notes.txt")
 
 
