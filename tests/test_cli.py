@@ -155,6 +155,14 @@ def test_json_is_all_that_standard_output_holds(tmp_path: Path) -> None:
     assert column["gain"]["low"] <= column["gain"]["delta"] <= column["gain"]["high"]
 
 
+def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("openeupe.distill.recipe.load_recipe", interrupt)
+    assert CliRunner().invoke(app, ["plan", "eupe"]).exit_code == 130
+
+
 def test_help_names_every_command_and_is_quick_to_come() -> None:
     text = call("--help")
     for command in ("quickstart", "distill", "plan", "look", "export", "benchmark"):

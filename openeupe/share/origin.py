@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import yaml
 
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
 from openeupe.distill.run import Run
-from openeupe.encoders import is_stored
+from openeupe.encoders import Encoder, is_stored
+from openeupe.evaluate.results import encoder_fingerprint
 from openeupe.share.licences import Licence, licence_of
 
 
@@ -38,13 +40,17 @@ class Origin:
         return yaml.safe_dump(told, sort_keys=False, width=100)
 
 
-def origin(source: str, student: Path | None) -> Origin:
-    """What the files say of `source` (as the user named it), finished as the folder `student`."""
+def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
+    """What the files say of `source` (as the user named it), finished as the folder `student`.
+
+    Results count only if they were found for just these weights.
+    """
     found = Origin()
     if student is None:
         if not source.startswith("untrained:"):
             found.experts[source] = licence_of(source)
-        found.results = _results([Path(source)])
+        name = re.sub(r"[^\w.-]+", "_", source)  # as `openeupe evaluate` names it
+        found.results = _results([Path("evaluations") / name], encoder)
         return found
     found.info = _read(student / "distillation.json")
     run_folder = student.parent.parent
@@ -54,7 +60,8 @@ def origin(source: str, student: Path | None) -> Origin:
         _add_experts(found.experts, student, found.info, found.recipe)
     elif not (student / "README.md").is_file():
         found.experts = {}
-    found.results = _results([student, student.parent, Path(source)])
+    places = {student, student.parent, Path(source)}
+    found.results = _results([place / "evaluations" for place in places], encoder)
     return found
 
 
@@ -82,9 +89,11 @@ def _without_folders(settings: Any) -> Any:
     return Path(settings).name if path else settings
 
 
-def _results(folders: list[Path]) -> list[dict[str, Any]]:
-    paths = {p.resolve() for f in folders for p in f.glob("evaluations/*/results.json")}
-    return [content for path in sorted(paths) if (content := _read(path)).get("columns")]
+def _results(folders: list[Path], encoder: Encoder) -> list[dict[str, Any]]:
+    paths = sorted({path.resolve() for f in folders for path in f.glob("*/results.json")})
+    found = [_read(path) for path in paths]
+    own = encoder_fingerprint(encoder)
+    return [f for f in found if f.get("columns") and f.get("config", {}).get("encoder") == own]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def save(
         student = Path(source)
     if student is not None and folder.resolve() == student.resolve():
         raise InputError(f"{folder} is the encoder itself: choose another folder")
-    told = origin(source, student)
+    told = origin(source, student, encoder)
     with written_whole(folder) as part:
         if layout == "openeupe":
             encoders.save(encoder, part)

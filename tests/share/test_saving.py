@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 import openeupe
 from openeupe.cli import app
+from openeupe.encoders import Encoder
 from openeupe.errors import InputError
+from openeupe.evaluate.results import encoder_fingerprint
 from openeupe.loading import load_heads
 from openeupe.share.licences import FAIR, licence_of
 from openeupe.share.push import push
@@ -25,11 +27,14 @@ from tests.encoders.released_layout import write
 IMAGES = torch.rand(1, 3, 64, 64)
 
 
-def results(folder: Path) -> None:
-    """What `openeupe evaluate` would have left."""
+def results(folder: Path, encoder: Encoder) -> None:
+    """What `openeupe evaluate` would have left of an encoder."""
     figure = {"value": 41.25, "low": 38.0, "high": 44.5, "unit": "%"}
     column = {"headline": "top1@10", "protocol": "knn/mini-v1", "figures": {"top1@10": figure}}
-    content = {"config": {"suite": "mini"}, "columns": {"knn": column, "other": {"why": "left"}}}
+    content = {
+        "config": {"suite": "mini", "encoder": encoder_fingerprint(encoder)},
+        "columns": {"knn": column, "other": {"why": "left"}},
+    }
     (folder / "evaluations" / "mini").mkdir(parents=True, exist_ok=True)
     (folder / "evaluations" / "mini" / "results.json").write_text(json.dumps(content))
 
@@ -37,8 +42,8 @@ def results(folder: Path) -> None:
 def test_a_runs_student_is_saved_with_heads_and_card(
     quickstart: Quickstart, tmp_path: Path
 ) -> None:
-    results(quickstart.folder)
     run = str(quickstart.folder)
+    results(quickstart.folder, openeupe.load(run))
     ran = CliRunner().invoke(app, ["save", run, str(tmp_path / "mine")])
     assert ran.exit_code == 0, ran.output
     saved = openeupe.load(tmp_path / "mine")
@@ -87,6 +92,20 @@ def test_a_released_file_is_saved_for_transformers_with_its_heads(tmp_path: Path
     data = ModelCard.load(tmp_path / "out" / "README.md").data
     assert (data.license, data.license_name) == ("other", FAIR)
     assert licence_of(str(tmp_path / "out")).name == FAIR  # a student of it would inherit this
+
+
+def test_results_of_other_weights_are_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = "untrained:resnet10t"
+    for name, there in (("test_resnet", 0), ("resnet10t", 1)):
+        results(Path("evaluations/untrained_resnet10t"), openeupe.load(f"untrained:{name}"))
+        for path in Path("evaluations/untrained_resnet10t/evaluations").iterdir():
+            path.rename(Path("evaluations/untrained_resnet10t") / f"{path.name}-{name}")
+        save(source, Path("out"))
+        card = ModelCard.load(Path("out/README.md"))
+        assert len(card.data.eval_results or []) == there
 
 
 def test_saving_asks_before_it_destroys(tmp_path: Path) -> None:
