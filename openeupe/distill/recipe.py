@@ -38,8 +38,8 @@ class EncoderConfig(Config):
     """An encoder of a stage, and the sides at which it sees the images."""
 
     encoder: str = Field(
-        description="one of our names, a timm name, whatever openeupe.load takes, or stage:NAME "
-        "for the student of an earlier stage"
+        description="one of our names, a timm name, an encoder's file, folder or "
+        "hf-hub:OWNER/NAME, or stage:NAME for the student of an earlier stage"
     )
     resolution: Sides = Field(
         description="side in pixels; with several, each step draws one (paper section 3.1, stage 3)"

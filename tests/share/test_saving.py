@@ -10,10 +10,14 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 import openeupe
 from openeupe.cli import app
+from openeupe.distill.recipe import Recipe
+from openeupe.distill.run import run_recipe
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.evaluate.results import encoder_fingerprint
@@ -92,6 +96,32 @@ def test_a_released_file_is_saved_for_transformers_with_its_heads(tmp_path: Path
     data = ModelCard.load(tmp_path / "out" / "README.md").data
     assert (data.license, data.license_name) == ("other", FAIR)
     assert licence_of(str(tmp_path / "out")).name == FAIR  # a student of it would inherit this
+
+
+def test_a_released_file_teaches_and_its_licence_is_told(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(4):
+        Image.radial_gradient("L").rotate(60 * i).save(tmp_path / "photos" / f"{i}.png")
+    teacher = {"encoder": str(write(tmp_path, "eupe_vit_t")), "resolution": 32}
+    stage = {
+        "teachers": {"eupe": teacher},
+        "students": {"net": {"encoder": "test_resnet", "resolution": 32}},
+        "steps": 1,
+        "batch_size": 2,
+        "head_hidden": 8,
+        "statistics": {"iterations": 1},
+        "optimizer": {"lr": 1e-3},
+    }
+    sources = [{"path": str(tmp_path / "photos")}]
+    recipe = Recipe.model_validate(
+        {"name": "small", "data": {"sources": sources}, "stages": {"one": stage}}
+    )
+    run_recipe(recipe, tmp_path / "run", console=Console(quiet=True))
+    save(str(tmp_path / "run"), tmp_path / "out", "timm")
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert (card.data.license, card.data.license_name) == ("other", FAIR)
+    assert f"| EUPE-ViT-T.pt | {FAIR} | noncommercial research only" in card.text
+    assert str(tmp_path) not in card.content
 
 
 def test_results_of_other_weights_are_not_shown(
