@@ -98,7 +98,8 @@ def quantize_openvino(job: Job, model: Any, path: Path) -> None:
     from openeupe.deploy.targets.openvino import save
 
     assert job.calibration is not None
-    data = nncf.Dataset([image[None].numpy() for image in job.calibration])
+    images = [image[None].numpy() for image in job.calibration]
+    data = nncf.Dataset(images)
     presets: dict[str, dict[str, Any]] = {
         "transformer": {"model_type": nncf.ModelType.TRANSFORMER},
         "convolutional": {"preset": nncf.QuantizationPreset.MIXED},
@@ -109,7 +110,7 @@ def quantize_openvino(job: Job, model: Any, path: Path) -> None:
             int8 = nncf.quantize(
                 model.clone(),
                 data,
-                subset_size=len(job.calibration or ()),
+                subset_size=len(images),
                 ignored_scope=nncf.IgnoredScope(names=list(left_out), validate=False),
                 **presets[preset],
             )
