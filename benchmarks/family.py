@@ -28,15 +28,15 @@ from openeupe.distill.trainer import Trainer
 from openeupe.encoders import create
 
 SIDE = 128
-TEACHER = ("vit_small_patch16_224", {"depth": 20, "embed_dim": 512, "num_heads": 8})
+TEACHER = ("vit_small_patch16_224", {"depth": 22, "embed_dim": 512, "num_heads": 8})
 # Three transformers and three ConvNets, each in three sizes, as the family is.
 STUDENTS = {
     "vit_t": ("vit_tiny_patch16_224", {"depth": 4, "embed_dim": 96}),
     "vit_s": ("vit_tiny_patch16_224", {"depth": 6, "embed_dim": 144}),
-    "vit_b": ("vit_tiny_patch16_224", {"depth": 8, "embed_dim": 288}),
-    "net_t": ("convnext_atto", {}),
-    "net_s": ("convnext_femto", {}),
-    "net_b": ("convnext_pico", {}),
+    "vit_b": ("vit_tiny_patch16_224", {"depth": 8, "embed_dim": 192}),
+    "net_t": ("convnext_atto", {"dims": (16, 32, 64, 128)}),
+    "net_s": ("convnext_atto", {"dims": (24, 48, 96, 192)}),
+    "net_b": ("convnext_atto", {"dims": (32, 64, 128, 256)}),
 }
 
 

@@ -36,6 +36,7 @@ from openeupe.distill.trainer import Trainer
 from openeupe.encoders import Tokens
 
 Step = Callable[[], Any]
+Makers = dict[str, Callable[[], Step]]  # by the name in the table
 
 
 def options() -> argparse.ArgumentParser:
@@ -45,6 +46,7 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--side", type=int, default=224)
@@ -53,7 +55,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--hidden", type=int, default=3072)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--compile", action="store_true", help="also ours and timm compiled")
-    parser.add_argument("--only", default="", help="comma-separated beginnings of names")
+    parser.add_argument("--only", default="", help="names in the table, separated by ;")
     return parser
 
 
@@ -64,12 +66,12 @@ def main() -> None:
     torch.manual_seed(0)
     shape = (given.batch, 3, given.side, given.side)
     images = torch.randint(0, 256, shape, device=device).byte()
-    steps = {**ours(given, images), **timm_task(given, images), **lightly(given, images)}
-    wanted = tuple(given.only.split(","))
-    steps = {name: step for name, step in steps.items() if name.startswith(wanted)}
+    makers = {**ours(given, images), **timm_task(given, images), **lightly(given, images)}
+    wanted = given.only.split(";") if given.only else list(makers)
+    steps = {name: make() for name, make in makers.items() if name in wanted}
     for step in steps.values():  # AdamW makes its state, compilers compile
-        step()
-        step()
+        for _ in range(given.warmup):
+            step()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for _ in range(given.rounds):
         for name, step in steps.items():
@@ -103,25 +105,29 @@ def timed(step: Step, device: torch.device) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def ours(given: argparse.Namespace, images: Tensor) -> dict[str, Step]:
+def ours(given: argparse.Namespace, images: Tensor) -> Makers:
     """`Trainer.step` in its variants, and the student alone."""
-    whole = build(given, images.device)
-    linear = build(argparse.Namespace(**{**vars(given), "hidden": 96}), images.device)
-    zeroed = build(given, images.device)
-    steps: dict[str, Step] = {
-        "ours": running(whole, images),
-        "ours, loss zeroed": without_loss(running(zeroed, images)),
-        "ours, small heads": running(linear, images),
-        "ours, stored outputs": running(build(given, images.device), images, stored=True),
-        "student alone": student_alone(build(given, images.device), images),
+
+    def trainer(compiled: bool = False, **changed: Any) -> Trainer:
+        built = build(argparse.Namespace(**{**vars(given), **changed}), images.device)
+        for network in (*built.stage.teachers.values(), *built.stage.students.values()):
+            if compiled:
+                network.compile(dynamic=False)
+        return built
+
+    makers: Makers = {
+        "ours": lambda: running(trainer(), images),
+        "ours, loss zeroed": lambda: without_loss(running(trainer(), images)),
+        "ours, small heads": lambda: running(trainer(hidden=96), images),
+        "ours, stored outputs": lambda: running(trainer(), images, stored=True),
+        "student alone": lambda: student_alone(trainer(), images),
     }
     if given.compile:
-        for name, stored in (("ours, compiled", False), ("ours, compiled and stored", True)):
-            trainer = build(given, images.device)
-            for network in (*trainer.stage.teachers.values(), *trainer.stage.students.values()):
-                network.compile(dynamic=False)
-            steps[name] = running(trainer, images, stored)
-    return steps
+        makers["ours, compiled"] = lambda: running(trainer(compiled=True), images)
+        makers["ours, compiled and stored"] = lambda: running(
+            trainer(compiled=True), images, stored=True
+        )
+    return makers
 
 
 def running(trainer: Trainer, images: Tensor, stored: bool = False) -> Step:
@@ -186,16 +192,16 @@ def optimized(loss: Callable[[], Tensor], parameters: list[Any], given: argparse
     return run
 
 
-def timm_task(given: argparse.Namespace, images: Tensor) -> dict[str, Step]:
+def timm_task(given: argparse.Namespace, images: Tensor) -> Makers:
     """timm's feature distillation; none where timm has no tasks yet."""
     try:
         from timm.task import FeatureDistillationTask
     except ImportError:
         return {}
-    floats, labels = images.float() / 255, torch.zeros(len(images), dtype=torch.long)
-    labels = labels.to(images.device)
-    steps = {}
-    for name in ("timm", "timm, compiled")[: 1 + given.compile]:
+    floats = images.float() / 255
+    labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+
+    def make(compiled: bool) -> Step:
         student, teacher = (
             timm.create_model(n, num_classes=10).to(images.device)
             for n in (given.student, given.teacher)
@@ -204,17 +210,16 @@ def timm_task(given: argparse.Namespace, images: Tensor) -> dict[str, Step]:
             student, teacher, distill_loss_weight=1.0, device=images.device, verbose=False
         ).train()
         parameters = [p for p in task.parameters() if p.requires_grad]
-        called = torch.compile(task, dynamic=False) if "compiled" in name else task
+        called = torch.compile(task, dynamic=False) if compiled else task
+        return optimized(lambda: called(floats, labels)["loss"], parameters, given)
 
-        def loss(task: Any = called) -> Tensor:
-            value: Tensor = task(floats, labels)["loss"]
-            return value
-
-        steps[name] = optimized(loss, parameters, given)
-    return steps
+    makers: Makers = {"timm": lambda: make(False)}
+    if given.compile:
+        makers["timm, compiled"] = lambda: make(True)
+    return makers
 
 
-def lightly(given: argparse.Namespace, images: Tensor) -> dict[str, Step]:
+def lightly(given: argparse.Namespace, images: Tensor) -> Makers:
     """lightly-train's distillationv3, by its own classes, which are private: 0.18 only."""
     try:
         from lightly_train._methods.distillationv3 import distillationv3 as v3
@@ -222,44 +227,37 @@ def lightly(given: argparse.Namespace, images: Tensor) -> dict[str, Step]:
         from lightly_train._models.embedding_model import EmbeddingModel
     except ImportError:
         return {}
-    wrapped = package_helpers.get_wrapped_model(
-        model=f"timm/{given.student}",
-        num_input_channels=3,
-        model_args={"pretrained": False},
-        load_weights=False,
-    )
-    method = v3.DistillationV3(
-        method_args=v3.DistillationV3Args(
-            teacher=f"timm/{given.teacher}", teacher_args={"pretrained": False}, queue_size=8192
-        ),
-        optimizer_args=v3.DistillationV3AdamWArgs(),
-        embedding_model=EmbeddingModel(wrapped_model=wrapped),
-        global_batch_size=given.batch,
-        num_input_channels=3,
-    )
-    method = method.to(images.device).train()
-    method.teacher_embedding_model.eval().requires_grad_(False)
     batch = {"views": [images.float() / 255]}
-    parameters = [p for m in method.trainable_modules().modules for p in m.parameters()]
 
-    def whole() -> Tensor:
-        value: Tensor = method.training_step_impl(batch, 0).loss
-        return value
+    def nothing(
+        student_features_global: Tensor, student_features_local: Tensor, **_: Any
+    ) -> tuple[Tensor, Tensor]:
+        return 0 * student_features_global.sum(), 0 * student_features_local.sum()
 
-    def zeroed() -> Tensor:
-        real = method.criterion.forward
+    def make(zeroed: bool) -> Step:
+        wrapped = package_helpers.get_wrapped_model(
+            model=f"timm/{given.student}",
+            num_input_channels=3,
+            model_args={"pretrained": False},
+            load_weights=False,
+        )
+        method = v3.DistillationV3(
+            method_args=v3.DistillationV3Args(
+                teacher=f"timm/{given.teacher}", teacher_args={"pretrained": False}, queue_size=8192
+            ),
+            optimizer_args=v3.DistillationV3AdamWArgs(),
+            embedding_model=EmbeddingModel(wrapped_model=wrapped),
+            global_batch_size=given.batch,
+            num_input_channels=3,
+        )
+        method = method.to(images.device).train()
+        method.teacher_embedding_model.eval().requires_grad_(False)
+        if zeroed:
+            method.criterion.forward = nothing
+        parameters = [p for m in method.trainable_modules().modules for p in m.parameters()]
+        return optimized(lambda: method.training_step_impl(batch, 0).loss, parameters, given)
 
-        def nothing(student_features_global: Tensor, student_features_local: Tensor, **_: Any):  # type: ignore[no-untyped-def]
-            return 0 * student_features_global.sum(), 0 * student_features_local.sum()
-
-        method.criterion.forward = nothing
-        try:
-            return whole()
-        finally:
-            method.criterion.forward = real
-
-    steps = {"lightly": whole, "lightly, loss zeroed": zeroed}
-    return {name: optimized(loss, parameters, given) for name, loss in steps.items()}
+    return {"lightly": lambda: make(False), "lightly, loss zeroed": lambda: make(True)}
 
 
 if __name__ == "__main__":
