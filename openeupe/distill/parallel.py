@@ -141,7 +141,7 @@ def check_share(batch_size: int, accumulate: int, count: int, field: str) -> Non
 
 def split_over(module: nn.Module, mesh: DeviceMesh) -> None:
     """Put a network under FSDP2, layer by layer where it has a list of like layers."""
-    for layer in _layers(module, sum(p.numel() for p in module.parameters())):
+    for layer in layers(module, sum(p.numel() for p in module.parameters())):
         fully_shard(layer, mesh=mesh)
     fully_shard(module, mesh=mesh)
 
@@ -190,7 +190,7 @@ def device_memory(processes: Processes) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes.per_node
 
 
-def _layers(module: nn.Module, total: int) -> Iterator[nn.Module]:
+def layers(module: nn.Module, total: int) -> Iterator[nn.Module]:
     """Items of lists of layers with 0.5 to 25 % of all parameters each, the outermost ones."""
     in_list = isinstance(module, nn.ModuleList | nn.Sequential)
     for child in module.children():
@@ -198,4 +198,4 @@ def _layers(module: nn.Module, total: int) -> Iterator[nn.Module]:
         if in_list and total / 200 <= size <= total / 4:
             yield child
         else:
-            yield from _layers(child, total)
+            yield from layers(child, total)

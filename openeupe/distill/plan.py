@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from openeupe.data import DataConfig, mean_bytes, open_source
 from openeupe.distill.check import meta_encoder
 from openeupe.distill.heads import TeacherHeads
+from openeupe.distill.parallel import layers
 from openeupe.distill.placement import (
     FROZEN_BYTES,
     TRAINED_BYTES,
@@ -168,8 +169,21 @@ def _student_step(
         with torch.no_grad():
             tokens = student(_images(2, side))
         flops.append(_flops(adapt, tokens) / 2)
-    own = {p.untyped_storage()._cdata for m in (student, *heads) for p in m.parameters()}
+    student.train()
+    kept = _kept(lambda images: adapt(student(images)), (student, *heads), max(sides))
+    if config.students[name].checkpoint_activations:
+        kept = _kept_when_computed_again(student, heads, max(sides), kept)
+    cost = EncoderCost(
+        f"{name} heads", sum(_count(h) for h in heads), sum(flops) / len(flops) / 1e9
+    )
+    return cost, kept
+
+
+def _kept(run: Callable[[Tensor], Any], modules: Iterable[nn.Module], side: int) -> int:
+    """Bytes that autograd keeps of one image's forward pass, weights apart."""
+    own = {p.untyped_storage()._cdata for m in modules for p in m.parameters()}
     saved: dict[int, int] = {}
+    alive: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -178,16 +192,35 @@ def _student_step(
         alive.append(tensor)  # else a freed storage's address would be counted for another
         return tensor
 
-    alive: list[Tensor] = []
-    student.train()
-    if config.students[name].checkpoint_activations:
-        checkpoint_activations(student)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        adapt(student(_images(2, max(sides))))
-    cost = EncoderCost(
-        f"{name} heads", sum(_count(h) for h in heads), sum(flops) / len(flops) / 1e9
-    )
-    return cost, sum(saved.values()) // 2
+        run(_images(2, side))
+    return sum(saved.values()) // 2
+
+
+def _kept_when_computed_again(
+    student: Encoder, heads: list[TeacherHeads], side: int, plain: int
+) -> int:
+    """The same with checkpointed activations: autograd's own part, the blocks' inputs, which lie
+    outside it, and one block's activations while it is computed again.
+    """
+    checkpoint_activations(student)
+    blocks = list(layers(student, _count(student)))
+    inputs: list[int] = []
+
+    def take(_: nn.Module, given: tuple[Any, ...]) -> None:
+        inputs.append(given[0].nbytes)
+
+    handles = [block.register_forward_pre_hook(take) for block in blocks]
+
+    def run(images: Tensor) -> None:
+        tokens = student(images)
+        for head in heads:
+            head(tokens)
+
+    kept = _kept(run, (student, *heads), side)
+    for handle in handles:
+        handle.remove()
+    return kept + sum(inputs) // 2 + plain // max(len(blocks), 1)
 
 
 def _flops(network: Callable[[Any], Any], given: Any) -> int:
