@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,11 @@ def results(folder: Path, encoder: Encoder) -> None:
 def test_a_runs_student_is_saved_with_heads_and_card(
     quickstart: Quickstart, tmp_path: Path
 ) -> None:
-    run = str(quickstart.folder)
-    results(quickstart.folder, openeupe.load(run))
+    # A copy: the run is shared, and other tests leave evaluations in it.
+    folder = tmp_path / "run"
+    shutil.copytree(quickstart.folder, folder, ignore=shutil.ignore_patterns("evaluations"))
+    run = str(folder)
+    results(folder, openeupe.load(run))
     ran = CliRunner().invoke(app, ["save", run, str(tmp_path / "mine")])
     assert ran.exit_code == 0, ran.output
     saved = openeupe.load(tmp_path / "mine")
