@@ -119,22 +119,21 @@ def plan(
                 table.add_row(cost.stage, name, size, f"{row.gflops:,.2f}")
         table.add_section()
     console.print(table)
-    table = Table(
-        "stage", "images", "GFLOP/image", "memory/device", "read", "stored", "device-hours"
-    )
+    heads = "stage", "images", "GFLOP\nan image", "memory\na device", "read", "stored"
+    table = Table(*heads, "device-\nhours")  # two lines each: a terminal has 80 columns
     for cost in costs:
         read = "data not here" if cost.read_gib is None else f"{cost.read_gib:,.1f} GiB"
         table.add_row(
             cost.stage,
-            f"{cost.images:,}",
+            _short(cost.images),
             f"{cost.gflops_per_image:,.1f}",
             f"> {cost.memory_gib:,.1f} GiB",
             read,
             f"{cost.stored_gib:,.1f} GiB" if cost.stored_gib else "",
-            f"{cost.device_hours:,.2f}",
+            _hours(cost.device_hours),
         )
     total = sum(c.device_hours for c in costs)
-    table.add_row("all", f"{sum(c.images for c in costs):,}", "", "", "", "", f"{total:,.2f}")
+    table.add_row("all", _short(sum(c.images for c in costs)), "", "", "", "", _hours(total))
     console.print(table)
     for cost in costs:
         if cost.sharded:
@@ -143,9 +142,17 @@ def plan(
                 highlight=False,
             )
     console.print(
-        f"{device} at {tflops:,.2f} TFLOP/s sustained (efficiency {efficiency:g}), "
-        f"{devices} device(s): {total / devices:,.2f} hours. A multiply-add counts as two "
+        f"{device} at {tflops:,.2f} TFLOP/s sustained (efficiency {efficiency:g}): {_hours(total)} "
+        f"device-hours, {_hours(total / devices)} hours on {devices}. A multiply-add counts as two "
         "FLOPs. Memory is a lower bound: float32 weights, AdamW, and what autograd keeps, in "
         "float32; under bf16 that is about half.",
         highlight=False,
     )
+
+
+def _short(images: int) -> str:
+    return f"{images / 1e6:,.1f}M" if images >= 1e6 else f"{images:,}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:,.2f}"
