@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from openeupe.deploy.program import INPUT
-from openeupe.deploy.targets.onnx import quiet
+from openeupe.deploy.quiet import quiet
 from openeupe.deploy.targets.target import Job
 
 _PARTS = 8  # consecutive groups of layers that are left out together
@@ -94,8 +94,7 @@ def quantize_openvino(job: Job, model: Any, path: Path) -> None:
     layers are left out of the nearer one as for ONNX.
     """
     import nncf
-
-    from openeupe.deploy.targets.openvino import save
+    import openvino
 
     assert job.calibration is not None
     images = [image[None].numpy() for image in job.calibration]
@@ -114,7 +113,7 @@ def quantize_openvino(job: Job, model: Any, path: Path) -> None:
                 ignored_scope=nncf.IgnoredScope(names=list(left_out), validate=False),
                 **presets[preset],
             )
-        save(int8, path, halves=True)
+        openvino.save_model(int8, path, compress_to_fp16=True)
         return job.fidelity(path)
 
     tried: dict[str, float] = {}

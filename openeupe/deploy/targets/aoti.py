@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from openeupe.deploy.program import trace
-from openeupe.deploy.targets.onnx import quiet
+from openeupe.deploy.quiet import quiet
 from openeupe.deploy.targets.target import Job, Precision, Session, Target
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError

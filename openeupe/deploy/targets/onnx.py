@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,7 @@ import torch
 from torch import Tensor
 
 from openeupe.deploy.program import INPUT, OUTPUTS, trace
+from openeupe.deploy.quiet import quiet
 from openeupe.deploy.targets.target import Job, Precision, Session, Target
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
@@ -129,20 +126,3 @@ def store_halves(path: Path) -> None:
         model.graph.node.insert(0, cast)
     large = path.with_name(f"{path.name}.data").exists()
     onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data")
-
-
-@contextlib.contextmanager
-def quiet() -> Any:
-    """Exporters tell stories on every channel; the user's own lines must stay readable."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

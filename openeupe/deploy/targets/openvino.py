@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openeupe.deploy.targets.onnx import quiet, write_onnx
+from openeupe.deploy.quiet import quiet
+from openeupe.deploy.targets.onnx import write_onnx
 from openeupe.deploy.targets.target import Job, Precision, Session, Target
 from openeupe.encoders import Tokens
 
@@ -49,7 +50,8 @@ cls, patches = model(images).values()"""
 
                 quantize_openvino(job, model, path)
             else:
-                save(model, path, halves=job.precision != "fp32")
+                # Writes the `.bin` beside it, too.
+                openvino.save_model(model, path, compress_to_fp16=job.precision != "fp32")
 
     def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
         import openvino
@@ -75,10 +77,3 @@ cls, patches = model(images).values()"""
 
     def files(self, path: Path) -> list[Path]:
         return [path, path.with_suffix(".bin")]
-
-
-def save(model: Any, path: Path, halves: bool) -> None:
-    """Write `path` and the `.bin` beside it; weights as float16 if `halves`."""
-    import openvino
-
-    openvino.save_model(model, path, compress_to_fp16=halves)
