@@ -83,7 +83,7 @@ class TimmEncoder(Encoder):
             cls_dim=widths.get(class_token, trunk.num_features),
             patch_dim=trunk.num_features,
             patch_size=_stride(trunk, name),
-            resolution=resolution or _native_side(trunk, timm_args),
+            resolution=resolution or _native_side(trunk, timm_args, name),
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
         )
@@ -237,6 +237,8 @@ def _stride(trunk: Any, name: str) -> int:
         raise InputError(f"{name}: timm does not tell its stride: choose another") from error
 
 
-def _native_side(trunk: Any, timm_args: dict[str, Any]) -> int:
+def _native_side(trunk: Any, timm_args: dict[str, Any], name: str) -> int:
     side = timm_args.get("img_size") or trunk.pretrained_cfg["input_size"][-1]
-    return int(side[-1] if isinstance(side, (tuple, list)) else side)
+    side = int(side[-1] if isinstance(side, (tuple, list)) else side)
+    stride = _stride(trunk, name)  # some ConvNets were trained at sides that it does not divide
+    return max(round(side / stride), 1) * stride

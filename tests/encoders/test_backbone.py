@@ -194,3 +194,8 @@ def test_can_be_made_on_the_meta_device() -> None:
     with torch.device("meta"):
         encoder = TimmEncoder("swin_tiny_patch4_window7_224")
     assert all(parameter.is_meta for parameter in encoder.parameters())
+
+
+def test_native_side_is_one_that_the_patches_divide() -> None:
+    encoder = create("resnet10t")  # trained at 176 px, stride 32
+    assert (encoder.resolution, encoder.patch_size) == (192, 32)
