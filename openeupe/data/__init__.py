@@ -15,12 +15,14 @@ from openeupe.data.images import (
     MaskedImages,
     fingerprint,
 )
+from openeupe.data.manifest import ManifestSource
 from openeupe.data.questions import Question, QuestionedImages
 from openeupe.data.repeated import RepeatedViews
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.shards import ShardSource
 from openeupe.data.sources import Source, mean_bytes, open_source
 from openeupe.data.views import View
+from openeupe.data.weighted import Weights
 
 __all__ = [
     "EXTENSIONS",
@@ -37,6 +39,7 @@ __all__ = [
     "Images",
     "KeypointImages",
     "LabelledImages",
+    "ManifestSource",
     "MaskedImages",
     "Question",
     "QuestionedImages",
@@ -45,6 +48,7 @@ __all__ = [
     "Source",
     "SourceConfig",
     "View",
+    "Weights",
     "center_view",
     "decode",
     "derive_seed",

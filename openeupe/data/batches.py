@@ -53,6 +53,7 @@ class Batches:
     The source of a step is drawn with the sources' weights (paper 3.4: homogeneous batches).
     Within a source every image comes once before any comes again, in another order each epoch,
     for a source that fills all steps; the steps that go to other sources are left out of it.
+    A source with weights has epochs of the same length, in which images come by weight.
 
     Args:
         batch_size: images of a step over all ranks; a multiple of `world_size`.
@@ -188,28 +189,36 @@ class _Steps(Dataset["Batch | str"]):
         images = torch.empty(len(self.places), 3, side, side, dtype=torch.uint8)
         broken: list[str] = []
         numbers: list[int] = []
-        indices, epochs = self._indices(step, source)
+        indices, visits = self._indices(step, source)
         for row, place in enumerate(self.places):
             image, index = self._readable(step, place, source, int(indices[row]), broken)
             seed = derive_seed(*self.names, step, place, "augment")
             if self.repeated:
-                numbers.append(self.repeated.number(source, index, int(epochs[row])))
+                numbers.append(self.repeated.number(source, index, int(visits[row])))
                 seed = self.repeated.seed_of(numbers[-1])
             images[row] = self.augment(image, seed)
         return Batch(step, images, source, broken, self.kept(numbers) if self.kept else {})
 
     def _indices(self, step: int, source: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Which images of the source this rank takes, the step's window of its epochs; and of
-        which epoch each is.
+        """Which images of the source this rank takes, the step's window of its epochs; and the
+        number of the visit, which is the epoch's where every image comes once in each.
         """
         size = len(self.sources[source])
         places = np.arange(self.places.start, self.places.stop, dtype=np.int64)
         epochs, positions = np.divmod(step * self.batch_size + places, size)
-        indices = np.empty_like(positions)
+        indices, visits = np.empty_like(positions), epochs.copy()
+        weights = self.sources[source].weights
         for epoch in np.unique(epochs):
+            here = epochs == epoch
             key = derive_seed(*self.names, "order", source, int(epoch))
-            indices[epochs == epoch] = shuffled(positions[epochs == epoch], size, key)
-        return indices, epochs
+            places = shuffled(positions[here], size, key)
+            if weights is None:
+                indices[here] = places
+            else:
+                start = derive_seed(*self.names, "weights", source, int(epoch)) / 2**63
+                indices[here], again = weights(places, start)
+                visits[here] += again
+        return indices, visits
 
     def _readable(
         self, step: int, place: int, source: int, index: int, broken: list[str]

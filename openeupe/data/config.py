@@ -18,9 +18,10 @@ class SourceConfig(Config):
     path: str = Field(
         min_length=1,
         description="Folder of images, tar shards (folder, file or pattern such as "
-        "'shards/{000..127}.tar'), or a dataset written by save_to_disk.",
+        "'shards/{000..127}.tar'), a dataset written by save_to_disk, or a manifest of "
+        "`openeupe curate` (.parquet), whose weights say how often each image is drawn.",
     )
-    kind: Literal["auto", "folder", "shards", "huggingface"] = Field(
+    kind: Literal["auto", "folder", "shards", "huggingface", "manifest"] = Field(
         default="auto", description="What the path holds; auto looks."
     )
     weight: float = Field(

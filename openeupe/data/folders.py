@@ -34,6 +34,8 @@ class FolderSource:
         InputError: if the folder is missing, unreadable, or holds no image.
     """
 
+    weights = None
+
     def __init__(
         self,
         path: str | Path,
@@ -76,6 +78,10 @@ class FolderSource:
     def read(self, index: int, least_side: int | None = None) -> Image.Image:
         """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
         return decode(self.root / self._names[index], self.name(index), least_side)
+
+    def relative(self, index: int) -> str:
+        """The file's path inside the folder, with `/`."""
+        return self._names[index]
 
     def encoded_bytes(self, index: int) -> int:
         """Size of the file."""

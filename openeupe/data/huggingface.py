@@ -23,6 +23,8 @@ class HuggingFaceSource:
             the column is missing or of another type.
     """
 
+    weights = None
+
     def __init__(self, path: str | Path, column: str = "image") -> None:
         try:
             import datasets

@@ -37,6 +37,8 @@ class ShardSource:
         InputError: if a shard is missing, unreadable, compressed or cut off, or none holds images.
     """
 
+    weights = None
+
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         self.shards = find_shards(self.path)
@@ -59,8 +61,7 @@ class ShardSource:
                 f"data path {path} holds no images: its tar files need members such as 000017.jpg "
                 f"({', '.join(EXTENSIONS)}), with no other dot in the file name"
             )
-        self._open: dict[int, BinaryIO] = {}
-        self._process = os.getpid()
+        self._files = OpenShards()
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -68,12 +69,20 @@ class ShardSource:
     def read(self, index: int, least_side: int | None = None) -> Image.Image:
         """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
         try:
-            shard = self._shard(int(self._shards[index]))
-            shard.seek(int(self._offsets[index]))
-            encoded = shard.read(int(self._sizes[index]))
+            encoded = self.encoded(index)
         except OSError as error:
             raise BrokenImage(f"{self.name(index)}: {error.strerror}") from error
         return decode(encoded, self.name(index), least_side)
+
+    def encoded(self, index: int) -> bytes:
+        """The member's bytes. Raises `OSError`."""
+        file, offset, size = self.place(index)
+        return self._files.read(file, offset, size)
+
+    def place(self, index: int) -> tuple[str, int, int]:
+        """Shard, first byte and size of the member."""
+        shard = self.shards[self._shards[index]]
+        return shard, int(self._offsets[index]), int(self._sizes[index])
 
     def encoded_bytes(self, index: int) -> int:
         """Size of the member."""
@@ -83,14 +92,24 @@ class ShardSource:
         """`shard.tar: key`, for messages."""
         return printable(f"{self.shards[self._shards[index]]}: {self._keys[index]}")
 
-    def _shard(self, number: int) -> BinaryIO:
+
+class OpenShards:
+    """Shards that stay open between reads; a copy in another process opens its own."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, BinaryIO] = {}
+        self._process = os.getpid()
+
+    def read(self, file: str, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on. Raises `OSError`."""
         if self._process != os.getpid():  # a forked file would share its position with the parent
             self._open, self._process = {}, os.getpid()
-        if number not in self._open:
+        if file not in self._open:
             if len(self._open) == _OPEN_SHARDS:
                 self._open.pop(next(iter(self._open))).close()
-            self._open[number] = open(self.shards[number], "rb")  # noqa: SIM115 (stays open)
-        return self._open[number]
+            self._open[file] = open(file, "rb")  # noqa: SIM115 (stays open)
+        self._open[file].seek(offset)
+        return self._open[file].read(size)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}

@@ -11,12 +11,20 @@ from PIL import Image
 from openeupe.data.config import SourceConfig
 from openeupe.data.folders import FolderSource
 from openeupe.data.huggingface import HuggingFaceSource
+from openeupe.data.manifest import ManifestSource
 from openeupe.data.shards import ShardSource
+from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
 
 
 class Source(Protocol):
-    """A fixed, ordered set of images that can be sent to loader workers."""
+    """A fixed, ordered set of images that can be sent to loader workers.
+
+    weights: how often each image is drawn; None: all alike.
+    """
+
+    @property
+    def weights(self) -> Weights | None: ...
 
     def __len__(self) -> int: ...
 
@@ -49,6 +57,8 @@ def open_source(config: SourceConfig, part: Literal["train", "heldout"] = "train
         return ShardSource(config.path)
     if kind == "huggingface":
         return HuggingFaceSource(config.path, config.column)
+    if kind == "manifest":
+        return ManifestSource(config.path)
     return FolderSource(config.path, heldout=config.heldout, part=part)
 
 
@@ -66,8 +76,11 @@ def _kind(path: str) -> str:
         return "shards" if any(where.glob("*.tar")) else "folder"
     if path.endswith(".tar") or any(sign in path for sign in "{*?["):
         return "shards"
+    if path.endswith(".parquet"):
+        return "manifest"
     if os.path.exists(where):
         raise InputError(
-            f"data path {path} is a file: name a folder of images, a .tar shard or a pattern"
+            f"data path {path} is a file: name a folder of images, a .tar shard, a pattern, or a "
+            ".parquet manifest"
         )
     raise InputError(f"data path {path} does not exist: check the path")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from openeupe.data.batches import Batch, Batches
 from openeupe.data.config import AugmentConfig, DataConfig, SourceConfig
+from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
 
 from .conftest import Maker, picture
@@ -39,6 +40,8 @@ def _same(one: list[Batch], two: list[Batch]) -> bool:
 
 class Numbered:
     """A source whose image `i` is a flat gray of value `i`."""
+
+    weights: Weights | None = None
 
     def __init__(self, size: int, offset: int = 0) -> None:
         self.size, self.offset, self.reads = size, offset, 0

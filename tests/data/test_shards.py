@@ -94,9 +94,9 @@ def test_travels_and_reopens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         _tar(tmp_path / f"{number}.tar", [(f"{number}.png", _png(number))])
     source = ShardSource(tmp_path)
     assert all(_is(source, number, number) for number in (0, 1, 2, 3, 0, 2))
-    assert len(source._open) == 2
+    assert len(source._files._open) == 2
     copy = pickle.loads(pickle.dumps(source))
-    assert not copy._open
+    assert not copy._files._open
     assert _is(copy, 3, 3)
     (tmp_path / "1.tar").unlink()
     with pytest.raises(BrokenImage, match=r"1\.tar: 1"):

@@ -1,0 +1,143 @@
+"""The images that `openeupe curate` kept, read where they lie and drawn by weight."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from openeupe.data.decode import BrokenImage, decode
+from openeupe.data.names import Names, printable
+from openeupe.data.shards import OpenShards
+from openeupe.data.weighted import Weights
+from openeupe.errors import InputError
+
+VERSION = 1
+METADATA = b"openeupe"  # key of the JSON in the Parquet file
+_COLUMNS = ["source", "path", "offset", "size_bytes", "weight"]
+_CHECKED = 64  # files looked for when a manifest is opened
+
+
+class ManifestSource:
+    """The kept rows of a manifest, in its order: an image costs some 30 bytes and its path.
+
+    Args:
+        path: a Parquet file that `openeupe curate` wrote.
+
+    Attributes:
+        weights: how often each image is drawn.
+
+    Raises:
+        InputError: if pyarrow is missing, the file is no manifest or another version's, it keeps
+            no image, or its images are not where it says.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        file, about = open_manifest(path)
+        self.roots = roots(path, about)
+        roots_, offsets, sizes, weights = array("h"), array("q"), array("q"), array("f")
+
+        def paths() -> Iterator[str]:
+            for batch in file.iter_batches(columns=_COLUMNS):
+                rows = batch.to_pydict()
+                for root, name, offset, size, weight in zip(
+                    *(rows[column] for column in _COLUMNS), strict=True
+                ):
+                    if weight > 0:
+                        roots_.append(root)
+                        offsets.append(-1 if offset is None else offset)
+                        sizes.append(size)
+                        weights.append(weight)
+                        yield name
+
+        self._paths = Names(paths())
+        if not len(self):
+            raise InputError(f"manifest {path} keeps no image: curate again with other settings")
+        self._roots = np.frombuffer(roots_, dtype=np.int16)
+        self._offsets = np.frombuffer(offsets, dtype=np.int64)
+        self._sizes = np.frombuffer(sizes, dtype=np.int64)
+        self.weights = Weights(np.frombuffer(weights, dtype=np.float32))
+        self._shards = OpenShards()
+        self._check_places()
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, index: int, least_side: int | None = None) -> Image.Image:
+        """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
+        file, offset = self._file(index), int(self._offsets[index])
+        if offset < 0:
+            return decode(file, self.name(index), least_side)
+        try:
+            encoded = self._shards.read(str(file), offset, int(self._sizes[index]))
+        except OSError as error:
+            raise BrokenImage(f"{self.name(index)}: {error.strerror}") from error
+        return decode(encoded, self.name(index), least_side)
+
+    def encoded_bytes(self, index: int) -> int:
+        """Size of the file or member."""
+        return int(self._sizes[index])
+
+    def name(self, index: int) -> str:
+        """The file's path, for messages; of a shard also where in it."""
+        offset = int(self._offsets[index])
+        place = "" if offset < 0 else f", byte {offset}"
+        return printable(f"{self._file(index)}{place}")
+
+    def _file(self, index: int) -> Path:
+        return self.roots[self._roots[index]] / self._paths[index]
+
+    def _check_places(self) -> None:
+        for index in range(0, len(self), max(1, len(self) // _CHECKED)):
+            file, offset = self._file(index), int(self._offsets[index])
+            try:
+                size = file.stat().st_size
+            except OSError:
+                size = -1
+            expected = int(self._sizes[index])
+            if not (size == expected if offset < 0 else size >= offset + expected):
+                changed = "is not there" if size < 0 else "has another size"
+                raise InputError(
+                    f"manifest {self.path}: {printable(str(file))} {changed}: the images moved or "
+                    "changed since; put them back or curate again"
+                )
+
+
+def open_manifest(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """The open Parquet file (pyarrow's `ParquetFile`) of a manifest and what it says of itself.
+
+    Raises:
+        InputError: if pyarrow is missing, or the file is no manifest of this version.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise InputError(f"manifest {path} needs pyarrow: pip install 'openeupe[curate]'") from None
+    file_path = Path(path).expanduser()
+    if not file_path.is_file():
+        raise InputError(f"manifest {path} does not exist: check the path")
+    try:
+        file = pq.ParquetFile(file_path)
+        about = json.loads(file.schema_arrow.metadata[METADATA])
+        version = about["version"]
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{path} is not a manifest that openeupe curate wrote: check the path"
+        ) from None
+    if version != VERSION:
+        raise InputError(
+            f"manifest {path} is of version {version}, this program reads {VERSION}: curate again"
+        )
+    return file, about
+
+
+def roots(path: str | Path, about: dict[str, Any]) -> list[Path]:
+    """The folders that a manifest's paths are relative to; relative ones start beside it."""
+    return [Path(path).expanduser().parent / root for root in about["roots"]]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from openeupe.data import Batches, DataConfig, ManifestSource, SourceConfig, Weights, open_source
+from openeupe.errors import InputError
+
+from .conftest import Maker
+
+VERSION = 1
+
+
+def write_manifest(file: Path, rows: list[dict[str, Any]], roots: list[str], **about: Any) -> Path:
+    """A manifest of the columns that training reads."""
+    schema = pa.schema(
+        [
+            ("source", pa.int16()),
+            ("path", pa.string()),
+            ("offset", pa.int64()),
+            ("size_bytes", pa.int64()),
+            ("weight", pa.float32()),
+        ],
+        metadata={"openeupe": json.dumps({"version": VERSION, "roots": roots, **about})},
+    )
+    pq.write_table(pa.Table.from_pylist(rows, schema), file)
+    return file
+
+
+@pytest.fixture
+def manifest(make_folder: Maker, tmp_path: Path) -> Path:
+    """Four images of weights 2, 0 (dropped), 1, 1."""
+    files = sorted(make_folder(4).iterdir())
+    rows = [
+        {"source": 0, "path": f.name, "offset": None, "size_bytes": f.stat().st_size, "weight": w}
+        for f, w in zip(files, (2.0, 0.0, 1.0, 1.0), strict=True)
+    ]
+    return write_manifest(tmp_path / "kept.parquet", rows, ["images"])
+
+
+def test_kept_rows_are_a_source(manifest: Path) -> None:
+    source = open_source(SourceConfig(path=str(manifest)))
+    assert isinstance(source, ManifestSource)
+    assert [Path(source.name(i)).name for i in range(len(source))] == [
+        "0000.png",
+        "0002.png",
+        "0003.png",
+    ]
+    assert source.read(1).size == (48, 40)
+    assert pickle.loads(pickle.dumps(source)).read(2).size == (48, 40)
+
+
+def test_images_are_drawn_by_weight(manifest: Path) -> None:
+    """Twice as often for weight 2 as for weight 1, whatever batches they come in."""
+    config = DataConfig(sources=[SourceConfig(path=str(manifest))])
+    batches = Batches(config, 4, 16, 0, 0, 300)
+    drawn = Counter(i for step in range(300) for i in batches._dataset._indices(step, 0)[0])
+    assert sum(drawn.values()) == 1200
+    assert [drawn[i] / 300 for i in range(3)] == pytest.approx([2, 1, 1], abs=0.1)
+    assert len(next(iter(batches)).images) == 4
+
+
+def test_systematic_draws_keep_to_the_weights() -> None:
+    generator = np.random.default_rng(0)
+    weights = generator.exponential(size=1000)
+    draw = Weights(weights)
+    expected = weights / weights.mean()
+    counts = np.zeros(1000)
+    for start in generator.random(200):
+        indices, visits = draw(generator.permutation(1000), start)
+        once = np.bincount(indices, minlength=1000)
+        assert (np.abs(once - expected) < 1 + 1e-9).all()
+        assert (visits < once[indices]).all()
+        assert len(set(zip(indices.tolist(), visits.tolist(), strict=True))) == 1000
+        counts += once
+    assert np.abs(counts / 200 - expected).max() < 0.2
+
+
+def test_mistakes_are_one_line(manifest: Path, tmp_path: Path) -> None:
+    for path, message in [
+        (tmp_path / "none.parquet", "does not exist"),
+        (write_manifest(tmp_path / "old.parquet", [], [], version=0), "is of version 0"),
+        (write_manifest(tmp_path / "empty.parquet", [], []), "keeps no image"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            open_source(SourceConfig(path=str(path)))
+    other = tmp_path / "other.parquet"
+    pq.write_table(pa.table({"a": [1]}), other)
+    with pytest.raises(InputError, match="is not a manifest"):
+        open_source(SourceConfig(path=str(other)))
+    other.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="is not a manifest"):
+        open_source(SourceConfig(path=str(other)))
+
+
+def test_images_that_moved_are_told(manifest: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "images" / "0002.png"
+    changed.write_bytes(changed.read_bytes() + b"0")
+    with pytest.raises(InputError, match=r"0002\.png has another size"):
+        ManifestSource(manifest)
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"0000\.png is not there"):
+        ManifestSource(manifest)
