@@ -12,6 +12,8 @@ from openeupe.cli.app import Device, app, console, torch_device
 from openeupe.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from openeupe.encoders import Encoder
 
 _REFERENCE_PHOTOS = 64  # at most: a set's axes change little beyond
@@ -63,8 +65,8 @@ def look(
 
     Example: `openeupe look runs/quickstart efficientnet_lite0 photo.jpg`
     """
-    from openeupe.distill.run import Run, default_device
-    from openeupe.loading import load, load_stages
+    from openeupe.distill.run import default_device
+    from openeupe.loading import load
     from openeupe.look import pictures
     from openeupe.look.colours import Colouring, Fit, Mask
     from openeupe.look.figures import extent, variance
@@ -81,23 +83,19 @@ def look(
     kept = mask if mask in ("none", "first") else [read_mask(Path(mask))] * len(photos)
     how = Colouring(cast(Fit, fit if own else "reference"), range_, cast(Mask, kept), align)
     on = torch_device(device) or default_device()
-    encoders = {name: load(name).to(on) for name in names}
-    stages: dict[str, dict[str, Encoder]] = {}
-    for name in names if "stages" in kinds else []:
-        if (Path(name) / "recipe.yaml").is_file():
-            made = load_stages(Run.open(Path(name)))
-            stages[Path(name).resolve().name] = {key: one.to(on) for key, one in made.items()}
-    wish = pictures.Wish(kinds, how, at, components, upsampling)
     looked = pictures.draw(
-        encoders, photos, out, wish, reference=reference, stages=stages, console=console
+        {name: load(name).to(on) for name in names},
+        photos,
+        out,
+        pictures.Wish(kinds, how, at, components, upsampling),
+        reference=reference,
+        stages=_stages(names, on) if "stages" in kinds else {},
+        console=console,
     )
     for name, images in looked.coloured.items():
         for photo, one in zip(photos, images, strict=True):
-            console.print(
-                f"{name}, {photo.name}: {variance(one)}, {extent(one)}",
-                soft_wrap=True,
-                highlight=False,
-            )
+            told = f"{name}, {photo.name}: {variance(one)}, {extent(one)}"
+            console.print(told, soft_wrap=True, highlight=False)
     for file in looked.files:
         console.print(f"wrote {file}", soft_wrap=True, highlight=False)
 
@@ -188,6 +186,20 @@ def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:
             f"{lacking}: images are files ending in .jpg, .png, ... and folders of them"
         )
     return list(dict.fromkeys(encoders)), images
+
+
+def _stages(names: list[str], device: torch.device) -> dict[str, dict[str, Encoder]]:
+    """Of each run among the names, the students of its stages, by the run's folder name."""
+    from openeupe.distill.run import Run
+    from openeupe.loading import load_stages
+
+    runs = [Path(name) for name in names if (Path(name) / "recipe.yaml").is_file()]
+    return {
+        run.resolve().name: {
+            key: encoder.to(device) for key, encoder in load_stages(Run.open(run)).items()
+        }
+        for run in runs
+    }
 
 
 def _place(text: str) -> tuple[float, float]:

@@ -73,6 +73,7 @@ class TimmEncoder(Encoder):
         if resolution is not None:
             recorded["resolution"] = resolution
         class_token = _choose_class_token(trunk, class_token, name)
+        stride = _stride(trunk, name)
         widths = {
             "pooled": getattr(trunk, "head_hidden_size", None) or trunk.num_features,
             "projected": trunk.num_classes,
@@ -82,8 +83,8 @@ class TimmEncoder(Encoder):
             args=recorded,
             cls_dim=widths.get(class_token, trunk.num_features),
             patch_dim=trunk.num_features,
-            patch_size=_stride(trunk, name),
-            resolution=resolution or _native_side(trunk, timm_args, name),
+            patch_size=stride,
+            resolution=resolution or _native_side(trunk, timm_args, stride),
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
         )
@@ -237,8 +238,8 @@ def _stride(trunk: Any, name: str) -> int:
         raise InputError(f"{name}: timm does not tell its stride: choose another") from error
 
 
-def _native_side(trunk: Any, timm_args: dict[str, Any], name: str) -> int:
+def _native_side(trunk: Any, timm_args: dict[str, Any], stride: int) -> int:
+    """timm's side, or the nearest that the stride divides: some ConvNets were trained at others."""
     side = timm_args.get("img_size") or trunk.pretrained_cfg["input_size"][-1]
     side = int(side[-1] if isinstance(side, (tuple, list)) else side)
-    stride = _stride(trunk, name)  # some ConvNets were trained at sides that it does not divide
     return max(round(side / stride), 1) * stride
