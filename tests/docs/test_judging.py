@@ -1,0 +1,31 @@
+"""The documented lines of evaluate and compare are typed."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from openeupe.cli import app
+from tests.conftest import Quickstart
+
+from .pages import commands
+
+KNN = "kind: knn, protocol: knn/test-v1, domain: image, short: 64, crop: 64, k: [3]"
+
+
+@pytest.mark.parametrize("line", [*commands("evaluate"), *commands("compare")])
+def test_evaluations_run(
+    line: str, quickstart: Quickstart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the suite cut to one small column: tests/evaluate/test_mini.py runs the others."""
+    suite = tmp_path / "suite.yaml"
+    data = "{layout: scenes, count: 12}"
+    suite.write_text(f"{{name: cut, columns: {{knn: {{{KNN}, data: {data}}}}}}}")
+    monkeypatch.chdir(quickstart.folder.parent.parent)
+    words = [str(suite) if word == "mini" else word for word in shlex.split(line)]
+    result = CliRunner().invoke(app, [*words[1:], "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "knn" in result.output

@@ -1,0 +1,30 @@
+"""The documented lines of quickstart are typed."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from openeupe.cli import app
+from tests.conftest import FEW_STEPS
+
+from .pages import commands
+
+
+@pytest.mark.parametrize(  # the fixture runs it without options
+    "line", [line for line in commands("quickstart") if line != "openeupe quickstart"]
+)
+def test_quickstarts_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openeupe.report.seen._LARGEST_SIDE", 128)
+    monkeypatch.setattr("openeupe.quickstart._VIEWS", {"train": 12, "heldout": 4})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    for i in range(24):
+        Image.radial_gradient("L").rotate(15 * i).save(tmp_path / "FOLDER" / f"{i}.png")
+    result = CliRunner().invoke(app, [*shlex.split(line)[1:], *FEW_STEPS])
+    assert result.exit_code == 0, result.output
+    assert "Next:" in result.output

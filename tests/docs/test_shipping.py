@@ -1,0 +1,36 @@
+"""The documented lines of export and benchmark are typed."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from openeupe.cli import app
+from tests.conftest import Quickstart
+
+from .pages import commands
+
+
+@pytest.mark.parametrize("line", commands("export"))
+def test_exports_run(line: str, quickstart: Quickstart, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(quickstart.folder.parent.parent)
+    result = CliRunner().invoke(app, [*shlex.split(line)[1:], "--resolution", "64"])
+    # A student of two steps may rightly be refused in int8; a trained one is not.
+    refused = "--precision int8" in line and "parity failed" in result.output
+    assert result.exit_code == (1 if refused else 0), result.output
+    assert ("failed" if refused else "passed") in result.output
+
+
+@pytest.mark.parametrize("line", commands("benchmark"))
+def test_benchmarks_run(line: str, quickstart: Quickstart, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what `test_exports_run` has written."""
+    monkeypatch.chdir(quickstart.folder.parent.parent)
+    words = shlex.split(line)[1:]
+    if not Path(words[1]).exists():
+        pytest.skip("the export was not run in this process")
+    result = CliRunner().invoke(app, [*words, "--threads", "1"], terminal_width=200)
+    assert result.exit_code == 0, result.output
+    assert "openvino int8" in result.output
