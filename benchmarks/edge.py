@@ -1,6 +1,7 @@
 """Export students with random weights of a trained network's magnitudes, ready to be measured.
 
-    python benchmarks/edge.py FOLDER eupe_vit_t eupe_convnext_t --formats onnx:fp32,openvino:bf16
+    python benchmarks/edge.py FOLDER eupe_vit_t eupe_convnext_t --formats onnx:fp32 openvino:bf16
+    python benchmarks/edge.py FOLDER eupe_vit_t --formats onnx:fp32:512x384 onnx:fp32:dynamic
     openeupe benchmark FOLDER/eupe_vit_t-*
 
 The released weights are gated; speed and fidelity depend on magnitudes, not on what was learned.
@@ -19,10 +20,11 @@ from rich.console import Console
 from torch import nn
 
 from openeupe.deploy.export import ParityError, export
+from openeupe.deploy.program import parse_sizes
 from openeupe.encoders import Encoder, create, load, save
 from openeupe.errors import InputError
 
-FORMATS = "onnx:fp32,onnx:int8,openvino:fp32,openvino:bf16,openvino:int8"
+FORMATS = ("onnx:fp32", "onnx:int8", "openvino:fp32", "openvino:bf16", "openvino:int8")
 
 
 def student(name: str) -> Encoder:
@@ -47,7 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="+", help="students, or anything that openeupe.load takes")
-    parser.add_argument("--formats", default=FORMATS, help="TARGET:PRECISION, ...")
+    parser.add_argument(
+        "--formats", nargs="+", default=FORMATS, help="TARGET:PRECISION[:SIZES|:dynamic]"
+    )
     parser.add_argument("--images", type=Path)
     arguments = parser.parse_args()
     console = Console()
@@ -56,15 +60,18 @@ def main() -> None:
         if name.startswith("eupe_") and not place.exists():
             save(student(name), place)
         encoder = load(place) if place.exists() else load(name)
-        for format in arguments.formats.split(","):
-            target, precision = format.split(":")
-            out = arguments.folder / f"{place.name}-{target}-{precision}"
+        for format in arguments.formats:
+            target, precision, *sizes = format.split(":")
+            dynamic = sizes == ["dynamic"]
+            out = arguments.folder / "-".join([place.name, target, precision, *sizes])
             if out.exists():
                 continue
             started = time.perf_counter()
             try:
                 about = export(
                     encoder, out, target=target, precision=precision,  # type: ignore[arg-type]
+                    sizes=parse_sizes(sizes[0]) if sizes and not dynamic else None,
+                    dynamic=dynamic,
                     images=arguments.images, source=name, console=console,
                 )  # fmt: skip
                 seconds = time.perf_counter() - started

@@ -55,15 +55,17 @@ def export(
     from openeupe.deploy.program import parse_sizes
     from openeupe.deploy.targets import TARGETS
     from openeupe.loading import load
+    from openeupe.share.origin import origin, stored_folder
 
     if dynamic and resolution:
         raise InputError("--dynamic and --resolution exclude each other: give one")
     sizes = parse_sizes(resolution) if resolution else None
     chosen = precision or (TARGETS[to].precisions[0] if to in TARGETS else "fp32")
     folder = out or Path("exports") / f"{_plain(encoder)}-{to}-{chosen}"
+    loaded = load(encoder)
     try:
         about = export_encoder(
-            load(encoder),
+            loaded,
             folder,
             target=to,
             precision=precision,
@@ -73,6 +75,7 @@ def export(
             images=images,
             opset=opset,
             source=encoder,
+            licences=origin(encoder, stored_folder(encoder), loaded).experts,
             console=console,
         )
     except ParityError as error:

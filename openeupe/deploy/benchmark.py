@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,12 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe.deploy import folder as folders
 from openeupe.deploy.program import Size
-from openeupe.deploy.worker import matmul_gflop
+from openeupe.deploy.worker import Process, matmul_gflop
 from openeupe.encoders import Encoder, create
-from openeupe.errors import InputError
 from openeupe.files import write_atomically
 
 BENCHMARK = "benchmark.json"
+_TURN = 0.3  # seconds
+_PEAKS = ("fp32", "bf16")  # whose matrix-multiply rates are measured beside the contenders
 _PEAK = {"fp32": "fp32", "fp16": "fp32", "bf16": "bf16", "int8": "bf16"}  # what they compute in
 
 
@@ -50,7 +50,8 @@ class Row:
     """Figures of one contender at one number of threads; times of single images, batch 1.
 
     ratio_median, ratio_minimum: times as fast as the baseline, from rounds in turns.
-    memory_mb: growth of the peak resident set while it was loaded and run at batch 1.
+    memory_mb: growth of the peak resident set while it was loaded and run at batch 1, with this
+        and smaller numbers of threads.
     of_peak: share of the machine's matrix-multiply rate, measured in the same run, in the
         precision that it computes in (bf16 for int8).
     """
@@ -118,7 +119,7 @@ def benchmark(
         InputError: if a contender cannot run at that size or on this machine.
     """
     console = console or Console(quiet=True)
-    counts = list(threads or sorted({1, os.cpu_count() or 1}))
+    counts = sorted(set(threads or (1, os.cpu_count() or 1)))
     rows: list[Row] = []
     for name, args in _distinct(contenders):
         encoder = create(name, **args).eval()
@@ -128,9 +129,7 @@ def benchmark(
         baseline = eager(encoder, "PyTorch fp32")
         own = [baseline, *(c for c in own if c.what != baseline.what)]
         about = (sum(p.numel() for p in encoder.parameters()) / 1e6, gmacs(encoder, shown))
-        for count in counts:
-            console.print(f"{name}: {len(own)} contenders in turns, {count} threads")
-            rows += _in_turns(name, own, shown, count, rounds, batch, about)
+        rows += _in_turns(name, own, shown, counts, rounds, batch, about, console)
     for contender in contenders:
         if contender.folder is not None:
             label = f"{contender.encoder[0]} {contender.label}"
@@ -152,9 +151,9 @@ def machine() -> dict[str, Any]:
 
 def gmacs(encoder: Encoder, size: Size) -> float:
     """Billions of multiply-adds for one image."""
-    copy = create(encoder.name, **encoder.args).eval().to("meta")
+    shapes = copy.deepcopy(encoder).to("meta")
     with FlopCounterMode(display=False) as counter:
-        copy(torch.empty(1, 3, *size, device="meta"))
+        shapes(torch.empty(1, 3, *size, device="meta"))
     return counter.get_total_flops() / 2e9
 
 
@@ -170,113 +169,91 @@ def _in_turns(
     name: str,
     contenders: list[Contender],
     size: Size,
-    threads: int,
+    counts: list[int],
     rounds: int,
     batch: int,
     about: tuple[float, float],
+    console: Console,
 ) -> list[Row]:
-    shared = {"size": size, "threads": threads}
-    peaks = {p: _Process({"kind": "matmul", "precision": p, **shared}) for p in ("fp32", "bf16")}
-    workers = []
+    console.print(f"{name}: {len(contenders)} contenders start", highlight=False)
+    shared = {"size": size, "threads": counts[0]}
+    everyone = [Process({"kind": "matmul", "precision": p, **shared}) for p in _PEAKS]
     try:
-        workers = [_Process({**c.what, **shared}) for c in contenders]
-        everyone = [*peaks.values(), *workers]
+        everyone += [Process({**contender.what, **shared}) for contender in contenders]
         for worker in everyone:
             worker.answer()
-        for _ in range(rounds):
-            for worker in everyone:
-                worker.turn(seconds=0.3)
-        memory = [worker.memory_mb for worker in workers]
-        rates = [worker.throughput(batch) for worker in workers]
+        series = {}
+        for count in counts:
+            console.print(f"{name}: in turns, {count} threads", highlight=False)
+            series[count] = _rounds(everyone, count, rounds)
+        workers = everyone[len(_PEAKS) :]
+        rates = {count: [w.throughput(batch, count) for w in workers] for count in counts}
     finally:
-        for worker in [*peaks.values(), *workers]:
+        for worker in everyone:
             worker.close()
+    return [
+        row
+        for count in counts
+        for row in _rows(name, contenders, size, count, series[count], rates[count], about)
+    ]
+
+
+@dataclass
+class _Series:
+    """What one worker answered in its turns with one number of threads."""
+
+    times: list[float] = field(default_factory=list)
+    medians: list[float] = field(default_factory=list)
+    memory_mb: float = 0.0
+
+
+def _rounds(workers: list[Process], threads: int, rounds: int) -> list[_Series]:
+    series = [_Series() for _ in workers]
+    for _ in range(rounds):
+        for worker, own in zip(workers, series, strict=True):
+            answer = worker.ask({"seconds": _TURN, "threads": threads})
+            own.times += answer["times_ms"]
+            own.medians.append(answer["median_ms"])
+            own.memory_mb = answer["memory_mb"]
+    return series
+
+
+def _rows(
+    name: str,
+    contenders: list[Contender],
+    size: Size,
+    threads: int,
+    series: list[_Series],
+    rates: list[float],
+    about: tuple[float, float],
+) -> list[Row]:
+    """Rows of the contenders, the first of which is the baseline; `series` begins with the peaks.
+
+    about: parameters in millions, and billions of multiply-adds for one image.
+    """
+    peaks = {p: matmul_gflop() / min(s.times) for p, s in zip(_PEAKS, series, strict=False)}
+    own = series[len(_PEAKS) :]
+    base = own[0]
     rows = []
-    base = workers[0]
-    for contender, worker, mb, rate in zip(contenders, workers, memory, rates, strict=True):
-        peak = matmul_gflop() / min(peaks[_PEAK[contender.precision]].times)
-        pairs = zip(base.medians, worker.medians, strict=True)
-        tenths = statistics.quantiles(worker.times, n=10)
+    for contender, found, rate in zip(contenders, own, rates, strict=True):
+        pairs = zip(base.medians, found.medians, strict=True)
         rows.append(
             Row(
                 label=f"{name} {contender.label}",
                 precision=contender.precision,
                 size=size,
                 threads=threads,
-                latency_p50_ms=statistics.median(worker.times),
-                latency_p90_ms=tenths[-1],
-                latency_min_ms=min(worker.times),
+                latency_p50_ms=statistics.median(found.times),
+                latency_p90_ms=statistics.quantiles(found.times, n=10)[-1],
+                latency_min_ms=min(found.times),
                 ratio_median=statistics.median(b / w for b, w in pairs),
-                ratio_minimum=min(base.times) / min(worker.times),
+                ratio_minimum=min(base.times) / min(found.times),
                 images_per_second=rate,
-                memory_mb=mb,
+                memory_mb=found.memory_mb,
                 megabytes=contender.megabytes,
                 parameters_m=about[0],
                 gmacs=about[1],
-                of_peak=2 * about[1] / min(worker.times) / peak,
+                of_peak=2 * about[1] / min(found.times) / peaks[_PEAK[contender.precision]],
             )
         )
     return rows
-
-
-class _Process:
-    """A worker, and what it has answered so far."""
-
-    def __init__(self, what: dict[str, Any]) -> None:
-        self.times: list[float] = []
-        self.medians: list[float] = []
-        self.memory_mb = 0.0
-        threads = {"OMP_NUM_THREADS": str(what["threads"]), "MKL_NUM_THREADS": ""}
-        environment = {**os.environ, **threads}
-        del environment["MKL_NUM_THREADS"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "openeupe.deploy.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        self.tell(what)  # all start at once; `answer` waits for it
-
-    def tell(self, request: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        self.tell(request)
-        return self.answer()
-
-    def answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise InputError(
-                f"a benchmark process ended by itself (exit code {self.process.wait()})"
-            )
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise InputError(f"cannot be measured: {answer['error']}")
-        return answer
-
-    def turn(self, seconds: float) -> None:
-        answer = self.ask({"seconds": seconds})
-        self.times += answer["times_ms"]
-        self.medians.append(answer["median_ms"])
-        self.memory_mb = answer["memory_mb"]
-
-    def throughput(self, batch: int) -> float:
-        """Images a second at a batch; the best of a few runs."""
-        return 1e3 * batch / min(self.ask({"seconds": 0.5, "batch": batch})["times_ms"])
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from openeupe.deploy.program import INPUT, Pixels, Size, size_name
 from openeupe.deploy.targets import TARGETS
 from openeupe.deploy.targets.openvino import INFERENCE
 from openeupe.encoders import Encoder
+from openeupe.encoders.licences import Licence
 from openeupe.errors import InputError
 
 FORMAT = 1
@@ -34,15 +36,12 @@ print("class token", cls.shape, "patch grid", patches.shape)
 
 _LICENCE = """\
 Code: OpenEUPE, Apache-2.0.
-Weights: those of the encoder {name}, taken from {source}. Exporting changes nothing about their
-licence: it is that of whoever published or trained them.
-{known}"""
-_KNOWN = {
-    "efficientnet_lite0": "As published: Apache-2.0.",
-    "hed": "As published: MIT; trained on BSDS500.",
-    "craft": "As published: Apache-2.0 (EasyOCR); CRAFT's code is MIT.",
-    "dinov2_s_focus": "As published: MIT; DINOv2 itself is Apache-2.0.",
-}
+Weights: those of {name}, taken from {source}. Exporting changes nothing about their licence.
+"""
+_MADE_FROM = """
+Published weights that they are, or were made from, and what follows from their licences
+(a reading aid, no legal advice):
+"""
 
 
 def describe(
@@ -84,12 +83,19 @@ def describe(
     }
 
 
-def write(folder: Path, about: dict[str, Any]) -> None:
-    """Write `export.json`, `example.py` and `LICENCE.txt` beside the files."""
+def write(folder: Path, about: dict[str, Any], licences: Mapping[str, Licence]) -> None:
+    """Write `export.json`, `example.py` and `LICENCE.txt` beside the files.
+
+    Args:
+        licences: of the published weights that the files hold or were made from, by name.
+    """
+    about["licences"] = {name: licence.name for name, licence in licences.items()}
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (folder / "example.py").write_text(example(about), encoding="utf-8")
-    name = about["encoder"]["name"]
-    note = _LICENCE.format(name=name, source=about["source"], known=_KNOWN.get(name, ""))
+    note = _LICENCE.format(name=about["encoder"]["name"], source=about["source"])
+    if licences:
+        lines = [f"- {name}: {said.name}; {said.follows}.\n" for name, said in licences.items()]
+        note += _MADE_FROM + "".join(lines)
     (folder / "LICENCE.txt").write_text(note, encoding="utf-8")
 
 

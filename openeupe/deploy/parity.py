@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openeupe.deploy.program import Pixels, Size, size_name
-from openeupe.deploy.targets.target import Precision, Session
+from openeupe.deploy.targets.target import Precision, Session, Target
 from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders.weights import first_line
 
 # The lowest cosine allowed. fp32 must also agree to 1e-4 of the largest magnitude.
 COSINE = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.995, "int8": 0.99}
@@ -50,6 +52,23 @@ class Parity:
     passed: bool
     error: str = ""  # why the file could not run at all
 
+    @property
+    def fidelity(self) -> float:
+        """The lower mean cosine of both kinds of tokens."""
+        return min(self.cls.mean, self.patches.mean)
+
+    @property
+    def line(self) -> str:
+        """Figures and verdict for people."""
+        if self.error:
+            return f"{size_name(self.size)}: FAILED ({self.error})"
+        error = max(self.cls.relative_error, self.patches.relative_error)
+        return (
+            f"{size_name(self.size)}: cosine cls {self.cls.mean:.6f} (worst {self.cls.worst:.6f}), "
+            f"patches {self.patches.mean:.6f} (worst {self.patches.worst:.6f}), largest error "
+            f"{error:.1e}: {'passed' if self.passed else 'FAILED'}"
+        )
+
     def said(self) -> dict[str, Any]:
         """Plain values, for JSON: an error beyond all numbers is null."""
         said = {**asdict(self), "size": size_name(self.size)}
@@ -70,13 +89,6 @@ def run_in_batches(session: Session, images: Tensor, batch: int | None) -> Token
     return Tokens(torch.cat([p.cls for p in parts]), torch.cat([p.patches for p in parts]))
 
 
-def reference(encoder: Encoder, images: Tensor) -> Tokens:
-    """The encoder's own tokens of uint8 photos `[N, 3, H, W]`, in float32."""
-    with torch.no_grad():
-        parts = [encoder(part.float() / 255) for part in images.split(1)]
-    return Tokens(torch.cat([p.cls for p in parts]), torch.cat([p.patches for p in parts]))
-
-
 def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> Parity:
     """Judge tokens by the limits of a precision; a shape or a value that is no number fails."""
     kinds = []
@@ -92,25 +104,27 @@ def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> 
     return Parity(size, len(expected.cls), kinds[0], kinds[1], passed)
 
 
-def check(
-    open_session: Callable[[Size], tuple[Session, int | None]],
-    encoder: Encoder,
-    photos: dict[Size, Tensor],
-    precision: Precision,
-    pixels: Pixels,
-) -> list[Parity]:
-    """Parity at every size of `photos` (uint8 `[N, 3, H, W]`)."""
-    found = []
-    for size, images in photos.items():
+class Proof:
+    """Photos of one size, uint8 `[N, 3, H, W]`, and the float32 tokens that files must give."""
+
+    def __init__(self, encoder: Encoder, photos: Tensor) -> None:
+        with torch.no_grad():
+            parts = [encoder(part.float() / 255) for part in photos.split(1)]
+        self.photos = photos
+        self.expected = Tokens(
+            torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts])
+        )
+
+    def check(self, engine: Target, path: Path, precision: Precision, pixels: Pixels) -> Parity:
+        """Run a file on the photos and judge what it says."""
+        size = (self.photos.shape[-2], self.photos.shape[-1])
         try:
-            session, batch = open_session(size)
-            got = run_in_batches(session, as_input(images, pixels), batch)
+            session = engine.open(path, precision, torch.get_num_threads(), engine.batch)
+            got = run_in_batches(session, as_input(self.photos, pixels), engine.batch)
         except Exception as error:  # engines raise errors of their own kinds
-            reason = " ".join(str(error).split())[:200]
-            found.append(Parity(size, len(images), _NONE, _NONE, passed=False, error=reason))
-            continue
-        found.append(compare(reference(encoder, images), got, precision, size))
-    return found
+            reason = first_line(error)
+            return Parity(size, len(self.photos), _NONE, _NONE, passed=False, error=reason)
+        return compare(self.expected, got, precision, size)
 
 
 def complaint(parities: Sequence[Parity], precision: Precision) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from openeupe.deploy import fold
 from openeupe.encoders import Encoder
+from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
 Pixels = Literal["float32", "uint8"]
@@ -105,9 +106,8 @@ def trace(
     except Exception as error:  # torch.export raises errors of many kinds
         what = "with dynamic height and width" if size is None else f"at {height}x{width}"
         mend = "give --resolution instead of --dynamic" if size is None else "try another target"
-        reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
         raise InputError(
-            f"{encoder.name} cannot be traced {what} ({reason.strip()[:200]}): {mend}"
+            f"{encoder.name} cannot be traced {what} ({first_line(error)}): {mend}"
         ) from error
     return program
 

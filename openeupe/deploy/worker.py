@@ -1,7 +1,7 @@
 """One contender of a benchmark in a process of its own: python -m openeupe.deploy.worker.
 
 A process each makes memory measurable and keeps the engines' threads apart. Requests and answers
-are lines of JSON: first what to run, then how often.
+are lines of JSON: first what to run, then how long and with how many threads.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from openeupe.deploy import folder as folders
 from openeupe.deploy.program import size_name
 from openeupe.deploy.targets import TARGETS
 from openeupe.encoders import create
+from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
 _SIDE = 1536  # of the matrices whose product is the machine's measured peak
@@ -41,7 +43,7 @@ def main() -> None:
             else:
                 answer = work.measure(**request)
         except Exception as error:  # the parent tells it, whatever it is
-            answer = {"error": " ".join(f"{error}".split())[:300] or type(error).__name__}
+            answer = {"error": first_line(error)}
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -50,19 +52,19 @@ class Worker:
 
     Args:
         what: `{"kind": "eager", "name", "args", "precision"}`, `{"kind": "export", "folder"}`, or
-            `{"kind": "matmul", "precision"}`; beside it `size` and `threads`.
+            `{"kind": "matmul", "precision"}`; beside it `size`, and `threads` to begin with.
     """
 
     def __init__(self, what: dict[str, Any]) -> None:
-        torch.set_num_threads(what["threads"])
         self.what = what
         self.before = _peak_memory()
+        self.threads = 0
         self._runs: dict[int, Callable[[], object]] = {}
-        self.run(1)()
+        self.run(1, what["threads"])()
 
-    def measure(self, seconds: float, batch: int = 1) -> dict[str, Any]:
+    def measure(self, seconds: float, threads: int, batch: int = 1) -> dict[str, Any]:
         """Milliseconds of single runs, at least three, for about `seconds`; and peak memory."""
-        run = self.run(batch)
+        run = self.run(batch, threads)
         run()  # the caches are another contender's
         times: list[float] = []
         end = time.perf_counter() + seconds
@@ -76,8 +78,12 @@ class Worker:
             "memory_mb": (_peak_memory() - self.before) / 1e6,
         }
 
-    def run(self, batch: int) -> Callable[[], object]:
+    def run(self, batch: int, threads: int) -> Callable[[], object]:
         """A call without arguments that does the work once."""
+        if threads != self.threads:
+            torch.set_num_threads(threads)
+            self.threads = threads
+            self._runs.clear()  # engines fix their threads when they open a file
         if batch not in self._runs:
             self._runs[batch] = getattr(self, f"_{self.what['kind']}")(batch)
         return self._runs[batch]
@@ -111,7 +117,7 @@ class Worker:
                 f"{folder} has no file for {size_name(self.what['size'])}, only {', '.join(files)}"
             )
         step = target.batch or batch
-        session = target.open(folder / file, about["precision"], self.what["threads"], step)
+        session = target.open(folder / file, about["precision"], self.threads, step)
         images = self._images(batch)
         if about["pixels"] == "uint8":
             images = (images * 255).byte()
@@ -127,6 +133,65 @@ class Worker:
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.what["precision"]]
         a, b = (torch.randn(_SIDE, _SIDE).to(kind) for _ in range(2))
         return lambda: a @ b
+
+
+class Process:
+    """A worker in a process of its own, from outside.
+
+    Raises:
+        InputError: from whatever is asked, if the worker cannot do it.
+    """
+
+    def __init__(self, what: dict[str, Any]) -> None:
+        # Limits of this process are not the worker's, which is told its number of threads.
+        limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+        environment = {key: value for key, value in os.environ.items() if key not in limits}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "openeupe.deploy.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        self.tell(what)  # all start at once; `answer` waits for it
+
+    def tell(self, request: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.tell(request)
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise InputError(
+                f"a benchmark process ended by itself (exit code {self.process.wait()})"
+            )
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise InputError(f"cannot be measured: {answer['error']}")
+        return answer
+
+    def throughput(self, batch: int, threads: int) -> float:
+        """Images a second at a batch; the best of a few runs."""
+        answer = self.ask({"seconds": 0.5, "threads": threads, "batch": batch})
+        return 1e3 * batch / min(answer["times_ms"])
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 def matmul_gflop() -> float:

@@ -13,8 +13,9 @@ import yaml
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
 from openeupe.distill.run import Run
 from openeupe.encoders import Encoder, is_stored
+from openeupe.encoders.licences import Licence, licence_of
 from openeupe.evaluate.results import encoder_fingerprint
-from openeupe.share.licences import Licence, licence_of
+from openeupe.loading import student_folder
 
 
 @dataclass
@@ -38,6 +39,12 @@ class Origin:
         assert self.recipe is not None
         told = _without_folders(yaml.safe_load(dump_recipe(self.recipe)))
         return yaml.safe_dump(told, sort_keys=False, width=100)
+
+
+def stored_folder(source: str) -> Path | None:
+    """The folder of the encoder that `source` names; None for names, hubs and released files."""
+    folder = student_folder(Path(source))
+    return Path(source) if folder is None and (Path(source) / "config.json").is_file() else folder
 
 
 def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:

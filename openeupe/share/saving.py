@@ -12,9 +12,9 @@ from openeupe import encoders
 from openeupe.encoders import timm_folder, transformers_folder
 from openeupe.encoders.folder import written_whole
 from openeupe.errors import InputError
-from openeupe.loading import load, load_heads, student_folder
+from openeupe.loading import load, load_heads
 from openeupe.share.card import card_licence, model_card
-from openeupe.share.origin import origin
+from openeupe.share.origin import origin, stored_folder
 
 Layout = Literal["openeupe", "timm", "transformers"]
 _BESIDE = ("heads.safetensors", "statistics.safetensors", "distillation.json")
@@ -34,9 +34,7 @@ def save(
         InputError: if the encoder has no such form, or the folder holds something else.
     """
     encoder = load(source)
-    student = student_folder(Path(source))
-    if student is None and (Path(source) / "config.json").is_file():
-        student = Path(source)
+    student = stored_folder(source)
     if student is not None and folder.resolve() == student.resolve():
         raise InputError(f"{folder} is the encoder itself: choose another folder")
     told = origin(source, student, encoder)

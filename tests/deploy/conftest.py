@@ -9,6 +9,7 @@ import torch
 
 from openeupe.deploy.export import export
 from openeupe.encoders import Encoder, create
+from openeupe.encoders.licences import licence_of
 
 SMALL = {
     "eupe_vit_t": {"depth": 1},
@@ -53,6 +54,7 @@ def exported(vit: Encoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str
             target=target,
             precision=precision,
             sizes=[(64, 96)],  # type: ignore[arg-type]
+            licences={"eupe_vit_t": licence_of("eupe_vit_t")},
         )
         made[path.name] = path
     return made

@@ -48,11 +48,11 @@ def test_a_worker_times_what_it_was_told(precision: str) -> None:
     encoder = small("resnet10t")
     what = measuring.eager(encoder, "", precision).what
     worker = Worker({**what, "size": (64, 64), "threads": threads})
-    answer = worker.measure(seconds=0.0)
+    answer = worker.measure(seconds=0.0, threads=threads)
     assert len(answer["times_ms"]) == 3
     assert min(answer["times_ms"]) <= answer["median_ms"] <= max(answer["times_ms"])
     product = Worker({"kind": "matmul", "precision": precision, "size": (1, 1), "threads": threads})
-    assert product.measure(seconds=0.0)["median_ms"] > 0
+    assert product.measure(seconds=0.0, threads=threads)["median_ms"] > 0
 
 
 def test_a_file_that_cannot_run_here_is_told(exported: dict[str, Path]) -> None:

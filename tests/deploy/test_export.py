@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import torch
 from PIL import Image
 
 import openeupe
-from openeupe.deploy import export as exporting
 from openeupe.deploy import fold
 from openeupe.deploy.export import ParityError, export
+from openeupe.deploy.targets.onnx import OnnxRuntime
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 
@@ -72,7 +73,8 @@ def test_the_example_runs_anywhere(exported: dict[str, Path], name: str, tmp_pat
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ran.stdout == "class token (1, 192) patch grid (1, 192, 4, 6)\n"
-    assert "licence" in (exported[name] / "LICENCE.txt").read_text()
+    told = (exported[name] / "LICENCE.txt").read_text()
+    assert "- eupe_vit_t: fair-noncommercial-research-license; noncommercial research only" in told
 
 
 def test_one_dynamic_file_is_proved_at_three_sizes(vit: Encoder, tmp_path: Path) -> None:
@@ -97,22 +99,14 @@ def test_a_failed_parity_is_no_success(
 def test_wrong_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, other = small("resnet10t"), small("resnet10t")
     torch.nn.init.normal_(other.trunk.conv1[0].weight)  # type: ignore[union-attr,index,arg-type]
-    monkeypatch.setattr(exporting, "Job", _swapped(exporting.Job, other))
+    write = OnnxRuntime.write
+    monkeypatch.setattr(
+        OnnxRuntime, "write", lambda self, job, path: write(self, replace(job, encoder=other), path)
+    )
     with pytest.raises(ParityError, match=r"parity failed at 64x64: cls cosine .* set aside"):
         export(encoder, tmp_path / "wrong", target="onnx", sizes=[(64, 64)])
     assert not (tmp_path / "wrong").exists()
     assert not about(tmp_path / "wrong.failed")["parity"][0]["passed"]
-
-
-def _swapped(job: Any, other: Encoder) -> Any:
-    """Writes another encoder than the one that parity asks."""
-
-    def make(encoder: Encoder, *arguments: Any) -> Any:
-        made = job(encoder, *arguments)
-        made.__dict__["encoder"] = other
-        return made
-
-    return make
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from openeupe.cli import app
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.encoders import Encoder
+from openeupe.encoders.licences import FAIR, licence_of
 from openeupe.errors import InputError
 from openeupe.evaluate.results import encoder_fingerprint
 from openeupe.loading import load_heads
-from openeupe.share.licences import FAIR, licence_of
 from openeupe.share.push import push
 from openeupe.share.saving import save
 from tests.conftest import Quickstart

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from openeupe.deploy.program import trace
-from openeupe.deploy.quiet import quiet
 from openeupe.deploy.targets.target import Job, Precision, Session, Target
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
@@ -31,14 +30,8 @@ cls, patches = model(torch.from_numpy(images))"""
         if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
             raise InputError("aoti needs a C++ compiler: install g++")
         program = trace(job.encoder, job.size, pixels=job.pixels)
-        try:
-            with quiet():
-                torch._inductor.aoti_compile_and_package(program, package_path=str(path))
-        except Exception as error:  # the compiler's errors are of many kinds
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"{job.encoder.name} cannot be compiled ({reason}): try --to onnx"
-            ) from error
+        with self.compiling(job.encoder):
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
     def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
         torch.set_num_threads(threads)

@@ -41,22 +41,16 @@ cls, patches = (model.predict({"images": images})[name] for name in ("cls", "pat
 
         program = trace(job.encoder, job.size, pixels=job.pixels, batch=1).run_decompositions({})
         kinds = {"fp16": coremltools.precision.FLOAT16, "fp32": coremltools.precision.FLOAT32}
-        try:
-            with quiet():
-                model = coremltools.convert(
-                    program,
-                    inputs=[coremltools.TensorType(name=INPUT, shape=(1, 3, *(job.size or ())))],
-                    outputs=[coremltools.TensorType(name=name) for name in OUTPUTS],
-                    compute_precision=kinds[job.precision],
-                    minimum_deployment_target=coremltools.target.iOS17,
-                    skip_model_load=True,
-                )
-                model.save(str(path))
-        except Exception as error:  # the converter's errors are of many kinds
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"{job.encoder.name} cannot be converted to Core ML ({reason}): try --to onnx"
-            ) from error
+        with self.compiling(job.encoder):
+            model = coremltools.convert(
+                program,
+                inputs=[coremltools.TensorType(name=INPUT, shape=(1, 3, *(job.size or ())))],
+                outputs=[coremltools.TensorType(name=name) for name in OUTPUTS],
+                compute_precision=kinds[job.precision],
+                minimum_deployment_target=coremltools.target.iOS17,
+                skip_model_load=True,
+            )
+            model.save(str(path))
 
     def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
         if not self.runs_here:

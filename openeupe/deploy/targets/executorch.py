@@ -11,7 +11,6 @@ from openeupe.deploy.program import trace
 from openeupe.deploy.quiet import quiet
 from openeupe.deploy.targets.target import Job, Precision, Session, Target
 from openeupe.encoders import Tokens
-from openeupe.errors import InputError
 
 
 class ExecuTorch(Target):
@@ -44,18 +43,12 @@ cls, patches = forward.execute([torch.from_numpy(images)])"""
             from executorch.exir import to_edge_transform_and_lower
 
         program = trace(job.encoder, job.size, pixels=job.pixels, batch=1)
-        try:
-            with quiet(), torch.no_grad():
-                if job.precision == "int8":
-                    program = _quantized(job, program)
-                partitioner = [XnnpackPartitioner()]
-                lowered = to_edge_transform_and_lower(program, partitioner=partitioner)
-                path.write_bytes(lowered.to_executorch().buffer)
-        except Exception as error:  # the compiler's errors are of many kinds
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"{job.encoder.name} cannot be compiled for ExecuTorch ({reason}): try --to onnx"
-            ) from error
+        with self.compiling(job.encoder), torch.no_grad():
+            if job.precision == "int8":
+                program = _quantized(job, program)
+            partitioner = [XnnpackPartitioner()]
+            lowered = to_edge_transform_and_lower(program, partitioner=partitioner)
+            path.write_bytes(lowered.to_executorch().buffer)
 
     def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
         from executorch.runtime import Runtime

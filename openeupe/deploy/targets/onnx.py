@@ -13,6 +13,7 @@ from openeupe.deploy.program import INPUT, OUTPUTS, trace
 from openeupe.deploy.quiet import quiet
 from openeupe.deploy.targets.target import Job, Precision, Session, Target
 from openeupe.encoders import Tokens
+from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
 OPSETS = range(18, 26)  # what torch's exporter writes and ONNX Runtime reads
@@ -97,10 +98,9 @@ def write_onnx(job: Job, path: Path) -> None:
             )
             exported.save(path, external_data=size > _LARGE)
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"{job.encoder.name} cannot be written as ONNX opset {job.opset} ({reason[:200]}): "
-            f"try another --opset or target"
+            f"{job.encoder.name} cannot be written as ONNX opset {job.opset} "
+            f"({first_line(error)}): try another --opset or target"
         ) from error
 
 

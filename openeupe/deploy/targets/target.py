@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from openeupe.deploy.program import Pixels, Size
+from openeupe.deploy.quiet import quiet
 from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -72,6 +75,20 @@ class Target:
             raise InputError(
                 f"{self.name} needs {missing[0]}: pip install 'openeupe[{self.extra}]'"
             )
+
+    @contextlib.contextmanager
+    def compiling(self, encoder: Encoder) -> Iterator[None]:
+        """Silence while the engine's compiler works, and one line for whatever it raises."""
+        try:
+            with quiet():
+                yield
+        except InputError:
+            raise
+        except Exception as error:  # compilers raise errors of many kinds
+            raise InputError(
+                f"{encoder.name} cannot be compiled for {self.name} ({first_line(error)}): "
+                "try --to onnx"
+            ) from error
 
     def write(self, job: Job, path: Path) -> None:
         """Write one file (or folder) to `path`, whose name ends in `suffix`."""

@@ -1,4 +1,4 @@
-"""Under what terms a teacher's weights come, and what follows for a student made from them.
+"""Under what terms published weights come, and what follows for a student made from them.
 
 A reading aid, no legal advice: whether a licence reaches a model that was trained on another
 model's outputs is settled by its text and the law where you are, not here.
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import timm
 
-from openeupe.encoders import is_stored
 from openeupe.encoders.expert_weights import CRAFT, DINOV2_FOCUS, EFFICIENTNET_LITE0, HED
 from openeupe.encoders.family import FAMILY
+from openeupe.encoders.sources import is_stored
 
 _EXPERTS = {
     "efficientnet_lite0": EFFICIENTNET_LITE0.licence,
