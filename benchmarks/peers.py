@@ -19,8 +19,6 @@ and the student alone, forward, backward and optimizer, which stored outputs sho
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,14 +26,15 @@ import timm
 import torch
 from torch import Tensor
 
-from benchmarks.step import HostReads, build
+from benchmarks import stages
+from benchmarks.stages import Step
+from benchmarks.step import one_to_one, student_alone
 from openeupe.distill import stage as stage_module
 from openeupe.distill.loss import TokenLosses
 from openeupe.distill.store import pack
 from openeupe.distill.trainer import Trainer
 from openeupe.encoders import Tokens
 
-Step = Callable[[], Any]
 Makers = dict[str, Callable[[], Step]]  # by the name in the table
 
 
@@ -46,7 +45,7 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=1, help="steps a round, which may overlap")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--side", type=int, default=224)
@@ -64,80 +63,51 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     torch.manual_seed(0)
-    shape = (given.batch, 3, given.side, given.side)
-    images = torch.randint(0, 256, shape, device=device).byte()
+    images = stages.random_images(given.batch, given.side, device)
     makers = {**ours(given, images), **timm_task(given, images), **lightly(given, images)}
     wanted = given.only.split(";") if given.only else list(makers)
     steps = {name: make() for name, make in makers.items() if name in wanted}
-    for step in steps.values():  # AdamW makes its state, compilers compile
-        for _ in range(given.warmup):
-            step()
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    for _ in range(given.rounds):
-        for name, step in steps.items():
-            times[name].append(timed(step, device))
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{given.threads} thread(s)"
+    times = stages.interleaved(steps, device, given.rounds, given.repeat)
     print(f"{given.teacher} -> {given.student}, batch {given.batch}, {given.side} px")
-    print(f"{given.precision}, {where}, {given.rounds} interleaved rounds; medians")
+    print(
+        f"{given.precision}, {stages.name_of(device)}, {given.rounds} interleaved rounds; medians"
+    )
     print(f"{'':28}{'wall ms':>9}{'CPU ms':>9}{'lightly/this':>14}{'reads':>7}")
     peer = times.get("lightly")
     for name, pairs in times.items():
-        wall, cpu = (statistics.median(column) * 1e3 for column in zip(*pairs, strict=True))
-        ratio = f"{ratio_of(peer, pairs):14.2f}" if peer else f"{'':14}"
-        reads = HostReads()
-        with reads:
-            steps[name]()
-        print(f"{name:28}{wall:9.1f}{cpu:9.1f}{ratio}{reads.count:7d}", flush=True)
-
-
-def ratio_of(peer: list[tuple[float, float]], own: list[tuple[float, float]]) -> float:
-    """Median over rounds of the peer's time over one's own; CPU time, which others disturb less."""
-    column = 0 if torch.cuda.is_available() else 1
-    return statistics.median(a[column] / b[column] for a, b in zip(peer, own, strict=True))
-
-
-def timed(step: Step, device: torch.device) -> tuple[float, float]:
-    """Wall and CPU seconds of one call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - wall, time.process_time() - cpu
+        wall, cpu = stages.medians_ms(pairs)
+        ratio = f"{stages.median_ratio(peer, pairs, device):14.2f}" if peer else f"{'':14}"
+        print(
+            f"{name:28}{wall:9.1f}{cpu:9.1f}{ratio}{stages.host_reads(steps[name]):7d}", flush=True
+        )
 
 
 def ours(given: argparse.Namespace, images: Tensor) -> Makers:
     """`Trainer.step` in its variants, and the student alone."""
 
-    def trainer(compiled: bool = False, **changed: Any) -> Trainer:
-        built = build(argparse.Namespace(**{**vars(given), **changed}), images.device)
-        for network in (*built.stage.teachers.values(), *built.stage.students.values()):
-            if compiled:
-                network.compile(dynamic=False)
-        return built
+    def trainer(hidden: int = given.hidden, compile: str = "none") -> Trainer:
+        recipe = one_to_one(given, given.batch, head_hidden=hidden, compile=compile)
+        return stages.trainer(recipe, images.device)
 
     makers: Makers = {
-        "ours": lambda: running(trainer(), images),
-        "ours, loss zeroed": lambda: without_loss(running(trainer(), images)),
-        "ours, small heads": lambda: running(trainer(hidden=96), images),
-        "ours, stored outputs": lambda: running(trainer(), images, stored=True),
+        "ours": lambda: stages.running(trainer(), images),
+        "ours, loss zeroed": lambda: without_loss(stages.running(trainer(), images)),
+        "ours, small heads": lambda: stages.running(trainer(hidden=96), images),
+        "ours, stored outputs": lambda: stored(trainer(), images),
         "student alone": lambda: student_alone(trainer(), images),
     }
     if given.compile:
-        makers["ours, compiled"] = lambda: running(trainer(compiled=True), images)
-        makers["ours, compiled and stored"] = lambda: running(
-            trainer(compiled=True), images, stored=True
-        )
+        makers["ours, compiled"] = lambda: stages.running(trainer(compile="all"), images)
+        makers["ours, compiled and stored"] = lambda: stored(trainer(compile="all"), images)
     return makers
 
 
-def running(trainer: Trainer, images: Tensor, stored: bool = False) -> Step:
-    """Steps of a trainer on the same images, with metrics kept on the device."""
-    kept: dict[str, Tensor] = {}
-    if stored:
-        with torch.no_grad():
-            tokens = trainer.stage.teacher_tokens("teacher", stage_module.Views(images), 0)
-            kept = pack("teacher", tokens, "bf16")
-    return lambda: trainer.meter.add(trainer.step(images, 0, kept))
+def stored(trainer: Trainer, images: Tensor) -> Step:
+    """Steps that are given the teacher's tokens."""
+    with torch.no_grad():
+        tokens = trainer.stage.teacher_tokens("teacher", stage_module.Views(images), 0)
+    trainer.stage.teachers.to("meta")
+    return stages.running(trainer, images, pack("teacher", tokens, "bf16"))
 
 
 def without_loss(step: Step) -> Step:
@@ -153,26 +123,6 @@ def without_loss(step: Step) -> Step:
             step()
         finally:
             stage_module.token_losses = real
-
-    return run
-
-
-def student_alone(trainer: Trainer, images: Tensor) -> Step:
-    """Student and heads forward and backward from fixed gradients, clipping, AdamW."""
-    stage, learner = trainer.stage, trainer.family.learners["student"]
-    student, heads = stage.students["student"], stage.heads["student"]["teacher"]  # type: ignore[index]
-    pixels = images.float() / 255
-    with torch.no_grad():
-        gradients = [torch.randn_like(t) * 1e-6 for t in heads(student(pixels))]
-
-    def run() -> None:
-        with stage_module.autocast(trainer.config.student_precision, pixels.device):
-            outputs = heads(student(pixels))
-        given = [g.to(o.dtype) for g, o in zip(gradients, outputs, strict=True)]
-        torch.autograd.backward(list(outputs), given)
-        torch.nn.utils.clip_grad_norm_(learner.parameters, 3.0)
-        learner.optimizer.step()
-        learner.optimizer.zero_grad()
 
     return run
 

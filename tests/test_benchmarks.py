@@ -22,7 +22,8 @@ def test_the_step_and_its_peers(
     nets = ["--teacher", "test_vit", "--student", "test_vit2", "--side", "160", "--hidden", "8"]
     monkeypatch.setattr(sys, "argv", ["step", *TINY, *nets])
     step.main()
-    assert re.search(r"host reads +0\n", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert re.search(r"^ +2 none .* 0$", out, re.M)
     monkeypatch.setattr(sys, "argv", ["peers", *TINY, *nets])
     peers.main()
     table = capsys.readouterr().out
@@ -34,8 +35,9 @@ def test_the_step_and_its_peers(
 
 
 def test_the_family(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(family, "TEACHER", ("test_vit", {}))
-    monkeypatch.setattr(family, "STUDENTS", {"a": ("test_vit2", {}), "b": ("test_convnext", {})})
+    monkeypatch.setattr(family, "TEACHER", {"encoder": "test_vit"})
+    names = ("test_vit2", "test_convnext")
+    monkeypatch.setattr(family, "STUDENTS", {name: {"encoder": name} for name in names})
     monkeypatch.setattr(family, "SIDE", 64)
     monkeypatch.setattr(sys, "argv", ["family", *TINY])
     family.main()

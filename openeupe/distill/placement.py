@@ -1,8 +1,8 @@
-"""How a stage's networks lie on its devices: replicated or sharded, compiled, checkpointed."""
+"""How a stage's networks lie on its devices: in what precision, replicated or sharded, compiled."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
@@ -12,12 +12,13 @@ from openeupe import encoders
 from openeupe.distill.checkpoint import snapshot
 from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.parallel import Processes, agree_on_batch_norm, device_memory, split_over
-from openeupe.distill.stage import Stage
+from openeupe.distill.stage import Stage, resolve_precision
 from openeupe.encoders import Encoder
 from openeupe.encoders.contract import TokenWidths
 from openeupe.errors import InputError
 
 FROZEN_BYTES, TRAINED_BYTES = 4, 16  # float32 weight; with its gradient and AdamW's two moments
+_PROGRAMS = 256  # variants of one layer: widths, sides and students share its code
 _SHARE = 0.5  # of the device's memory; the rest is for activations
 
 
@@ -30,9 +31,12 @@ def place(stage: Stage, processes: Processes) -> list[str]:
     for name, student in config.students.items():
         if student.checkpoint_activations:
             checkpoint_activations(cast(Encoder, stage.students[name]))
+    if resolve_precision(config.teacher_precision, processes.device) == "bf16":
+        for teacher in stage.teachers.values():
+            hold_in_bf16(teacher)
     sharded: list[str] = []
     if processes.count > 1:
-        needs = {f"teachers.{k}": FROZEN_BYTES * _count(t) for k, t in stage.teachers.items()}
+        needs = {f"teachers.{k}": _bytes(t) for k, t in stage.teachers.items()}
         needs |= {
             f"students.{k}": TRAINED_BYTES * _count(stage.trainable(k)) for k in stage.students
         }
@@ -113,20 +117,48 @@ def checkpoint_activations(student: Encoder) -> None:
         ) from None
 
 
+def hold_in_bf16(teacher: nn.Module) -> None:
+    """Keep the weights of matrix products as autocast would cast them at every pass.
+
+    The outputs under autocast stay the same to the last bit; half the memory, and no cast.
+    """
+    for module in teacher.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.bfloat16()
+
+
 def _compile(stage: Stage, students: bool) -> None:
-    """Each network becomes a program of its own for every side that it sees."""
-    sides = [
-        len(c.resolution)
-        for c in (*stage.config.teachers.values(), *stage.config.students.values())
-    ]
-    # A family shares `Encoder.forward`: its limit of variants is for all of them together.
-    torch._dynamo.config.recompile_limit = max(8, 4 * sum(sides))
+    """Compile repeated layers one by one: blocks of one shape share a program, for every side.
+
+    A network of fifty blocks compiles as fast as one block; what lies between the blocks stays
+    eager, random draws of the embedding among it.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
     networks = [*stage.teachers.values()]
     if students:
         networks += [*stage.students.values()]
+        networks += [head for head in stage.heads.modules() if isinstance(head, TeacherHeads)]
     for network in networks:
-        network.compile(dynamic=False)
+        for layer in list(repeated_layers(network)) or [network]:
+            layer.compile(dynamic=False)
+
+
+def repeated_layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Innermost items of lists that hold several of their class: a network's blocks."""
+    children = list(module.children())
+    kinds = [type(child) for child in children]
+    listed = isinstance(module, nn.ModuleList | nn.Sequential)
+    for child in children:
+        inner = list(repeated_layers(child))
+        if inner:
+            yield from inner
+        elif listed and kinds.count(type(child)) > 1 and any(True for _ in child.children()):
+            yield child
 
 
 def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(p.nbytes for p in module.parameters())

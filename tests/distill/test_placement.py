@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from rich.console import Console
 
 from openeupe.distill.metrics import read_metrics
-from openeupe.distill.placement import checkpoint_activations
+from openeupe.distill.placement import checkpoint_activations, hold_in_bf16, repeated_layers
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.encoders import create
@@ -68,6 +69,31 @@ def test_checkpointing_keeps_less_of_the_forward_pass() -> None:
         return sum(sizes)
 
     assert kept(True) < 0.5 * kept(False)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_teachers_held_in_bf16_say_the_same(name: str) -> None:
+    teacher = create(name).eval()
+    images = torch.rand(2, 3, 64, 64)
+    before = sum(p.nbytes for p in teacher.parameters())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        exact = teacher(images)
+        hold_in_bf16(teacher)
+        held = teacher(images)
+    assert torch.equal(exact.cls, held.cls)
+    assert torch.equal(exact.patches, held.patches)
+    assert sum(p.nbytes for p in teacher.parameters()) < 0.6 * before
+
+
+def test_what_is_compiled_are_the_blocks() -> None:
+    def kinds(name: str) -> dict[str, int]:
+        with torch.device("meta"):
+            return dict(Counter(type(layer).__name__ for layer in repeated_layers(create(name))))
+
+    assert kinds("eupe_vit_t") == {"EvaBlock": 12}
+    assert kinds("eupe_convnext_t") == {"ConvNeXtBlock": 18}
+    assert kinds("resnet50") == {"Bottleneck": 16}
+    assert kinds("test_resnet") == {}  # compiled whole
 
 
 def test_what_cannot_checkpoint_is_refused() -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.step import HostReads
+from benchmarks.stages import HostReads
 from openeupe.distill.metrics import Meter, read_metrics
 from openeupe.distill.parallel import Processes
 from openeupe.distill.recipe import Recipe
