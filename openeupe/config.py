@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from openeupe.errors import InputError
 
+_FOLDERS = {"study": "studies"}  # those of other kinds are named KINDs
+
 
 class Config(BaseModel):
     """A group of settings: unknown keys are errors, and values do not change once read."""
@@ -34,6 +36,13 @@ def load_settings(
     Raises:
         InputError: one line naming the file and field, and the mend.
     """
+    return check_settings(model, kind, str(source), read_settings(kind, source, overrides))
+
+
+def read_settings(
+    kind: str, source: str | Path, overrides: list[str] | None = None
+) -> dict[str, Any]:
+    """`load_settings` up to the merged mapping, which is not checked yet."""
     raw = _read(kind, source)
     for override in overrides or []:
         key, equals, value = override.partition("=")
@@ -47,15 +56,28 @@ def load_settings(
         for part in reversed(key.split(".")):
             patch = {part: patch}
         raw = _merge(raw, patch)
+    return raw
+
+
+def with_base(kind: str, name: str, raw: dict[str, Any], beside: Path) -> dict[str, Any]:
+    """A mapping of settings that stands inside another file, laid over its `base` if it has one.
+
+    beside: the folder in which a base is looked for before the package's own.
+    """
+    return _over_base(kind, name, dict(raw), beside, ())
+
+
+def check_settings(model: type[Settings], kind: str, name: str, raw: dict[str, Any]) -> Settings:
+    """The settings of a merged mapping, or one line that says what is wrong with it."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{kind} {source}: {_first_line(error, model)}") from None
+        raise InputError(f"{kind} {name}: {_first_line(error, model)}") from None
 
 
 def packaged_names(kind: str) -> list[str]:
     """Names of the files of this kind that the package carries."""
-    folder = resources.files("openeupe") / f"{kind}s"
+    folder = resources.files("openeupe") / _FOLDERS.get(kind, f"{kind}s")
     return sorted(
         f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
     )
@@ -65,7 +87,8 @@ def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str
     name = str(source)
     if name in seen:
         raise InputError(f"{kind} {name}: its base leads back to itself ({' -> '.join(seen)})")
-    packaged = resources.files("openeupe") / f"{kind}s" / f"{name.removesuffix('.yaml')}.yaml"
+    folder = _FOLDERS.get(kind, f"{kind}s")
+    packaged = resources.files("openeupe") / folder / f"{name.removesuffix('.yaml')}.yaml"
     path = Path(name)
     if path.is_file():
         file: Any = path
@@ -83,13 +106,18 @@ def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str
         raise InputError(f"{kind} {name} is not valid YAML: {line}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{kind} {name}: a {kind} is a mapping of settings")
+    return _over_base(kind, name, raw, path.parent if path.is_file() else None, seen)
+
+
+def _over_base(
+    kind: str, name: str, raw: dict[str, Any], beside: Path | None, seen: tuple[str, ...]
+) -> dict[str, Any]:
     base = raw.pop("base", None)
     if base is None:
         return raw
     if not isinstance(base, str):
         raise InputError(f"{kind} {name}: base must be the name or file of a {kind}")
-    beside = path.parent / base
-    inherited = beside if path.is_file() and beside.is_file() else base
+    inherited = beside / base if beside and (beside / base).is_file() else base
     return _merge(_read(kind, inherited, (*seen, name)), raw)
 
 

@@ -15,12 +15,13 @@ from openeupe.errors import InputError
 # isort: off
 from openeupe.cli import train
 from openeupe.cli import judge
+from openeupe.cli import ablate
 from openeupe.cli import look
 from openeupe.cli import ship
 from openeupe.cli import share
 # isort: on
 
-__all__ = ["app", "judge", "look", "main", "share", "ship", "train"]
+__all__ = ["ablate", "app", "judge", "look", "main", "share", "ship", "train"]
 
 
 def main() -> None:

@@ -95,6 +95,13 @@ class Run:
         return self.folder / stage / (student or students[0])
 
 
+def that_matter(settings: Any) -> Any:
+    """Settings (plain mappings and lists) without those that change no result beyond rounding."""
+    if isinstance(settings, dict):
+        return {k: that_matter(v) for k, v in settings.items() if k not in _WITHOUT_EFFECT}
+    return [that_matter(v) for v in settings] if isinstance(settings, list | tuple) else settings
+
+
 def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
     """The part of a recipe that may not change once `stages` have begun."""
     told = recipe.model_dump()

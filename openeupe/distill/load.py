@@ -65,9 +65,12 @@ def carry_over(run: Run, stage: Stage) -> bool:
     earlier = run.recipe.stages[next(iter(sources.values()))[0]]
     if not _same_teachers(earlier, stage.config):
         return False
+    for key, (_, student) in sources.items():
+        if not set(stage.config.teachers_of(key)) <= set(earlier.teachers_of(student)):
+            return False
     for key, (source, student) in sources.items():
         finished = run.student(source, student)
-        for teacher in stage.teachers:
+        for teacher in stage.config.teachers_of(key):
             heads = cast(nn.ModuleDict, stage.heads[key])
             heads[teacher].load_state_dict(finished.heads[teacher].state_dict())
             stage.statistics[teacher].load_state_dict(finished.statistics[teacher].state_dict())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from openeupe import encoders
 from openeupe.data import DataConfig, mean_bytes, open_source
 from openeupe.distill.check import meta_encoder
 from openeupe.distill.heads import TeacherHeads
@@ -60,6 +63,44 @@ class StageCost:
     device_hours: float
 
 
+def petaflops(recipe: Recipe) -> dict[str, float]:
+    """What each stage will compute, in 1e15 FLOPs: all forwards and backwards, with statistics.
+
+    Nothing is taken off for outputs that a stage stores.
+    """
+    found = {}
+    for name, config in recipe.stages.items():
+        teachers = {k: meta_encoder(recipe, c.encoder, c.args) for k, c in config.teachers.items()}
+        students = {k: meta_encoder(recipe, c.encoder, c.args) for k, c in config.students.items()}
+        taught = sum(_forward(t, config.teachers[k].resolution)[0] for k, t in teachers.items())
+        trained = 0.0
+        for key, student in students.items():
+            again = config.students[key].checkpoint_activations
+            gflops, grids = _forward(student, config.students[key].resolution)
+            heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
+            trained += (4 if again else 3) * gflops + 3 * _heads_gflops(student, heads, grids)
+        images = config.steps * config.batch_size
+        statistics = config.statistics.iterations * config.batch_size
+        found[name] = (images * (taught + trained) + statistics * taught) / 1e6
+    return found
+
+
+def _forward(encoder: Encoder, sides: Sequence[int]) -> tuple[float, list[tuple[int, int]]]:
+    """Mean GFLOPs of an image's forward pass over `sides`, and the grid of tokens at each."""
+    args = json.dumps(encoder.args, sort_keys=True)
+    each = [_forward_at(encoder.name, args, side) for side in sides]
+    return sum(flops for flops, _ in each) / len(each) / 1e9, [grid for _, grid in each]
+
+
+@lru_cache(maxsize=256)  # the same few networks come again in every recipe of a study
+def _forward_at(name: str, args: str, side: int) -> tuple[float, tuple[int, int]]:
+    with torch.device("meta"):
+        encoder = encoders.create(name, **json.loads(args))
+    with torch.no_grad():
+        height, width = encoder(_images(2, side)).patches.shape[-2:]
+    return _flops(encoder, _images(2, side)) / 2, (height, width)
+
+
 def plan(
     recipe: Recipe, tflops: float, devices: int = 1, memory_gib: float = 80, per_node: int = 8
 ) -> list[StageCost]:
@@ -97,8 +138,7 @@ def _stage_cost(
     student_costs = [_encoder_cost(k, e, config.students[k]) for k, e in students.items()]
     head_costs, kept_bytes, trained_gflops = [], 0, 0.0
     for cost, (key, student) in zip(student_costs, students.items(), strict=True):
-        with torch.device("meta"):
-            heads = [TeacherHeads(student, t, config.head_hidden) for t in teachers.values()]
+        heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
         heads_cost, kept = _student_step(key, student, heads, config)
         head_costs.append(heads_cost)
         kept_bytes = max(kept_bytes, kept)
@@ -164,19 +204,34 @@ def _student_step(
     def adapt(tokens: Tokens) -> list[Tokens]:
         return [head(tokens) for head in heads]
 
-    flops = []
+    grids = []
     for side in sides:
         with torch.no_grad():
-            tokens = student(_images(2, side))
-        flops.append(_flops(adapt, tokens) / 2)
+            height, width = student(_images(2, side)).patches.shape[-2:]
+        grids.append((height, width))
+    gflops = _heads_gflops(student, heads, grids)
     student.train()
     kept = _kept(lambda images: adapt(student(images)), (student, *heads), max(sides))
     if config.students[name].checkpoint_activations:
         kept = _kept_when_computed_again(student, heads, max(sides), kept)
-    cost = EncoderCost(
-        f"{name} heads", sum(_count(h) for h in heads), sum(flops) / len(flops) / 1e9
-    )
-    return cost, kept
+    return EncoderCost(f"{name} heads", sum(_count(h) for h in heads), gflops), kept
+
+
+def _heads(student: Encoder, teachers: list[Encoder], config: StageConfig) -> list[TeacherHeads]:
+    with torch.device("meta"):
+        return [TeacherHeads(student, teacher, config.head_hidden) for teacher in teachers]
+
+
+def _heads_gflops(
+    student: Encoder, heads: list[TeacherHeads], grids: Sequence[tuple[int, int]]
+) -> float:
+    """Of an image, forward, the mean over the student's `grids` of tokens."""
+    flops = []
+    for height, width in grids:
+        cls = torch.empty(2, student.cls_dim, device="meta")
+        patches = torch.empty(2, student.patch_dim, height, width, device="meta")
+        flops.append(_flops(lambda t: [head(t) for head in heads], Tokens(cls, patches)) / 2)
+    return sum(flops) / len(flops) / 1e9
 
 
 def _kept(run: Callable[[Tensor], Any], modules: Iterable[nn.Module], side: int) -> int:

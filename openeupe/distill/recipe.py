@@ -64,6 +64,12 @@ class StudentConfig(EncoderConfig):
         description="with stage:NAME, also take its adapter heads and statistics where the teacher "
         "is the same (the released checkpoints hold one pair of heads)",
     )
+    teachers: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="those of the stage's teachers that it learns from; default: all. Students "
+        "that differ in this share one pass of the teachers and the same images",
+    )
     checkpoint_activations: bool = Field(
         False, description="keep only the blocks' inputs, and compute the rest again in backward"
     )
@@ -138,6 +144,25 @@ class StageConfig(Config):
                     f"{several[0]}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _known_teachers(self) -> Self:
+        for name, student in self.students.items():
+            for teacher in student.teachers or ():
+                if teacher not in self.teachers:
+                    raise ValueError(
+                        f"students.{name}.teachers: the stage has no teacher {teacher!r} "
+                        f"({', '.join(self.teachers)})"
+                    )
+        taught = {teacher for name in self.students for teacher in self.teachers_of(name)}
+        for teacher in self.teachers:
+            if teacher not in taught:
+                raise ValueError(f"teachers.{teacher}: no student learns from it: leave it out")
+        return self
+
+    def teachers_of(self, student: str) -> tuple[str, ...]:
+        """The teachers that a student learns from: its own choice, or all of the stage's."""
+        return self.students[student].teachers or tuple(self.teachers)
 
     def optimizer_of(self, student: str) -> OptimizerConfig:
         """The optimizer settings of a student: its own, or the stage's."""

@@ -115,8 +115,9 @@ def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, A
     for learner in trainer.family.alive():
         encoder, heads = unsharded(stage, learner.name, trainer.processes)
         if trainer.processes.first:
-            statistics = dict(stage.statistics.items())
-            save_student(trainer.folder / learner.name, encoder, heads, statistics, info)
+            statistics = {t: stage.statistics[t] for t in heads}
+            own = {**info, "teachers": {t: info["teachers"][t] for t in heads}}
+            save_student(trainer.folder / learner.name, encoder, heads, statistics, own)
     broken = trainer.broken_names()
     if trainer.processes.first:
         dropped = {**dict.fromkeys(orphans, 0), **trainer.family.dropped}

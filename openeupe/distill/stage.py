@@ -63,8 +63,8 @@ class Stage(nn.Module):
             torch.manual_seed(derive_seed(seed, name, "heads", student_name))
             self.heads[student_name] = nn.ModuleDict(
                 {
-                    t: TeacherHeads(student, teacher, config.head_hidden)
-                    for t, teacher in teachers.items()
+                    t: TeacherHeads(student, teachers[t], config.head_hidden)
+                    for t in config.teachers_of(student_name)
                 }
             )
         self.statistics = nn.ModuleDict({t: Standardizer(e) for t, e in teachers.items()})
@@ -111,8 +111,8 @@ class Stage(nn.Module):
         with autocast(self.config.student_precision, images.device):
             tokens = self.students[student](images)
             heads = cast(nn.ModuleDict, self.heads[student])
-            adapted = {t: heads[t](tokens) for t in targets}
-        return {t: token_losses(adapted[t], targets[t], self.config.loss) for t in targets}
+            adapted = {t: heads[t](tokens) for t in self.config.teachers_of(student)}
+        return {t: token_losses(a, targets[t], self.config.loss) for t, a in adapted.items()}
 
     def total(self, losses: Mapping[str, TokenLosses]) -> Tensor:
         """Sum over teachers of the weighted class and patch losses."""

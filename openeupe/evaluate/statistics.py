@@ -63,13 +63,14 @@ def interval(measure: Measure, seed: int = 0) -> Interval:
     return Interval(measure.value, low, high, float(np.nanstd(draws)), spread)
 
 
-def difference(a: Measure, b: Measure, seed: int = 0) -> Difference:
+def difference(a: Measure, b: Measure, seed: int = 0, *, same_seeds: bool = False) -> Difference:
     """Paired comparison of two encoders on one column.
 
     The interval: both are reweighted alike. The test: were they alike, each
     sample's two results could be swapped; p is the share of random swaps that give at least the
     difference seen. What the choice of training seeds adds to either is drawn from Student's t
-    with the spread over seeds.
+    with the spread over seeds; with `same_seeds`, where seed i of both shares what it drew (the
+    images of a training), with the spread of their differences.
 
     Raises:
         ValueError: if they are not the same figure on the same samples.
@@ -78,7 +79,10 @@ def difference(a: Measure, b: Measure, seed: int = 0) -> Difference:
         raise ValueError("the two were not measured on the same samples")
     delta = a.value - b.value
     random = np.random.default_rng([seed, 1])
-    noise = _training_noise(a, random) - _training_noise(b, random)
+    if same_seeds and len(a.sums) == len(b.sums):
+        noise = _training_noise(a.per_seed - b.per_seed, random)
+    else:
+        noise = _training_noise(a.per_seed, random) - _training_noise(b.per_seed, random)
     draws = _bootstrap([a, b], seed)
     low, high = _percentiles(draws[0] - draws[1] + noise[:_RESAMPLES])
     null = np.concatenate(list(_swapped(a, b, seed))) + noise
@@ -136,8 +140,7 @@ def _figures(measure: Measure, totals: Array) -> Array:
     return figures
 
 
-def _training_noise(measure: Measure, random: np.random.Generator) -> Array:
-    per_seed = measure.per_seed
+def _training_noise(per_seed: Array, random: np.random.Generator) -> Array:
     if len(per_seed) < 2:
         return np.zeros(_SWAPS)
     error = per_seed.std(ddof=1) / np.sqrt(len(per_seed))

@@ -50,6 +50,36 @@ def test_each_member_is_trained_as_if_alone(family: dict[str, Any], tmp_path: Pa
     assert_equal(weights(together, "proxy"), weights(alone, "proxy"))
 
 
+def test_a_student_learns_from_the_teachers_it_names_as_if_the_others_were_not_there(
+    family: dict[str, Any], tmp_path: Path
+) -> None:
+    stage = family["stages"]["proxy"]
+    stage["students"]["second"] = {**stage["students"]["proxy"], "teachers": ["net"]}
+    together = run(family, tmp_path / "both")
+    student = together.student("proxy", "second")
+    assert list(student.heads) == list(student.info["teachers"]) == ["net"]
+    del (
+        stage["teachers"]["vit"],
+        stage["students"]["proxy"],
+        stage["students"]["second"]["teachers"],
+    )
+    alone = run(family, tmp_path / "alone")
+    assert_equal(weights(together, "second"), weights(alone, "second"))
+
+
+@pytest.mark.parametrize(
+    ("teachers", "told"),
+    [(["nett"], "the stage has no teacher 'nett'"), (["net"], "teachers.vit: no student learns")],
+)
+def test_teachers_that_are_not_there_or_not_heard_are_told(
+    teachers: list[str], told: str, family: dict[str, Any]
+) -> None:
+    for student in family["stages"]["proxy"]["students"].values():
+        student["teachers"] = teachers
+    with pytest.raises(ValueError, match=told):
+        Recipe.model_validate(family)
+
+
 def test_a_student_has_optimizer_settings_of_its_own(
     family: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -36,6 +36,12 @@ def test_parameters_and_flops_of_the_papers_second_stage(images: Any) -> None:
     assert student.device_hours == pytest.approx(hours)
 
 
+def test_all_flops_of_a_recipe_are_those_of_its_device_hours(raw_recipe: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(raw_recipe)
+    told = {cost.stage: cost.device_hours * 3.6 for cost in plan(recipe, tflops=1.0)}
+    assert petaflops(recipe) == pytest.approx(told)
+
+
 def test_memory_grows_with_the_batch_and_shrinks_with_devices(raw_recipe: dict[str, Any]) -> None:
     def memory(batch: int, devices: int) -> float:
         raw_recipe["stages"]["proxy"]["batch_size"] = batch

@@ -12,6 +12,7 @@ import yaml
 from torch.distributed.run import get_args_parser
 from typer.testing import CliRunner
 
+from openeupe.ablate.study import load_study
 from openeupe.cli import app
 from openeupe.distill.recipe import Recipe, load_recipe
 from openeupe.evaluate.suite import Suite, load_suite
@@ -38,7 +39,7 @@ def test_suites_and_recipes_beside_the_docs_are_valid() -> None:
 
 def test_every_command_in_the_docs_is_typed_here() -> None:
     typed = {"evaluate", "compare", "look", "report", "demo", "plan", "export", "benchmark"}
-    typed |= {"distill", "quickstart", "save", "push"}
+    typed |= {"distill", "quickstart", "save", "push", "ablate"}
     assert {line.split()[1] for line in commands("")} <= typed
 
 
@@ -53,6 +54,17 @@ def test_recipes_to_distil_are_there(line: str) -> None:
     """Real teachers are gigabytes: the recipe and its changes are read, not carried out."""
     _, _, recipe, *rest = shlex.split(line)
     load_recipe(recipe, [word for word in rest if "=" in word])
+
+
+@pytest.mark.parametrize("line", commands("ablate"))
+def test_studies_are_there(line: str) -> None:
+    _, _, study, *rest = shlex.split(line)
+    assert load_study(study, [word for word in rest if "=" in word]).recipes
+
+
+def test_studies_beside_the_docs_are_valid() -> None:
+    for path in (ROOT / "docs" / "studies").glob("*.yaml"):
+        assert load_study(path).columns
 
 
 def launches() -> list[str]:

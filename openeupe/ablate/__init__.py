@@ -1,0 +1,1 @@
+"""Studies: recipes, seeds and suites, run, judged and compared."""

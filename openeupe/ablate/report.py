@@ -1,0 +1,186 @@
+"""A study's results as files: `results.json` for machines, `tables.md` for a page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from openeupe.ablate.forecast import FORECAST, agreement
+from openeupe.ablate.outcome import Compared, Outcome
+from openeupe.evaluate.results import machine
+from openeupe.evaluate.statistics import interval
+from openeupe.evaluate.tables import markdown
+from openeupe.files import write_atomically
+
+RESULTS, TABLES = "results.json", "tables.md"
+
+
+def report(outcome: Outcome) -> dict[str, Any]:
+    """Write both files of what is there so far; returns what `results.json` holds."""
+    study = outcome.loaded.study
+    compared = {table: outcome.compare(table) for table in study.tables}
+    content: dict[str, Any] = {
+        "study": study.name,
+        "suite": outcome.loaded.suite.name,
+        "seeds": list(study.seeds),
+        "steps": study.steps,
+        "arms": {arm: _arm(outcome, arm) for arm in study.arms},
+        "tables": {
+            table: [{**asdict(one), "verdict": one.verdict} for one in rows]
+            for table, rows in compared.items()
+        },
+        **machine(),
+    }
+    content["forecast"] = _forecast(outcome, content["arms"])
+    out = outcome.place.out
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / RESULTS, json.dumps(_strict(content), indent=2, allow_nan=False))
+    parts = [f"# {study.name}\n", study.note]
+    for table in study.tables:
+        parts.append(_table(outcome, table, content["arms"], compared[table]))
+    parts.append(_forecast_table(content["forecast"]))
+    write_atomically(out / TABLES, "\n".join(part for part in parts if part) + "\n")
+    return content
+
+
+def _arm(outcome: Outcome, arm: str) -> dict[str, Any]:
+    cost = outcome.cost(arm)
+    columns = {}
+    for column in outcome.loaded.columns:
+        measure = outcome.measure(arm, column)
+        if measure is not None:
+            columns[column] = {
+                **asdict(interval(measure)),
+                "per_seed": measure.per_seed.tolist(),
+                "unit": measure.unit,
+                "scale": measure.scale,
+                "higher_is_better": measure.higher_is_better,
+            }
+    return {
+        "seeds": outcome.seeds(arm),
+        "cost": asdict(cost) if cost else None,
+        "columns": columns,
+    }
+
+
+def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequence[Compared]) -> str:
+    config = outcome.loaded.study.tables[table]
+    columns = list(config.columns or outcome.loaded.columns)
+    verdicts = {(one.row, one.column): one.verdict for one in compared}
+    marks = {"better": " ▲", "worse": " ▼"}
+    errors = {c for arm in arms.values() for c, f in arm["columns"].items()
+              if not f["higher_is_better"]}  # fmt: skip
+    header = ["", "images", "all images", "PFLOP", "seeds"]
+    header += [f"{column} ↓" if column in errors else column for column in columns]
+    rows = []
+    for row in config.rows:
+        arm = arms[row]
+        cost = arm["cost"]
+        cells = [row, "", "", ""]
+        if cost:
+            cells = [row, f"{cost['images']:,}", f"{cost['all_images']:,}",
+                     f"{cost['petaflops']:,.2f}"]  # fmt: skip
+        cells.append(str(arm["seeds"]))
+        for column in columns:
+            figure = arm["columns"].get(column)
+            mark = marks.get(verdicts.get((row, column), ""), "")
+            cells.append("–" if figure is None else _figure(figure) + mark)
+        rows.append(cells)
+    parts = [f"## {table}\n", config.note, markdown(header, rows)]
+    if config.reference:
+        parts.append(
+            f"\nFigure ± standard deviation over seeds. ▲ ▼: better, worse than {config.reference} "
+            f"at 5 % after Holm's correction over {len(compared)} tests, paired over seeds and "
+            "test items.\n"
+        )
+        parts.append(_differences(compared, config.reference))
+    return "\n".join(part for part in parts if part)
+
+
+def _differences(compared: Sequence[Compared], reference: str) -> str:
+    header = [f"minus {reference}", "column", "gain (95 %)", "p, Holm", "std of seeds",
+              "would have shown", "seeds to show it"]  # fmt: skip
+    rows = []
+    for one in compared:
+        power, gain = one.power, one.gain
+        digits = 1 if one.unit == "%" else 3
+        cells = [one.row, one.column,
+                 f"{gain.delta:+.{digits}f} ({gain.low:+.{digits}f} to {gain.high:+.{digits}f})",
+                 f"{one.p:.3f}"]  # fmt: skip
+        if power:
+            needed = power.seeds_needed
+            cells += [f"{power.seed_std:.{digits}f}", f"{power.resolvable:.{digits}f}",
+                      "no number" if needed is None else str(needed)]  # fmt: skip
+        else:
+            cells += ["", "", ""]
+        rows.append(cells)
+    return markdown(header, rows)
+
+
+def _figure(figure: dict[str, Any]) -> str:
+    digits = 1 if figure["scale"] != 1 else 3
+    spread = figure["training"]
+    told = f"{figure['value']:.{digits}f}"
+    return told if not math.isfinite(spread) else f"{told} ± {spread:.{digits}f}"
+
+
+def _forecast(outcome: Outcome, arms: dict[str, Any]) -> dict[str, Any] | None:
+    told, path = outcome.loaded.study.forecast, outcome.place.out / FORECAST
+    if told is None or not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    full = arms[told.full]["columns"] if told.full else {}
+    worth: dict[str, dict[str, float]] = {}
+    for teacher, arm in told.without.items():
+        left = arms[arm]["columns"]
+        worth[teacher] = {c: _good(full[c]) - _good(left[c]) for c in full if c in left}
+    alone = {
+        teacher: {column: _good(figure) for column, figure in arms[arm]["columns"].items()}
+        for teacher, arm in told.alone.items()
+    }
+    if len(worth) > 2 and all(worth.values()):
+        content["worth"] = worth
+        content["agreement"] = agreement(content["teachers"], worth, alone)
+    return content
+
+
+def _good(figure: dict[str, Any]) -> float:
+    """Larger is better."""
+    return float(figure["value"]) if figure["higher_is_better"] else -float(figure["value"])
+
+
+def _forecast_table(content: dict[str, Any] | None) -> str:
+    if content is None:
+        return ""
+    agreed = content.get("agreement")
+    header = ["teacher", "class token shared", "patches shared", "gradient agreement",
+              "share of the gradient"]  # fmt: skip
+    header += ["worth"] if agreed else []
+    rows = []
+    for teacher, told in content["teachers"].items():
+        keys = ("shared_cls", "shared_patches", "agreement", "pull")
+        cells = [teacher, *(f"{told[key]:.2f}" for key in keys)]
+        if agreed:
+            worth = agreed["mean_worth"].get(teacher)
+            cells.append("" if worth is None else f"{worth:+.2f}")
+        rows.append(cells)
+    parts = ["## forecast\n", markdown(header, rows)]
+    for name, told in (agreed or {}).items():
+        if name != "mean_worth":
+            parts.append(
+                f"\n{name}: Spearman {told['spearman']:+.2f} with the worth, p = {told['p']:.3f}, "
+                f"{told['pairs']} pairs"
+            )
+    return "\n".join(parts)
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no nan: it becomes null."""
+    if isinstance(value, dict):
+        return {str(k): _strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

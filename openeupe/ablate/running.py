@@ -1,0 +1,237 @@
+"""Carrying out a study: what is missing is trained and judged, in several processes at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from openeupe.ablate.addresses import address, judged_folder, link_run, needs, only, stage_folder
+from openeupe.ablate.forecast import FORECAST, forecast
+from openeupe.ablate.study import ArmConfig, LoadedStudy
+from openeupe.distill.check import check_recipe
+from openeupe.distill.folder import FINISHED
+from openeupe.distill.recipe import Recipe
+from openeupe.distill.run import default_device, run_recipe
+from openeupe.errors import InputError
+from openeupe.evaluate.column import Judged
+from openeupe.evaluate.features import Features
+from openeupe.evaluate.results import Results
+from openeupe.evaluate.suite import Suite, evaluate
+from openeupe.loading import load_with_chains
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study is carried out.
+
+    data: where relative paths of recipes and suite start. device: None: the GPU if there is one.
+    """
+
+    out: Path
+    data: Path
+    device: str | None = None
+
+
+@dataclass
+class Task:
+    """One piece of work and the names of those that must be done before."""
+
+    name: str
+    call: Callable[..., None]
+    arguments: tuple[Any, ...]
+    after: list[str] = field(default_factory=list)
+
+
+def check(loaded: LoadedStudy, place: Place) -> None:
+    """Open every data set and build every architecture, before any work.
+
+    Raises:
+        InputError: in one line.
+    """
+    for name, recipe in loaded.recipes.items():
+        try:
+            check_recipe(_rooted(recipe, place.data))
+        except InputError as error:
+            raise InputError(f"recipe {name}: {error}") from None
+    for name in loaded.columns:
+        try:
+            loaded.suite.columns[name].open(place.data)
+        except InputError as error:
+            raise InputError(f"column {name}: {error}") from None
+
+
+def run_study(
+    loaded: LoadedStudy, place: Place, jobs: int = 1, console: Console | None = None
+) -> list[str]:
+    """Train and judge what is missing. What fails is told, and what does not need it goes on.
+
+    Returns one line for each piece of work that failed.
+    """
+    console = console or Console(quiet=True)
+    tasks = {task.name: task for task in _tasks(loaded, place)}
+    if jobs == 1:
+        return _one_by_one(tasks, console)
+    return _side_by_side(tasks, jobs, console)
+
+
+def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Path:
+    """Where the results of an arm's encoder of one seed are kept."""
+    trained = loaded.trained(arm)
+    if trained is None:
+        return place.out / "encoders" / arm / loaded.suite.name
+    recipe = loaded.seeded(trained.recipe, seed)
+    return judged_folder(place.out, recipe, trained.stage, trained.student, loaded.suite.name)
+
+
+def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
+    """In the order of their worth: the first seed of every arm before the second of any."""
+    tasks: dict[str, Task] = {}
+    told = loaded.study.forecast
+    if told and not (place.out / FORECAST).is_file():
+        tasks["forecast"] = Task("forecast", _forecast, (loaded, place))
+    for arm, seed in loaded.wanted():
+        trained = loaded.trained(arm)
+        after = []
+        if trained:
+            recipe = loaded.seeded(trained.recipe, seed)
+            for stage in (*needs(recipe, trained.stage), trained.stage):
+                name = address(recipe, stage)
+                done = (stage_folder(place.out, recipe, stage) / FINISHED).is_file()
+                if not done and name not in tasks:
+                    before = [address(recipe, earlier) for earlier in needs(recipe, stage)]
+                    tasks[name] = Task(name, _train, (recipe, stage, place), before)
+                if not done:
+                    after = [name]
+        folder = results_folder(loaded, place, arm, seed)
+        if not set(loaded.columns) <= _judged(folder):
+            arguments = (loaded.study.arms[arm], loaded, place, folder, arm, seed)
+            name = f"judge {arm}, seed {seed}" if trained else f"judge {arm}"
+            tasks[name] = Task(name, _judge, arguments, after)
+    for task in tasks.values():
+        task.after = [name for name in task.after if name in tasks]
+    return list(tasks.values())
+
+
+def _judged(folder: Path) -> set[str]:
+    return set(Results(folder).names()) if Results.there(folder) else set()
+
+
+def _train(recipe: Recipe, stage: str, place: Place) -> None:
+    folder, _ = link_run(place.out, recipe, stage)
+    names = [*needs(recipe, stage), stage]
+    rooted = _rooted(only(recipe, names), place.data)
+    run_recipe(rooted, folder, device=_device(place), console=Console(quiet=True))
+
+
+def _judge(
+    arm: ArmConfig, loaded: LoadedStudy, place: Place, folder: Path, name: str, seed: int
+) -> None:
+    trained = loaded.trained(name)
+    if trained:
+        recipe = loaded.seeded(trained.recipe, seed)
+        run = place.out / "runs" / address(recipe, trained.stage)
+        if not run.is_dir():
+            link_run(place.out, recipe, trained.stage)
+        source = str(run / trained.stage / trained.student)
+    else:
+        source = str(arm.encoder)
+    encoder, chains = load_with_chains(source)
+    encoder = encoder.to(_device(place))
+    how = loaded.study.judge
+    features = Features(
+        encoder, precision=how.precision, batch_size=how.batch_size, workers=how.workers
+    )
+    quiet = Console(quiet=True)
+    suite: Suite = loaded.suite
+    judged = Judged(encoder, features, chains, folder, quiet)
+    evaluate(
+        suite, judged, folder, root=place.data, source=name, only=loaded.columns, console=quiet
+    )
+
+
+def _forecast(loaded: LoadedStudy, place: Place) -> None:
+    told = loaded.study.forecast
+    assert told is not None
+    recipe = loaded.seeded(told.recipe, loaded.study.seeds[0])
+    forecast(told, _rooted(recipe, place.data), place.out, _device(place))
+
+
+def _device(place: Place) -> torch.device:
+    return torch.device(place.device) if place.device else default_device()
+
+
+def _rooted(recipe: Recipe, root: Path) -> Recipe:
+    """The recipe with its relative data paths starting from `root`."""
+    sources = [
+        source.model_copy(update={"path": str(root / Path(source.path).expanduser())})
+        for source in recipe.data.sources
+    ]
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": sources})})
+
+
+def _one_by_one(tasks: dict[str, Task], console: Console) -> list[str]:
+    failed: dict[str, str] = {}
+    for task in tasks.values():
+        start = time.perf_counter()
+        if not _lacks(task, failed):
+            try:
+                task.call(*task.arguments)
+            except InputError as error:
+                failed[task.name] = str(error)
+        _tell(task, failed, start, console)
+    return [f"{name}: {why}" for name, why in failed.items()]
+
+
+def _side_by_side(tasks: dict[str, Task], jobs: int, console: Console) -> list[str]:
+    failed: dict[str, str] = {}
+    waiting = dict(tasks)
+    running: dict[Future[None], tuple[Task, float]] = {}
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use the GPU
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quiet_start) as pool:
+        while waiting or running:
+            open_names = {*waiting, *(task.name for task, _ in running.values())}
+            for task in list(waiting.values()):
+                if _lacks(task, failed):
+                    del waiting[task.name]
+                    _tell(task, failed, time.perf_counter(), console)
+                elif len(running) < jobs and not open_names & set(task.after):
+                    del waiting[task.name]
+                    future = pool.submit(task.call, *task.arguments)
+                    running[future] = (task, time.perf_counter())
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                task, start = running.pop(future)
+                error = future.exception()
+                if error is not None:
+                    if not isinstance(error, InputError):
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        raise error
+                    failed[task.name] = str(error)
+                _tell(task, failed, start, console)
+    return [f"{name}: {why}" for name, why in failed.items()]
+
+
+def _quiet_start() -> None:
+    """In each process: threads are shared out by running several processes, not inside one."""
+    torch.set_num_threads(1)
+
+
+def _lacks(task: Task, failed: dict[str, str]) -> bool:
+    """Whether what the task needs has failed; then it has failed, too."""
+    lacking = [name for name in task.after if name in failed]
+    if lacking:
+        failed[task.name] = f"{lacking[0]} failed"
+    return bool(lacking)
+
+
+def _tell(task: Task, failed: dict[str, str], start: float, console: Console) -> None:
+    said = failed.get(task.name) or f"{time.perf_counter() - start:.0f} s"
+    console.print(f"{task.name}: {said}", soft_wrap=True, highlight=False)

@@ -1,0 +1,225 @@
+"""What a study is: recipes x seeds, which of their encoders are judged, and what is compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from openeupe.config import Config, check_settings, read_settings, with_base
+from openeupe.distill.recipe import STAGE_PREFIX, Recipe
+from openeupe.errors import InputError
+from openeupe.evaluate.suite import Suite, load_suite
+
+
+class ArmConfig(Config):
+    """An encoder under judgement: what a recipe made, or one that exists."""
+
+    recipe: str | None = Field(None, description="one of the study's recipes, run with every seed")
+    stage: str | None = Field(None, description="default: the recipe's last")
+    student: str | None = Field(None, description="needed where the stage has several")
+    encoder: str | None = Field(None, description="instead of a recipe: whatever `evaluate` takes")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.recipe is None) == (self.encoder is None):
+            raise ValueError("an arm needs either a recipe or an encoder")
+        return self
+
+
+class TableConfig(Config):
+    """Arms side by side, and each compared with the reference: one family of tests."""
+
+    rows: tuple[str, ...] = Field(min_length=1)
+    reference: str | None = Field(None, description="the arm that the rows are compared with")
+    columns: tuple[str, ...] | None = Field(None, description="default: all of the suite's")
+    note: str = ""
+
+
+class ForecastConfig(Config):
+    """What can be told of a stage's teachers before anything is trained."""
+
+    recipe: str
+    stage: str | None = Field(None, description="default: the recipe's last")
+    student: str | None = None
+    full: str | None = Field(None, description="the arm that was trained with all of them")
+    without: dict[str, str] = Field(
+        {}, description="teacher: the arm that was trained without it, for the agreement"
+    )
+    alone: dict[str, str] = Field({}, description="teacher: the arm that judges its frozen tokens")
+    images: int = Field(256, ge=8, description="photos, of the recipe's own")
+    batches: int = Field(16, ge=1, description="steps of which gradients are compared")
+
+
+class JudgeConfig(Config):
+    """How encoders are judged."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: int = Field(32, ge=1)
+    workers: int = Field(2, ge=1)
+
+
+class Study(Config):
+    """Recipes that differ in one thing each, the seeds, and the tables that answer a question."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    note: str = ""
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    steps: float = Field(1.0, gt=0, description="factor on the steps of every stage")
+    suite: str = Field(description="a packaged suite, or a file beside the study")
+    columns: tuple[str, ...] | None = Field(None, description="some of the suite's columns")
+    judge: JudgeConfig = JudgeConfig()
+    recipes: dict[str, dict[str, Any]] = Field(
+        {}, description="by name; each as a recipe's file, `base` included"
+    )
+    arms: dict[str, ArmConfig] = Field(min_length=1)
+    tables: dict[str, TableConfig] = Field({})
+    forecast: ForecastConfig | None = None
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        for name, arm in self.arms.items():
+            _known(f"arms.{name}.recipe", arm.recipe, self.recipes)
+        for name, table in self.tables.items():
+            for row in (*table.rows, *([table.reference] if table.reference else [])):
+                _known(f"tables.{name}", row, self.arms)
+        if self.forecast:
+            _known("forecast.recipe", self.forecast.recipe, self.recipes)
+            _known("forecast.full", self.forecast.full, self.arms)
+            for kind in ("without", "alone"):
+                for arm in getattr(self.forecast, kind).values():
+                    _known(f"forecast.{kind}", arm, self.arms)
+        return self
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where an arm's encoder comes from."""
+
+    recipe: str
+    stage: str
+    student: str
+
+
+@dataclass(frozen=True)
+class LoadedStudy:
+    """A study with its recipes and its suite read and checked.
+
+    recipes: by name, with the study's factor on their steps; seeds are laid over them later.
+    """
+
+    study: Study
+    recipes: dict[str, Recipe]
+    suite: Suite
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are judged."""
+        return list(self.study.columns or self.suite.columns)
+
+    def trained(self, arm: str) -> Trained | None:
+        """Recipe, stage and student of an arm; None for an encoder that exists."""
+        config = self.study.arms[arm]
+        if config.recipe is None:
+            return None
+        stage = config.stage or list(self.recipes[config.recipe].stages)[-1]
+        students = list(self.recipes[config.recipe].stages[stage].students)
+        return Trained(config.recipe, stage, config.student or students[0])
+
+    def seeds(self, arm: str) -> tuple[int, ...]:
+        """The seeds that an arm is run with; one that exists has a single, nameless one."""
+        return self.study.seeds if self.study.arms[arm].recipe else (0,)
+
+    def seeded(self, recipe: str, seed: int) -> Recipe:
+        """A recipe with a seed of the study."""
+        return self.recipes[recipe].model_copy(update={"seed": seed})
+
+    def wanted(self) -> Iterator[tuple[str, int]]:
+        """Every (arm, seed), the first seed of all arms first: a cut-off study has whole rows."""
+        for place in range(len(self.study.seeds)):
+            for arm in self.study.arms:
+                if place < len(self.seeds(arm)):
+                    yield arm, self.seeds(arm)[place]
+
+
+def load_study(source: str | Path, overrides: list[str] | None = None) -> LoadedStudy:
+    """Read a study: a YAML file, or the name of one that the package carries.
+
+    Its recipes and its suite are looked for beside the file, then among the package's.
+
+    Raises:
+        InputError: one line naming the file and field, and the mend.
+    """
+    study = check_settings(Study, "study", str(source), read_settings("study", source, overrides))
+    beside = Path(source).parent if Path(source).is_file() else Path()
+    recipes = {}
+    for name, raw in study.recipes.items():
+        label = f"{name} of study {study.name}"
+        merged = with_base("recipe", label, {"name": name, **raw}, beside)
+        recipe = check_settings(Recipe, "recipe", label, {**merged, "name": name})
+        recipes[name] = _stretched(recipe, study.steps)
+    suite = study.suite
+    if (beside / suite).is_file():
+        suite = str(beside / suite)
+    loaded = LoadedStudy(study, recipes, load_suite(suite))
+    _check(loaded)
+    return loaded
+
+
+def _check(loaded: LoadedStudy) -> None:
+    """Hold arms, tables and forecast against the recipes and the suite."""
+    study, columns = loaded.study, loaded.suite.columns
+    for column in study.columns or ():
+        _known("columns", column, columns)
+    for name, table in study.tables.items():
+        for column in table.columns or ():
+            _known(f"tables.{name}.columns", column, loaded.columns)
+    members = {f"arms.{name}": arm for name, arm in study.arms.items() if arm.recipe}
+    asked: dict[str, ArmConfig | ForecastConfig] = dict(members)
+    if study.forecast:
+        asked["forecast"] = study.forecast
+    for field, one in asked.items():
+        stages = loaded.recipes[str(one.recipe)].stages
+        stage = one.stage or list(stages)[-1]
+        _known(f"{field}.stage", stage, stages)
+        students = stages[stage].students
+        _known(f"{field}.student", one.student, students)
+        if one.student is None and len(students) > 1:
+            raise InputError(
+                f"study {study.name}: {field}.student: stage {stage} has several students: name "
+                f"one of {', '.join(students)}"
+            )
+        if field == "forecast" and study.forecast:
+            for kind in ("without", "alone"):
+                for teacher in getattr(study.forecast, kind):
+                    _known(f"forecast.{kind}", teacher, stages[stage].teachers)
+            for name, teacher_config in stages[stage].teachers.items():
+                if teacher_config.encoder.startswith(STAGE_PREFIX):
+                    raise InputError(
+                        f"forecast.stage: {name} is an earlier stage's student, and nothing is "
+                        "trained for a forecast: name a stage of experts"
+                    )
+
+
+def _stretched(recipe: Recipe, factor: float) -> Recipe:
+    """The recipe with `factor` times the steps, at least one, warm-up included."""
+    if factor == 1:
+        return recipe
+    raw = recipe.model_dump()
+    for stage in raw["stages"].values():
+        stage["steps"] = max(round(stage["steps"] * factor), 1)
+        own = (student["optimizer"] for student in stage["students"].values())
+        for optimizer in (stage["optimizer"], *own):
+            if optimizer:
+                warmup = math.floor(optimizer["warmup_steps"] * factor)
+                optimizer["warmup_steps"] = min(warmup, stage["steps"] - 1)
+    return Recipe.model_validate(raw)
+
+
+def _known(field: str, name: str | None, names: Any) -> None:
+    if name is not None and name not in names:
+        raise InputError(f"{field}: there is no {name!r}: use one of {', '.join(names) or 'none'}")

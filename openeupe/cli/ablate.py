@@ -1,0 +1,80 @@
+"""Putting claims to the test: ablate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markdown import Markdown
+
+from openeupe.cli.app import (
+    AsJson,
+    Device,
+    Overrides,
+    app,
+    console,
+    errors,
+    print_json,
+    torch_device,
+)
+from openeupe.errors import InputError
+
+
+def _study_names() -> list[str]:
+    from openeupe.config import packaged_names
+
+    return packaged_names("study")
+
+
+@app.command()
+def ablate(
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A study file, or the name of a packaged one.", autocompletion=_study_names
+        ),
+    ],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for all of it.  [default: studies/NAME]")
+    ] = None,
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Folder that the recipes' and the suite's paths start from."),
+    ] = Path(),
+    jobs: Annotated[int, typer.Option(min=1, help="Stages and evaluations at a time.")] = 1,
+    device: Device = None,
+    run: Annotated[
+        bool, typer.Option("--run/--no-run", help="Or only draw the tables of what is there.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study: recipes x seeds, trained, judged and compared; again to go on.
+
+    Stages that several recipes share are trained once. Writes results.json and tables.md.
+
+    Example: `openeupe ablate stages --data photos --out studies/stages`
+    """
+    from openeupe.ablate.outcome import Outcome
+    from openeupe.ablate.report import TABLES, report
+    from openeupe.ablate.running import Place, check, run_study
+    from openeupe.ablate.study import load_study
+
+    loaded = load_study(study, overrides)
+    torch_device(device)  # refused now rather than in each process
+    place = Place(out or Path("studies") / loaded.study.name, data, device)
+    log = errors if as_json else console
+    failed: list[str] = []
+    if run:
+        check(loaded, place)
+        failed = run_study(loaded, place, jobs, log)
+    content = report(Outcome(loaded, place))
+    if as_json:
+        print_json(content)
+    else:
+        console.print(Markdown((place.out / TABLES).read_text(encoding="utf-8")))
+        console.print(f"Kept in {place.out}", soft_wrap=True, highlight=False)
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise InputError(f"{failed[0]}{more}; the same command goes on with the rest")

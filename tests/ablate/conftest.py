@@ -1,0 +1,91 @@
+"""A study of tiny networks on coloured images: seconds a stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of noisy red, green and blue images, and a suite of one column."""
+    root = tmp_path_factory.mktemp("colors")
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for place, name in enumerate(("red", "green", "blue")):
+            folder = root / "colors" / part / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                pixels = random.integers(0, 200, (40, 40, 3), dtype=np.uint8)
+                pixels[..., place] |= 128
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    knn = {"kind": "knn", "protocol": "knn/test-v1", "domain": "image", "k": [1], "short": 32,
+           "crop": 32, "data": {"layout": "folder", "path": "colors"}}  # fmt: skip
+    (root / "suite.yaml").write_text(yaml.safe_dump({"name": "colors", "columns": {"knn": knn}}))
+    return root
+
+
+def network(name: str, side: int = 32) -> dict[str, Any]:
+    return {"encoder": name, "pretrained": False, "resolution": side}
+
+
+@pytest.fixture
+def raw_study() -> dict[str, Any]:
+    """Direct from two experts, one and two stages by way of a proxy, and each expert left out."""
+    schedule = {"steps": 3, "batch_size": 4, "head_hidden": 16, "statistics": {"iterations": 1},
+                "optimizer": {"lr": 1e-3}, "log_every": 3}  # fmt: skip
+    experts = {"vit": network("test_vit"), "net": network("test_resnet")}
+    proxy = {"teachers": experts, "students": {"proxy": network("test_vit2")}, **schedule}
+    taught = {"teachers": {"proxy": {"encoder": "stage:proxy", "resolution": 32}},
+              "students": {"student": network("test_efficientnet")}, **schedule}  # fmt: skip
+    onward = {**taught, "students": {"student": {"encoder": "stage:student", "resolution": 32}}}
+    data = {"sources": [{"path": "colors/train"}]}
+    family = {name: {**network("test_efficientnet"), "teachers": chosen} for name, chosen in
+              {"all": ["vit", "net"], "no_vit": ["net"], "no_net": ["vit"]}.items()}  # fmt: skip
+    return {
+        "name": "tiny",
+        "seeds": [0, 1],
+        "suite": "suite.yaml",
+        "recipes": {
+            "two": {"data": data, "stages": {"proxy": proxy, "student": taught}},
+            "three": {
+                "data": data,
+                "stages": {"proxy": proxy, "student": taught, "finetuned": onward},
+            },
+            "direct": {
+                "data": data,
+                "stages": {"student": {"teachers": experts, "students": family, **schedule}},
+            },
+        },
+        "arms": {
+            "direct": {"recipe": "direct", "student": "all"},
+            "no_vit": {"recipe": "direct", "student": "no_vit"},
+            "no_net": {"recipe": "direct", "student": "no_net"},
+            "1&2": {"recipe": "two"},
+            "1&2&3": {"recipe": "three"},
+            "pixels": {"encoder": "raw_pixels"},
+        },
+        "tables": {
+            "stages": {"reference": "direct", "rows": ["direct", "1&2", "1&2&3", "pixels"]},
+            "left out": {"reference": "direct", "rows": ["no_vit", "no_net"]},
+        },
+    }
+
+
+@pytest.fixture
+def study_file(raw_study: dict[str, Any], colors: Path, tmp_path: Path) -> Path:
+    (tmp_path / "suite.yaml").write_text((colors / "suite.yaml").read_text())
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(raw_study, sort_keys=False))
+    return path

@@ -1,0 +1,99 @@
+"""Power, forecast and agreement against cases whose answers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from openeupe.ablate.forecast import agreement, explained, spearman
+from openeupe.ablate.power import power, student
+from openeupe.evaluate.measure import Measure, mean_measure
+from openeupe.evaluate.statistics import difference
+
+
+@pytest.mark.parametrize(
+    ("share", "freedom", "table"),
+    [(0.975, 1, 12.706), (0.975, 2, 4.303), (0.975, 4, 2.776), (0.9995, 4, 8.610),
+     (0.8, 2, 1.061), (0.975, 30, 2.042), (0.5, 3, 0.0)],
+)  # fmt: skip
+def test_students_quantiles_are_those_of_the_tables(
+    share: float, freedom: int, table: float
+) -> None:
+    assert student(share, freedom) == pytest.approx(table, abs=1e-3)
+
+
+def seeded(means: list[float], items: int = 400) -> Measure:
+    random = np.random.default_rng(0)
+    values = np.array(means)[:, None] + random.standard_normal(items)
+    return mean_measure([str(i) for i in range(items)], values)
+
+
+def test_power_grows_with_seeds_and_shrinks_with_their_spread() -> None:
+    base = seeded([0.0, 0.0, 0.0])
+    calm, wild = (power(seeded(m), base, tests=5) for m in ([1, 1.1, 0.9], [0, 2, 1]))
+    assert calm is not None
+    assert wild is not None
+    assert calm.seed_std == pytest.approx(0.1)
+    assert calm.item_error == pytest.approx(0, abs=1e-6)  # the same noise on every item
+    assert calm.resolvable < 1 < wild.resolvable
+    assert calm.seeds_needed is not None
+    assert wild.seeds_needed is not None
+    assert calm.seeds_needed <= 3 < wild.seeds_needed
+    more = power(seeded([1, 1.1, 0.9] * 2), seeded([0.0] * 6), tests=5)
+    assert more is not None
+    assert more.resolvable < calm.resolvable
+    assert power(seeded([1.0]), base, 1) is None
+
+
+def test_the_resolvable_difference_is_shown_four_times_out_of_five() -> None:
+    """By simulation of seeds whose spread is known, with the test that the study uses."""
+    random = np.random.default_rng(1)
+    shown, tries, spread, seeds = 0, 60, 1.0, 5
+    reach = (student(0.975, seeds - 1) + student(0.8, seeds - 1)) * spread / np.sqrt(seeds)
+    for _ in range(tries):
+        draws = random.standard_normal(seeds) * spread
+        gap = difference(
+            seeded((reach + draws).tolist(), 20), seeded([0.0] * seeds, 20), same_seeds=True
+        )
+        shown += gap.p < 0.05
+    assert 0.6 < shown / tries < 0.97
+
+
+def test_seeds_in_pairs_take_what_they_share_out_of_the_noise() -> None:
+    shared = np.array([0.0, 5.0, -5.0])
+    a, b = seeded((shared + 1).tolist()), seeded(shared.tolist())
+    assert difference(a, b, same_seeds=True).p < 0.01
+    assert difference(a, b).p > 0.2
+
+
+def test_what_is_shared_is_explained_and_what_is_not_is_not() -> None:
+    torch.manual_seed(0)
+    known = torch.randn(600, 20)
+    assert explained(known, known @ torch.randn(20, 8)) > 0.95
+    assert explained(known, torch.randn(600, 8)) < 0.05
+
+
+def test_rank_correlation_is_that_of_the_textbook() -> None:
+    rho, p = spearman([1, 2, 3, 4, 5], [5, 6, 7, 8, 7])
+    assert rho == pytest.approx(0.8208, abs=1e-4)
+    rho, p = spearman([1, 2, 3, 4], [10, 20, 30, 40])
+    assert rho == pytest.approx(1)
+    assert p == pytest.approx(2 / 24)
+
+
+def test_a_forecast_that_is_right_agrees() -> None:
+    measured = {
+        t: {"shared_cls": 0.1 * i, "shared_patches": 0.1 * i, "agreement": -0.1 * i}
+        for i, t in enumerate("abcd")
+    }
+    worth = {t: {"knn": 4.0 - i, "depth": 0.4 - 0.1 * i} for i, t in enumerate("abcd")}
+    found = agreement(measured, worth, worth)
+    assert list(found["mean_worth"]) == list("abcd")
+    for name in (
+        "what the others do not know",
+        "gradient agreement",
+        "frozen tokens on the column",
+    ):
+        assert found[name]["spearman"] == pytest.approx(1)
+    assert found["frozen tokens on the column"]["pairs"] == 8

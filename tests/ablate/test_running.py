@@ -1,0 +1,138 @@
+"""A tiny study is trained, judged, compared; what is there is not made again; the cut-off go on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+from openeupe.ablate import running
+from openeupe.ablate.outcome import Outcome
+from openeupe.ablate.report import report
+from openeupe.ablate.running import Place, run_study
+from openeupe.ablate.study import LoadedStudy, load_study
+from openeupe.cli import app
+from openeupe.errors import InputError
+
+
+def run(study: Path, out: Path, data: Path, *words: str) -> Any:
+    line = ["ablate", str(study), "--out", str(out), "--data", str(data), "--device", "cpu", *words]
+    return CliRunner().invoke(app, line)
+
+
+def figures(loaded: LoadedStudy, place: Place) -> Any:
+    report(Outcome(loaded, place))
+    return json.loads((place.out / "results.json").read_text())["arms"]
+
+
+def test_a_study_from_file_to_tables(
+    raw_study: dict[str, Any],
+    study_file: Path,
+    colors: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw_study["forecast"] = {"recipe": "direct", "student": "all", "images": 12, "batches": 2}
+    study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
+    out = tmp_path / "out"
+    result = run(study_file, out, colors)
+    assert result.exit_code == 0, result.output
+    # Two seeds of: one proxy, one student of it, one finetuned, one family.
+    assert len(list((out / "stages").iterdir())) == 8
+    content = json.loads((out / "results.json").read_text())
+    arms = content["arms"]
+    assert {name: arm["seeds"] for name, arm in arms.items()} == {
+        "direct": 2, "no_vit": 2, "no_net": 2, "1&2": 2, "1&2&3": 2, "pixels": 1
+    }  # fmt: skip
+    assert arms["1&2"]["cost"]["images"] == 12
+    assert arms["1&2"]["cost"]["all_images"] == 24
+    assert arms["1&2&3"]["cost"]["images"] == 24  # of both stages that taught it
+    assert arms["no_vit"]["cost"]["petaflops"] < arms["direct"]["cost"]["petaflops"]
+    assert arms["pixels"]["cost"] is None
+    rows = content["tables"]["stages"]
+    assert {row["row"] for row in rows} == {"1&2", "1&2&3", "pixels"}
+    assert all(row["power"]["resolvable"] >= 0 for row in rows if row["row"] != "pixels")
+    tables = (out / "tables.md").read_text()
+    assert "| 1&2&3 | 24 | 36 |" in tables
+    assert set(content["forecast"]["teachers"]) == {"vit", "net"}
+    cosines = content["forecast"]["gradient_cosines"]
+    assert cosines["vit"]["vit"] == pytest.approx(1, abs=1e-4)
+
+    def nothing(*_: object) -> None:
+        raise AssertionError("was made again")
+
+    monkeypatch.setattr(running, "_train", nothing)
+    monkeypatch.setattr(running, "_judge", nothing)
+    monkeypatch.setattr(running, "_forecast", nothing)
+    moved = tmp_path / "moved"
+    out.rename(moved)
+    again = run(study_file, moved, colors, "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["arms"] == arms
+
+
+def test_a_killed_study_goes_on_to_the_same_figures(
+    study_file: Path, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_study(study_file, ["seeds=[0]", "forecast=null"])
+    whole, cut = (Place(tmp_path / name, colors, "cpu") for name in ("whole", "cut"))
+    assert run_study(loaded, whole) == []
+    real, left = running.run_recipe, [2]
+
+    def killed(*given: Any, **named: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    monkeypatch.setattr(running, "run_recipe", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(loaded, cut)
+    monkeypatch.setattr(running, "run_recipe", real)
+    so_far = report(Outcome(loaded, cut))
+    assert so_far["arms"]["1&2&3"]["seeds"] == 0
+    assert so_far["arms"]["direct"]["seeds"] == 1
+    assert run_study(loaded, cut) == []
+    assert figures(loaded, whole) == figures(loaded, cut)
+
+
+@pytest.mark.slow
+def test_processes_side_by_side_make_the_same(
+    study_file: Path, colors: Path, tmp_path: Path
+) -> None:
+    loaded = load_study(study_file)
+    places = [Place(tmp_path / name, colors, "cpu") for name in ("one", "three")]
+    for place, jobs in zip(places, (1, 3), strict=True):
+        assert run_study(loaded, place, jobs) == []
+    assert figures(loaded, places[0]) == figures(loaded, places[1])
+
+
+def test_what_fails_is_told_and_the_rest_goes_on(
+    study_file: Path, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_study(study_file, ["seeds=[0]"])
+    real = running.run_recipe
+
+    def diverging(recipe: Any, *given: Any, **named: Any) -> Any:
+        if "proxy" in recipe.stages:
+            raise InputError("the loss became nan")
+        return real(recipe, *given, **named)
+
+    monkeypatch.setattr(running, "run_recipe", diverging)
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        failed = run_study(
+            loaded, Place(tmp_path / "out", colors, "cpu"), console=Console(file=file)
+        )
+    assert "the loss became nan" in failed[0]
+    assert len(failed) == 5  # the proxy, two stages and two arms that need it
+    assert "judge direct, seed 0: " in log.read_text()
+
+
+def test_missing_data_are_told_before_any_work(study_file: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["ablate", str(study_file), "--data", str(tmp_path)])
+    assert isinstance(result.exception, InputError)
+    assert "recipe two: data.sources.0" in str(result.exception)
