@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from openeupe.distill.devices import device_gib, device_tflops
-from openeupe.distill.plan import plan
+from openeupe.distill.plan import petaflops, plan
 from openeupe.distill.recipe import Recipe, load_recipe
 from openeupe.encoders import create
 from openeupe.errors import InputError
