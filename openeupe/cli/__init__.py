@@ -13,6 +13,7 @@ from openeupe.errors import InputError
 
 # Importing a file of commands adds them to the application, in the order that --help shows.
 # isort: off
+from openeupe.cli import curate
 from openeupe.cli import train
 from openeupe.cli import judge
 from openeupe.cli import ablate
@@ -21,7 +22,7 @@ from openeupe.cli import ship
 from openeupe.cli import share
 # isort: on
 
-__all__ = ["ablate", "app", "judge", "look", "main", "share", "ship", "train"]
+__all__ = ["ablate", "app", "curate", "judge", "look", "main", "share", "ship", "train"]
 
 
 def main() -> None:

@@ -79,6 +79,10 @@ class FolderSource:
         """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
         return decode(self.root / self._names[index], self.name(index), least_side)
 
+    def encoded(self, index: int) -> bytes:
+        """The file's bytes. Raises `OSError`."""
+        return (self.root / self._names[index]).read_bytes()
+
     def relative(self, index: int) -> str:
         """The file's path inside the folder, with `/`."""
         return self._names[index]

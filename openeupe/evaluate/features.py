@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import islice
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -15,11 +13,11 @@ from rich.progress import Progress
 from torch import Tensor
 
 from openeupe.data import BrokenImage, Images, Source, View, center_view, resize
+from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 
 Precision = Literal["fp32", "bf16"]
-Read = TypeVar("Read")
 
 
 @contextmanager
@@ -134,24 +132,6 @@ def readable(images: Images, index: int) -> Image.Image:
         return images.read(index)
     except BrokenImage as error:
         raise InputError(f"{error}: an evaluation leaves no image out; replace the file") from None
-
-
-def batched_ahead(
-    read: Callable[[int], Read], indices: Sequence[int], batch_size: int, workers: int
-) -> Iterator[list[Read]]:
-    """`read` of every index, in order and in batches, done by threads up to two batches ahead."""
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        left = iter(indices)
-        ahead = [pool.submit(read, i) for i in islice(left, 3 * batch_size)]
-        try:
-            while ahead:
-                batch = [future.result() for future in ahead[:batch_size]]
-                ahead = ahead[batch_size:]
-                ahead += [pool.submit(read, i) for i in islice(left, batch_size)]
-                yield batch
-        finally:
-            for future in ahead:
-                future.cancel()
 
 
 def center_views(source: Source, indices: Sequence[int], side: int) -> tuple[Tensor, list[int]]:

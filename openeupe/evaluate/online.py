@@ -13,9 +13,10 @@ from rich.progress import Progress
 from torch import Tensor
 
 from openeupe.data import Images, derive_seed, shuffled
+from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
 from openeupe.evaluate.column import Judged
-from openeupe.evaluate.features import batched_ahead, readable
+from openeupe.evaluate.features import readable
 from openeupe.evaluate.probe import LinearProbe
 
 Sample = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from openeupe.config import Config
 from openeupe.data import BrokenImage, Question, decode, derive_seed
+from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
-from openeupe.evaluate.features import Precision, batched_ahead, fitting_side
+from openeupe.evaluate.features import Precision, fitting_side
 from openeupe.evaluate.results import settings_hash
 from openeupe.evaluate.vlm.language import load_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage

@@ -1,0 +1,135 @@
+"""Making a training set: curate."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.progress import Progress
+
+from openeupe.cli.app import AsJson, Device, app, console, first_process, print_json, torch_device
+from openeupe.errors import InputError
+
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@app.command()
+def curate(
+    heap: Annotated[
+        list[str],
+        typer.Argument(metavar="FOLDER|SHARDS...", help="Folders of images, and tar shards."),
+    ],
+    out: Annotated[Path, typer.Option(help="The manifest to write, ending in .parquet.")],
+    encoder: Annotated[
+        str,
+        typer.Option(help="Tells which images are alike, as `look` takes it; none: bytes only."),
+    ] = "efficientnet_lite0",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Evaluation images: what shows one of them is dropped; again."),
+    ] = None,
+    like: Annotated[
+        list[str] | None, typer.Option(help="A seed set: only what is nearest to it stays; again.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Images to keep.  [default: all]")] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Also copy what is kept to tar shards of at most SIZE."),
+    ] = None,
+    hash_distance: Annotated[
+        int | None,
+        typer.Option(help="Bits of 64 by which copies may differ.  [default: 18; 6 by itself]"),
+    ] = None,
+    similarity: Annotated[
+        float, typer.Option(help="Cosine of embeddings that copies have at least.")
+    ] = 0.85,
+    mirrored: Annotated[bool, typer.Option(help="A mirrored image is a copy.")] = True,
+    min_side: Annotated[int, typer.Option(help="Smaller images are dropped.")] = 64,
+    max_aspect: Annotated[float, typer.Option(help="Narrower images are dropped.")] = 5.0,
+    like_each: Annotated[int, typer.Option(help="Images fetched for each of the seed set.")] = 16,
+    clusters: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Of each level, the finest first.")
+    ] = None,
+    resampling: Annotated[int, typer.Option(help="Rounds of resampled k-means.")] = 3,
+    max_weight: Annotated[
+        float, typer.Option(help="Times that an image is drawn for one draw of a mean one.")
+    ] = 8.0,
+    side: Annotated[
+        int | None, typer.Option(help="Pixels the encoder sees.  [default: its own]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of clusters and of what is chosen from them.")] = 0,
+    workers: Annotated[int, typer.Option(help="Threads that read and decode.")] = 2,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a training set of a heap of images: no copies, no test images, balanced.
+
+    Writes a manifest that `distill` reads, a summary (.md) and a page (.html) beside it. Called
+    again, it goes on where it was.
+
+    Example: `openeupe curate photos --out curated.parquet --against test`
+    """
+    from openeupe.curate import CurateConfig
+    from openeupe.curate import curate as run
+    from openeupe.curate.summary import summary
+    from openeupe.distill.run import default_device
+    from openeupe.files import write_atomically
+    from openeupe.loading import load
+
+    limit = None if shards is None else _bytes(shards)
+    try:
+        config = CurateConfig(
+            seed=seed,
+            min_side=min_side,
+            max_aspect=max_aspect,
+            hash_distance=hash_distance,
+            similarity=similarity,
+            mirrored=mirrored,
+            side=side,
+            like_each=like_each,
+            clusters=None if clusters is None else _numbers(clusters),
+            resampling=resampling,
+            size=size,
+            max_weight=max_weight,
+            workers=workers,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise InputError(f"{option}: {first['msg']} (got {first['input']!r})") from None
+    eyes = None if encoder == "none" else load(encoder).to(torch_device(device) or default_device())
+    about = run(heap, out, eyes, config, against=against or [], like=like or [], console=console)
+    if not first_process():
+        return
+    write_atomically(out.with_suffix(".md"), summary(out))
+    if limit is not None:
+        from openeupe.curate.tars import write_shards
+
+        with Progress(console=console, transient=True) as progress:
+            made = write_shards(out, out.with_suffix(".shards"), limit, progress)
+        about["shards"] = str(made)
+    if as_json:
+        print_json({key: value for key, value in about.items() if key != "parents"})
+        return
+    dropped = ", ".join(f"{count} {reason}" for reason, count in about["dropped"].items())
+    console.print(f"{about['images']} images, {about['kept']} kept; dropped: {dropped or 'none'}")
+    for file in (out, out.with_suffix(".md"), about.get("shards")):
+        if file is not None:
+            console.print(f"wrote {file}", soft_wrap=True, highlight=False)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--clusters {text}: write it as 400,50") from None
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", text.strip().upper())
+    if found is None or float(found[1]) <= 0:
+        raise InputError(f"--shards {text}: write it as 500MB or 1GB")
+    return int(float(found[1]) * _UNITS[found[2]])

@@ -1,0 +1,57 @@
+"""Settings of a curation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from openeupe.config import Config
+
+Cosine = Annotated[float, Field(gt=0, le=1)]
+
+
+class CurateConfig(Config):
+    """What is dropped, and how the rest is balanced; every number is kept in the manifest."""
+
+    seed: int = Field(default=0, ge=0, description="Of k-means and of the balanced choice.")
+    min_side: int = Field(default=64, ge=1, description="Shorter images, in pixels, are dropped.")
+    max_aspect: float = Field(
+        default=5.0, ge=1, description="Images with a larger long side / short side are dropped."
+    )
+    hash_distance: int | None = Field(
+        default=None,
+        ge=0,
+        le=32,
+        description="Bits of the perceptual hash (of 64) by which copies may differ.  [18 where an "
+        "encoder must agree; 6 without one]",
+    )
+    similarity: Cosine = Field(
+        default=0.85, description="Cosine of the embeddings that copies have at least."
+    )
+    mirrored: bool = Field(
+        default=True, description="Whether a mirrored image is a copy (training mirrors at random)."
+    )
+    side: int | None = Field(
+        default=None, ge=16, description="Pixels the encoder sees.  [its own resolution]"
+    )
+    like_each: int = Field(
+        default=16, ge=1, description="Images fetched for each image of the seed set."
+    )
+    clusters: list[Annotated[int, Field(ge=1)]] | None = Field(
+        default=None,
+        description="Clusters of each level, the finest first.  [a sixteenth of the images, at "
+        "most 4096; then an eighth of the level before, down to 8]",
+    )
+    resampling: int = Field(
+        default=3, ge=0, description="Rounds of resampled k-means at each level (Vo et al. 2024)."
+    )
+    size: int | None = Field(
+        default=None, ge=1, description="Images to keep after balancing.  [all]"
+    )
+    max_weight: float = Field(
+        default=8.0,
+        ge=1,
+        description="An image is drawn at most this many times as often as a mean one.",
+    )
+    workers: int = Field(default=2, ge=1, description="Threads that read and decode.")

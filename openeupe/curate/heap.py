@@ -1,0 +1,129 @@
+"""The heap: all images of several folders and shards as one numbered list, in parts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from openeupe.data import FolderSource, ShardSource, SourceConfig, open_source
+from openeupe.errors import InputError
+
+PART = 2048  # images that are read, written and resumed together
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image lies: a file of a root, or the bytes from `offset` on of a shard of it."""
+
+    source: int
+    path: str
+    offset: int | None
+    size_bytes: int
+
+
+class Heap:
+    """Images of folders and tar shards, in a fixed order.
+
+    Args:
+        paths: folders of images, and tar shards (a file, a folder of them, a pattern).
+
+    Attributes:
+        roots: the folder that each source's paths are relative to.
+
+    Raises:
+        InputError: if a path is neither, or holds no image.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self.sources: list[FolderSource | ShardSource] = []
+        self.roots: list[Path] = []
+        for path in paths:
+            source = open_source(SourceConfig(path=str(path)))
+            if isinstance(source, FolderSource):
+                self.roots.append(source.root.resolve())
+            elif isinstance(source, ShardSource):
+                folders = {os.path.dirname(os.path.abspath(shard)) for shard in source.shards}
+                self.roots.append(Path(os.path.commonpath(folders)))
+            else:
+                raise InputError(
+                    f"{path}: only folders of images and tar shards can be curated; "
+                    "write the images to one of these"
+                )
+            self.sources.append(source)
+        self._starts = [0]
+        for source in self.sources:
+            self._starts.append(self._starts[-1] + len(source))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def parts(self) -> int:
+        """Number of parts."""
+        return -(-len(self) // PART)
+
+    def rows(self, part: int) -> range:
+        """The images of a part."""
+        return range(part * PART, min((part + 1) * PART, len(self)))
+
+    def place(self, row: int) -> Place:
+        """Where image `row` lies."""
+        number, index = self._find(row)
+        source = self.sources[number]
+        if isinstance(source, FolderSource):
+            return Place(number, source.relative(index), None, _size(source, index))
+        shard, offset, size = source.place(index)
+        inside = Path(os.path.abspath(shard)).relative_to(self.roots[number])
+        return Place(number, inside.as_posix(), offset, size)
+
+    def encoded(self, row: int) -> bytes:
+        """The bytes of image `row`. Raises `OSError`."""
+        number, index = self._find(row)
+        return self.sources[number].encoded(index)
+
+    def read(self, row: int, least_side: int | None = None) -> Image.Image:
+        """RGB image `row`; see `decode` for `least_side`. Raises `BrokenImage`."""
+        number, index = self._find(row)
+        return self.sources[number].read(index, least_side)
+
+    def name(self, row: int) -> str:
+        """What people call image `row`: its path, or shard and key."""
+        number, index = self._find(row)
+        return self.sources[number].name(index)
+
+    def listing(self, part: int) -> str:
+        """Changes whenever a file of the part is added, removed, renamed or written."""
+        digest = hashlib.blake2b(digest_size=16)
+        for line in self._states(part):
+            digest.update(line.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    def _states(self, part: int) -> Iterator[str]:
+        shards: dict[str, int] = {}
+        for row in self.rows(part):
+            place = self.place(row)
+            file = os.path.join(self.roots[place.source], place.path)
+            if place.offset is None or file not in shards:
+                try:
+                    shards[file] = os.stat(file).st_mtime_ns
+                except OSError:
+                    shards[file] = -1
+            yield f"{file}\0{place.offset}\0{place.size_bytes}\0{shards[file]}\n"
+
+    def _find(self, row: int) -> tuple[int, int]:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        number = max(i for i, start in enumerate(self._starts[:-1]) if start <= row)
+        return number, row - self._starts[number]
+
+
+def _size(source: FolderSource, index: int) -> int:
+    try:
+        return source.encoded_bytes(index)
+    except OSError:
+        return -1

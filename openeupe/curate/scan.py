@@ -1,0 +1,152 @@
+"""Every image is read once: can it be decoded, how large is it, what do its bytes and looks say."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import Progress
+
+from openeupe.curate.hashing import Hashes, digest, perceptual_hashes
+from openeupe.curate.heap import Heap
+from openeupe.curate.machines import Machines
+from openeupe.data import BrokenImage, decode
+from openeupe.data.names import printable
+
+_HASHED = 96  # pixels that a JPEG may be decoded at for its hash: more than the hash looks at
+_SCHEMA = pa.schema(
+    [
+        ("source", pa.int16()),
+        ("path", pa.string()),
+        ("offset", pa.int64()),
+        ("size_bytes", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("digest", pa.binary(16)),
+        ("hash", pa.uint64()),
+        ("mirrored", pa.uint64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What is known of all images; arrays of one entry each.
+
+    width, height: int32 pixels; 0 where the image cannot be read.
+    size_bytes: int64. digest: `[N, 2]` uint64. hash, mirrored: uint64, 0 for none.
+    """
+
+    width: NDArray[np.int32]
+    height: NDArray[np.int32]
+    size_bytes: NDArray[np.int64]
+    digest: NDArray[np.uint64]
+    hash: NDArray[np.uint64]
+    mirrored: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.width)
+
+
+def scan(heap: Heap, folder: Path, machines: Machines, workers: int, progress: Progress) -> Scanned:
+    """Read every image of the heap; what an earlier call has read and nobody changed is kept.
+
+    Args:
+        folder: gets a Parquet file for each part of the heap.
+        machines: which parts this process reads; all of them are waited for.
+        workers: threads.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    task = progress.add_task("reading", total=len(heap))
+    with ThreadPoolExecutor(workers) as pool:
+        for part in machines.mine(heap.parts):
+            listing = heap.listing(part)
+            if _listing(folder, part) != listing:
+                rows = list(pool.map(lambda row: _look(heap, row), heap.rows(part)))
+                table = pa.Table.from_pylist(rows, _SCHEMA.with_metadata({"listing": listing}))
+                partial = folder / f".{part:06d}.writing"
+                pq.write_table(table, partial)
+                partial.replace(file_of(folder, part))
+            progress.advance(task, len(heap.rows(part)))
+    machines.wait()
+    progress.remove_task(task)
+    return _gather(heap, folder)
+
+
+def file_of(folder: Path, part: int) -> Path:
+    """The Parquet file of a part."""
+    return folder / f"{part:06d}.parquet"
+
+
+def _listing(folder: Path, part: int) -> str | None:
+    try:
+        metadata = pq.read_schema(file_of(folder, part)).metadata or {}
+    except (OSError, pa.ArrowException):
+        return None
+    return metadata.get(b"listing", b"").decode()
+
+
+def _look(heap: Heap, row: int) -> dict[str, Any]:
+    place = heap.place(row)
+    path = printable(place.path)
+    known: dict[str, Any] = {
+        "source": place.source,
+        "path": path,
+        "offset": place.offset,
+        "size_bytes": place.size_bytes,
+    }
+    size, hashes, kind = (0, 0), Hashes(0, 0), None
+    try:
+        if path != place.path:
+            raise BrokenImage(f"{path}: its name is not valid Unicode, no manifest can hold it")
+        encoded = heap.encoded(row)
+        known["digest"] = digest(encoded)
+        with Image.open(io.BytesIO(encoded)) as header:
+            size, kind = header.size, header.format
+        hashes = perceptual_hashes(decode(encoded, "", _HASHED))
+    except MemoryError:
+        raise
+    except (BrokenImage, Exception):  # Pillow's readers raise nearly anything on damaged bytes
+        size = (0, 0)
+        known.setdefault("digest", bytes(16))
+    return known | {
+        "width": size[0],
+        "height": size[1],
+        "format": kind,
+        "hash": hashes.plain,
+        "mirrored": hashes.mirrored,
+    }
+
+
+def _gather(heap: Heap, folder: Path) -> Scanned:
+    """Part after part into arrays that are made once: names stay on disk."""
+    count = len(heap)
+    found = Scanned(
+        np.empty(count, np.int32),
+        np.empty(count, np.int32),
+        np.empty(count, np.int64),
+        np.empty((count, 2), np.uint64),
+        np.empty(count, np.uint64),
+        np.empty(count, np.uint64),
+    )
+    columns = ["width", "height", "size_bytes", "digest", "hash", "mirrored"]
+    for part in range(heap.parts):
+        rows = heap.rows(part)
+        table = pq.read_table(file_of(folder, part), columns=columns)
+        for name in columns:
+            column = table.column(name).combine_chunks()
+            if name == "digest":
+                values = np.frombuffer(b"".join(column.to_pylist()), np.uint64).reshape(-1, 2)
+            else:
+                values = column.to_numpy()
+            getattr(found, name)[rows.start : rows.stop] = values
+    return found
