@@ -42,6 +42,8 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     peak = device_tflops("this", 1.0)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     before = used(device)
     recipe = stages.recipe(
         {"teacher": {"encoder": given.teacher}},

@@ -1,6 +1,7 @@
 """Files -> batches: sources, mixing, augmentation, the resolution pyramid."""
 
 from openeupe.data.augment import Augment, center_view, resize
+from openeupe.data.batch_augment import BatchAugment
 from openeupe.data.batches import Batch, Batches
 from openeupe.data.broken import BrokenImages
 from openeupe.data.config import AugmentConfig, DataConfig, SourceConfig
@@ -29,6 +30,7 @@ __all__ = [
     "Augment",
     "AugmentConfig",
     "Batch",
+    "BatchAugment",
     "Batches",
     "BrokenImage",
     "BrokenImages",

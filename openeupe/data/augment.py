@@ -27,11 +27,16 @@ class Augment:
     """
 
     def __init__(self, config: AugmentConfig, side: int) -> None:
+        self.config = config
         self.side = side
         self.least_side = _least_side(config, side)
         steps: list[torch.nn.Module] = [
             v2.RandomResizedCrop(side, config.scale, config.ratio, _BICUBIC, antialias=True)
         ]
+        if config.on_device:  # the rest is BatchAugment's
+            steps.append(v2.PILToTensor())
+            self._steps = v2.Compose(steps)
+            return
         if config.flip:
             steps.append(v2.RandomHorizontalFlip(config.flip))
         if config.jitter:
@@ -44,10 +49,7 @@ class Augment:
         # Color is faster on a PIL image (8-bit operations), blur on a tensor.
         steps.append(v2.PILToTensor())
         if config.blur:
-            # At least 3 pixels wide, always odd.
-            kernel = 2 * max(1, round((config.blur_kernel - 1) / 2 * side / 256)) + 1
-            low, high = config.blur_sigma
-            blur = v2.GaussianBlur(kernel, (low * side / 256, high * side / 256))
+            blur = v2.GaussianBlur(*blur_kernel(config, side))
             steps.append(v2.RandomApply([blur], config.blur))
         if config.solarize:
             steps.append(v2.RandomSolarize(config.solarize_threshold, config.solarize))
@@ -65,6 +67,13 @@ class Augment:
             return view
         finally:
             torch.set_rng_state(state)
+
+
+def blur_kernel(config: AugmentConfig, side: int) -> tuple[int, tuple[float, float]]:
+    """Kernel side and range of sigma in pixels: at least 3 wide, always odd."""
+    kernel = 2 * max(1, round((config.blur_kernel - 1) / 2 * side / 256)) + 1
+    low, high = config.blur_sigma
+    return kernel, (low * side / 256, high * side / 256)
 
 
 def resize(images: Tensor, side: int) -> Tensor:

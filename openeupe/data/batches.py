@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from openeupe.data.augment import Augment
+from openeupe.data.batch_augment import batch_draws
 from openeupe.data.broken import BrokenImages
 from openeupe.data.config import DataConfig
 from openeupe.data.decode import BrokenImage
@@ -33,6 +34,7 @@ class Batch(NamedTuple):
     source: which of `DataConfig.sources` all images of the step come from.
     broken: names of the images that could not be read and were replaced.
     kept: what was kept of these views, by name; rows are the images'. Empty unless asked for.
+    draws: float32 `[n, 10]` for `BatchAugment`, where the augmentation is left to the device.
     """
 
     step: int
@@ -40,6 +42,7 @@ class Batch(NamedTuple):
     source: int
     broken: list[str]
     kept: dict[str, Tensor]
+    draws: Tensor | None
 
 
 class Batches:
@@ -162,6 +165,7 @@ class _Steps(Dataset["Batch | str"]):
         self.sources = sources
         self.shares = list(accumulate(source.weight for source in config.sources))
         self.augment = augment
+        self.on_device = config.augment.on_device
         self.least_side = augment.least_side if config.reduced_decode else None
         self.batch_size = batch_size
         self.places = places
@@ -189,6 +193,7 @@ class _Steps(Dataset["Batch | str"]):
         images = torch.empty(len(self.places), 3, side, side, dtype=torch.uint8)
         broken: list[str] = []
         numbers: list[int] = []
+        seeds: list[int] = []
         indices, visits = self._indices(step, source)
         for row, place in enumerate(self.places):
             image, index = self._readable(step, place, source, int(indices[row]), broken)
@@ -196,8 +201,11 @@ class _Steps(Dataset["Batch | str"]):
             if self.repeated:
                 numbers.append(self.repeated.number(source, index, int(visits[row])))
                 seed = self.repeated.seed_of(numbers[-1])
+            seeds.append(seed)
             images[row] = self.augment(image, seed)
-        return Batch(step, images, source, broken, self.kept(numbers) if self.kept else {})
+        kept = self.kept(numbers) if self.kept else {}
+        draws = batch_draws(seeds) if self.on_device else None
+        return Batch(step, images, source, broken, kept, draws)
 
     def _indices(self, step: int, source: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which images of the source this rank takes, the step's window of its epochs; and the

@@ -85,6 +85,11 @@ class AugmentConfig(Config):
     solarize_threshold: int = Field(
         default=128, ge=0, le=256, description="Pixels from this value on (0 to 255) are inverted."
     )
+    on_device: bool = Field(
+        default=False,
+        description="Leave all but the crop to the device that trains, a batch at once: for GPUs "
+        "that wait for images. Other draws than on the CPU, from the same distributions.",
+    )
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from openeupe.data.augment import Augment
+from openeupe.data.batch_augment import BatchAugment, batch_draws
 from openeupe.data.config import DataConfig
 from openeupe.data.decode import BrokenImage
 from openeupe.data.seeds import derive_seed
@@ -65,3 +66,11 @@ class RepeatedViews(Dataset[Tensor]):
             except BrokenImage:
                 continue  # training will not read it either
         return found
+
+    def finish(self, found: Tensor, numbers: Sequence[int]) -> Tensor:
+        """What `augment.on_device` left to do, where the `readable` views now lie."""
+        config = self.augment.config
+        if not (config.on_device and numbers):
+            return found
+        draws = batch_draws([self.seed_of(number) for number in numbers]).to(found.device)
+        return BatchAugment(config, self.augment.side, found.device)(found, draws)

@@ -54,6 +54,17 @@ def shuffled(positions: NDArray[np.int64] | int, size: int, key: int) -> NDArray
     return values.astype(np.int64).reshape(start.shape)
 
 
+def uniform(seeds: NDArray[np.uint64], count: int) -> NDArray[np.float32]:
+    """`count` uniform numbers in [0, 1) for each of n seeds: float32 `[n, count]`.
+
+    A pure function of each seed (SplitMix64), whatever seeds stand beside it.
+    """
+    with np.errstate(over="ignore"):
+        steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
+        bits = _mix(_mix(seeds)[:, None] + steps) >> np.uint64(40)
+    return bits.astype(np.float32) * np.float32(2**-24)
+
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 

@@ -137,7 +137,7 @@ class StoreWriter:
         parts: dict[str, list[Tensor]] = {}
         with console.status(f"{self.stage.name}: storing teacher outputs") as status:
             for turn, ((shard, numbers), images) in enumerate(zip(turns, loader, strict=True)):
-                packed = self._pack(images.to(here.device))
+                packed = self._pack(self.views.finish(images.to(here.device), numbers))
                 for name, tensor in packed.items():
                     parts.setdefault(name, []).append(tensor[: len(numbers)].cpu())
                 last = turn + 1 == len(turns) or turns[turn + 1][0] != shard
@@ -193,7 +193,8 @@ class StoreWriter:
     def _compare(self, stored: StoredTokens, shard: int) -> None:
         """A store that is found must hold what these teachers say of these views."""
         numbers = self._numbers(shard, 0)[:1]
-        now = self._pack(self.views.readable(numbers).to(self.processes.device))
+        images = self.views.readable(numbers).to(self.processes.device)
+        now = self._pack(self.views.finish(images, numbers))
         before = {k: v.to(self.processes.device) for k, v in stored(numbers).items()}
         for name in self.stage.teachers:
             a, b = (restore(self.stage, name, kept).patches for kept in (now, before))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from openeupe.data import (
+    Batch,
+    BatchAugment,
     Batches,
     BrokenImages,
     DataConfig,
@@ -80,6 +84,8 @@ class Trainer:
             else None
         )
         self.stored: StoredTokens | None = None
+        self.augment = BatchAugment(data.augment, self.config.side, self.device)
+        self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.broken = BrokenImages(data.max_broken)
         self.writer = CheckpointWriter()
 
@@ -216,9 +222,27 @@ class Trainer:
             batch = next(iterator, None)
             if batch is None:
                 return
+            images, kept = self._sent(batch)
+            yield batch.step, images, kept, time.perf_counter() - start
+
+    def _sent(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Images and what was kept of them, on the device.
+
+        On a GPU they go there, and are augmented if that is left to it, on a stream beside the
+        one that still computes the step before.
+        """
+        cuda = self.device.type == "cuda"
+        with torch.cuda.stream(self.beside) if cuda else nullcontext():
             images = batch.images.to(self.device, non_blocking=True)
             kept = {k: t.to(self.device, non_blocking=True) for k, t in batch.kept.items()}
-            yield batch.step, images, kept, time.perf_counter() - start
+            if batch.draws is not None:
+                images = self.augment(images, batch.draws.to(self.device, non_blocking=True))
+        if cuda:
+            computing = torch.cuda.current_stream()
+            computing.wait_stream(self.beside)
+            for tensor in (images, *kept.values()):
+                tensor.record_stream(computing)  # else its memory would be used again too soon
+        return images, kept
 
     def _store(self) -> StoredTokens:
         """Compute what is missing of the teachers' outputs; the teachers are then let go."""

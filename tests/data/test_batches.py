@@ -87,6 +87,18 @@ def test_workers_and_start_do_not_matter(mixed: tuple[Path, Path]) -> None:
     assert _same(list(Batches(cached, 6, 24, 5, 0, 8)), runs[0])
 
 
+def test_draws_for_the_device_are_each_images_own(make_folder: Maker) -> None:
+    """The same whoever loads and however many share a batch; the loader only crops."""
+    config = _config(make_folder(9), augment=AugmentConfig(on_device=True))
+    (whole,) = Batches(config, 6, 24, 5, 3, 4)
+    assert whole.draws is not None
+    assert whole.draws.shape == (6, 10)
+    parts = [next(iter(Batches(config, 6, 24, 5, 3, 4, rank=r, world_size=2))) for r in (0, 1)]
+    assert torch.equal(torch.cat([p.draws for p in parts if p.draws is not None]), whole.draws)
+    (plain,) = Batches(_config(make_folder(9, "plain"), augment=PLAIN), 6, 24, 5, 3, 4)
+    assert plain.draws is None
+
+
 def test_a_spawned_worker_would_make_the_same(mixed: tuple[Path, Path]) -> None:
     batches = Batches(_config(*mixed), 4, 16, 5, 0, 2)
     copy = pickle.loads(pickle.dumps(batches._dataset))  # what a spawned process is sent

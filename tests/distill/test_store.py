@@ -53,6 +53,19 @@ def test_training_on_stored_outputs_is_training_on_computed_ones(
         assert not (tmp_path / kind / "proxy" / "stored").exists()  # the stage has ended
 
 
+def test_views_augmented_on_the_device_are_stored_as_they_are_trained_on(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    raw["stages"]["proxy"]["steps"] = 6
+    on_cpu = losses(raw, tmp_path / "cpu")
+    raw["data"]["augment"] = {"on_device": True, "blur": 0.5, "grayscale": 0.2}
+    online = losses(raw, tmp_path / "online")
+    assert online != on_cpu
+    for one, other in zip(losses(raw, tmp_path / "stored", store="bf16"), online, strict=True):
+        for name, value in other.items():
+            assert one[name] == pytest.approx(value, rel=2e-3), name
+
+
 def test_the_size_is_told_before_and_the_error_after(raw: dict[str, Any], tmp_path: Path) -> None:
     raw["stages"]["proxy"] |= {"store": "int8", "store_path": str(tmp_path / "kept")}
     with (tmp_path / "out").open("w") as file:
