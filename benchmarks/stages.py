@@ -46,7 +46,7 @@ def recipe(
         "head_hidden": 3072,
         "optimizer": {"lr": 1e-4},
         "teacher_precision": precision,
-        "student_precision": precision,
+        "student_precision": "bf16" if precision == "fp8" else precision,
         **settings,
     }
     data = {"sources": [{"path": str(folder)}]}

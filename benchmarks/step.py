@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks import stages
 from openeupe.distill.devices import device_tflops
+from openeupe.distill.fp8 import Float8Linear, teachers_to_fp8
 from openeupe.distill.plan import plan
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.stage import autocast
@@ -48,7 +49,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--teacher", default="vit_small_patch16_224")
     parser.add_argument("--student", default="vit_tiny_patch16_224")
     parser.add_argument("--hidden", type=int, default=3072)
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument(
+        "--precision", default="fp32", choices=["fp32", "bf16", "fp8"], help="fp8: of the teacher"
+    )
     return parser
 
 
@@ -80,6 +83,9 @@ def row(given: argparse.Namespace, how: str, batch: int, teacher: Encoder, peak:
     recipe = one_to_one(given, batch, compile=how)
     trainer = stages.trainer(recipe, device, {"teacher": teacher})
     images = stages.random_images(batch, given.side, device)
+    if given.precision == "fp8" and not any(isinstance(m, Float8Linear) for m in teacher.modules()):
+        errors = teachers_to_fp8(trainer.stage, images[:8])
+        print(f"fp8 changes the teacher's tokens by {float(errors['teacher']):.2%}")
     whole = stages.running(trainer, images)
     steps = {"whole": whole, "networks": networks_alone(trainer, images)}
     times = stages.interleaved(steps, device, given.rounds, given.repeat)

@@ -31,7 +31,7 @@ def place(stage: Stage, processes: Processes) -> list[str]:
     for name, student in config.students.items():
         if student.checkpoint_activations:
             checkpoint_activations(cast(Encoder, stage.students[name]))
-    if resolve_precision(config.teacher_precision, processes.device) == "bf16":
+    if resolve_precision(config.teacher_precision, processes.device) != "fp32":
         for teacher in stage.teachers.values():
             hold_in_bf16(teacher)
     sharded: list[str] = []

@@ -33,6 +33,14 @@ Precision = Annotated[
     ),
 ]
 
+TeacherPrecision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp8"],
+    Field(
+        description="as student_precision; fp8: matrix products of the blocks in 8-bit floats, "
+        "on GPUs of compute capability 8.9 or newer, with the error they make told before training"
+    ),
+]
+
 
 class EncoderConfig(Config):
     """An encoder of a stage, and the sides at which it sees the images."""
@@ -91,7 +99,7 @@ class StageConfig(Config):
     optimizer: OptimizerConfig
     loss: LossConfig = LossConfig()
     statistics: StatisticsConfig = StatisticsConfig()
-    teacher_precision: Precision = "auto"
+    teacher_precision: TeacherPrecision = "auto"
     student_precision: Precision = "auto"
     views: int | None = Field(
         None, gt=0, description="distinct views of each image, in turn; without it every one is new"

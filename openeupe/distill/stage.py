@@ -156,7 +156,7 @@ class Stage(nn.Module):
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     """The autocast context of a stage's `teacher_precision` or `student_precision`."""
-    if resolve_precision(precision, device) == "bf16":
+    if resolve_precision(precision, device) != "fp32":  # fp8 is for matrix products only
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
 

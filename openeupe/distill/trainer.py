@@ -35,6 +35,7 @@ from openeupe.distill.checkpoint import (
     snapshot,
 )
 from openeupe.distill.family import Family
+from openeupe.distill.fp8 import check_parity, teachers_to_fp8
 from openeupe.distill.metrics import Meter, MetricsLog, StageProgress
 from openeupe.distill.parallel import Processes, average_batch_norm
 from openeupe.distill.stage import Stage, Views
@@ -100,6 +101,8 @@ class Trainer:
             self.writer.wait()
 
     def _run(self, keep_statistics: bool) -> None:
+        if self.config.teacher_precision == "fp8":
+            self._to_fp8()
         done = self._resume()
         if done is None:
             done = 0
@@ -243,6 +246,20 @@ class Trainer:
             for tensor in (images, *kept.values()):
                 tensor.record_stream(computing)  # else its memory would be used again too soon
         return images, kept
+
+    def _to_fp8(self) -> None:
+        """Turn the teachers to fp8 and tell what that changes, on the first images."""
+        _, images, *_ = next(self._batches(0, 1, "statistics"))
+        images = images[: max(2, len(images) // self.config.accumulate)]
+        errors = teachers_to_fp8(self.stage, images)
+        means = {name: float(self.processes.mean(error)) for name, error in errors.items()}
+        told = ", ".join(f"{name} {error:.2%}" for name, error in means.items())
+        self.console.print(
+            f"{self.stage.name}: fp8 changes the teachers' tokens by: {told}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        check_parity(self.stage, means)
 
     def _store(self) -> StoredTokens:
         """Compute what is missing of the teachers' outputs; the teachers are then let go."""
