@@ -1,12 +1,16 @@
 """A heap of real photos with copies, broken files and leaked test images planted in it.
 
-    python -m benchmarks.planted_heap HEAP --photos TRAIN... --test TEST... [--seed 0]
+    python -m benchmarks.planted_heap HEAP --photos TRAIN... --test TEST... [--smallest 8]
 
 Of every `--photos` image one is written as it is; 30 % get an exact copy under another name, 20 %
 a near one (re-encoded, resized, cropped to 95 % of each side, mirrored, of another brightness, or
 cropped, resized and re-encoded together, in turns), 1 % a broken one. 50 test images are mixed in,
 as they are and changed in the same ways, with tiny and extremely narrow pictures. What was
-planted is written to HEAP.json: file -> {kind, of}.
+planted is written to HEAP.json: file -> {kind, of, class}. Classes are folders.
+
+With `--classes N --smallest M` the heap is instead one of N classes of very unequal size: 50 M to M
+images, in equal ratios. A class has too few photos for that, so what lacks is other views of them:
+a random 40 to 70 % of the area, mirrored or not, of another brightness. Nothing else is planted.
 """
 
 from __future__ import annotations
@@ -62,6 +66,47 @@ def photos(folders: list[Path]) -> list[Path]:
     return sorted(f for folder in folders for f in folder.rglob("*") if f.suffix in ENDINGS)
 
 
+def class_of(source: Path) -> str:
+    """The folder, or what it is the `images` of."""
+    names = [part for part in source.parts[:-1] if part not in ("images", "train", "train2017")]
+    return names[-1]
+
+
+def plant_classes(
+    heap: Path, train: list[Path], count: int, smallest: int, seed: int
+) -> dict[str, dict[str, str]]:
+    """Fill the folder `heap` with classes of very unequal size."""
+    draw = random.Random(seed)
+    classes: dict[str, list[Path]] = {}
+    for source in train:
+        classes.setdefault(class_of(source), []).append(source)
+    chosen = draw.sample(sorted(classes), count)
+    planted: dict[str, dict[str, str]] = {}
+    heap.mkdir(parents=True)
+    for i, name in enumerate(chosen):
+        photos = draw.sample(classes[name], len(classes[name]))
+        for number in range(round(smallest * 50 ** (1 - i / (count - 1)))):
+            source = photos[number % len(photos)]
+            out = f"{draw.getrandbits(40):010x}.jpg"
+            with Image.open(source) as image:
+                seen = image.convert("RGB")
+                if number >= len(photos):
+                    seen = _view(seen, draw)
+                seen.save(heap / out, "JPEG", quality=90)
+            planted[out] = {"kind": "class", "of": str(source), "class": name}
+    return planted
+
+
+def _view(image: Image.Image, draw: random.Random) -> Image.Image:
+    share = draw.uniform(0.4, 0.7) ** 0.5
+    width, height = round(share * image.width), round(share * image.height)
+    left, top = draw.randint(0, image.width - width), draw.randint(0, image.height - height)
+    view = image.crop((left, top, left + width, top + height))
+    if draw.random() < 0.5:
+        view = ImageOps.mirror(view)
+    return ImageEnhance.Brightness(view).enhance(draw.uniform(0.7, 1.3))
+
+
 def change(source: Path, out: Path, kind: str, draw: random.Random) -> None:
     """Write a changed copy of an image as a JPEG of quality 85."""
     with Image.open(source) as image:
@@ -77,7 +122,8 @@ def plant(heap: Path, train: list[Path], test: list[Path], seed: int) -> dict[st
 
     def add(kind: str, of: str = "", ending: str = ".jpg") -> Path:
         name = f"{draw.getrandbits(40):010x}{ending}"  # a copy may come before its original
-        planted[name] = {"kind": kind, "of": of}
+        first = planted[of]["of"] if of in planted else of
+        planted[name] = {"kind": kind, "of": of, "class": class_of(Path(first))}
         return heap / name
 
     originals: list[tuple[Path, str]] = []
@@ -92,7 +138,7 @@ def plant(heap: Path, train: list[Path], test: list[Path], seed: int) -> dict[st
     for i, (source, _) in enumerate(draw.sample(originals, round(0.01 * len(originals)))):
         content = source.read_bytes()
         keep = [content[: len(content) // 3], draw.randbytes(2000), b""][i % 3]
-        add("broken").write_bytes(keep)
+        add("broken", str(source)).write_bytes(keep)
     for i, source in enumerate(draw.sample(test, min(50, len(test)))):
         if i % 3 == 0:
             shutil.copyfile(source, add("leak exact", str(source), source.suffix))
@@ -102,9 +148,8 @@ def plant(heap: Path, train: list[Path], test: list[Path], seed: int) -> dict[st
     for i in range(10):
         with Image.open(originals[i][0]) as image:
             small = image.convert("RGB").resize((24, 24))
-            small.save(add("tiny"))
-            image.convert("RGB").resize((80, 900)).save(add("narrow"))
-    heap.with_suffix(".json").write_text(json.dumps(planted, indent=1))
+            small.save(add("tiny", str(originals[i][0])))
+            image.convert("RGB").resize((80, 900)).save(add("narrow", str(originals[i][0])))
     return planted
 
 
@@ -114,10 +159,17 @@ def main() -> None:
     )
     parser.add_argument("heap", type=Path)
     parser.add_argument("--photos", type=Path, nargs="+", required=True)
-    parser.add_argument("--test", type=Path, nargs="+", required=True)
+    parser.add_argument("--test", type=Path, nargs="+", default=[])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--classes", type=int)
+    parser.add_argument("--smallest", type=int, default=4)
     given = parser.parse_args()
-    planted = plant(given.heap, photos(given.photos), photos(given.test), given.seed)
+    train = photos(given.photos)
+    if given.classes:
+        planted = plant_classes(given.heap, train, given.classes, given.smallest, given.seed)
+    else:
+        planted = plant(given.heap, train, photos(given.test), given.seed)
+    given.heap.with_suffix(".json").write_text(json.dumps(planted, indent=1))
     print(f"{len(planted)} files in {given.heap}")
 
 

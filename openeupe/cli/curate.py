@@ -53,7 +53,7 @@ def curate(
     clusters: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Of each level, the finest first.")
     ] = None,
-    resampling: Annotated[int, typer.Option(help="Rounds of resampled k-means.")] = 3,
+    resampling: Annotated[int, typer.Option(help="Rounds of resampled k-means.")] = 1,
     max_weight: Annotated[
         float, typer.Option(help="Times that an image is drawn for one draw of a mean one.")
     ] = 8.0,
@@ -78,6 +78,7 @@ def curate(
     from openeupe.distill.run import default_device
     from openeupe.files import write_atomically
     from openeupe.loading import load
+    from openeupe.report.curation import write_curation
 
     limit = None if shards is None else _bytes(shards)
     try:
@@ -105,6 +106,7 @@ def curate(
     if not first_process():
         return
     write_atomically(out.with_suffix(".md"), summary(out))
+    page = write_curation(out)
     if limit is not None:
         from openeupe.curate.tars import write_shards
 
@@ -116,7 +118,7 @@ def curate(
         return
     dropped = ", ".join(f"{count} {reason}" for reason, count in about["dropped"].items())
     console.print(f"{about['images']} images, {about['kept']} kept; dropped: {dropped or 'none'}")
-    for file in (out, out.with_suffix(".md"), about.get("shards")):
+    for file in (out, out.with_suffix(".md"), page, about.get("shards")):
         if file is not None:
             console.print(f"wrote {file}", soft_wrap=True, highlight=False)
 

@@ -23,8 +23,9 @@ from openeupe.curate.kmeans import Centres, fit, nearest, sample
 from openeupe.data import derive_seed
 
 _LARGEST = 4096  # clusters by default: k-means costs images times clusters
-_FANOUT = 8
-_SIZE = 16  # images of a cluster by default, on average
+_SIZE = 8  # images of a cluster by default, on average
+_FANOUT = 4
+_TOPS = 256  # at least, by default: fewer than there are kinds of things would mix them
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Tree:
 def default_clusters(images: int) -> list[int]:
     """Clusters of each level for a number of images."""
     sizes = [max(1, min(images // _SIZE, _LARGEST))]
-    while sizes[-1] >= _FANOUT * _FANOUT:
+    while sizes[-1] >= _FANOUT * _TOPS:
         sizes.append(sizes[-1] // _FANOUT)
     return sizes
 
@@ -61,7 +62,10 @@ def default_clusters(images: int) -> list[int]:
 def cluster(
     embeddings: Embeddings, sizes: Sequence[int], rounds: int, seed: int, progress: Progress
 ) -> Tree:
-    """Resampled hierarchical k-means.
+    """Resampled hierarchical k-means of vectors that are centred first.
+
+    What all images have in common (pooled features of a ReLU network lie in a narrow cone) tells
+    nothing of their kinds.
 
     Args:
         sizes: clusters of each level, the finest first, each fewer than before.
@@ -70,15 +74,26 @@ def cluster(
     """
     task = progress.add_task("clustering", total=len(sizes) + 1)
     points = sample(embeddings, sizes[0], derive_seed(seed, "sample"))
+    mean = points.mean(axis=0)
+    points = _centred(points, mean)
     levels: list[Centres] = []
     for level, size in enumerate(sizes):
         points = _resampled(points, size, rounds, derive_seed(seed, "level", level))
         levels.append(points)
         progress.advance(task)
-    leaf = np.concatenate([nearest(v, levels[0])[:, 0] for _, v in embeddings.blocks()])
+    leaf = np.concatenate(
+        [nearest(_centred(v, mean), levels[0])[:, 0] for _, v in embeddings.blocks()]
+    )
     parents = [nearest(below, above)[:, 0] for below, above in pairwise(levels)]
     progress.remove_task(task)
     return Tree(leaf, parents, len(levels[-1]))
+
+
+def _centred(vectors: NDArray[Any], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Less the mean, of unit length."""
+    moved = vectors.astype(np.float32) - mean
+    length = np.linalg.norm(moved, axis=1, keepdims=True)
+    return np.divide(moved, length, out=moved, where=length > 0)
 
 
 def _resampled(points: NDArray[np.float32], clusters: int, rounds: int, seed: int) -> Centres:

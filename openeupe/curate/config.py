@@ -40,11 +40,11 @@ class CurateConfig(Config):
     )
     clusters: list[Annotated[int, Field(ge=1)]] | None = Field(
         default=None,
-        description="Clusters of each level, the finest first.  [a sixteenth of the images, at "
-        "most 4096; then an eighth of the level before, down to 8]",
+        description="Clusters of each level, the finest first.  [an eighth of the images, at "
+        "most 4096; then a quarter of the level before, down to 256]",
     )
     resampling: int = Field(
-        default=3, ge=0, description="Rounds of resampled k-means at each level (Vo et al. 2024)."
+        default=1, ge=0, description="Rounds of resampled k-means at each level (Vo et al. 2024)."
     )
     size: int | None = Field(
         default=None, ge=1, description="Images to keep after balancing.  [all]"

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from openeupe.data.manifest import open_manifest
 
 _NAMED = 200  # names of a list; the manifest has all
-_TOLD = {
+BECAUSE = {
     "unreadable": "cannot be decoded",
     "small": "shorter than min_side",
     "narrow": "longer than max_aspect times its width",
@@ -36,7 +36,7 @@ def summary(manifest: Path) -> str:
         "|---|---:|---|",
         *(
             f"| {reason} | {about['dropped'][reason]:,} | {told} |"
-            for reason, told in _TOLD.items()
+            for reason, told in BECAUSE.items()
             if reason in about["dropped"]
         ),
         "",
@@ -54,7 +54,12 @@ def summary(manifest: Path) -> str:
             f"| {before['effective_clusters']} | {after['effective_clusters']} |",
             "",
         ]
-    lines += ["## Settings", "", *_settings(about), ""]
+    lines += [
+        "## Settings",
+        "",
+        *(f"- {name}: {value}" for name, value in settings(about).items()),
+        "",
+    ]
     leaks = table.filter(pc.equal(table["reason"].cast("string"), "leak")).to_pylist()
     if leaks:
         lines += ["## Evaluation images that were among them", ""]
@@ -66,7 +71,8 @@ def summary(manifest: Path) -> str:
     return "\n".join(lines)
 
 
-def _settings(about: dict[str, Any]) -> list[str]:
+def settings(about: dict[str, Any]) -> dict[str, Any]:
+    """Every setting of a manifest by name."""
     facts = {**about["config"], "roots": ", ".join(about["roots"]), "openeupe": about["openeupe"]}
     if about["encoder"]:
         facts["encoder"] = (
@@ -76,7 +82,7 @@ def _settings(about: dict[str, Any]) -> list[str]:
     for name in ("against", "like"):
         if about[name]:
             facts[name] = ", ".join(about[name])
-    return [f"- {name}: {value}" for name, value in facts.items()]
+    return facts
 
 
 def _leak(row: dict[str, Any]) -> str:

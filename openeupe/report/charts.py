@@ -125,6 +125,31 @@ def domain_dots(evaluations: Sequence[Evaluation], domain: str) -> str:
     return _svg(draw, 0.2 + 0.62 * len(columns) + 0.25 * rows)
 
 
+def cluster_sizes(before: Sequence[float], after: Sequence[float]) -> str:
+    """Images of each cluster before, and draws after, both by the size before."""
+    order = sorted(range(len(before)), key=lambda i: -before[i])
+
+    def draw(figure: Any) -> None:
+        axis = figure.subplots()
+        places = range(1, len(order) + 1)
+        for values, label, i in ((before, "images of the heap", 0), (after, "drawn an epoch", 1)):
+            axis.plot(
+                places,
+                [values[k] for k in order],
+                _MARKERS[i] if len(order) < 60 else ".",
+                color=PALETTE[i],
+                ms=4,
+                label=label,
+            )
+        axis.set_yscale("symlog", linthresh=1)
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel("cluster, the largest first")
+        axis.set_title("Size of each cluster")
+        figure.legend(loc="outside lower center", ncols=2)
+
+    return _svg(draw, 2.9)
+
+
 def columns_of(evaluations: Sequence[Evaluation], domain: str) -> list[str]:
     """Names of the columns of a domain that at least one encoder has a figure for."""
     return list(

@@ -85,8 +85,13 @@ def photo_uri(image: Image.Image, side: int) -> str:
     """A JPEG of a photo as a data URI, its long side at most `side` pixels."""
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return jpeg_uri(small)
+
+
+def jpeg_uri(image: Image.Image) -> str:
+    """An RGB image as a JPEG in a data URI."""
     stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=82)
+    image.save(stream, "JPEG", quality=82)
     return _uri("image/jpeg", stream.getvalue())
 
 

@@ -53,8 +53,10 @@ def write_report(
 def render(story: Story, seen: Seen) -> str:
     """The page as HTML."""
     files = resources.files("openeupe") / "report"
-    environment = jinja2.Environment(autoescape=True, trim_blocks=False)
-    template = environment.from_string((files / "page.html").read_text(encoding="utf-8"))
+    environment = jinja2.Environment(
+        autoescape=True, loader=jinja2.PackageLoader("openeupe", "report")
+    )
+    template = environment.get_template("page.html")
     recipe = (story.run.folder / "recipe.yaml").read_text(encoding="utf-8")
     told = {
         "name": story.run.recipe.name,

@@ -60,5 +60,5 @@ def test_evenness() -> None:
 
 def test_default_clusters_grow_with_the_heap() -> None:
     assert default_clusters(5) == [1]
-    assert default_clusters(2000) == [125, 15]
-    assert default_clusters(10**7) == [4096, 512, 64, 8]
+    assert default_clusters(2000) == [250]
+    assert default_clusters(10**7) == [4096, 1024, 256]
