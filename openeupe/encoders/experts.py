@@ -85,20 +85,26 @@ def imagenet_classifier() -> nn.Linear:
 class HedEncoder(Encoder):
     """Boundary expert: HED, a VGG16 trained on BSDS500 (arXiv 1504.06375; MIT, 14.7 M).
 
-    Patch tokens: conv5_3 (512) beside conv4_3 (512), average-pooled to its stride of 16.
-    Class token: their mean, as the network has none.
+    Class token: the mean patch token, as the network has none.
+
+    Args:
+        pretrained: fetch the weights and set eval mode; else random, ready to be trained.
+        patches: "conv5" the last map (512-d, stride 16), "conv4" the one before, average-pooled
+            to that stride (512-d), or "conv5+conv4" both, concatenated.
     """
 
-    def __init__(self, *, pretrained: bool = False) -> None:
+    def __init__(self, *, pretrained: bool = False, patches: str = "conv5+conv4") -> None:
+        width = _width("hed", patches, {"conv5": 512, "conv4": 512, "conv5+conv4": 1024})
         super().__init__(
             name="hed",
-            args={},
-            cls_dim=1024,
-            patch_dim=1024,
+            args={"patches": patches},
+            cls_dim=width,
+            patch_dim=width,
             patch_size=16,
             resolution=480,
             **_CAFFE,
         )
+        self.patches = patches
         self.blocks = nn.ModuleList(_split(make_layers(cfgs["D"]), (4, 9, 16, 23, 30)))
         self.sides = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in (64, 128, 256, 512, 512))
         self.fuse = nn.Conv2d(5, 1, 1)
@@ -111,7 +117,10 @@ class HedEncoder(Encoder):
 
     def tokens(self, pixels: Tensor) -> Tokens:
         *_, conv4, conv5 = self._stages(pixels)
-        patches = torch.cat([conv5, F.avg_pool2d(conv4, 2)], 1)
+        maps = [conv5] if "conv5" in self.patches else []
+        if "conv4" in self.patches:
+            maps.append(F.avg_pool2d(conv4, 2))
+        patches = torch.cat(maps, 1)
         return Tokens(patches.mean((2, 3)), patches)
 
     def boundaries(self, images: Tensor) -> Tensor:

@@ -1,0 +1,103 @@
+"""The study's data, small enough to carry: python -m benchmarks.claim_data ROOT OUT
+
+ROOT holds the sets of docs/suites/small.yaml. Photos are made at most 192 pixels on their short
+side (Caltech-101's 160; JPEG, quality 90), labels and depths follow by nearest neighbour.
+
+    python -m benchmarks.claim_data OUT
+
+adds what can be made from those: `slice`, a validation slice of the training parts on which layers
+and settings are chosen (every fifth image of each is held out), and `caltech101-words`, the
+training photos with words drawn over them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+
+from PIL import Image
+
+from openeupe.data import FolderSource
+from openeupe.data.words import WordPhotos
+
+_SHORT = {"caltech101": 160}  # what the views of docs/suites/claim.yaml are cut from
+_OTHERS = 192
+_PHOTOS = {
+    "caltech101/train": "*/*",
+    "caltech101/test": "*/*",
+    "nyuv2/train/images": "*",
+    "nyuv2/test/images": "*",
+    "camvid/train/images": "*",
+    "camvid/test/images": "*",
+    "coco128/images/train2017": "*",
+}
+_LABELS = ("nyuv2/train/depths", "nyuv2/test/depths", "camvid/train/labels11",
+           "camvid/test/labels11")  # fmt: skip
+
+
+def main(root: Path, out: Path) -> None:
+    for folder, pattern in _PHOTOS.items():
+        for file in sorted((root / folder).glob(pattern)):
+            short = _SHORT.get(folder.split("/")[0], _OTHERS)
+            image = _smaller(Image.open(file).convert("RGB"), short, Image.Resampling.LANCZOS)
+            image.save(_made(out, root, file).with_suffix(".jpg"), quality=90)
+    for folder in _LABELS:
+        for file in sorted((root / folder).glob("*")):
+            label = _smaller(Image.open(file), _OTHERS, Image.Resampling.NEAREST)
+            label.save(_made(out, root, file))
+    for file in (root / "mouse_keypoints").rglob("*.*"):
+        shutil.copy(file, _made(out, root, file))
+
+
+def make_slice(out: Path) -> None:
+    """`OUT/slice`: links to the training parts, split in train and test."""
+    shutil.rmtree(out / "slice", ignore_errors=True)
+    for folder in ("caltech101", "nyuv2", "camvid"):
+        kinds: dict[Path, list[Path]] = {}
+        for file in sorted((out / folder / "train").rglob("*.*")):
+            kinds.setdefault(file.parent, []).append(file)
+        for files in kinds.values():
+            for number, file in enumerate(files):
+                part = "test" if number % 5 == 4 else "train"
+                inside = file.relative_to(out / folder / "train")
+                link = out / "slice" / folder / part / inside
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.resolve())
+
+
+def _smaller(image: Image.Image, short: int, how: Image.Resampling) -> Image.Image:
+    scale = min(short / min(image.size), 1)
+    width, height = (round(length * scale) for length in image.size)
+    return image.resize((width, height), how)
+
+
+def _made(out: Path, root: Path, file: Path) -> Path:
+    target = out / file.relative_to(root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def add_words(out: Path, processes: int) -> None:
+    """`OUT/caltech101-words`: every training photo of Caltech-101 with words over it."""
+    count = len(FolderSource(out / "caltech101/train"))
+    with get_context("spawn").Pool(processes) as pool:
+        pool.starmap(_words, [(out, range(i, count, processes)) for i in range(processes)])
+
+
+def _words(out: Path, numbers: range) -> None:
+    photos = WordPhotos(FolderSource(out / "caltech101/train"), seed=0)
+    (out / "caltech101-words").mkdir(exist_ok=True)
+    for number in numbers:
+        photos.read(number).save(out / "caltech101-words" / f"{number:04d}.jpg", quality=90)
+
+
+if __name__ == "__main__":
+    *roots, out = (Path(word) for word in sys.argv[1:])
+    if roots:
+        main(roots[0], out)
+    else:
+        make_slice(out)
+        add_words(out, os.cpu_count() or 1)
