@@ -8,7 +8,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.functional import ScalingType, scaled_mm
 
 from openeupe.distill.placement import repeated_layers
 from openeupe.distill.stage import Stage, Views
@@ -43,10 +42,16 @@ class Float8Linear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         rows, scale = _scaled(inputs.flatten(0, -2).float())
-        product = scaled_mm(
-            rows, self.weight_fp8.t(), scale, ScalingType.RowWise, self.scale, ScalingType.RowWise,
-            bias=self.bias, output_dtype=torch.bfloat16, use_fast_accum=rows.is_cuda,
-        )  # fmt: skip
+        # What torch.nn.functional.scaled_mm calls; that one, in 2.11, breaks compiled graphs.
+        product = torch._scaled_mm(
+            rows,
+            self.weight_fp8.t(),
+            scale_a=scale,
+            scale_b=self.scale,
+            bias=self.bias,
+            out_dtype=torch.bfloat16,
+            use_fast_accum=rows.is_cuda,
+        )
         return product.unflatten(0, inputs.shape[:-1])
 
 
