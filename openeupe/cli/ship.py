@@ -152,8 +152,8 @@ def benchmark(
     console.print(table)
     console.print(
         f"{measuring.machine()['processor']}. Batch 1 but for images/s. x eager: medians of rounds "
-        "in turns; of peak: share of the matrix-multiply rate measured in the same run, in fp32, "
-        "or bf16 for bf16 and int8.",
+        "in turns; of peak: share of the matrix-multiply rate measured in the same run, in the "
+        "precision that is computed in.",
         highlight=False,
     )
 

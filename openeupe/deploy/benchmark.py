@@ -24,8 +24,7 @@ from openeupe.files import write_atomically
 
 BENCHMARK = "benchmark.json"
 _TURN = 0.3  # seconds
-_PEAKS = ("fp32", "bf16")  # whose matrix-multiply rates are measured beside the contenders
-_PEAK = {"fp32": "fp32", "fp16": "fp32", "bf16": "bf16", "int8": "bf16"}  # what they compute in
+_COMPUTES_IN = {"fp32": "fp32", "fp16": "fp32", "bf16": "bf16", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Row:
     memory_mb: growth of the peak resident set while it was loaded and run at batch 1, with this
         and smaller numbers of threads.
     of_peak: share of the machine's matrix-multiply rate, measured in the same run, in the
-        precision that it computes in (bf16 for int8).
+        precision that its matrices are multiplied in.
     """
 
     label: str
@@ -177,7 +176,8 @@ def _in_turns(
 ) -> list[Row]:
     console.print(f"{name}: {len(contenders)} contenders start", highlight=False)
     shared = {"size": size, "threads": counts[0]}
-    everyone = [Process({"kind": "matmul", "precision": p, **shared}) for p in _PEAKS]
+    kinds = list(dict.fromkeys(_COMPUTES_IN[contender.precision] for contender in contenders))
+    everyone = [Process({"kind": "matmul", "precision": kind, **shared}) for kind in kinds]
     try:
         everyone += [Process({**contender.what, **shared}) for contender in contenders]
         for worker in everyone:
@@ -186,16 +186,18 @@ def _in_turns(
         for count in counts:
             console.print(f"{name}: in turns, {count} threads", highlight=False)
             series[count] = _rounds(everyone, count, rounds)
-        workers = everyone[len(_PEAKS) :]
+        workers = everyone[len(kinds) :]
         rates = {count: [w.throughput(batch, count) for w in workers] for count in counts}
     finally:
         for worker in everyone:
             worker.close()
-    return [
-        row
-        for count in counts
-        for row in _rows(name, contenders, size, count, series[count], rates[count], about)
-    ]
+    rows = []
+    for count in counts:
+        best = [min(found.times) for found in series[count][: len(kinds)]]
+        peaks = {kind: matmul_gflop() / ms for kind, ms in zip(kinds, best, strict=True)}
+        own = series[count][len(kinds) :]
+        rows += _rows(name, contenders, size, count, own, rates[count], peaks, about)
+    return rows
 
 
 @dataclass
@@ -225,17 +227,16 @@ def _rows(
     threads: int,
     series: list[_Series],
     rates: list[float],
+    peaks: dict[str, float],
     about: tuple[float, float],
 ) -> list[Row]:
-    """Rows of the contenders, the first of which is the baseline; `series` begins with the peaks.
+    """Rows of the contenders, the first of which is the baseline.
 
-    about: parameters in millions, and billions of multiply-adds for one image.
+    peaks: GFLOP/ms of the machine. about: parameters in millions, multiply-adds in billions.
     """
-    peaks = {p: matmul_gflop() / min(s.times) for p, s in zip(_PEAKS, series, strict=False)}
-    own = series[len(_PEAKS) :]
-    base = own[0]
+    base = series[0]
     rows = []
-    for contender, found, rate in zip(contenders, own, rates, strict=True):
+    for contender, found, rate in zip(contenders, series, rates, strict=True):
         pairs = zip(base.medians, found.medians, strict=True)
         rows.append(
             Row(
@@ -253,7 +254,7 @@ def _rows(
                 megabytes=contender.megabytes,
                 parameters_m=about[0],
                 gmacs=about[1],
-                of_peak=2 * about[1] / min(found.times) / peaks[_PEAK[contender.precision]],
+                of_peak=2 * about[1] / min(found.times) / peaks[_COMPUTES_IN[contender.precision]],
             )
         )
     return rows

@@ -135,8 +135,9 @@ def _write(engine: Target, job: Job, part: Path, photos: Photos, console: Consol
     if job.precision == "int8":
         images = photos.calibration(sizes[0])
         job.calibration = as_input(images, job.pixels)
-        proof = Proof(job.encoder, images[:PROOF])
-        job.fidelity = lambda file: proof.check(engine, file, job.precision, job.pixels).fidelity
+        seen = Proof(job.encoder, images[:PROOF])
+        job.fidelity = lambda file: seen.check(engine, file, job.precision, job.pixels).fidelity
+        job.say = lambda line: console.print(f"{key}: {line}", soft_wrap=True, highlight=False)
     engine.write(job, path)
     parities = []
     if engine.runs_here:

@@ -26,6 +26,7 @@ def test_files_are_measured_in_turns_with_their_eager_encoder(exported: dict[str
     for row in rows:
         assert 0 < row.latency_min_ms <= row.latency_p50_ms <= row.latency_p90_ms
         assert row.of_peak > 0
+        assert row.memory_mb > 0
         assert row.images_per_second > 0
         assert row.parameters_m == pytest.approx(0.6, abs=0.1)
     # The ratio is of times: it agrees with them in direction.
@@ -51,8 +52,12 @@ def test_a_worker_times_what_it_was_told(precision: str) -> None:
     answer = worker.measure(seconds=0.0, threads=threads)
     assert len(answer["times_ms"]) == 3
     assert min(answer["times_ms"]) <= answer["median_ms"] <= max(answer["times_ms"])
-    product = Worker({"kind": "matmul", "precision": precision, "size": (1, 1), "threads": threads})
-    assert product.measure(seconds=0.0, threads=threads)["median_ms"] > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_the_machines_own_rate_is_measured(precision: str) -> None:
+    what = {"kind": "matmul", "precision": precision, "size": (1, 1), "threads": 1}
+    assert Worker(what).measure(seconds=0.0, threads=1)["median_ms"] > 0
 
 
 def test_a_file_that_cannot_run_here_is_told(exported: dict[str, Path]) -> None:

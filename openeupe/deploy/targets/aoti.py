@@ -13,6 +13,9 @@ from openeupe.deploy.targets.target import Job, Precision, Session, Target
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
 
+# Else the compiled loops keep the number of threads that the process had which wrote them.
+_CONFIGS = {"cpp.dynamic_threads": True}
+
 
 class AotInductor(Target):
     """Machine code for the processor it is written on; writing needs a C++ compiler."""
@@ -31,7 +34,9 @@ cls, patches = model(torch.from_numpy(images))"""
             raise InputError("aoti needs a C++ compiler: install g++")
         program = trace(job.encoder, job.size, pixels=job.pixels)
         with self.compiling(job.encoder):
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs=_CONFIGS
+            )
 
     def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
         torch.set_num_threads(threads)

@@ -31,6 +31,7 @@ class Job:
     fidelity: how near a written file comes to the encoder on calibration photos: the lower mean
         cosine of both kinds of tokens.
     limit: the fidelity that int8 must reach; a little more than its proof asks for.
+    say: takes lines for the user while long work goes on.
     notes: what the target has to say about its choices; it ends in `export.json`.
     """
 
@@ -42,6 +43,7 @@ class Job:
     calibration: Tensor | None = None
     fidelity: Callable[[Path], float] = lambda path: 1.0
     limit: float = 0.992
+    say: Callable[[str], None] = lambda line: None
     notes: dict[str, Any] = field(default_factory=dict)
 
 
