@@ -39,6 +39,10 @@ def curate(
         str | None,
         typer.Option(metavar="SIZE", help="Also copy what is kept to tar shards of at most SIZE."),
     ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Keeps what was read and embedded, for other settings too.  [OUT.work]"),
+    ] = None,
     hash_distance: Annotated[
         int | None,
         typer.Option(help="Bits of 64 by which copies may differ.  [default: 18; 6 by itself]"),
@@ -102,7 +106,9 @@ def curate(
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise InputError(f"{option}: {first['msg']} (got {first['input']!r})") from None
     eyes = None if encoder == "none" else load(encoder).to(torch_device(device) or default_device())
-    about = run(heap, out, eyes, config, against=against or [], like=like or [], console=console)
+    about = run(
+        heap, out, eyes, config, against=against or [], like=like or [], work=work, console=console
+    )
     if not first_process():
         return
     write_atomically(out.with_suffix(".md"), summary(out))

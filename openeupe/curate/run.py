@@ -67,12 +67,14 @@ def curate(
     *,
     against: Sequence[str | Path] = (),
     like: Sequence[str | Path] = (),
+    work: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Curate a heap of images: drop what is broken, copied or leaked, and balance the rest.
 
-    What was read and embedded lies in `OUT.work`: cut off and called again, only the rest is done,
-    to the same manifest; it may be deleted afterwards. Under torchrun all processes call this
+    What was read and embedded lies in the folder `work`: cut off and called again, only the rest is
+    done, to the same manifest. It may be deleted afterwards, or serve other settings. Under
+    torchrun all processes call this
     alike, share reading and embedding, and the first one does the rest.
 
     Args:
@@ -82,6 +84,7 @@ def curate(
             and nothing is balanced.
         against: folders or shards of evaluation images; what shows one of them is dropped.
         like: folders or shards of a seed set; only the images nearest to it stay.
+        work: where to keep what was read and embedded.  [`OUT.work`]
 
     Returns:
         What the manifest says of itself: counts, settings, seeds, sizes.
@@ -99,15 +102,17 @@ def curate(
     evaluation = Heap(against) if against else None
     seeds = Heap(like) if like else None
     try:
-        out.with_suffix(".work").mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = work or out.with_suffix(".work")
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"--out {out} cannot be written ({error.strerror}): choose another place"
         ) from None
     with machines() as here, Progress(console=console or Console(quiet=True), transient=True) as p:
-        work = _Work(out.with_suffix(".work"), config, encoder, here, p)
-        scanned = work.scan(heap, "heap")
-        theirs = work.scan(evaluation, "against") if evaluation else None
+        does = _Work(folder, config, encoder, here, p)
+        scanned = does.scan(heap, "heap")
+        theirs = does.scan(evaluation, "against") if evaluation else None
         decided = Decisions(scanned, config, bits)
         decided.by_shape()
         _somebody_left(decided, "can be read and is large enough")
@@ -128,7 +133,7 @@ def curate(
         if encoder is not None:
             rows = decided.left
             _somebody_left(decided, "is left beside the leaks")
-            made = work.embed(heap, "heap", rows, scanned)
+            made = does.embed(heap, "heap", rows, scanned)
             about["encoder"] = {
                 "name": encoder.name,
                 "identity": made.identity,
@@ -136,17 +141,17 @@ def curate(
             }
             if evaluation and theirs:
                 readable = np.flatnonzero(theirs.width > 0)
-                those = work.embed(evaluation, "against", readable, theirs)
+                those = does.embed(evaluation, "against", readable, theirs)
                 decided.drop_leaks(_leaks(decided, made, those, theirs))
             decided.drop_copies(_pairs(decided, made.only(decided.left)))
             if seeds:
-                found = work.scan(seeds, "like")
-                wanted = work.embed(seeds, "like", np.flatnonzero(found.width > 0), found)
+                found = does.scan(seeds, "like")
+                wanted = does.embed(seeds, "like", np.flatnonzero(found.width > 0), found)
                 left = decided.left
                 near = _retrieve(made.only(left), wanted, config.like_each)
                 decided.reason[np.setdiff1d(left, near)] = UNLIKE
             _somebody_left(decided, "is left to balance")
-            about |= _balance(work, made, decided, clusters, weights)
+            about |= _balance(does, made, decided, clusters, weights)
         decided.settle()
         copies = np.flatnonzero(decided.of >= 0)
         clusters[copies] = clusters[decided.of[copies]]
@@ -160,7 +165,7 @@ def curate(
         reasons = Counter(REASONS[r] for r in decided.reason.tolist())
         about |= {"images": len(heap), "kept": reasons.pop("kept", 0), "dropped": dict(reasons)}
         if here.first:
-            scans = work.folder / "heap-scan"
+            scans = does.folder / "heap-scan"
             write_manifest(out, scans, heap, decided, clusters, weights, evaluation, about)
         here.wait()
     return about

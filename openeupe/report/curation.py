@@ -252,7 +252,7 @@ def _sheet(
     whole: bool = False,
 ) -> _Sheet:
     """Tiles row by row: the middle square of each image, or the whole of it."""
-    across = min(columns, max(len(images), 1))
+    across = columns  # of all sheets alike, so that tiles are of one size in the page
     down = -(-len(images) // across)
     ground = Image.new("RGB", (across * _TILE, down * _TILE), "white")
     size = (_TILE - 2, _TILE - 2)

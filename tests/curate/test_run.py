@@ -162,6 +162,7 @@ def test_what_was_done_is_not_done_again(
     assert pq.read_table(cut).equals(pq.read_table(whole))
     looked.clear()
     curate([heap], cut, encoder, SMALL)
+    curate([heap], tmp_path / "other.parquet", None, work=tmp_path / "cut.work")
     assert not looked
     (heap / "03.jpg").write_bytes(jpeg(photo(99)))
     curate([heap], cut, encoder, SMALL)
