@@ -177,7 +177,7 @@ def weights(tree: Tree, kept: NDArray[np.bool_], largest: float) -> NDArray[np.f
     return np.where(kept, each[tree.leaf], 0).astype(np.float32)
 
 
-def gini(amounts: NDArray[np.floating]) -> float:
+def gini(amounts: NDArray[Any]) -> float:
     """0: all clusters have the same; towards 1: one has all."""
     ordered = np.sort(amounts)
     count, total = len(ordered), ordered.sum()
@@ -186,7 +186,7 @@ def gini(amounts: NDArray[np.floating]) -> float:
     return float((2 * np.arange(1, count + 1) - count - 1) @ ordered / (count * total))
 
 
-def effective(amounts: NDArray[np.floating]) -> float:
+def effective(amounts: NDArray[Any]) -> float:
     """Exponential of the entropy: as many clusters of one size would be as varied."""
     shares = amounts[amounts > 0] / amounts.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))

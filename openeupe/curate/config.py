@@ -22,7 +22,7 @@ class CurateConfig(Config):
     hash_distance: int | None = Field(
         default=None,
         ge=0,
-        le=32,
+        le=64,
         description="Bits of the perceptual hash (of 64) by which copies may differ.  [18 where an "
         "encoder must agree; 6 without one]",
     )

@@ -70,6 +70,11 @@ class Embeddings:
         """Numbers of a vector."""
         return self.encoder.cls_dim
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What made the vectors."""
+        return {"name": self.encoder.name, "identity": self.identity, "side": self.side}
+
     def only(self, rows: NDArray[np.int64]) -> Embeddings:
         """The same vectors, but only those of `rows`, which must be among ours."""
         some = copy.copy(self)

@@ -26,7 +26,7 @@ from openeupe.curate.kmeans import import_faiss
 from openeupe.curate.machines import Machines, machines
 from openeupe.curate.manifest import write_manifest
 from openeupe.curate.neighbours import near_vectors, nearest_places
-from openeupe.curate.scan import Scanned, scan
+from openeupe.curate.scan import Scanned, readable, scan
 from openeupe.data import derive_seed
 from openeupe.data.manifest import VERSION
 from openeupe.encoders import Encoder, check_side
@@ -109,66 +109,67 @@ def curate(
         raise InputError(
             f"--out {out} cannot be written ({error.strerror}): choose another place"
         ) from None
-    with machines() as here, Progress(console=console or Console(quiet=True), transient=True) as p:
-        does = _Work(folder, config, encoder, here, p)
-        scanned = does.scan(heap, "heap")
-        theirs = does.scan(evaluation, "against") if evaluation else None
+    with machines() as here, Progress(console=_console(console, here), transient=True) as progress:
+        shared = _Work(folder, config, encoder, here, progress)
+        scanned = shared.scan(heap, "heap")
+        theirs = shared.scan(evaluation, "against") if evaluation else None
         decided = Decisions(scanned, config, bits)
         decided.by_shape()
         _somebody_left(decided, "can be read and is large enough")
         decided.by_bytes(theirs)
-        if encoder is None:
-            decided.by_hash(theirs)
-        clusters = np.full(len(heap), -1, np.int32)
-        weights = np.ones(len(heap), np.float32)
+        _somebody_left(decided, "is left beside the leaks")
+        made = those = wanted = None
+        if encoder is not None:
+            made = shared.embed(heap, "heap", decided.left, scanned)
+            if evaluation and theirs:
+                those = shared.embed(evaluation, "against", readable(theirs), theirs)
+            if seeds:
+                found = shared.scan(seeds, "like")
+                wanted = shared.embed(seeds, "like", readable(found), found)
         about: dict[str, Any] = {
             "version": VERSION,
             "openeupe": importlib.metadata.version("openeupe"),
             "roots": [_root(root, out) for root in heap.roots],
             "config": config.model_dump() | {"hash_distance": bits},
-            "encoder": None,
+            "encoder": made.about if made else None,
             "against": [str(path) for path in against],
             "like": [str(path) for path in like],
         }
-        if encoder is not None:
-            rows = decided.left
-            _somebody_left(decided, "is left beside the leaks")
-            made = does.embed(heap, "heap", rows, scanned)
-            about["encoder"] = {
-                "name": encoder.name,
-                "identity": made.identity,
-                "side": made.side,
-            }
-            if evaluation and theirs:
-                readable = np.flatnonzero(theirs.width > 0)
-                those = does.embed(evaluation, "against", readable, theirs)
-                decided.drop_leaks(_leaks(decided, made, those, theirs))
-            decided.drop_copies(_pairs(decided, made.only(decided.left)))
-            if seeds:
-                found = does.scan(seeds, "like")
-                wanted = does.embed(seeds, "like", np.flatnonzero(found.width > 0), found)
-                left = decided.left
-                near = _retrieve(made.only(left), wanted, config.like_each)
-                decided.reason[np.setdiff1d(left, near)] = UNLIKE
-            _somebody_left(decided, "is left to balance")
-            about |= _balance(does, made, decided, clusters, weights)
-        decided.settle()
-        copies = np.flatnonzero(decided.of >= 0)
-        clusters[copies] = clusters[decided.of[copies]]
-        if encoder is not None:
-            known, count = clusters >= 0, about["clusters"][0]
-            drawn = np.where(decided.reason == KEPT, weights, 0)
-            about["balance"] = {
-                "before": _evenness(np.bincount(clusters[known], minlength=count)),
-                "after": _evenness(np.bincount(clusters[known], drawn[known], minlength=count)),
-            }
-        reasons = Counter(REASONS[r] for r in decided.reason.tolist())
-        about |= {"images": len(heap), "kept": reasons.pop("kept", 0), "dropped": dict(reasons)}
-        if here.first:
-            scans = does.folder / "heap-scan"
+        if here.first:  # the others' share is done
+            clusters = np.full(len(heap), -1, np.int32)
+            weights = np.ones(len(heap), np.float32)
+            if made is None:
+                decided.by_hash(theirs)
+            else:
+                if those and theirs:
+                    decided.drop_leaks(_leaks(decided, made, those, theirs))
+                decided.drop_copies(_pairs(decided, made.only(decided.left)))
+                if wanted:
+                    left = decided.left
+                    near = _retrieve(made.only(left), wanted, config.like_each)
+                    decided.reason[np.setdiff1d(left, near)] = UNLIKE
+                _somebody_left(decided, "is left to balance")
+                tree = _balance(made.only(decided.left), decided, clusters, weights, progress)
+                about |= {"clusters": tree.sizes, "parents": [p.tolist() for p in tree.parents]}
+            decided.settle()
+            copies = np.flatnonzero(decided.of >= 0)
+            clusters[copies] = clusters[decided.of[copies]]
+            weights[decided.reason != KEPT] = 0
+            if made is not None:
+                about["balance"] = {
+                    "before": _evenness(clusters, np.ones(len(heap)), about["clusters"][0]),
+                    "after": _evenness(clusters, weights, about["clusters"][0]),
+                }
+            reasons = Counter(REASONS[r] for r in decided.reason.tolist())
+            about |= {"images": len(heap), "kept": reasons.pop("kept", 0), "dropped": dict(reasons)}
+            scans = shared.folder / "heap-scan"
             write_manifest(out, scans, heap, decided, clusters, weights, evaluation, about)
         here.wait()
     return about
+
+
+def _console(console: Console | None, here: Machines) -> Console:
+    return console if console and here.first else Console(quiet=True)
 
 
 def _check(
@@ -242,32 +243,32 @@ def _retrieve(made: Embeddings, wanted: Embeddings, each: int) -> NDArray[np.int
 
 
 def _balance(
-    work: _Work,
-    made: Embeddings,
+    pool: Embeddings,
     decided: Decisions,
     clusters: NDArray[np.int32],
     weights: NDArray[np.float32],
-) -> dict[str, Any]:
-    """Fill `clusters` and `weights` of the rows that are left, drop what --size leaves out."""
-    config = work.config
-    pool = made.only(decided.left)
+    progress: Progress,
+) -> balance.Tree:
+    """Fill `clusters` and `weights` of the pool's rows; drop those that `size` leaves out."""
+    config = decided.config
     wanted = config.clusters or balance.default_clusters(len(pool))
     sizes = [min(size, len(pool)) for size in wanted]
-    tree = balance.cluster(
-        pool, sizes, config.resampling, derive_seed(config.seed, "clusters"), work.progress
-    )
+    seed = derive_seed(config.seed, "clusters")
+    tree = balance.cluster(pool, sizes, config.resampling, seed, progress)
     kept = np.ones(len(pool), bool)
     if config.size is not None:
         kept = balance.choose(tree, config.size, config.seed)
         decided.reason[pool.rows[~kept]] = BALANCE
     clusters[pool.rows] = tree.leaf
     weights[pool.rows] = balance.weights(tree, kept, config.max_weight)
-    return {"clusters": tree.sizes, "parents": [level.tolist() for level in tree.parents]}
+    return tree
 
 
-def _evenness(amounts: NDArray[Any]) -> dict[str, float]:
-    """Of the finest clusters."""
+def _evenness(clusters: NDArray[np.int32], amounts: NDArray[Any], count: int) -> dict[str, float]:
+    """Of the finest clusters, whose images count by these amounts."""
+    known = clusters >= 0
+    sums = np.bincount(clusters[known], amounts[known], minlength=count)
     return {
-        "gini": round(balance.gini(amounts), 4),
-        "effective_clusters": round(balance.effective(amounts), 1),
+        "gini": round(balance.gini(sums), 4),
+        "effective_clusters": round(balance.effective(sums), 1),
     }

@@ -82,6 +82,11 @@ def scan(heap: Heap, folder: Path, machines: Machines, workers: int, progress: P
     return _gather(heap, folder)
 
 
+def readable(scanned: Scanned) -> NDArray[np.int64]:
+    """Rows of the images that could be decoded, ascending."""
+    return np.flatnonzero(scanned.width > 0)
+
+
 def file_of(folder: Path, part: int) -> Path:
     """The Parquet file of a part."""
     return folder / f"{part:06d}.parquet"

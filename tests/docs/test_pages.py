@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from torch.distributed.run import get_args_parser
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from openeupe.ablate.study import load_study
@@ -39,7 +40,7 @@ def test_suites_and_recipes_beside_the_docs_are_valid() -> None:
 
 def test_every_command_in_the_docs_is_typed_here() -> None:
     typed = {"evaluate", "compare", "look", "report", "demo", "plan", "export", "benchmark"}
-    typed |= {"distill", "quickstart", "save", "push", "ablate"}
+    typed |= {"distill", "quickstart", "save", "push", "ablate", "curate"}
     assert {line.split()[1] for line in commands("")} <= typed
 
 
@@ -80,6 +81,10 @@ def test_launches_reach_the_command_with_its_options(line: str) -> None:
     assert given.module
     assert given.training_script == "openeupe"
     verb, recipe, *options = given.training_script_args
+    if verb == "curate":
+        command = get_command(app).commands[verb]  # type: ignore[attr-defined]
+        assert command.make_context(verb, [recipe, *options]).params["heap"] == [recipe]
+        return
     assert verb == "distill"
     load_recipe(recipe)
     assert not options or options[0] == "--run"

@@ -15,12 +15,14 @@ from tests.conftest import Quickstart
 from tests.encoders.released_layout import write
 
 from .pages import blocks, commands
+from .test_curating import make_photos
 
 
 @pytest.fixture(scope="module")
 def shared(quickstart: Quickstart) -> Path:
-    """A folder with runs/quickstart, a released EUPE file, and what the docs save from them."""
+    """A folder with runs/quickstart, photos, a released EUPE file, and what the docs save."""
     folder = quickstart.folder.parent.parent
+    make_photos(folder)
     write(folder, "eupe_vit_t")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
