@@ -101,12 +101,13 @@ def plan(
     Example: `openeupe plan eupe --device h100 --devices 256`
     """
     from openeupe.distill import plan as planning
-    from openeupe.distill.devices import device_gib, device_tflops
+    from openeupe.distill.devices import device_gib, device_has_bf16, device_tflops
     from openeupe.distill.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     tflops = device_tflops(device, efficiency)
-    costs = planning.plan(loaded, tflops, devices, device_gib(device))
+    gib, bf16 = device_gib(device), device_has_bf16(device)
+    costs = planning.plan(loaded, tflops, devices, gib, bf16=bf16)
     if as_json:
         print_json([dataclasses.asdict(c) for c in costs])
         return

@@ -1,9 +1,14 @@
-"""Checkpoints that survive `kill -9` at any moment, their own writing included."""
+"""Checkpoints that survive `kill -9` at any moment, their own writing included.
+
+Written and read by PyTorch's distributed checkpoint: every process writes the shards that it holds
+into a safetensors file of its own, and any other number of processes reads from them what it needs.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,58 +16,75 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-from openeupe.distill.parallel import placed_like, whole
+from openeupe.distill.parallel import Processes, whole
 from openeupe.errors import InputError
 from openeupe.files import flush
 
 _PREFIX = "step-"
-_TENSORS = "state.safetensors"
 _EXTRA = "state.json"
+_ALONE = Processes(torch.device("cpu"))
 
-
-def save_checkpoint(
-    folder: Path, step: int, tensors: Mapping[str, Tensor], extra: Mapping[str, Any], keep: int = 2
-) -> None:
-    """Write `folder/step-NNN` and drop all but the newest `keep` checkpoints.
-
-    Everything is written and flushed to disk under another name, then renamed in one go: a
-    checkpoint is there whole or not at all.
-
-    tensors: on the CPU, each with a storage of its own; see `snapshot`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".writing-{step}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    save_file(dict(tensors), partial / _TENSORS)
-    (partial / _EXTRA).write_text(json.dumps({"step": step, **extra}), encoding="utf-8")
-    for file in (_TENSORS, _EXTRA):
-        flush(partial / file)
-    final = folder / f"{_PREFIX}{step:09d}"
-    if final.exists():  # a resumed run passes the same step again, with the same content
-        shutil.rmtree(final)
-    partial.rename(final)
-    flush(folder)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+warnings.filterwarnings("ignore", "torch.distributed is disabled")  # we say so ourselves
 
 
 class CheckpointWriter:
-    """Writes checkpoints in a thread, so that training goes on meanwhile; one at a time."""
+    """Writes checkpoints in a thread, so that training goes on meanwhile; one at a time.
 
-    def __init__(self) -> None:
+    Args:
+        processes: those that hold parts of the tensors; all must call all methods, in like order.
+    """
+
+    def __init__(self, processes: Processes = _ALONE) -> None:
+        self.processes = processes
+        _ = processes.beside  # made here, by all at once, and not in the thread
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
     def save(
-        self, folder: Path, step: int, tensors: Mapping[str, Tensor], extra: Mapping[str, Any]
+        self,
+        folder: Path,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        extra: Mapping[str, Any],
+        keep: int = 2,
     ) -> None:
-        """Begin to write what nobody will change any more; see `save_checkpoint`."""
+        """Begin to write `folder/step-NNN`, then drop all but the newest `keep` checkpoints.
+
+        Everything is written and flushed to disk under another name, then renamed in one go: a
+        checkpoint is there whole or not at all.
+
+        tensors: on the CPU, shards of `DTensor`s included, and changed by nobody any more; see
+            `local_copies`.
+        """
         self.wait()
-        self._writing = self._pool.submit(save_checkpoint, folder, step, tensors, extra)
+        partial = folder / f".writing-{step}"
+        if self.processes.first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        self.processes.wait()
+        self._writing = self._pool.submit(self._write, folder, step, dict(tensors), extra, keep)
+
+    def _write(
+        self, folder: Path, step: int, tensors: dict[str, Any], extra: Mapping[str, Any], keep: int
+    ) -> None:
+        partial = folder / f".writing-{step}"
+        write_tensors(partial, tensors, self.processes)
+        if not self.processes.first:
+            return
+        (partial / _EXTRA).write_text(json.dumps({"step": step, **extra}), encoding="utf-8")
+        flush(partial / _EXTRA)
+        flush(partial)
+        final = folder / f"{_PREFIX}{step:09d}"
+        if final.exists():  # a resumed run passes the same step again, with the same content
+            shutil.rmtree(final)
+        partial.rename(final)
+        flush(folder)
+        for old in checkpoints(folder)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
 
     def wait(self) -> None:
         """Until the last checkpoint is on the disk.
@@ -75,10 +97,20 @@ class CheckpointWriter:
             return
         try:
             writing.result()
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, dcp.CheckpointException) as error:
             raise InputError(
-                f"a checkpoint cannot be written ({error}): free space and run distill again"
+                f"a checkpoint cannot be written ({_told(error)}): free space and run distill again"
             ) from None
+
+
+def write_tensors(folder: Path, tensors: dict[str, Any], processes: Processes) -> None:
+    """Every process its shards; back when all are on the disk."""
+    dcp.save(
+        tensors,
+        storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+        process_group=processes.beside,
+        no_dist=processes.count == 1,
+    )
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -86,23 +118,60 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_PREFIX}*")) if folder.is_dir() else []
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_checkpoint` wrote; nothing is unpickled."""
-    try:
-        extra = json.loads((path / _EXTRA).read_text(encoding="utf-8"))
-        return load_file(path / _TENSORS), extra
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"checkpoint {path} cannot be read ({error}): delete that folder to go on from the one "
-            "before it"
-        ) from None
+class Checkpoint:
+    """A checkpoint on the disk; nothing of it is unpickled.
+
+    Attributes:
+        extra: what was saved beside the tensors, and `step`.
+        shapes: of the tensors, by name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.extra: dict[str, Any] = json.loads((path / _EXTRA).read_text(encoding="utf-8"))
+            stored = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+        except (OSError, ValueError, SafetensorError) as error:
+            raise self._unreadable(error) from None
+        self.shapes = {name: tuple(one.size) for name, one in stored.items()}  # type: ignore[union-attr]
+
+    def read_into(self, tensors: Mapping[str, Tensor], processes: Processes = _ALONE) -> None:
+        """Fill tensors, or this process's shards of them; all must be stored, with these shapes."""
+        for name, tensor in tensors.items():
+            if self.shapes.get(name) != tuple(tensor.shape):
+                raise self._unreadable(f"{name} is {self.shapes.get(name, 'missing')}")
+        try:
+            dcp.load(
+                dict(tensors),
+                storage_reader=HuggingFaceStorageReader(str(self.path)),
+                process_group=processes.beside,
+                no_dist=processes.count == 1,
+            )
+        except (OSError, SafetensorError, dcp.CheckpointException) as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: object) -> InputError:
+        return InputError(
+            f"checkpoint {self.path} cannot be read ({_told(error)}): delete that folder to go on "
+            "from the one before it"
+        )
+
+
+def _told(error: object) -> object:
+    """The first process's own error, out of what is told of all."""
+    if isinstance(error, dcp.CheckpointException):
+        return next((found for found, _ in error.failures.values()), error)
+    return error
+
+
+def local_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU of what this process holds: shards stay shards."""
+    return {k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}
 
 
 def snapshot(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
-    """Copies on the CPU, shards put together: what a checkpoint holds of this moment.
-
-    Every process must take part; with `keep` False it gets nothing. Each copy has a storage of its
-    own, because the format refuses two names (tied weights) for one.
+    """Copies on the CPU, shards put together. Every process must take part; with `keep` False it
+    gets nothing.
     """
     copies = {}
     for name, tensor in tensors.items():
@@ -122,33 +191,16 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
     }
 
 
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str
-) -> None:
-    """The inverse of `optimizer_tensors`; the groups' settings stay the recipe's."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith(f"{prefix}."):
-            index, key = name.removeprefix(f"{prefix}.").split(".")
-            parameter = parameters[int(index)]
-            fits = value.shape == parameter.shape and value.ndim > 0
-            placed = placed_like(value, parameter) if fits else value
-            state.setdefault(int(index), {})[key] = placed
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+def ready_optimizer(optimizer: torch.optim.AdamW) -> None:
+    """Give AdamW the state that it would make in its first step, for a checkpoint to fill."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
 
 
 def module_tensors(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """The module's state under `prefix`."""
+    """The module's state under `prefix`; the module's own tensors, not copies."""
     return {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
-
-
-def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
-    """The inverse of `module_tensors`, strict."""
-    start = f"{prefix}."
-    given = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-    state = module.state_dict()
-    module.load_state_dict(
-        {k: placed_like(v, state[k]) if k in state else v for k, v in given.items()}
-    )

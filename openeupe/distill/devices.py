@@ -7,6 +7,7 @@ import time
 import torch
 
 from openeupe.distill.parallel import Processes, device_memory
+from openeupe.distill.stage import resolve_precision
 from openeupe.errors import InputError
 
 # Dense bf16 matrix peak in TFLOP/s, and memory in GiB.
@@ -38,6 +39,14 @@ def device_gib(device: str) -> float:
         kind = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return device_memory(Processes(kind)) / 2**30
     return _known(device)[1]
+
+
+def device_has_bf16(device: str) -> bool:
+    """Whether it has bf16 instructions, as all named ones do."""
+    if device != "this":
+        return True
+    kind = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return resolve_precision("auto", kind) == "bf16"
 
 
 def _known(device: str) -> tuple[float, float]:

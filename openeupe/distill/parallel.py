@@ -23,7 +23,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from openeupe.errors import InputError
 
@@ -84,6 +84,14 @@ class Processes:
         found: list[Any] = [None] * self.count
         dist.all_gather_object(found, value)
         return found
+
+    @cached_property
+    def beside(self) -> dist.ProcessGroup | None:
+        """All processes again, for what a thread says while they train; made by all at once."""
+        if self.count == 1:
+            return None
+        group: dist.ProcessGroup = dist.new_group(backend="gloo")  # type: ignore[assignment]
+        return group
 
     @cached_property
     def replicated(self) -> DeviceMesh:
@@ -173,14 +181,6 @@ def exchange_gradients(modules: Iterable[nn.Module], now: bool) -> None:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that lies in shards, put together; all processes must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def placed_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, which every process has, in the shards of `like`; no traffic."""
-    if not isinstance(like, DTensor):
-        return tensor
-    here = tensor.to(like.device)
-    return distribute_tensor(here, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def device_memory(processes: Processes) -> int:

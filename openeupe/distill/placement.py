@@ -17,7 +17,8 @@ from openeupe.encoders import Encoder
 from openeupe.encoders.contract import TokenWidths
 from openeupe.errors import InputError
 
-FROZEN_BYTES, TRAINED_BYTES = 4, 16  # float32 weight; with its gradient and AdamW's two moments
+FROZEN_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}  # a teacher's weight
+TRAINED_BYTES = 16  # float32 weight, its gradient and AdamW's two moments
 _PROGRAMS = 256  # variants of one layer: widths, sides and students share its code
 _SHARE = 0.5  # of the device's memory; the rest is for activations
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe import encoders
@@ -24,6 +26,7 @@ from openeupe.distill.placement import (
     choose_sharded,
 )
 from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig
+from openeupe.distill.stage import autocast
 from openeupe.distill.store import view_bytes
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
@@ -61,6 +64,17 @@ class StageCost:
     read_gib: float | None
     stored_gib: float
     device_hours: float
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Bytes that autograd keeps of a forward pass, float32 weights apart.
+
+    once: whatever the number of images (weights as autocast casts them); each: of an image.
+    """
+
+    once: int
+    each: int
 
 
 def petaflops(recipe: Recipe) -> dict[str, float]:
@@ -102,24 +116,30 @@ def _forward_at(name: str, args: str, side: int) -> tuple[float, tuple[int, int]
 
 
 def plan(
-    recipe: Recipe, tflops: float, devices: int = 1, memory_gib: float = 80, per_node: int = 8
+    recipe: Recipe,
+    tflops: float,
+    devices: int = 1,
+    memory_gib: float = 80,
+    per_node: int = 8,
+    bf16: bool = True,
 ) -> list[StageCost]:
     """Cost of every stage.
 
     With several resolutions the mean over them is taken for FLOPs and the largest for memory.
-    Memory of a device: float32 weights of the teachers; weights, gradients and AdamW moments of
-    students and heads, both as they are shared out; and what autograd keeps for the largest
-    student (others run after it), at the images that a device takes at once. What the allocator
-    adds is not in it.
+    Memory of a device: weights of the teachers in their precision; float32 weights, gradients and
+    AdamW moments of students and heads, both as they are shared out; and what autograd keeps for
+    the largest student (others run after it), in its precision, at the images that a device takes
+    at once. What the allocator adds is not in it.
 
     Args:
         tflops: sustained TFLOP/s of one device (peak times efficiency).
         devices: those that share a batch.
         memory_gib: of one device; decides what `shard: auto` shares.
         per_node: devices of a machine, among which networks are shared.
+        bf16: whether the devices have instructions for it, which precision `auto` asks for.
     """
     bytes_each = _bytes_each(recipe.data)
-    shape = (devices, memory_gib, min(per_node, devices))
+    shape = (devices, memory_gib, min(per_node, devices), bf16)
     return [_stage_cost(recipe, name, tflops, shape, bytes_each) for name in recipe.stages]
 
 
@@ -127,30 +147,32 @@ def _stage_cost(
     recipe: Recipe,
     name: str,
     tflops: float,
-    shape: tuple[int, float, int],
+    shape: tuple[int, float, int, bool],
     bytes_each: tuple[float, int] | None,
 ) -> StageCost:
     config = recipe.stages[name]
-    devices, device_memory_gib, per_node = shape
+    devices, device_memory_gib, per_node, bf16 = shape
     teachers = {k: meta_encoder(recipe, c.encoder, c.args) for k, c in config.teachers.items()}
     students = {k: meta_encoder(recipe, c.encoder, c.args) for k, c in config.students.items()}
     teacher_costs = [_encoder_cost(k, e, config.teachers[k]) for k, e in teachers.items()]
     student_costs = [_encoder_cost(k, e, config.students[k]) for k, e in students.items()]
+    share = config.batch_size // (devices * config.accumulate)
     head_costs, kept_bytes, trained_gflops = [], 0, 0.0
     for cost, (key, student) in zip(student_costs, students.items(), strict=True):
         heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
-        heads_cost, kept = _student_step(key, student, heads, config)
+        heads_cost, kept = _student_step(key, student, heads, config, bf16)
         head_costs.append(heads_cost)
-        kept_bytes = max(kept_bytes, kept)
+        kept_bytes = max(kept_bytes, kept.once + kept.each * share)
         again = config.students[key].checkpoint_activations
         trained_gflops += (4 if again else 3) * cost.gflops + 3 * heads_cost.gflops
-    needs = {f"teachers.{c.name}": FROZEN_BYTES * c.parameters for c in teacher_costs}
+    frozen_bytes = FROZEN_BYTES[_precise(config.teacher_precision, bf16)]
+    needs = {f"teachers.{c.name}": frozen_bytes * c.parameters for c in teacher_costs}
     for cost, heads_cost in zip(student_costs, head_costs, strict=True):
         needs[f"students.{cost.name}"] = TRAINED_BYTES * (cost.parameters + heads_cost.parameters)
     memory = int(device_memory_gib * 2**30)
     sharded = choose_sharded(needs, memory, per_node, config.shard) if devices > 1 else []
     held = sum(n // (per_node if k in sharded else 1) for k, n in needs.items())
-    held += kept_bytes * config.batch_size // (devices * config.accumulate)
+    held += kept_bytes
     images = config.steps * config.batch_size
     statistics = config.statistics.iterations * config.batch_size
     teacher_gflops = sum(c.gflops for c in teacher_costs)
@@ -196,14 +218,10 @@ def _encoder_cost(name: str, encoder: Encoder, config: EncoderConfig) -> Encoder
 
 
 def _student_step(
-    name: str, student: Encoder, heads: list[TeacherHeads], config: StageConfig
-) -> tuple[EncoderCost, int]:
-    """Cost of a student's heads, and the bytes autograd keeps of an image at the largest side."""
+    name: str, student: Encoder, heads: list[TeacherHeads], config: StageConfig, bf16: bool
+) -> tuple[EncoderCost, _Kept]:
+    """Cost of a student's heads, and the bytes autograd keeps at the largest side."""
     sides = config.students[name].resolution
-
-    def adapt(tokens: Tokens) -> list[Tokens]:
-        return [head(tokens) for head in heads]
-
     grids = []
     for side in sides:
         with torch.no_grad():
@@ -211,10 +229,14 @@ def _student_step(
         grids.append((height, width))
     gflops = _heads_gflops(student, heads, grids)
     student.train()
-    kept = _kept(lambda images: adapt(student(images)), (student, *heads), max(sides))
-    if config.students[name].checkpoint_activations:
-        kept = _kept_when_computed_again(student, heads, max(sides), kept)
+    precision = _precise(config.student_precision, bf16)
+    again = config.students[name].checkpoint_activations
+    kept = _kept(student, heads, max(sides), precision, again)
     return EncoderCost(f"{name} heads", sum(_count(h) for h in heads), gflops), kept
+
+
+def _precise(precision: str, bf16: bool) -> str:
+    return ("bf16" if bf16 else "fp32") if precision == "auto" else precision
 
 
 def _heads(student: Encoder, teachers: list[Encoder], config: StageConfig) -> list[TeacherHeads]:
@@ -234,48 +256,64 @@ def _heads_gflops(
     return sum(flops) / len(flops) / 1e9
 
 
-def _kept(run: Callable[[Tensor], Any], modules: Iterable[nn.Module], side: int) -> int:
-    """Bytes that autograd keeps of one image's forward pass, weights apart."""
-    own = {p.untyped_storage()._cdata for m in modules for p in m.parameters()}
-    saved: dict[int, int] = {}
-    alive: list[Tensor] = []
+def _kept(
+    student: Encoder, heads: list[TeacherHeads], side: int, precision: str, again: bool
+) -> _Kept:
+    """What autograd keeps of a student's step.
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            saved[storage._cdata] = storage.nbytes()
-        alive.append(tensor)  # else a freed storage's address would be counted for another
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        run(_images(2, side))
-    return sum(saved.values()) // 2
-
-
-def _kept_when_computed_again(
-    student: Encoder, heads: list[TeacherHeads], side: int, plain: int
-) -> int:
-    """The same with checkpointed activations: autograd's own part, the blocks' inputs, which lie
-    outside it, and one block's activations while it is computed again.
+    again: blocks are computed again. Then it is autograd's own part, the blocks' inputs, which lie
+        outside it, and one block's activations while it is computed again.
     """
+    plain = _kept_of(student, heads, side, precision, [])
+    if not again:
+        return plain
     checkpoint_activations(student)
     blocks = list(layers(student, _count(student)))
+    kept = _kept_of(student, heads, side, precision, blocks)
+    return _Kept(plain.once, kept.each + plain.each // max(len(blocks), 1))
+
+
+def _kept_of(
+    student: Encoder,
+    heads: list[TeacherHeads],
+    side: int,
+    precision: str,
+    blocks: list[nn.Module],
+) -> _Kept:
+    """What autograd keeps, and the inputs of `blocks`.
+
+    Networks are turned into fake ones on a CPU, since autocast knows no meta device.
+    """
+    modules, cpu = (student, *heads), torch.device("cpu")
+    alive: list[Tensor] = []  # else a freed storage's address would be counted for another
     inputs: list[int] = []
-
-    def take(_: nn.Module, given: tuple[Any, ...]) -> None:
-        inputs.append(given[0].nbytes)
-
-    handles = [block.register_forward_pre_hook(take) for block in blocks]
-
-    def run(images: Tensor) -> None:
-        tokens = student(images)
-        for head in heads:
-            head(tokens)
-
-    kept = _kept(run, (student, *heads), side)
+    handles = [b.register_forward_pre_hook(lambda _, x: inputs.append(x[0].nbytes)) for b in blocks]
+    totals = []
+    with FakeTensorMode():
+        for module in modules:
+            module._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=cpu))
+        own = {p.untyped_storage()._cdata for m in modules for p in m.parameters()}
+        for count in (2, 4):
+            alive.clear()
+            inputs.clear()
+            with autocast(precision, cpu), saved_tensors_hooks(_then(alive.append), lambda t: t):
+                tokens = student(torch.empty(count, 3, side, side, device=cpu))
+                for head in heads:
+                    head(tokens)
+            stores = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in alive}
+            totals.append(sum(n for k, n in stores.items() if k not in own) + sum(inputs))
     for handle in handles:
         handle.remove()
-    return kept + sum(inputs) // 2 + plain // max(len(blocks), 1)
+    each = (totals[1] - totals[0]) // 2
+    return _Kept(totals[0] - 2 * each, each)
+
+
+def _then(act: Callable[[Tensor], None]) -> Callable[[Tensor], Tensor]:
+    def acted(tensor: Tensor) -> Tensor:
+        act(tensor)
+        return tensor
+
+    return acted
 
 
 def _flops(network: Callable[[Any], Any], given: Any) -> int:

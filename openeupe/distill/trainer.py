@@ -25,14 +25,13 @@ from openeupe.data import (
     open_source,
 )
 from openeupe.distill.checkpoint import (
+    Checkpoint,
     CheckpointWriter,
     checkpoints,
-    load_checkpoint,
+    local_copies,
     module_tensors,
     optimizer_tensors,
-    restore_module,
-    restore_optimizer,
-    snapshot,
+    ready_optimizer,
 )
 from openeupe.distill.family import Family
 from openeupe.distill.fp8 import check_parity, teachers_to_fp8
@@ -88,7 +87,7 @@ class Trainer:
         self.augment = BatchAugment(data.augment, self.config.side, self.device)
         self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.broken = BrokenImages(data.max_broken)
-        self.writer = CheckpointWriter()
+        self.writer = CheckpointWriter(processes)
 
     def run(self, *, keep_statistics: bool = False) -> None:
         """Train to the last step, from the newest checkpoint if there is one.
@@ -300,34 +299,40 @@ class Trainer:
     def _save(self, step: int) -> None:
         average_batch_norm(self.stage.students.modules(), self.processes)
         family = self.family.state()
-        tensors: dict[str, Tensor] = {}
-        for name, module in self._modules().items():
-            tensors |= module_tensors(module, name)
-        for learner in self.family.alive():
-            tensors |= optimizer_tensors(learner.optimizer, f"optimizer.{learner.name}")
+        tensors = self._tensors()
         broken = {"drawn": sum(self._gather_broken("drawn")), "names": self.broken_names()}
         extra: dict[str, Any] = {"broken": broken, "family": family, "meter": None}
         if self.meter.sums is not None:
             tensors["meter"] = self.processes.mean(self.meter.sums)
             extra["meter"] = {"names": self.meter.names, "count": self.meter.count}
-        copies = snapshot(tensors, keep=self.processes.first)
-        if self.processes.first:
-            self.writer.save(self.folder / "checkpoints", step, copies, extra)
+        self.writer.save(self.folder / "checkpoints", step, local_copies(tensors), extra)
 
     def _resume(self) -> int | None:
         """Restore the newest checkpoint; its step, or None where there is none."""
         found = checkpoints(self.folder / "checkpoints")
         if not found:
             return None
-        tensors, extra = load_checkpoint(found[-1])
-        for name, module in self._modules().items():
-            restore_module(module, tensors, name)
-        self.family.restore(extra["family"])
+        checkpoint = Checkpoint(found[-1])
+        self.family.restore(checkpoint.extra["family"])
         for learner in self.family.alive():
-            restore_optimizer(learner.optimizer, tensors, f"optimizer.{learner.name}")
+            if any(name.startswith(f"optimizer.{learner.name}.") for name in checkpoint.shapes):
+                ready_optimizer(learner.optimizer)
+        tensors = self._tensors()
+        meter = checkpoint.extra["meter"]
+        if meter:
+            self.meter.names, self.meter.count = meter["names"], meter["count"]
+            self.meter.sums = torch.zeros(len(self.meter.names), device=self.device)
+            tensors["meter"] = self.meter.sums
+        checkpoint.read_into(tensors, self.processes)
         if self.processes.first:  # one account goes on; the others begin theirs
-            self.broken.restore(extra["broken"])
-        if extra["meter"]:
-            self.meter.names, self.meter.count = extra["meter"]["names"], extra["meter"]["count"]
-            self.meter.sums = tensors["meter"].to(self.device)
-        return int(extra["step"])
+            self.broken.restore(checkpoint.extra["broken"])
+        return int(checkpoint.extra["step"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The tensors that a checkpoint holds, themselves."""
+        tensors: dict[str, Tensor] = {}
+        for name, module in self._modules().items():
+            tensors |= module_tensors(module, name)
+        for learner in self.family.alive():
+            tensors |= optimizer_tensors(learner.optimizer, f"optimizer.{learner.name}")
+        return tensors

@@ -71,6 +71,21 @@ class Events:
 
         owner.save_file = watched
 
+    def watch_shards(self) -> None:
+        """An event when half of each of a checkpoint's files is on disk."""
+        original = checkpoint.write_tensors
+
+        def watched(folder: Path, *args: Any) -> None:
+            original(folder, *args)
+            wholes = {path: path.read_bytes() for path in folder.glob("*.safetensors")}
+            for path, whole in wholes.items():
+                path.write_bytes(whole[: len(whole) // 2])
+            self.tick("half of a checkpoint")
+            for path, whole in wholes.items():
+                path.write_bytes(whole)
+
+        checkpoint.write_tensors = watched
+
     def watch_stages(self) -> None:
         original = run._run_stage
 
@@ -101,7 +116,8 @@ def child(recipe: Path, folder: Path, fatal: int | None, report: Path) -> int:
             events.watch(pathlib.Path, "rename")
             events.watch(pathlib.Path, "replace")
             events.watch(shutil, "rmtree")
-            for owner in (checkpoint, student, encoder_folder):
+            events.watch_shards()
+            for owner in (student, encoder_folder):
                 events.watch_file(owner)
             run.run_recipe(load_recipe(recipe), folder, console=Console(quiet=True))
             report.write_text(json.dumps(events.seen))

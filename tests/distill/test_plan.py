@@ -58,7 +58,7 @@ def test_memory_grows_with_the_batch_and_shrinks_with_devices(raw_recipe: dict[s
 def test_kept_activations_are_what_autograd_keeps(raw_recipe: dict[str, Any]) -> None:
     """The bytes counted on the meta device equal those of a real forward."""
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
-    raw_recipe["stages"]["proxy"]["head_hidden"] = 1
+    raw_recipe["stages"]["proxy"] |= {"head_hidden": 1, "student_precision": "fp32"}
     recipe = Recipe.model_validate(raw_recipe)
 
     def memory(batch: int) -> float:
@@ -113,7 +113,7 @@ def test_bytes_read_and_stored(raw_recipe: dict[str, Any], images: Any) -> None:
 
 
 def test_what_is_shared_or_computed_again_needs_less_memory(raw_recipe: dict[str, Any]) -> None:
-    stage = raw_recipe["stages"]["proxy"] | {"batch_size": 256}
+    stage = raw_recipe["stages"]["proxy"] | {"batch_size": 256, "teacher_precision": "fp32"}
     raw_recipe["stages"] = {"proxy": stage}
 
     def proxy() -> Any:

@@ -21,7 +21,7 @@ PROGRAM = Path(__file__).with_name("killed.py")
 KINDS = {
     "after add",  # statistics
     "after targets", "before step", "after step", "after clip_grad_norm_",  # training
-    "half of state.safetensors", "after flush", "before rename", "before rmtree",  # checkpoints
+    "half of a checkpoint", "after flush", "before rename", "before rmtree",  # checkpoints
     "half of model.safetensors", "half of heads.safetensors", "before replace",  # the end
     "after write",  # metrics
 }  # fmt: skip
