@@ -263,13 +263,18 @@ def _kept(
 
     again: blocks are computed again. Then it is autograd's own part, the blocks' inputs, which lie
         outside it, and one block's activations while it is computed again.
+
+    Networks are turned into fake ones on a CPU, since autocast knows no meta device.
     """
-    plain = _kept_of(student, heads, side, precision, [])
-    if not again:
-        return plain
-    checkpoint_activations(student)
-    blocks = list(layers(student, _count(student)))
-    kept = _kept_of(student, heads, side, precision, blocks)
+    with FakeTensorMode():
+        for module in (student, *heads):
+            module._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device="cpu"))
+        plain = _kept_of(student, heads, side, precision, [])
+        if not again:
+            return plain
+        checkpoint_activations(student)
+        blocks = list(layers(student, _count(student)))
+        kept = _kept_of(student, heads, side, precision, blocks)
     return _Kept(plain.once, kept.each + plain.each // max(len(blocks), 1))
 
 
@@ -280,28 +285,22 @@ def _kept_of(
     precision: str,
     blocks: list[nn.Module],
 ) -> _Kept:
-    """What autograd keeps, and the inputs of `blocks`.
-
-    Networks are turned into fake ones on a CPU, since autocast knows no meta device.
-    """
-    modules, cpu = (student, *heads), torch.device("cpu")
+    """What autograd keeps, and the inputs of `blocks`; in the mode that made the networks."""
+    cpu = torch.device("cpu")
+    own = {p.untyped_storage()._cdata for m in (student, *heads) for p in m.parameters()}
     alive: list[Tensor] = []  # else a freed storage's address would be counted for another
     inputs: list[int] = []
     handles = [b.register_forward_pre_hook(lambda _, x: inputs.append(x[0].nbytes)) for b in blocks]
     totals = []
-    with FakeTensorMode():
-        for module in modules:
-            module._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=cpu))
-        own = {p.untyped_storage()._cdata for m in modules for p in m.parameters()}
-        for count in (2, 4):
-            alive.clear()
-            inputs.clear()
-            with autocast(precision, cpu), saved_tensors_hooks(_then(alive.append), lambda t: t):
-                tokens = student(torch.empty(count, 3, side, side, device=cpu))
-                for head in heads:
-                    head(tokens)
-            stores = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in alive}
-            totals.append(sum(n for k, n in stores.items() if k not in own) + sum(inputs))
+    for count in (2, 4):
+        alive.clear()
+        inputs.clear()
+        with autocast(precision, cpu), saved_tensors_hooks(_then(alive.append), lambda t: t):
+            tokens = student(torch.empty(count, 3, side, side, device=cpu))
+            for head in heads:
+                head(tokens)
+        stores = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in alive}
+        totals.append(sum(n for k, n in stores.items() if k not in own) + sum(inputs))
     for handle in handles:
         handle.remove()
     each = (totals[1] - totals[0]) // 2

@@ -113,7 +113,9 @@ def test_bytes_read_and_stored(raw_recipe: dict[str, Any], images: Any) -> None:
 
 
 def test_what_is_shared_or_computed_again_needs_less_memory(raw_recipe: dict[str, Any]) -> None:
-    stage = raw_recipe["stages"]["proxy"] | {"batch_size": 256, "teacher_precision": "fp32"}
+    stage = raw_recipe["stages"]["proxy"] | {
+        "batch_size": 256, "teacher_precision": "fp32", "student_precision": "fp32",
+    }  # fmt: skip
     raw_recipe["stages"] = {"proxy": stage}
 
     def proxy() -> Any:
