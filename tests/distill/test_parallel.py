@@ -27,12 +27,14 @@ from openeupe.errors import InputError
 TORN = Path(__file__).with_name("torn.py")
 
 
-def torchrun(count: int, *command: object) -> subprocess.CompletedProcess[str]:
+def torchrun(
+    count: int, *command: object, timeout_s: float = 300
+) -> subprocess.CompletedProcess[str]:
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
     own_port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     return subprocess.run(
         [*start, *own_port, *map(str, command)],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=timeout_s, check=False,
     )  # fmt: skip
 
 
@@ -110,6 +112,20 @@ def test_several_processes_train_as_one(
     assert ran.stdout.count("Done:") == 1  # one process speaks
     assert f"{count} x cpu" in ran.stdout
     assert f"sharded over {count}: teachers.proxy, students.student" in ran.stdout
+
+
+@pytest.mark.slow
+def test_compiled_processes_train_as_one_that_is_not(
+    recipe: Path, alone: Path, tmp_path: Path
+) -> None:
+    """Two students, then one that is sharded, checkpointed and computed in parts."""
+    compiled = [f"stages.{stage}.compile=all" for stage in ("proxy", "student")]
+    ran = torchrun(
+        2, "-m", "--", "openeupe", "distill", recipe, *compiled,
+        "--run", tmp_path / "run", "--device", "cpu", timeout_s=1800,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert_same(tmp_path / "run", alone)
 
 
 def test_a_killed_process_ends_the_job_and_another_number_carries_it_on(
