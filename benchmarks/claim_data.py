@@ -6,8 +6,8 @@ side (Caltech-101's 160; JPEG, quality 90), labels and depths follow by nearest 
     python -m benchmarks.claim_data OUT
 
 adds what can be made from those: `slice`, a validation slice of the training parts on which layers
-and settings are chosen (every fifth image of each is held out), and `caltech101-words`, the
-training photos with words drawn over them.
+and settings are chosen (every fifth image of each is held out), `caltech101-words`, the training
+photos with words drawn over them, and `layers`, the experts with other layers as their tokens.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from openeupe import encoders
 from openeupe.data import FolderSource
 from openeupe.data.words import WordPhotos
 
@@ -80,6 +81,19 @@ def _made(out: Path, root: Path, file: Path) -> Path:
     return target
 
 
+def add_layers(out: Path) -> None:
+    """`OUT/layers/EXPERT-LAYERS`: what an expert may be judged by."""
+    choices = {"efficientnet_lite0": ("16", "32", "16+32"), "craft": ("fc7", "fc7+relu5"),
+               "hed": ("conv4", "conv5", "conv5+conv4")}  # fmt: skip
+    for name, layers in choices.items():
+        carried = out / "experts" / name  # where the registry's files are not at hand
+        weights = encoders.load(carried if carried.is_dir() else name).state_dict()
+        for layer in layers:
+            expert = encoders.create(name, patches=layer)
+            expert.load_state_dict(weights)
+            encoders.save(expert, out / "layers" / f"{name}-{layer.replace('+', '-')}")
+
+
 def add_words(out: Path, processes: int) -> None:
     """`OUT/caltech101-words`: every training photo of Caltech-101 with words over it."""
     count = len(FolderSource(out / "caltech101/train"))
@@ -91,7 +105,7 @@ def _words(out: Path, numbers: range) -> None:
     photos = WordPhotos(FolderSource(out / "caltech101/train"), seed=0)
     (out / "caltech101-words").mkdir(exist_ok=True)
     for number in numbers:
-        photos.read(number).save(out / "caltech101-words" / f"{number:04d}.jpg", quality=90)
+        photos.read(number).save(out / "caltech101-words" / f"{number:04d}.jpg", quality=80)
 
 
 if __name__ == "__main__":
@@ -100,4 +114,6 @@ if __name__ == "__main__":
         main(roots[0], out)
     else:
         make_slice(out)
-        add_words(out, os.cpu_count() or 1)
+        add_layers(out)
+        if not (out / "caltech101-words").is_dir():
+            add_words(out, os.cpu_count() or 1)

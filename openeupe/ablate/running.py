@@ -15,17 +15,14 @@ from rich.console import Console
 
 from openeupe.ablate.addresses import address, judged_folder, link_run, needs, only, stage_folder
 from openeupe.ablate.forecast import FORECAST, forecast
+from openeupe.ablate.judging import judge
 from openeupe.ablate.study import ArmConfig, LoadedStudy
 from openeupe.distill.check import check_recipe
 from openeupe.distill.folder import FINISHED
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import default_device, run_recipe
 from openeupe.errors import InputError
-from openeupe.evaluate.column import Judged
-from openeupe.evaluate.features import Features
 from openeupe.evaluate.results import Results
-from openeupe.evaluate.suite import Suite, evaluate
-from openeupe.loading import load_with_chains
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,14 @@ def check(loaded: LoadedStudy, place: Place) -> None:
             raise InputError(f"column {name}: {error}") from None
 
 
+def warm_up() -> None:
+    """Let the imports of other processes begin; they take as long as this one's checks."""
+    if _processes().get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
 def run_study(
     loaded: LoadedStudy, place: Place, jobs: int = 1, console: Console | None = None
 ) -> list[str]:
@@ -92,7 +97,7 @@ def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Pa
 
 
 def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
-    """In the order of their worth: the first seed of every arm before the second of any."""
+    """In the order of their worth: see `LoadedStudy.wanted`."""
     tasks: dict[str, Task] = {}
     told = loaded.study.forecast
     if told and not (place.out / FORECAST).is_file():
@@ -143,18 +148,7 @@ def _judge(
         source = str(run / trained.stage / trained.student)
     else:
         source = str(arm.encoder)
-    encoder, chains = load_with_chains(source)
-    encoder = encoder.to(_device(place))
-    how = loaded.study.judge
-    features = Features(
-        encoder, precision=how.precision, batch_size=how.batch_size, workers=how.workers
-    )
-    quiet = Console(quiet=True)
-    suite: Suite = loaded.suite
-    judged = Judged(encoder, features, chains, folder, quiet)
-    evaluate(
-        suite, judged, folder, root=place.data, source=name, only=loaded.columns, console=quiet
-    )
+    judge(loaded, place.data, source, name, folder, _device(place))
 
 
 def _forecast(loaded: LoadedStudy, place: Place) -> None:
@@ -194,8 +188,7 @@ def _side_by_side(tasks: dict[str, Task], jobs: int, console: Console) -> list[s
     failed: dict[str, str] = {}
     waiting = dict(tasks)
     running: dict[Future[None], tuple[Task, float]] = {}
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use the GPU
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quiet_start) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=_processes(), initializer=_quiet_start) as pool:
         while waiting or running:
             open_names = {*waiting, *(task.name for task, _ in running.values())}
             for task in list(waiting.values()):
@@ -217,6 +210,15 @@ def _side_by_side(tasks: dict[str, Task], jobs: int, console: Console) -> list[s
                     failed[task.name] = str(error)
                 _tell(task, failed, start, console)
     return [f"{name}: {why}" for name, why in failed.items()]
+
+
+def _processes() -> multiprocessing.context.BaseContext:
+    """How processes start: not as copies of this one, which could not use the GPU."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.utils.tensorboard", __name__])  # imported once for all
+    return context
 
 
 def _quiet_start() -> None:

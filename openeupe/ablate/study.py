@@ -139,11 +139,19 @@ class LoadedStudy:
         return self.recipes[recipe].model_copy(update={"seed": seed})
 
     def wanted(self) -> Iterator[tuple[str, int]]:
-        """Every (arm, seed), the first seed of all arms first: a cut-off study has whole rows."""
-        for place in range(len(self.study.seeds)):
-            for arm in self.study.arms:
-                if place < len(self.seeds(arm)):
-                    yield arm, self.seeds(arm)[place]
+        """Every (arm, seed) in the order of their worth: the first table's rows, with the first
+        seed of all before the second of any, then the next table's; arms in no table come last.
+        """
+        tables = self.study.tables.values()
+        groups = [(*((t.reference,) if t.reference else ()), *t.rows) for t in tables]
+        seen: set[tuple[str, int]] = set()
+        for group in (*groups, tuple(self.study.arms)):
+            for place in range(len(self.study.seeds)):
+                for arm in group:
+                    for seed in self.seeds(arm)[place : place + 1]:
+                        if (arm, seed) not in seen:
+                            seen.add((arm, seed))
+                            yield arm, seed
 
 
 def load_study(source: str | Path, overrides: list[str] | None = None) -> LoadedStudy:

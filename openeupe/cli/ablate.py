@@ -58,7 +58,7 @@ def ablate(
     """
     from openeupe.ablate.outcome import Outcome
     from openeupe.ablate.report import TABLES, report
-    from openeupe.ablate.running import Place, check, run_study
+    from openeupe.ablate.running import Place, check, run_study, warm_up
     from openeupe.ablate.study import load_study
 
     loaded = load_study(study, overrides)
@@ -67,6 +67,8 @@ def ablate(
     log = errors if as_json else console
     failed: list[str] = []
     if run:
+        if jobs > 1:
+            warm_up()
         check(loaded, place)
         failed = run_study(loaded, place, jobs, log)
     content = report(Outcome(loaded, place))

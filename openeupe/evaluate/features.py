@@ -47,6 +47,7 @@ class Features:
         precision: "bf16" runs the encoder under autocast; the tokens are float32 all the same.
         batch_size: images a forward pass.
         workers: decoding threads.
+        views: if given, decoded views are kept in it, for encoders that are judged after this one.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Features:
         workers: int = 2,
         keep: int = 2,
         console: Console | None = None,
+        views: dict[tuple[str, View], Tensor] | None = None,
     ) -> None:
         self.encoder = encoder
+        self.views = views
         self.precision = precision
         self.batch_size = batch_size
         self.workers = workers
@@ -116,14 +119,25 @@ class Features:
         return Tokens(tokens.cls.float(), tokens.patches.float())
 
     def _stream(self, images: Images, view: View) -> Iterator[Tokens]:
+        if self.views is not None and (images.fingerprint, view) in self.views:
+            for some in self.views[images.fingerprint, view].split(self.batch_size):
+                yield self(some)
+            return
+        kept: list[Tensor] = []
+
         def read(index: int) -> Tensor:
             return view.image(readable(images, index))
 
         with Progress(console=self.console, transient=True) as progress:
             task = progress.add_task(f"{self.encoder.name} looks", total=len(images))
             for views in batched_ahead(read, range(len(images)), self.batch_size, self.workers):
-                yield self(torch.stack(views))
+                some = torch.stack(views)
+                if self.views is not None:
+                    kept.append(some)
+                yield self(some)
                 progress.advance(task, len(views))
+        if self.views is not None:
+            self.views[images.fingerprint, view] = torch.cat(kept)
 
 
 def readable(images: Images, index: int) -> Image.Image:

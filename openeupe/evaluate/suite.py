@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +62,7 @@ def evaluate(
     source: str,
     only: Sequence[str] | None = None,
     console: Console | None = None,
+    opened: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fill the columns of a suite; what was filled before in `folder` is not done again.
 
@@ -69,6 +70,7 @@ def evaluate(
         root: where the suite's relative data paths start.
         source: what the user called the encoder.
         only: names of columns; None: all.
+        opened: data of columns that the caller has opened before, by column.
 
     Returns what `results.json` then holds.
 
@@ -77,12 +79,16 @@ def evaluate(
     """
     console = console or Console()
     chosen = _chosen(suite, only)
-    opened = {name: _opened(name, suite.columns[name], root) for name in chosen}
+    ready = opened or {}
+    data_of = {
+        name: ready[name] if name in ready else _opened(name, suite.columns[name], root)
+        for name in chosen
+    }
     results = Results(folder)
     about = {"encoder": encoder_fingerprint(judged.encoder), "precision": judged.features.precision}
     names = []
     for name in chosen:
-        column, data = suite.columns[name], opened[name]
+        column, data = suite.columns[name], data_of[name]
         settings = column.model_dump(mode="json")
         what: dict[str, Any] = {
             **about,

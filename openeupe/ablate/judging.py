@@ -1,0 +1,78 @@
+"""Judging one encoder after the other: what does not depend on the encoder is done once a process.
+
+Photos decoded to their views, and labels, are kept in memory: a study's columns are small.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from openeupe.ablate.study import LoadedStudy
+from openeupe.data import View
+from openeupe.evaluate.column import Judged
+from openeupe.evaluate.features import Features
+from openeupe.evaluate.suite import evaluate
+from openeupe.loading import load_with_chains
+
+_VIEWS: dict[tuple[str, View], Tensor] = {}
+_OPENED: dict[tuple[str, str], Any] = {}
+
+
+def judge(
+    loaded: LoadedStudy, data: Path, source: str, name: str, folder: Path, device: torch.device
+) -> None:
+    """Fill the study's columns of the encoder `source`, which tables call `name`, in `folder`."""
+    encoder, chains = load_with_chains(source)
+    encoder = encoder.to(device)
+    how = loaded.study.judge
+    features = Features(
+        encoder,
+        precision=how.precision,
+        batch_size=how.batch_size,
+        workers=how.workers,
+        views=_VIEWS,
+    )
+    quiet = Console(quiet=True)
+    evaluate(
+        loaded.suite,
+        Judged(encoder, features, chains, folder, quiet),
+        folder,
+        root=data,
+        source=name,
+        only=loaded.columns,
+        console=quiet,
+        opened={column: _opened(loaded, column, data) for column in loaded.columns},
+    )
+
+
+def _opened(loaded: LoadedStudy, column: str, data: Path) -> Any:
+    settings = loaded.suite.columns[column]
+    key = (str(data), settings.model_dump_json())
+    if key not in _OPENED:
+        found: Any = settings.open(data)
+        if isinstance(found, tuple):
+            found = tuple(_LabelsKept(images) for images in found)
+        _OPENED[key] = found
+    return _OPENED[key]
+
+
+class _LabelsKept:
+    """A set of images whose labels are read once; all else is the set's own."""
+
+    def __init__(self, images: Any) -> None:
+        self._images = images
+        for kind in ("mask", "depth"):
+            if hasattr(images, kind):
+                setattr(self, kind, lru_cache(maxsize=None)(getattr(images, kind)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._images, name)
+
+    def __len__(self) -> int:
+        return len(self._images)
