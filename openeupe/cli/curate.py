@@ -50,6 +50,9 @@ def curate(
     similarity: Annotated[
         float, typer.Option(help="Cosine of embeddings that copies have at least.")
     ] = 0.85,
+    leak_similarity: Annotated[
+        float, typer.Option(help="The same, between an image and an evaluation image.")
+    ] = 0.8,
     mirrored: Annotated[bool, typer.Option(help="A mirrored image is a copy.")] = True,
     min_side: Annotated[int, typer.Option(help="Smaller images are dropped.")] = 64,
     max_aspect: Annotated[float, typer.Option(help="Narrower images are dropped.")] = 5.0,
@@ -92,6 +95,7 @@ def curate(
             max_aspect=max_aspect,
             hash_distance=hash_distance,
             similarity=similarity,
+            leak_similarity=leak_similarity,
             mirrored=mirrored,
             side=side,
             like_each=like_each,

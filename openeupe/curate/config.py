@@ -29,6 +29,11 @@ class CurateConfig(Config):
     similarity: Cosine = Field(
         default=0.85, description="Cosine of the embeddings that copies have at least."
     )
+    leak_similarity: Cosine = Field(
+        default=0.8,
+        description="The same for evaluation images: lower, for a leak missed costs more than an "
+        "image lost.",
+    )
     mirrored: bool = Field(
         default=True, description="Whether a mirrored image is a copy (training mirrors at random)."
     )

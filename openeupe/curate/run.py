@@ -223,7 +223,7 @@ def _leaks(
         towards = queries.astype(np.float32).T
         for start, vectors in made.blocks():
             cosines = vectors.astype(np.float32) @ towards
-            one, two = np.nonzero(cosines >= decided.config.similarity)
+            one, two = np.nonzero(cosines >= decided.config.leak_similarity)
             rows, others = made.rows[start + one], those.rows[first + two]
             bits = decided.hash_bits(rows, others, theirs)
             near = bits <= decided.hash_distance
