@@ -13,7 +13,7 @@ from rich.console import Console
 
 from openeupe.deploy import folder as folders
 from openeupe.deploy.parity import Parity, Proof, as_input, complaint
-from openeupe.deploy.photos import PROOF, Photos
+from openeupe.deploy.photos import Photos
 from openeupe.deploy.program import Pixels, Size
 from openeupe.deploy.targets import TARGETS, Job, Precision, Target
 from openeupe.encoders import Encoder, check_side
@@ -133,10 +133,9 @@ def _write(engine: Target, job: Job, part: Path, photos: Photos, console: Consol
     sizes = _sizes_to_try(job.encoder) if job.size is None else [job.size]
     console.print(f"{key}: writing {path.name}", highlight=False)
     if job.precision == "int8":
-        images = photos.calibration(sizes[0])
-        job.calibration = as_input(images, job.pixels)
-        seen = Proof(job.encoder, images[:PROOF])
-        job.fidelity = lambda file: seen.check(engine, file, job.precision, job.pixels).fidelity
+        job.calibration = as_input(photos.calibration(sizes[0]), job.pixels)
+        trial = Proof(job.encoder, photos.trial(sizes[0]))
+        job.fidelity = lambda file: trial.check(engine, file, job.precision, job.pixels).fidelity
         job.say = lambda line: console.print(f"{key}: {line}", soft_wrap=True, highlight=False)
     engine.write(job, path)
     parities = []

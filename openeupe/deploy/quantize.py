@@ -21,7 +21,7 @@ def quantize_onnx(job: Job, plain: Path, path: Path) -> None:
 
     Of a network with attention only matrix products are quantized: with every operator, the class
     token of a small ViT falls to cosine 0.82. Convolutional networks: convolutions, too. Where the
-    limit is missed, eighths of the layers are left out, each time the one that helps most.
+    limit is missed, eighths of the layers are left out.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -66,22 +66,25 @@ def quantize_onnx(job: Job, plain: Path, path: Path) -> None:
 def leave_out(
     layers: Sequence[str], write: Callable[[Sequence[str]], float], limit: float
 ) -> list[str]:
-    """Leave out parts of the layers, each time the one that helps most; returns those left out.
+    """Leave out parts of the layers until the limit is met; returns those left out.
 
     Args:
         write: quantizes all but the given layers and returns the file's fidelity; its last call is
             the one that counts.
 
-    Gives up when one part of the layers is left; the file then misses its limit.
+    The first part that suffices is taken; if none does, the one that helps most, and the search
+    goes on. It gives up when one part of the layers is left; the file then misses its limit.
     """
     left_out: list[str] = []
     size = max(-(-len(layers) // _PARTS), 1)
     parts = [list(layers[start : start + size]) for start in range(0, len(layers), size)]
-    best = -1.0
-    while best < limit and len(parts) > 1:
-        tries = [(write([*left_out, *part]), number) for number, part in enumerate(parts)]
-        best, number = max(tries)
-        left_out += parts.pop(number)
+    while len(parts) > 1:
+        tries = []
+        for number, part in enumerate(parts):
+            tries.append((write([*left_out, *part]), number))
+            if tries[-1][0] >= limit:
+                return [*left_out, *part]
+        left_out += parts.pop(max(tries)[1])
     write(left_out)
     return left_out
 
@@ -141,7 +144,7 @@ def _fidelity(job: Job, path: Path, left_out: Sequence[str]) -> float:
     fidelity = job.fidelity(path)
     job.say(
         f"int8, {len(left_out)} layers left in float: lower mean cosine {fidelity:.4f} on "
-        f"calibration photos, {job.limit} wanted"
+        f"trial, {job.limit} wanted"
     )
     return fidelity
 

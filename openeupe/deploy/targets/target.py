@@ -28,8 +28,8 @@ class Job:
 
     size: height and width; None leaves them to the caller of the file.
     calibration: `[N, 3, H, W]` photos as the file takes them, for int8.
-    fidelity: how near a written file comes to the encoder on calibration photos: the lower mean
-        cosine of both kinds of tokens.
+    fidelity: how near a written file comes to the encoder on photos of neither calibration nor
+        proof: the lower mean cosine of both kinds of tokens.
     limit: the fidelity that int8 must reach; a little more than its proof asks for.
     say: takes lines for the user while long work goes on.
     notes: what the target has to say about its choices; it ends in `export.json`.
