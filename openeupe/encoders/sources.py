@@ -14,13 +14,21 @@ from openeupe.encoders.hub import HUB, download
 from openeupe.errors import InputError
 
 _WEIGHTS = (".pt", ".pth", ".safetensors")
+_CARRIED = Path(__file__).parent.parent / "models"  # encoder folders that the package carries
 
 
 def is_stored(source: str | Path) -> bool:
     """Whether `source` is a file, a folder or a hub repository rather than a name."""
     path = Path(source)
     file = path.suffix in _WEIGHTS and path.is_file()
-    return str(source).startswith(HUB) or path.is_dir() or file
+    return str(source).startswith(HUB) or path.is_dir() or file or _carried(source) is not None
+
+
+def _carried(source: str | Path) -> Path | None:
+    """The folder of an encoder that the package carries, by its name."""
+    folder = _CARRIED / source
+    plain = isinstance(source, str) and "/" not in source
+    return folder if plain and (folder / "config.json").is_file() else None
 
 
 def load(source: str | Path) -> Encoder:
@@ -66,6 +74,8 @@ def _path(source: str | Path) -> Path | None:
     if str(source).startswith(HUB):
         return download(str(source))
     path = Path(source)
+    if not path.exists() and (folder := _carried(source)):
+        return folder
     if is_stored(path):
         return path
     if path.is_file() and ("/" in str(source) or path.suffix):
