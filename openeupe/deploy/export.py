@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from openeupe.deploy import folder as folders
+from openeupe.deploy.exported import ExportedEncoder
 from openeupe.deploy.parity import Parity, Proof, as_input, complaint
 from openeupe.deploy.photos import Photos
 from openeupe.deploy.program import Pixels, Size
@@ -59,6 +60,11 @@ def export(
         ParityError: if a file misses its limit; the folder is then kept as `FOLDER.failed`.
     """
     console = console or Console(quiet=True)
+    if isinstance(encoder, ExportedEncoder):
+        raise InputError(
+            f"{encoder.folder} is an export already: give the encoder that it was made from, "
+            f"{encoder.about['source']}"
+        )
     engine, precision = _checked(target, precision, dynamic)
     native = (encoder.resolution, encoder.resolution)
     wanted: list[Size | None] = [None] if dynamic else list(sizes or [native])

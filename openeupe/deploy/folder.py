@@ -16,7 +16,7 @@ from openeupe.errors import InputError
 
 FORMAT = 1
 ABOUT = "export.json"
-_NEEDED = ("target", "precision", "pixels", "files", "encoder", "parity")
+_NEEDED = ("target", "precision", "pixels", "files", "encoder", "parity", "source", "bytes")
 
 _EXAMPLE = '''\
 """The tokens of a photo: python example.py PHOTO"""

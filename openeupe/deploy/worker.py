@@ -162,15 +162,18 @@ class Process:
         self.tell(what)  # all start at once; `answer` waits for it
 
     def tell(self, request: dict[str, Any]) -> None:
+        """Send a request without waiting."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and wait for its answer."""
         self.tell(request)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
+        """Wait for the answer to what was told."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -188,6 +191,7 @@ class Process:
         return 1e3 * batch / min(answer["times_ms"])
 
     def close(self) -> None:
+        """End the process."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:

@@ -48,7 +48,9 @@ def test_smaller_precisions_are_smaller_and_near(exported: dict[str, Path]) -> N
         assert said["notes"]["64x96"]["method"]
 
 
-def test_an_export_is_an_encoder_again(exported: dict[str, Path], vit: Encoder) -> None:
+def test_an_export_is_an_encoder_again(
+    exported: dict[str, Path], vit: Encoder, tmp_path: Path
+) -> None:
     images = torch.rand(3, 3, 64, 96)
     with torch.no_grad():
         expected = vit(images)
@@ -59,6 +61,8 @@ def test_an_export_is_an_encoder_again(exported: dict[str, Path], vit: Encoder) 
         likeness = torch.cosine_similarity(tokens.patches, expected.patches).mean()
         assert likeness > (0.99 if "int8" in name else 0.999)
     assert openeupe.load(exported["onnx-fp32"]).args != openeupe.load(exported["onnx-fp16"]).args
+    with pytest.raises(InputError, match="is an export already: give the encoder"):
+        export(encoder, tmp_path / "again", target="onnx")
     with pytest.raises(InputError, match="has no file for 96x96 pixels, only for 64x96"):
         encoder(torch.rand(1, 3, 96, 96))
 
