@@ -14,6 +14,8 @@ from openeupe.deploy.targets import TARGETS, Precision
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 
+from .conftest import small
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -28,6 +30,14 @@ def test_executorch_runs_one_image_of_a_fixed_size(
         expected = vit(images).cls
     got = openeupe.load(tmp_path / "pte")(images).cls
     assert torch.cosine_similarity(expected, got).min() > 0.98
+
+
+@pytest.mark.slow
+def test_executorch_calls_nothing_int8_that_stays_float(tmp_path: Path) -> None:
+    pytest.importorskip("executorch")
+    encoder, sizes = small("resnet10t"), [(64, 64)]
+    with pytest.raises(InputError, match="has no linear layers, which executorch's int8"):
+        export(encoder, tmp_path / "pte", target="executorch", precision="int8", sizes=sizes)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from openeupe.deploy.program import trace
 from openeupe.deploy.quiet import quiet
 from openeupe.deploy.targets.target import Job, Precision, Session, Target
 from openeupe.encoders import Tokens
+from openeupe.errors import InputError
 
 
 class ExecuTorch(Target):
@@ -78,8 +79,14 @@ def _quantized(job: Job, program: torch.export.ExportedProgram) -> torch.export.
         torch.ops.aten.linear.default,
         get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True),
     )
+    module = program.module(check_guards=False)
+    if not any(node.target == torch.ops.aten.linear.default for node in module.graph.nodes):
+        raise InputError(
+            f"{job.encoder.name} has no linear layers, which executorch's int8 quantizes: "
+            "use --to onnx or openvino"
+        )
     assert job.calibration is not None
-    prepared = prepare_pt2e(program.module(check_guards=False), quantizer)
+    prepared = prepare_pt2e(module, quantizer)
     prepared(job.calibration[:1])
     job.notes["method"] = "XNNPACK, linear layers, ranges at run time, per channel"
     return torch.export.export(convert_pt2e(prepared), (job.calibration[:1],), strict=False)
