@@ -58,7 +58,7 @@ def _upsample(grid: Tensor, size: tuple[int, int]) -> Tensor:
     """Bicubic interpolation, as two matrix products.
 
     PyTorch's CUDA kernel gives each place of the output one thread, which goes through all images
-    and channels: a student's 4x4 grid of a thousand channels would cost more than its network.
+    and channels in turn: little work for a GPU where grids are small and channels many.
     """
     if grid.shape[-2:] == size:
         return grid
