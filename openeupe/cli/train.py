@@ -145,8 +145,8 @@ def plan(
     console.print(
         f"{device} at {tflops:,.2f} TFLOP/s sustained (efficiency {efficiency:g}): {_hours(total)} "
         f"device-hours, {_hours(total / devices)} hours on {devices}. A multiply-add counts as two "
-        "FLOPs. Memory is a lower bound: float32 weights, AdamW, and what autograd keeps, in "
-        "float32; under bf16 that is about half.",
+        "FLOPs. Memory is a lower bound: weights, AdamW, and what autograd keeps, each in its "
+        "precision; a run takes about a tenth more.",
         highlight=False,
     )
 
