@@ -25,7 +25,7 @@ def test_evaluations_run(
     data = "{layout: scenes, count: 12}"
     suite.write_text(f"{{name: cut, columns: {{knn: {{{KNN}, data: {data}}}}}}}")
     monkeypatch.chdir(quickstart.folder.parent.parent)
-    words = [str(suite) if word == "mini" else word for word in shlex.split(line)]
-    result = CliRunner().invoke(app, [*words[1:], "--device", "cpu"])
+    words = [word for word in shlex.split(line)[1:] if word not in ("--suite", "mini")]
+    result = CliRunner().invoke(app, [*words, "--suite", str(suite), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert "knn" in result.output
