@@ -16,7 +16,7 @@ BECAUSE = {
     "narrow": "longer than max_aspect times its width",
     "leak": "shows an evaluation image",
     "copy": "the same bytes as another",
-    "near copy": "another shows the same, found by hash or embedding",
+    "near copy": "another shows the same, and has more pixels or came first",
     "unlike": "not among the nearest to the seed set",
     "balance": "its cluster had its share",
 }
