@@ -25,7 +25,7 @@ from openeupe.distill.placement import (
     checkpoint_activations,
     choose_sharded,
 )
-from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig
+from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig, StudentConfig
 from openeupe.distill.stage import autocast
 from openeupe.distill.store import view_bytes
 from openeupe.encoders import Encoder, Tokens
@@ -89,10 +89,9 @@ def petaflops(recipe: Recipe) -> dict[str, float]:
         taught = sum(_forward(t, config.teachers[k].resolution)[0] for k, t in teachers.items())
         trained = 0.0
         for key, student in students.items():
-            again = config.students[key].checkpoint_activations
             gflops, grids = _forward(student, config.students[key].resolution)
             heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
-            trained += (4 if again else 3) * gflops + 3 * _heads_gflops(student, heads, grids)
+            trained += _trained(config.students[key], gflops, _heads_gflops(student, heads, grids))
         images = config.steps * config.batch_size
         statistics = config.statistics.iterations * config.batch_size
         found[name] = (images * (taught + trained) + statistics * taught) / 1e6
@@ -104,6 +103,11 @@ def _forward(encoder: Encoder, sides: Sequence[int]) -> tuple[float, list[tuple[
     args = json.dumps(encoder.args, sort_keys=True)
     each = [_forward_at(encoder.name, args, side) for side in sides]
     return sum(flops for flops, _ in each) / len(each) / 1e9, [grid for _, grid in each]
+
+
+def _trained(config: StudentConfig, network: float, heads: float) -> float:
+    """GFLOPs of an image forward and backward; what is computed again has one forward more."""
+    return (4 if config.checkpoint_activations else 3) * network + 3 * heads
 
 
 @lru_cache(maxsize=256)  # the same few networks come again in every recipe of a study
@@ -163,8 +167,7 @@ def _stage_cost(
         heads_cost, kept = _student_step(key, student, heads, config, bf16)
         head_costs.append(heads_cost)
         kept_bytes = max(kept_bytes, kept.once + kept.each * share)
-        again = config.students[key].checkpoint_activations
-        trained_gflops += (4 if again else 3) * cost.gflops + 3 * heads_cost.gflops
+        trained_gflops += _trained(config.students[key], cost.gflops, heads_cost.gflops)
     frozen_bytes = FROZEN_BYTES[_precise(config.teacher_precision, bf16)]
     needs = {f"teachers.{c.name}": frozen_bytes * c.parameters for c in teacher_costs}
     for cost, heads_cost in zip(student_costs, head_costs, strict=True):
@@ -213,8 +216,7 @@ def _bytes_each(data: DataConfig) -> tuple[float, int] | None:
 
 
 def _encoder_cost(name: str, encoder: Encoder, config: EncoderConfig) -> EncoderCost:
-    flops = [_flops(encoder, _images(2, side)) / 2 for side in config.resolution]
-    return EncoderCost(name, _count(encoder), sum(flops) / len(flops) / 1e9)
+    return EncoderCost(name, _count(encoder), _forward(encoder, config.resolution)[0])
 
 
 def _student_step(
@@ -222,12 +224,7 @@ def _student_step(
 ) -> tuple[EncoderCost, _Kept]:
     """Cost of a student's heads, and the bytes autograd keeps at the largest side."""
     sides = config.students[name].resolution
-    grids = []
-    for side in sides:
-        with torch.no_grad():
-            height, width = student(_images(2, side)).patches.shape[-2:]
-        grids.append((height, width))
-    gflops = _heads_gflops(student, heads, grids)
+    gflops = _heads_gflops(student, heads, _forward(student, sides)[1])
     student.train()
     precision = _precise(config.student_precision, bf16)
     again = config.students[name].checkpoint_activations
