@@ -13,7 +13,7 @@ from openeupe.ablate.outcome import Compared, Outcome
 from openeupe.evaluate.results import machine
 from openeupe.evaluate.statistics import interval
 from openeupe.evaluate.tables import markdown
-from openeupe.files import write_atomically
+from openeupe.files import strict_json, write_atomically
 
 RESULTS, TABLES = "results.json", "tables.md"
 
@@ -37,7 +37,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
     content["forecast"] = _forecast(outcome, content["arms"])
     out = outcome.place.out
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / RESULTS, json.dumps(_strict(content), indent=2, allow_nan=False))
+    write_atomically(out / RESULTS, strict_json(content))
     parts = [f"# {study.name}\n", study.note]
     for table in study.tables:
         parts.append(_table(outcome, table, content["arms"], compared[table]))
@@ -175,12 +175,3 @@ def _forecast_table(content: dict[str, Any] | None) -> str:
                 f"{told['pairs']} pairs"
             )
     return "\n".join(parts)
-
-
-def _strict(value: Any) -> Any:
-    """JSON has no nan: it becomes null."""
-    if isinstance(value, dict):
-        return {str(k): _strict(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,16 +15,11 @@ from openeupe.cli.app import (
     app,
     console,
     errors,
+    packaged,
     print_json,
     torch_device,
 )
 from openeupe.errors import InputError
-
-
-def _study_names() -> list[str]:
-    from openeupe.config import packaged_names
-
-    return packaged_names("study")
 
 
 @app.command()
@@ -32,7 +27,7 @@ def ablate(
     study: Annotated[
         str,
         typer.Argument(
-            help="A study file, or the name of a packaged one.", autocompletion=_study_names
+            help="A study file, or the name of a packaged one.", autocompletion=packaged("study")
         ),
     ],
     overrides: Overrides = None,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from openeupe.errors import InputError
+from openeupe.files import strict_json
 
 if TYPE_CHECKING:  # importing torch takes seconds that --help should not
     import torch
@@ -41,6 +42,17 @@ Device = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 
 
+def packaged(kind: str) -> Callable[[], list[str]]:
+    """Completes the names of the files of a kind that the package carries."""
+
+    def names() -> list[str]:
+        from openeupe.config import packaged_names
+
+        return packaged_names(kind)
+
+    return names
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         import openeupe
@@ -64,16 +76,7 @@ def openeupe(
 
 def print_json(content: Any) -> None:
     """What `--json` prints: strict JSON, in which a number that is no number is null."""
-    print(json.dumps(_strict(content), indent=2, allow_nan=False))
-
-
-def _strict(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {str(key): _strict(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_strict(value) for value in content]
-    finite = not isinstance(content, float) or content - content == 0
-    return content if finite else None
+    print(strict_json(content))
 
 
 def first_process() -> bool:

@@ -17,20 +17,14 @@ from openeupe.cli.app import (
     app,
     console,
     errors,
+    packaged,
     print_json,
     torch_device,
 )
 from openeupe.errors import InputError
 
-
-def _suite_names() -> list[str]:
-    from openeupe.config import packaged_names
-
-    return packaged_names("suite")
-
-
 Suite = Annotated[
-    str, typer.Option(help="mini, eupe, or a suite file.", autocompletion=_suite_names)
+    str, typer.Option(help="mini, eupe, or a suite file.", autocompletion=packaged("suite"))
 ]
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder that the suite's paths start from.")]
 Precision = Annotated[

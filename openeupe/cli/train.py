@@ -17,23 +17,17 @@ from openeupe.cli.app import (
     app,
     console,
     first_process,
+    packaged,
     print_json,
     torch_device,
 )
-
-
-def _recipe_names() -> list[str]:
-    from openeupe.config import packaged_names
-
-    return packaged_names("recipe")
-
 
 RecipeName = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE",
         help="A recipe file, or the name of a packaged one.",
-        autocompletion=_recipe_names,
+        autocompletion=packaged("recipe"),
     ),
 ]
 
