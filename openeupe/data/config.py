@@ -129,3 +129,8 @@ class DataConfig(Config):
     augment: AugmentConfig = Field(
         default=AugmentConfig(), description="Augmentation of training images."
     )
+    views_seed: int | None = Field(
+        default=None,
+        description="Seed of the crops and colors of a stage's `views`; default: the recipe's. "
+        "Runs of several seeds that share it see the same views, and can share what is stored.",
+    )

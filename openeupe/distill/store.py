@@ -24,11 +24,12 @@ _OPEN_SHARDS = 64
 
 
 class StoredTokens:
-    """Reads the tokens of views by their numbers; can be sent to loader workers."""
+    """Reads some teachers' tokens of views by their numbers; can be sent to loader workers."""
 
-    def __init__(self, folder: Path, per_shard: int) -> None:
+    def __init__(self, folder: Path, per_shard: int, teachers: tuple[str, ...]) -> None:
         self.folder = folder
         self.per_shard = per_shard
+        self.teachers = teachers
         self._open: OrderedDict[int, Any] = OrderedDict()
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Tensor]:
@@ -49,7 +50,8 @@ class StoredTokens:
             path = shard_path(self.folder, shard)
             try:
                 file = safe_open(path, "pt")
-                self._open[shard] = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                names = [n for n in file.keys() if n.rpartition(".")[0] in self.teachers]  # noqa: SIM118
+                self._open[shard] = {name: file.get_slice(name) for name in names}
             except (OSError, SafetensorError) as error:
                 raise InputError(
                     f"{path} cannot be read ({error}): delete it and run distill again"

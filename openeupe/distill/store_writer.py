@@ -51,28 +51,38 @@ class StoreWriter:
         self.kind = stage.config.store
         self.bytes = view_bytes(_shapes(stage), self.kind)
         self.per_shard = max(1, min(SHARD_BYTES // self.bytes, len(views)))
-        self.shards = -(-len(views) // self.per_shard)
 
     def write(self, console: Console) -> StoredTokens:
         """Announce the size, write what is missing, report the error; then what reads it.
 
+        A whole store of more teachers than this stage has serves it, too.
+
         Raises:
             InputError: if the disk is too small or gets full, or the store is another stage's.
         """
-        stored = StoredTokens(self.folder, self.per_shard)
         if self.processes.first:
             self._claim()
         self.processes.wait()
-        missing = [s for s in range(self.shards) if not shard_path(self.folder, s).exists()]
+        held = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
+        self.per_shard = held["per_shard"]
+        stored = StoredTokens(self.folder, self.per_shard, tuple(self.stage.teachers))
+        shards = range(-(-len(self.views) // self.per_shard))
+        missing = [s for s in shards if not shard_path(self.folder, s).exists()]
         missing = self.processes.gather_plain(missing)[0]  # all agree, before anyone writes
-        if len(missing) < self.shards:
-            self._compare(stored, next(s for s in range(self.shards) if s not in set(missing)))
+        others = [name for name in held["teachers"] if name not in self.stage.teachers]
+        if missing and others:
+            raise InputError(
+                f"{self.folder} is not whole yet, and {', '.join(others)} of it is no teacher of "
+                f"{self.stage.name}: let the run that began it go on, or choose another folder"
+            )
+        if len(missing) < len(shards):
+            self._compare(stored, next(s for s in shards if s not in set(missing)))
         if missing:
             if self.processes.first:
                 self._announce(len(missing), console)
             self._compute(missing, console)
         self.processes.wait()
-        self._report(console)
+        self._report(shards, console)
         return stored
 
     def _claim(self) -> None:
@@ -81,19 +91,22 @@ class StoreWriter:
             "kind": self.kind,
             "views": self.views.views,
             "images": len(self.views) // self.views.views,
-            "per_shard": self.per_shard,
             "teachers": {name: list(shape) for name, shape in _shapes(self.stage).items()},
         }
         path = self.folder / _SETTINGS
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
+            held = before["teachers"]
+            before["teachers"] = {name: held.get(name) for name in settings["teachers"]}
             for name, value in settings.items():
                 if before.get(name) != value:
                     raise InputError(
                         f"{self.folder} holds teacher outputs of other settings ({name}: "
                         f"{before.get(name)} then, {value} now): delete it or choose another folder"
                     )
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
+        settings["per_shard"] = self.per_shard
         write_atomically(path, json.dumps(settings, indent=2))
 
     def _announce(self, missing: int, console: Console) -> None:
@@ -204,19 +217,21 @@ class StoreWriter:
                     "augmentation: delete it or choose another folder"
                 )
 
-    def _report(self, console: Console) -> None:
+    def _report(self, shards: range, console: Console) -> None:
         """The relative error of what is stored, over all views, by teacher."""
         sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.stage.teachers}
         if not self.processes.first:
             return
-        for shard in range(self.shards):
+        for shard in shards:
             with safe_open(shard_path(self.folder, shard), "pt") as file:
-                for name, (off, size) in json.loads(file.metadata()["off"]).items():
-                    sums[name][0] += off
-                    sums[name][1] += size
-        told = ", ".join(f"{k} {(off / size) ** 0.5:.2%}" for k, (off, size) in sums.items())
+                told = json.loads(file.metadata()["off"])
+            for name, total in sums.items():
+                off, size = told[name]
+                total[0] += off
+                total[1] += size
+        errors = ", ".join(f"{k} {(off / size) ** 0.5:.2%}" for k, (off, size) in sums.items())
         console.print(
-            f"{self.stage.name}: stored as {self.kind}, relative error of the tokens: {told}",
+            f"{self.stage.name}: stored as {self.kind}, relative error of the tokens: {errors}",
             soft_wrap=True,
             highlight=False,
         )

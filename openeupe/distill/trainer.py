@@ -78,11 +78,7 @@ class Trainer:
         self.tracker = tracker or (lambda done: TensorBoard(folder, done))
         self.family = Family(stage, processes)
         self.meter = Meter()
-        self.views = (
-            RepeatedViews(data, self.config.side, stage.seed, self.config.views, self.sources)
-            if self.config.views
-            else None
-        )
+        self.views = self._views()
         self.stored: StoredTokens | None = None
         self.augment = BatchAugment(data.augment, self.config.side, self.device)
         self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -259,6 +255,13 @@ class Trainer:
             highlight=False,
         )
         check_parity(self.stage, means)
+
+    def _views(self) -> RepeatedViews | None:
+        if self.config.views is None:
+            return None
+        data, given = self.data, self.data.views_seed
+        seed = self.stage.seed if given is None else given
+        return RepeatedViews(data, self.config.side, seed, self.config.views, self.sources)
 
     def _store(self) -> StoredTokens:
         """Compute what is missing of the teachers' outputs; the teachers are then let go."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from openeupe import encoders
 from openeupe.distill import store_writer
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import Recipe, load_recipe
@@ -148,6 +149,41 @@ def test_a_kept_store_serves_another_run_but_no_other_teacher(
         losses(raw, tmp_path / "four", views=3)
 
 
+def test_a_store_of_more_teachers_serves_a_stage_that_has_some_of_them(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "kept")
+    losses(raw, tmp_path / "both", store="bf16", store_path=path)
+    del raw["stages"]["proxy"]["teachers"]["vit"]
+    raw["stages"]["proxy"]["store_path"] = None
+    alone = losses(raw, tmp_path / "alone")
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "_finish", lambda *_: pytest.fail("nothing is missing"))
+        assert losses(raw, tmp_path / "some", store_path=path) == alone
+    shard_path(tmp_path / "kept", 0).unlink()
+    with pytest.raises(InputError, match="not whole yet, and vit of it is no teacher of proxy"):
+        losses(raw, tmp_path / "cut", store_path=path)
+
+
+def test_runs_of_other_seeds_can_share_views_and_what_is_stored_of_them(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for teacher in raw["stages"]["proxy"]["teachers"].values():
+        folder = tmp_path / teacher["encoder"]
+        encoders.save(encoders.create(teacher["encoder"]), folder)  # weights that no seed changes
+        teacher |= {"encoder": str(folder), "pretrained": True}
+    raw["data"]["views_seed"] = 5
+    path = str(tmp_path / "kept")
+    first = losses(raw, tmp_path / "one", store="bf16", store_path=path)
+    raw["seed"] = 1
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "_finish", lambda *_: pytest.fail("nothing is missing"))
+        assert losses(raw, tmp_path / "two") != first
+    raw["data"]["views_seed"] = 6
+    with pytest.raises(InputError, match="or of other images or augmentation"):
+        losses(raw, tmp_path / "three")
+
+
 def test_int8_keeps_a_token_within_half_a_step_of_its_largest_value() -> None:
     tokens = Tokens(torch.randn(3, 16), torch.randn(3, 16, 2, 2) * 7)
     kept = pack("t", tokens, "int8")
@@ -161,7 +197,7 @@ def test_int8_keeps_a_token_within_half_a_step_of_its_largest_value() -> None:
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     shard_path(tmp_path, 0).write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"00000000\.safetensors cannot be read .* delete it"):
-        StoredTokens(tmp_path, 4)([1])
+        StoredTokens(tmp_path, 4, ("t",))([1])
 
 
 @pytest.mark.parametrize(
