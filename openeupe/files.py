@@ -1,16 +1,17 @@
-"""Files that are written whole or not at all, also when the machine is switched off."""
+"""Files: written whole or not at all, also when the machine is switched off; and their names."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 
 def strict_json(content: Any) -> str:
-    """Indented JSON of plain data, in which a number that is no finite number is null."""
+    """Indented JSON of plain data and NumPy's numbers; what is no finite number becomes null."""
     return json.dumps(_finite(content), indent=2, allow_nan=False)
 
 
@@ -19,7 +20,26 @@ def _finite(content: Any) -> Any:
         return {str(key): _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [_finite(value) for value in content]
+    if hasattr(content, "item"):
+        content = content.item()
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; an empty one where it is missing, damaged or holds another thing.
+
+    For files that somebody else may have written, or that may be half written.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def folder_name(source: str) -> str:
+    """What a folder is called after an encoder's name or address: `hf-hub:A/B` -> `hf-hub_A_B`."""
+    return re.sub(r"[^\w.-]+", "_", source)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -48,6 +48,7 @@ class RegistryFile:
 
     @property
     def requirement(self) -> str:
+        """The release as package clients take it."""
         return f"{self.package}=={self.version}"
 
     @property

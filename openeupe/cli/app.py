@@ -71,6 +71,7 @@ def openeupe(
         bool, typer.Option("--debug", help="Show where a mistake was found, as a traceback.")
     ] = False,
 ) -> None:
+    # No docstring: it would replace the help text that `app` has.
     pass
 
 

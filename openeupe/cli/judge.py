@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +21,7 @@ from openeupe.cli.app import (
     torch_device,
 )
 from openeupe.errors import InputError
+from openeupe.files import folder_name
 
 Suite = Annotated[
     str, typer.Option(help="mini, eupe, or a suite file.", autocompletion=packaged("suite"))
@@ -200,4 +200,4 @@ def _results_folder(source: str, suite: str) -> Path:
     """Inside a run or encoder folder; for names, `evaluations/NAME/SUITE` here."""
     if Path(source).is_dir():
         return Path(source) / "evaluations" / suite
-    return Path("evaluations") / re.sub(r"[^\w.-]+", "_", source) / suite
+    return Path("evaluations") / folder_name(source) / suite

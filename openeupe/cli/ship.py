@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from openeupe.cli.app import AsJson, app, console, errors, print_json
 from openeupe.errors import InputError
+from openeupe.files import folder_name
 
 
 @app.command()
@@ -107,7 +107,7 @@ def benchmark(
     Each contender runs in a process of its own; ratios are of rounds that lie beside each other,
     so that they hold on a busy machine. Exported folders keep their rows in `benchmark.json`.
 
-    Example: `openeupe benchmark exports/quickstart-onnx-fp32 exports/quickstart-openvino-int8`
+    Example: `openeupe benchmark exports/mine-onnx-fp32 exports/mine-openvino-int8 runs/mine`
     """
     import dataclasses
 
@@ -160,4 +160,4 @@ def benchmark(
 
 def _plain(name: str) -> str:
     """A source as a part of a folder's name."""
-    return re.sub(r"[^\w.-]+", "_", name.rstrip("/")).strip("._")
+    return folder_name(name.rstrip("/")).strip("._")

@@ -15,7 +15,7 @@ from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
 from openeupe.data.images import fingerprint
 from openeupe.data.names import printable
-from openeupe.data.questions import Question
+from openeupe.data.questions import Question, with_article
 from openeupe.data.seeds import derive_seed
 from openeupe.errors import InputError
 
@@ -128,7 +128,7 @@ class BoxQuestions:
         return found
 
     def _relative(self, index: int) -> str:
-        return str(Path(self._source.name(index)).relative_to(self.root))
+        return self._source.relative(index)
 
 
 def plural(name: str) -> str:
@@ -145,13 +145,6 @@ def plural(name: str) -> str:
     else:
         last += "s"
     return first + space + last
-
-
-def with_article(name: str) -> str:
-    """ "a dog", "an apple"; "skis" and their like have none."""
-    if name.rpartition(" ")[2] in {"skis", "scissors", "broccoli"}:
-        return f"any {name}"
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def _class_names(file: Path) -> list[str]:

@@ -8,10 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from openeupe.data.coco_questions import with_article
 from openeupe.data.lettering import WORDS
 from openeupe.data.questioned import cell_of
-from openeupe.data.questions import Question, QuestionedImages
+from openeupe.data.questions import Question, QuestionedImages, with_article
 from openeupe.data.scenes import CLASSES, HELD_OUT, RELATIONS, Scenes, plural_shape, relation
 from openeupe.data.seeds import derive_seed
 from openeupe.data.staging import COLOURS
@@ -48,8 +47,7 @@ class _Drill:
     def questions(self) -> Iterator[Question]:
         for thing in self.single:
             yield self._question("attribute", f"what colour is the {thing.kind}?", thing.colour)
-            x, y = (thing.box[0] + thing.box[2]) / 2, (thing.box[1] + thing.box[3]) / 2
-            row, column = cell_of(x, y, self.grid)
+            row, column = cell_of(*thing.middle, self.grid)
             text = f"which cell is the {thing.kind} in?"
             yield self._question("place", text, f"{row} {column}")
         yield from self._exist()

@@ -13,13 +13,12 @@ from PIL import Image
 
 
 class Images(Protocol):
-    """A fixed, ordered set of images.
-
-    fingerprint: says which images these are: equal only for equal sets, on any machine.
-    """
+    """A fixed, ordered set of images."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Which images these are, in hex digits: equal only for equal sets, on any machine."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -33,10 +32,12 @@ class Images(Protocol):
 
 
 class LabelledImages(Images, Protocol):
-    """Images with a class each. classes: names, so that train and test can be checked to agree."""
+    """Images with a class each."""
 
     @property
-    def classes(self) -> list[str] | None: ...
+    def classes(self) -> list[str] | None:
+        """Names, by number, so that train and test can be checked to agree."""
+        ...
 
     def label(self, index: int) -> int | None:
         """Number of the image's class in `classes`."""
@@ -44,10 +45,12 @@ class LabelledImages(Images, Protocol):
 
 
 class MaskedImages(Images, Protocol):
-    """Images with a class for each pixel. classes: names, number k is mask value k."""
+    """Images with a class for each pixel."""
 
     @property
-    def classes(self) -> list[str]: ...
+    def classes(self) -> list[str]:
+        """Names; number k is mask value k."""
+        ...
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """`[H, W]` uint8 of the image's own size; 255 is not to be judged."""

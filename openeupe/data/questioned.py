@@ -97,7 +97,7 @@ def _scene(scenes: Scenes, index: int, grid: int) -> NDArray[np.float32]:
     stage = scenes.stage(index)
     truth = np.zeros((_FIRST_LETTER + _LONGEST * len(_LETTERS), grid, grid), np.float32)
     for thing in stage.things:
-        x, y = (thing.box[0] + thing.box[2]) / 2, (thing.box[1] + thing.box[3]) / 2
+        x, y = thing.middle
         row, column = cell_of(x, y, grid)
         cell = truth[:, row, column]
         if thing.kind in _SHAPES:

@@ -32,3 +32,10 @@ class QuestionedImages(Images, Protocol):
     def questions(self) -> list[Question]:
         """Every question, in a fixed order."""
         ...
+
+
+def with_article(name: str) -> str:
+    """ "a dog", "an apple"; "skis" and their like have none."""
+    if name.rpartition(" ")[2] in {"skis", "scissors", "broccoli"}:
+        return f"any {name}"
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from openeupe.data.lettering import WORDS, cased
 from openeupe.data.picture import Picture, paint
-from openeupe.data.questions import Question
+from openeupe.data.questions import Question, with_article
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.shapes import POINTS, SHAPES
 from openeupe.data.staging import COLOURS, Stage, Thing, stage_object, stage_scene
@@ -37,8 +37,8 @@ class Scenes:
     """Pictures of shapes that stand in a room, made of (seed, split, index) alone.
 
     content "object": one large main object of a class, in any colours, half hidden by clutter of
-    no class: for classification, segmentation, depth and correspondence. content "scene": two to
-    six objects in named colours and a sign with a word, and questions about them. The pairs
+    no class: for classification, segmentation, depth and correspondence. content "scene": three
+    to six objects in named colours and a sign with a word, and questions about them. The pairs
     (shape, colour) of `HELD_OUT` occur in no scene of the split "train", nor in its questions.
 
     Args:
@@ -97,7 +97,7 @@ class Scenes:
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """`[side, side]` uint8, counting in `mask_classes`: what is seen at each pixel."""
-        things = self._stage(index).things
+        things = self.stage(index).things
         values = [0, *(_mask_value(thing.kind) for thing in things)]
         return np.array(values, np.uint8)[self._picture(index).owner + 1]
 
@@ -107,7 +107,7 @@ class Scenes:
 
     def keypoints(self, index: int) -> dict[str, tuple[float, float]]:
         """Named points (x, y), in pixels, of the main object: those in sight."""
-        stage, owner = self._stage(index), self._picture(index).owner
+        stage, owner = self.stage(index), self._picture(index).owner
         main = stage.things[stage.main]
         found = {}
         for name, (x, y) in zip(POINTS[main.kind], main.outline.points * self.side, strict=True):
@@ -118,7 +118,7 @@ class Scenes:
 
     def box(self, index: int) -> tuple[float, float, float, float]:
         """The main object's box (x0, y0, x1, y1) in pixels, hidden parts included."""
-        stage = self._stage(index)
+        stage = self.stage(index)
         x0, y0, x1, y1 = (float(np.clip(v, 0, 1)) * self.side for v in stage.things[stage.main].box)
         return x0, y0, x1, y1
 
@@ -153,9 +153,6 @@ class Scenes:
 
     def stage(self, index: int) -> Stage:
         """What stands where: the truth behind the picture and the answers."""
-        return self._stage(index)
-
-    def _stage(self, index: int) -> Stage:
         if not 0 <= index < self.count:
             raise IndexError(index)
         return _stage(self.seed, self.split, self.content, index)
@@ -167,10 +164,13 @@ class Scenes:
 
     def _asked(self, index: int) -> Iterator[Question]:
         plan = _Plan(self.seed, self.split, index)
-        stage = self._stage(index)
+        stage = self.stage(index)
         shape, colour = plan.combination
         yield Question(
-            index, f"is there {_a(colour)} {shape}?", ("yes" if plan.exists else "no",), "exist"
+            index,
+            f"is there {with_article(f'{colour} {shape}')}?",
+            ("yes" if plan.exists else "no",),
+            "exist",
         )
         yield Question(
             index, f"how many {plural_shape(plan.counted)} are there?", (str(plan.number),), "count"
@@ -258,8 +258,7 @@ class _Plan:
 def relation(first: Thing, words: str, second: Thing) -> bool | None:
     """Whether `first` is `words` (of `RELATIONS`) `second`; None: too near alike to be told."""
     if words in RELATIONS[:2]:
-        middles = [(thing.box[0] + thing.box[2]) / 2 for thing in (first, second)]
-        apart, least = middles[1] - middles[0], 0.1
+        apart, least = second.middle[0] - first.middle[0], 0.1
     else:
         apart, least = float(np.log(second.depth_m / first.depth_m)), 0.25
     if abs(apart) <= least:
@@ -293,10 +292,6 @@ def _mask_value(kind: str) -> int:
     if kind == "clutter":
         return 0
     return 1 + len(CLASSES) if kind == "sign" else 1 + CLASSES.index(kind)
-
-
-def _a(word: str) -> str:
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
 def plural_shape(shape: str) -> str:

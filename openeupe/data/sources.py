@@ -18,13 +18,12 @@ from openeupe.errors import InputError
 
 
 class Source(Protocol):
-    """A fixed, ordered set of images that can be sent to loader workers.
-
-    weights: how often each image is drawn; None: all alike.
-    """
+    """A fixed, ordered set of images that can be sent to loader workers."""
 
     @property
-    def weights(self) -> Weights | None: ...
+    def weights(self) -> Weights | None:
+        """How often each image is drawn; None: all alike."""
+        ...
 
     def __len__(self) -> int: ...
 

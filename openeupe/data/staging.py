@@ -42,6 +42,7 @@ class Room:
 
     @staticmethod
     def draw(rng: np.random.Generator) -> Room:
+        """A random room, of which the camera sees floor and wall."""
         return Room(
             horizon=float(rng.uniform(0.2, 0.45)),
             wall_m=float(rng.uniform(3.5, 9)),
@@ -81,6 +82,12 @@ class Thing:
     box: Box
     texture: Texture
     tones: tuple[Tone, Tone]
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """(x, y) of the box's middle, in shares of the side."""
+        x0, y0, x1, y1 = self.box
+        return (x0 + x1) / 2, (y0 + y1) / 2
 
 
 @dataclass(frozen=True)

@@ -106,13 +106,14 @@ def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
     """The part of a recipe that may not change once `stages` have begun."""
     told = recipe.model_dump()
     kept = {name: stage for name, stage in told["stages"].items() if name in stages}
-    return {"seed": told["seed"], "data": told["data"], "stages": kept}
+    settled: dict[str, Any] = that_matter(
+        {"seed": told["seed"], "data": told["data"], "stages": kept}
+    )
+    return settled
 
 
 def _difference(before: Any, now: Any, path: str = "") -> str | None:
     """The first field in which two resolved recipes differ, with both values."""
-    if path.split(".")[-1] in _WITHOUT_EFFECT:
-        return None
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(k for k in now if k not in before)]:
             found = _difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 from torch import nn
 
-from openeupe.config import Config, load_settings, packaged_names
+from openeupe.config import Config, load_settings
 from openeupe.data import DataConfig
 from openeupe.distill.loss import LossConfig
 from openeupe.distill.optimizer import OptimizerConfig
@@ -249,11 +249,6 @@ def load_recipe(source: str | Path, overrides: list[str] | None = None) -> Recip
         InputError: one line naming the file and field, and the mend.
     """
     return load_settings(Recipe, "recipe", source, overrides)
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that the package carries."""
-    return packaged_names("recipe")
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -99,7 +99,7 @@ class Standardizer(nn.Module):
         )
 
     def inverse(self, tokens: Tokens) -> Tokens:
-        """Standardized tokens -> the teacher's own space (zero-shot and chained heads need it)."""
+        """Standardized tokens -> float32 tokens in the teacher's own space."""
         grid = (1, -1, 1, 1)
         return Tokens(
             cls=tokens.cls.float() * self.cls_std + self.cls_mean,

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from openeupe.encoders.contract import Encoder
 from openeupe.encoders.expert_weights import MINILM, MINILM_TOKENIZER
 from openeupe.encoders.experts import imagenet_classifier
+from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 from openeupe.registry import fetch_all
 
@@ -107,10 +108,9 @@ class OpenClipTower(TextTower):
             self.model: Any = open_clip.create_model(architecture, pretrained=pretrained)
             self.tokenizer = open_clip.get_tokenizer(architecture)
         except Exception as error:  # hub clients raise whatever their network library raises
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise InputError(
-                f"the text tower {architecture} cannot be loaded ({reason}): connect to the hub "
-                "once"
+                f"the text tower {architecture} cannot be loaded ({first_line(error)}): connect to "
+                "the hub once"
             ) from error
         self.model.visual = None
         self.eval().requires_grad_(False)

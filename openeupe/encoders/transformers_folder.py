@@ -20,6 +20,7 @@ from openeupe.encoders.backbone import TimmEncoder
 from openeupe.encoders.contract import Encoder
 from openeupe.encoders.weights import load_strictly, read_weights
 from openeupe.errors import InputError
+from openeupe.files import read_mapping
 
 # (timm's, transformers'), applied in this order, or backwards; of transformers 4, which 5 reads.
 _VIT = (
@@ -115,7 +116,7 @@ def load(folder: Path, config: dict[str, Any]) -> Encoder:
     load_strictly(encoder.trunk, _to_timm(weights, config), path, name)  # type: ignore[arg-type]
     side = config.get("image_size")
     encoder.resolution = side if isinstance(side, int) and side > 0 else encoder.resolution
-    constants = _read_json(folder / "preprocessor_config.json")
+    constants = read_mapping(folder / "preprocessor_config.json")
     for field, buffer in (("image_mean", encoder.mean), ("image_std", encoder.std)):
         if field in constants:
             try:
@@ -246,11 +247,3 @@ def _renamed(key: str, pairs: tuple[tuple[str, str], ...], *, back: bool = False
         if key.startswith(old) or (old[0] == "." and old in key):
             key = key.replace(old, new, 1)
     return key
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

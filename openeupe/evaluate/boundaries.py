@@ -15,12 +15,16 @@ from torch.nn import functional as F
 
 from openeupe.data import MaskedImages, View
 from openeupe.data.dense import MaskData
-from openeupe.evaluate.cells import CellColumn, cell_logits
+from openeupe.evaluate.cells import (
+    LEVELS,
+    CellColumn,
+    cell_logits,
+    levels_reached,
+    reaching,
+)
 from openeupe.evaluate.column import Domain, Judged
 from openeupe.evaluate.edge_match import label_boundaries, matched, ridges, thinned
 from openeupe.evaluate.measure import Measure, Outcome, best_f
-
-LEVELS = 99  # thresholds 0.01 ... 0.99, as BSDS
 
 
 class Boundaries(CellColumn):
@@ -140,13 +144,10 @@ def score(
     """
     # Where a crest lies between pixels, both stay; thinned once, for all thresholds.
     rows, columns = np.nonzero(thinned(stays & (probability >= 0.01)) & target.judged)
-    # How many of the thresholds 0.01 ... 0.99 each pixel reaches.
-    levels = np.floor(probability[rows, columns].astype(np.float64) * 100 + 1e-6).astype(np.int64)
-    levels = levels.clip(0, LEVELS)
-    predicted = np.bincount(levels, minlength=LEVELS + 1)[::-1].cumsum()[::-1][1:]
+    levels = levels_reached(probability[rows, columns])
     hits = np.zeros(LEVELS)
     if len(rows):
         found = matched(np.stack([rows, columns], 1), levels, target.lines, target.reach)
         hits[: len(found)] = found
     wanted = np.full(LEVELS, float(target.lines.sum()))
-    return np.concatenate([hits, predicted, hits, wanted])
+    return np.concatenate([hits, reaching(levels), hits, wanted])

@@ -7,7 +7,9 @@ one linear map of each token, but an encoder that keeps position inside a patch 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +19,8 @@ from openeupe.encoders import Encoder
 from openeupe.evaluate.column import Column
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.probe import LinearProbe, fit_cached
+
+LEVELS = 99  # thresholds 0.01 ... 0.99 of a probability, as BSDS has them
 
 
 class CellColumn(Column):
@@ -128,3 +132,15 @@ def cell_logits(probe: LinearProbe, tokens: Tensor, side: tuple[int, int]) -> Te
     cells = round(weight.shape[0] ** 0.5)
     coarse = F.pixel_shuffle(probe(tokens.to(weight.device).float()), cells)
     return F.interpolate(coarse, side, mode="bilinear")[:, 0]
+
+
+def levels_reached(probability: NDArray[np.floating]) -> NDArray[np.int64]:
+    """How many of the thresholds each of `probability [P]` reaches, 0 to 99."""
+    levels = np.floor(probability.astype(np.float64) * 100 + 1e-6).astype(np.int64)
+    return levels.clip(0, LEVELS)
+
+
+def reaching(levels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`[99]`: how many pixels reach each threshold, of their `levels_reached [P]`."""
+    counts = np.bincount(levels, minlength=LEVELS + 1)[::-1].cumsum()[::-1]
+    return counts[1:].astype(np.float64)

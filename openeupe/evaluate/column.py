@@ -62,7 +62,7 @@ class Chain(Protocol):
     """The encoder's class tokens `[B, Dc]` -> the class tokens of an expert `[B, De]`.
 
     Student head -> proxy statistics -> proxy's head -> the expert's statistics, de-standardized at
-    each step (paper C.1; `design`: heads and statistics are saved beside the encoder).
+    each step (paper C.1); heads and statistics lie beside a student.
     """
 
     def __call__(self, cls: Tensor) -> Tensor: ...
@@ -86,4 +86,5 @@ class Judged:
 
     @property
     def device(self) -> torch.device:
+        """Where the encoder lies."""
         return self.encoder.mean.device

@@ -207,26 +207,9 @@ def neighbours(
     return values, rows.gather(1, order)
 
 
-def knn_predict(
-    train: Tensor,
-    labels: Tensor,
-    queries: Tensor,
-    k: int = 10,
-    temperature: float = 0.07,
-    chunk: int = 4096,
-    *,
-    vote: Vote = "weighted",
-    metric: Metric = "cosine",
-) -> Tensor:
-    """Predicted class `[Q]` (int64) of each query; arguments as `knn_predictions`."""
-    settings = {"temperature": temperature, "vote": vote, "metric": metric, "chunk": chunk}
-    found: Tensor = knn_predictions(train, labels, queries, [k], **settings)[k]  # type: ignore
-    return found.to(train.device)
-
-
 def knn_accuracy(
     train: Tensor, labels: Tensor, queries: Tensor, query_labels: Tensor, k: int = 10
 ) -> float:
-    """Share of queries whose class `knn_predict` gets right, in [0, 1]."""
-    found = knn_predict(train, labels, queries, k)
+    """Share of queries whose class a weighted vote of `k` gets right, in [0, 1]."""
+    found = knn_predictions(train, labels, queries, [k])[k]
     return float((found == query_labels.cpu()).float().mean())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.evaluate.measure import Measure, Outcome
 from openeupe.evaluate.statistics import interval
-from openeupe.files import write_atomically
+from openeupe.files import strict_json, write_atomically
 
 RESULTS = "results.json"
 _COLUMNS = "columns"
@@ -108,7 +107,7 @@ class Results:
                 lines = "".join(json.dumps(a, ensure_ascii=False) + "\n" for a in outcome.answers)
                 write_atomically(self.folder / f"samples_{name}.jsonl", lines)
         # Last: a column with this file is whole.
-        write_atomically(folder / f"{name}.json", _dump(content))
+        write_atomically(folder / f"{name}.json", strict_json(content))
 
     def gather(self, names: list[str], config: dict[str, Any]) -> dict[str, Any]:
         """Write and return `results.json` of these columns."""
@@ -126,7 +125,7 @@ class Results:
             "columns": columns,
             **machine(),
         }
-        write_atomically(self.folder / RESULTS, _dump(content))
+        write_atomically(self.folder / RESULTS, strict_json(content))
         return content
 
 
@@ -195,21 +194,6 @@ def _lm_eval(column: dict[str, Any]) -> dict[str, Any]:
 
 def _count(column: dict[str, Any]) -> int:
     return int(column["figures"][column["headline"]]["samples"])
-
-
-def _dump(content: Any) -> str:
-    return json.dumps(_plain(content), indent=2, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no nan: it becomes null."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _read_json(path: Path) -> Any:

@@ -18,13 +18,18 @@ from openeupe.data.decode import image_size
 from openeupe.data.names import printable
 from openeupe.data.subset import spread
 from openeupe.errors import InputError
-from openeupe.evaluate.cells import CellColumn, cell_logits
+from openeupe.evaluate.cells import (
+    LEVELS,
+    CellColumn,
+    cell_logits,
+    levels_reached,
+    reaching,
+)
 from openeupe.evaluate.column import Domain, Judged
 from openeupe.evaluate.measure import Measure, Outcome
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-LEVELS = 99  # thresholds 0.01 ... 0.99 of the best F1
 
 
 class TextData(Config):
@@ -165,11 +170,8 @@ def at_thresholds(probability: Array, text: Mask) -> Array:
 
     Pixels that reach the thresholds 0.01 ... 0.99 are predicted.
     """
-    level = np.floor(probability.astype(np.float64) * 100 + 1e-6).astype(np.int64).clip(0, LEVELS)
-    predicted, hits = (
-        np.bincount(of, minlength=LEVELS + 1)[::-1].cumsum()[::-1][1:].astype(np.float64)
-        for of in (level, level[text])
-    )
+    level = levels_reached(probability)
+    predicted, hits = reaching(level), reaching(level[text])
     return np.concatenate([hits, predicted, hits, np.full(LEVELS, float(text.sum()))])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +16,7 @@ from torch.nn import functional as F
 from openeupe import encoders
 from openeupe.data import Images, LabelledImages, View, derive_seed, shuffled
 from openeupe.data.labelled import ClassData
+from openeupe.data.subset import Subset
 from openeupe.encoders.text import TextSpace, TextTower, text_space
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged, NotApplicable
@@ -155,7 +154,8 @@ class ZeroShotRidge(_ByNames):
         train: Images = data.train
         if len(train) > self.fit_images:
             key = derive_seed(self.seed, "zero_shot_ridge")
-            train = _Drawn(train, shuffled(np.arange(self.fit_images), len(train), key))
+            drawn = shuffled(np.arange(self.fit_images), len(train), key)
+            train = Subset(train, sorted(drawn.tolist()))
         view = crop_view(judged.encoder, self.crop, self.short)
         targets = _image_vectors(self.expert, data.space, train, self.crop, self.short, judged)
         readout = RidgeReadout(judged.features.cls(train, view), torch.arange(len(train)))
@@ -215,22 +215,3 @@ def _image_vectors(
         )
         _VECTORS[key] = space.image_vectors(features.cls(images, view))
     return _VECTORS[key]
-
-
-class _Drawn:
-    """Some images of a set, as `Images`."""
-
-    def __init__(self, images: Images, chosen: np.ndarray) -> None:
-        self.images = images
-        self.chosen = np.sort(chosen)
-        digest = hashlib.sha256(images.fingerprint.encode() + self.chosen.tobytes())
-        self.fingerprint = digest.hexdigest()[:16]
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def read(self, index: int) -> Image.Image:
-        return self.images.read(int(self.chosen[index]))
-
-    def name(self, index: int) -> str:
-        return self.images.name(int(self.chosen[index]))

@@ -40,6 +40,7 @@ class StageStory:
 
     @property
     def state(self) -> str:
+        """How far it is, in words."""
         if self.finished:
             return "finished"
         return f"at step {self.done} of {self.config.steps}" if self.done else "not begun"
@@ -69,6 +70,7 @@ class Story:
 
     @property
     def unfinished(self) -> list[StageStory]:
+        """The stages that have not ended."""
         return [stage for stage in self.stages if not stage.finished]
 
 

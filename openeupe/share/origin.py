@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from openeupe.distill.run import Run
 from openeupe.encoders import Encoder, is_stored
 from openeupe.encoders.licences import Licence, licence_of
 from openeupe.evaluate.results import encoder_fingerprint
+from openeupe.files import folder_name, read_mapping
 from openeupe.loading import student_folder
 
 
@@ -56,17 +55,14 @@ def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
     if student is None:
         if not source.startswith("untrained:"):
             found.experts[source] = licence_of(source)
-        name = re.sub(r"[^\w.-]+", "_", source)  # as `openeupe evaluate` names it
-        found.results = _results([Path("evaluations") / name], encoder)
+        found.results = _results([Path("evaluations") / folder_name(source)], encoder)
         return found
-    found.info = _read(student / "distillation.json")
+    found.info = read_mapping(student / "distillation.json")
     run_folder = student.parent.parent
     if found.info and (run_folder / "recipe.yaml").is_file():
         found.recipe = Run.open(run_folder).recipe
     if found.info:
         _add_experts(found.experts, student, found.info, found.recipe)
-    elif not (student / "README.md").is_file():
-        found.experts = {}
     places = {student, student.parent, Path(source)}
     found.results = _results([place / "evaluations" for place in places], encoder)
     return found
@@ -84,7 +80,7 @@ def _add_experts(
         elif recipe is not None:
             stage, name = recipe.resolve(encoder)
             earlier = student.parent.parent / stage / name
-            _add_experts(experts, earlier, _read(earlier / "distillation.json"), recipe)
+            _add_experts(experts, earlier, read_mapping(earlier / "distillation.json"), recipe)
 
 
 def _without_folders(settings: Any) -> Any:
@@ -98,14 +94,6 @@ def _without_folders(settings: Any) -> Any:
 
 def _results(folders: list[Path], encoder: Encoder) -> list[dict[str, Any]]:
     paths = sorted({path.resolve() for f in folders for path in f.glob("*/results.json")})
-    found = [_read(path) for path in paths]
+    found = [read_mapping(path) for path in paths]
     own = encoder_fingerprint(encoder)
     return [f for f in found if f.get("columns") and f.get("config", {}).get("encoder") == own]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openeupe.data.coco_questions import BoxQuestions, plural, with_article
+from openeupe.data.coco_questions import BoxQuestions, plural
 from openeupe.data.questioned import QuestionData, symbols
+from openeupe.data.questions import with_article
 from openeupe.data.scenes import Scenes
 from openeupe.errors import InputError
 

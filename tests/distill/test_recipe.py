@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 import yaml
 
-from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe, recipe_names
+from openeupe.config import packaged_names
+from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe
 from openeupe.errors import InputError
 
 
 def test_every_packaged_recipe_is_valid() -> None:
-    assert set(recipe_names()) == {
+    assert set(packaged_names("recipe")) == {
         "direct", "eupe", "one_teacher", "quickstart", "stage1_2", "stage1_3",
     }  # fmt: skip
-    for name in recipe_names():
+    for name in packaged_names("recipe"):
         assert load_recipe(name).name == name
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,7 @@ from torch.nn import functional as F
 from openeupe.encoders import create
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import Features
-from openeupe.evaluate.knn import (
-    Knn,
-    crop_view,
-    knn_accuracy,
-    knn_predict,
-    knn_predictions,
-    neighbours,
-)
+from openeupe.evaluate.knn import Knn, crop_view, knn_accuracy, knn_predictions, neighbours
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +30,10 @@ def clusters() -> tuple[Tensor, Tensor, Tensor]:
         return points * (0.5 + 1.5 * torch.rand(len(classes), 1, generator=g))
 
     return around(labels), labels, around(torch.randint(0, 7, (1000,), generator=g))
+
+
+def predict(train: Tensor, labels: Tensor, queries: Tensor, k: int, **how: Any) -> Tensor:
+    return knn_predictions(train, labels, queries, [k], **how)[k]
 
 
 def by_hand(similarities: list[float], labels: list[int], ks: list[int]) -> list[int]:
@@ -75,7 +73,7 @@ def test_equals_scikit_learn(metric: str, clusters: tuple[Tensor, Tensor, Tensor
         "cosine": lambda d: np.exp((1 - d) / 0.07),
         "l2": lambda d: np.exp((d.min(1, keepdims=True) ** 2 - d**2) / 0.14),
     }[metric]
-    ours = knn_predict(*clusters, k=20, metric=metric)  # type: ignore[arg-type]
+    ours = predict(*clusters, k=20, metric=metric)
     theirs = KNeighborsClassifier(20, metric=metric, weights=weights, algorithm="brute")
     np.testing.assert_array_equal(ours, theirs.fit(train, labels).predict(queries))
 
@@ -88,7 +86,7 @@ def test_majority_equals_scikit_learn_where_there_is_no_tie(
     theirs = KNeighborsClassifier(10, metric=metric, algorithm="brute").fit(train, labels)
     shares = np.sort(theirs.predict_proba(queries), axis=1)
     clear = shares[:, -1] > shares[:, -2]
-    ours = knn_predict(*clusters, k=10, metric=metric, vote="majority").numpy()  # type: ignore[arg-type]
+    ours = predict(*clusters, k=10, metric=metric, vote="majority").numpy()
     np.testing.assert_array_equal(ours[clear], theirs.predict(queries)[clear])
     assert 600 < clear.sum() < 1000
 
@@ -98,10 +96,10 @@ def test_the_database_is_searched_in_blocks(
 ) -> None:
     train, _, queries = clusters
     for metric in ("cosine", "l2"):
-        whole = neighbours(train, queries, 50, metric=metric)  # type: ignore[arg-type]
+        whole = neighbours(train, queries, 50, metric=metric)
         with monkeypatch.context() as patch:
             patch.setattr("openeupe.evaluate.knn._BLOCK", 37)
-            blocks = neighbours(train, queries, 50, metric=metric, chunk=99)  # type: ignore[arg-type]
+            blocks = neighbours(train, queries, 50, metric=metric, chunk=99)
         torch.testing.assert_close(blocks[0], whole[0])
         assert (blocks[1] == whole[1]).float().mean() > 0.999  # rounding may swap two
 
@@ -119,27 +117,27 @@ def test_a_tied_majority_goes_to_the_nearest() -> None:
     train = torch.tensor([[1.0, 0.3], [1.0, 0.4], [1.0, 0.1], [1.0, 0.6]])
     labels = torch.tensor([0, 0, 1, 1])
     query = torch.tensor([[1.0, 0.0]])
-    assert knn_predict(train, labels, query, k=4, vote="majority").tolist() == [1]
-    assert knn_predict(train, labels, -query, k=4, vote="majority").tolist() == [1]
-    assert knn_predict(train, labels, query, k=3, vote="majority").tolist() == [0]
+    assert predict(train, labels, query, k=4, vote="majority").tolist() == [1]
+    assert predict(train, labels, -query, k=4, vote="majority").tolist() == [1]
+    assert predict(train, labels, query, k=3, vote="majority").tolist() == [0]
 
 
 def test_length_of_a_feature_matters_to_l2_alone() -> None:
     train, labels = torch.eye(3), torch.tensor([0, 1, 2])
     queries = torch.tensor([[100.0, 1.0, 0.0], [0.0, 0.001, 0.0]])
-    assert knn_predict(train, labels, queries, k=1).tolist() == [0, 1]
+    assert predict(train, labels, queries, k=1).tolist() == [0, 1]
     train = torch.tensor([[1.0, 1.0], [9.0, 1.0]])
     query = torch.tensor([[3.0, 1.0]])
-    assert knn_predict(train, torch.tensor([0, 1]), query, k=1).tolist() == [1]
-    assert knn_predict(train, torch.tensor([0, 1]), query, k=1, metric="l2").tolist() == [0]
+    assert predict(train, torch.tensor([0, 1]), query, k=1).tolist() == [1]
+    assert predict(train, torch.tensor([0, 1]), query, k=1, metric="l2").tolist() == [0]
 
 
 def test_a_near_neighbour_outvotes_many_far_ones() -> None:
     train = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
     labels = torch.tensor([0, 1, 1, 1])
     query = torch.tensor([[1.0, 0.2]])
-    assert knn_predict(train, labels, query, k=4).tolist() == [0]
-    assert knn_predict(train, labels, query, k=4, vote="majority").tolist() == [1]
+    assert predict(train, labels, query, k=4).tolist() == [0]
+    assert predict(train, labels, query, k=4, vote="majority").tolist() == [1]
     assert knn_accuracy(train, labels, query, torch.tensor([1])) == 0
 
 
@@ -169,7 +167,7 @@ def colours(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("features", ["cls", "mean", "cls+mean"])
 def test_the_column_judges_every_image(colours: Path, features: str) -> None:
     settings = {"layout": "folder", "path": str(colours)}
-    column = Knn(data=settings, k=(1, 3, 200), crop=32, short=36, features=features)  # type: ignore[arg-type]
+    column = Knn(data=settings, k=(1, 3, 200), crop=32, short=36, features=features)
     encoder = create("raw_pixels")
     opened = column.open(Path("/elsewhere"))
     outcome = column.run(opened, Judged(encoder, Features(encoder)))[""]
@@ -188,9 +186,9 @@ def test_features_are_what_their_names_say(colours: Path) -> None:
     settings = {"layout": "folder", "path": str(colours)}
     encoder = create("test_vit").eval()
     features = Features(encoder)
-    train, _ = Knn(data=settings).open(Path())  # type: ignore[arg-type]
+    train, _ = Knn(data=settings).open(Path())
     view = crop_view(encoder, 64, 64)
-    column = Knn(data=settings, features="cls+mean")  # type: ignore[arg-type]
+    column = Knn(data=settings, features="cls+mean")
     joined = column._features(features, train, view)
     patches = features.patches(train, view).float().mean((2, 3))
     expected = [F.normalize(features.cls(train, view)), F.normalize(patches)]

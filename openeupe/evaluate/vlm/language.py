@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from openeupe.data import derive_seed
+from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 from openeupe.registry import RegistryFile, cache_folder, fetch
 
@@ -49,10 +50,9 @@ def load_language(name: str | Path, dtype: torch.dtype = torch.float32) -> tuple
             tokenizer = AutoTokenizer.from_pretrained(source)
             model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"language model {name} cannot be loaded ({line}): give smollm2, the folder of a "
-            "Hugging Face causal language model, or a name that the hub knows"
+            f"language model {name} cannot be loaded ({first_line(error)}): give smollm2, the "
+            "folder of a Hugging Face causal language model, or a name that the hub knows"
         ) from error
     if not tokenizer.is_fast:
         raise InputError(f"language model {name} has no fast tokenizer: choose another")

@@ -105,12 +105,14 @@ class OpenEupeVlm(lmms):
         return visuals[0].convert("RGB")
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Refused: lmms-eval asks every model for it."""
         raise NotImplementedError("openeupe answers in words; it gives no likelihoods")
 
     def clean(self) -> None:
         """Keep the model, which lmms-eval would drop after one evaluation: there may be another."""
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
+        """Refused, likewise."""
         raise NotImplementedError("openeupe answers one question at a time")
 
 

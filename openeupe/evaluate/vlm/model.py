@@ -112,6 +112,7 @@ class VisionLanguage(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the projector lies, and all of it that is trained."""
         return self.token_mean.device
 
     def train(self, mode: bool = True) -> VisionLanguage:

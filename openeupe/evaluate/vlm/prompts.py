@@ -55,6 +55,7 @@ class Batch:
     mask: Tensor
 
     def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
 
 
