@@ -105,7 +105,7 @@ def test_the_labelled_object_is_what_the_mask_shows(objects: Scenes) -> None:
 def test_every_object_of_a_scene_is_seen() -> None:
     scenes = Scenes(40, side=224)
     for i in range(40):
-        stage, mask = scenes._stage(i), scenes.mask(i)
+        stage, mask = scenes.stage(i), scenes.mask(i)
         kinds = Counter(thing.kind for thing in stage.things)
         seen = {scenes.mask_classes[value] for value in np.unique(mask)} - {"background"}
         assert seen == set(kinds)
@@ -116,7 +116,7 @@ def test_every_object_of_a_scene_is_seen() -> None:
 
 def test_depth_is_the_floors_perspective_and_grows_upwards(objects: Scenes) -> None:
     for i in range(len(objects)):
-        depth, room = objects.depth(i), objects._stage(i).room
+        depth, room = objects.depth(i), objects.stage(i).room
         assert depth.dtype == np.float32
         assert depth.min() >= 0.5
         assert depth.max() <= 10
@@ -132,7 +132,7 @@ def test_nearer_things_hide_farther_ones_and_stand_before_what_surrounds_them(
     scenes: Scenes,
 ) -> None:
     for i in range(len(scenes)):
-        stage, picture = scenes._stage(i), scenes._picture(i)
+        stage, picture = scenes.stage(i), scenes._picture(i)
         depths = [thing.depth_m for thing in stage.things]
         assert depths == sorted(depths, reverse=True)
         # Where two things' outlines touch the picture shows the nearer: no edge of a thing is
@@ -204,7 +204,7 @@ def test_held_out_combinations_occur_in_the_test_split_only() -> None:
     seen, asked = {}, {}
     for split in ("train", "test"):
         data = Scenes(150, split=split)
-        things = [thing for i in range(150) for thing in data._stage(i).things]
+        things = [thing for i in range(150) for thing in data.stage(i).things]
         seen[split] = {(thing.kind, thing.colour) for thing in things if thing.colour}
         words = [q.text.rstrip("?").split() for q in data.questions() if q.ability == "exist"]
         asked[split] = {(w[-1], w[-2]) for w in words}
@@ -224,7 +224,7 @@ def test_answers_are_true_of_the_scene() -> None:
     }
     abilities = Counter()
     for question in data.questions():
-        stage = data._stage(question.image)
+        stage = data.stage(question.image)
         held = [(thing.kind, thing.colour) for thing in stage.things if thing.kind in CLASSES]
         shapes = Counter(shape for shape, _ in held)
         words = question.text.rstrip("?").split()

@@ -25,8 +25,8 @@ from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Outcome
 from openeupe.evaluate.results import encoder_fingerprint, settings_hash
+from openeupe.evaluate.vlm.llava import Llava, read_llava, train_llava
 from openeupe.evaluate.vlm.scorers import SCORERS, Record, over_seeds
-from openeupe.evaluate.vlm.training import Llava, read_llava, train_llava
 
 Benchmark = Literal["textvqa", "sqa", "realworldqa", "pope", "gqa", "mme"]
 Sample = Mapping[str, Any]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -24,9 +23,10 @@ from openeupe.data.drills import drills
 from openeupe.data.questioned import QuestionData, symbols
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import Features, Precision, fitting_side
-from openeupe.evaluate.measure import Array, Measure, Outcome, joined, mean_measure
+from openeupe.evaluate.measure import Array, Outcome, mean_measure
 from openeupe.evaluate.results import settings_hash
 from openeupe.evaluate.vlm.language import load_language, need_transformers, tiny_language
+from openeupe.evaluate.vlm.marking import exist_f1, gap_and_error, marked
 from openeupe.evaluate.vlm.model import Form, VisionLanguage, pooled
 from openeupe.evaluate.vlm.prompts import Template, put
 from openeupe.evaluate.vlm.reader import FORM as READS
@@ -37,8 +37,6 @@ from openeupe.registry import cache_folder
 Data = tuple[QuestionedImages, QuestionedImages]
 Floor = Literal["blind", "raw pixels", "untrained"]
 Reference = Literal["blind", "raw pixels", "untrained", "ceiling"]
-
-_NUMBERS = dict(zip(["zero", "one", "two", "three", "four", "five"], "012345", strict=True))
 
 
 class VlmMini(Column):
@@ -112,7 +110,7 @@ class VlmMini(Column):
         names = [test.name(question.image) for question in asked]
         shown = self._tokens(judged.features, data)
         said = [self._answers(*shown, data, seed, judged) for seed in range(self.seeds)]
-        right = _right(said, asked)
+        right = marked(said, asked)
         floors = {name: self._reference(name, data, judged) for name in self.floors}
         ceiling = self._reference("ceiling", data, judged)
         outcomes = {}
@@ -125,7 +123,7 @@ class VlmMini(Column):
 
             measures = {"accuracy": mean_measure(where, right[:, of], scale=100, unit="%")}
             if ability == "exist":
-                measures["f1"] = _f1(said, asked, names)
+                measures["f1"] = exist_f1(said, asked, names)
             low = max(floors.values(), key=percent, default=np.zeros_like(right))
             gap, error = gap_and_error(ceiling[:, of], low[:, of], where)
             best, floor = percent(ceiling), percent(low)
@@ -240,7 +238,7 @@ class VlmMini(Column):
         file = cache_folder() / "vlm-floors" / f"{settings_hash(facts)}.json"
         asked = data[1].questions()
         try:
-            return _right(json.loads(file.read_text(encoding="utf-8")), asked)
+            return marked(json.loads(file.read_text(encoding="utf-8")), asked)
         except (OSError, ValueError):
             pass
         if name == "ceiling" and self.language_model == "reader":  # nothing is left to be learnt
@@ -252,7 +250,7 @@ class VlmMini(Column):
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(said), encoding="utf-8")
-        return _right(said, asked)
+        return marked(said, asked)
 
     def _replaced(self, name: Reference, data: Data, judged: Judged) -> tuple[Tensor, Tensor]:
         """What a floor or the ceiling has in place of the encoder's tokens."""
@@ -273,60 +271,3 @@ class VlmMini(Column):
             console=judged.console,
         )
         return self._tokens(features, data)
-
-
-def is_right(said: str, question: Question) -> bool:
-    """Whether an answer is one of those accepted: letters' case and punctuation do not matter.
-
-    Existence counts the first word; a number may be a word; a choice may be its letter or text.
-    """
-    words = _plain(said)
-    if question.choices:
-        letter = question.answers[0]
-        right = question.choices[string.ascii_uppercase.index(letter)]
-        return bool(words) and (words[0] == letter.lower() or words == _plain(right))
-    if question.ability in ("exist", "spatial"):
-        words = words[:1]
-    words = [_NUMBERS.get(word, word) for word in words]
-    return any(words == _plain(answer) for answer in question.answers)
-
-
-def gap_and_error(above: Array, below: Array, samples: Sequence[str]) -> tuple[float, float]:
-    """Difference of two accuracies in points, and its standard error by images and by seeds.
-
-    above, below: hits `[seeds, Q]` of the same questions. samples: the image of each question.
-    """
-    each = above.mean(0) - below.mean(0)
-    gap = float(each.mean())
-    _, image = np.unique(np.asarray(samples), return_inverse=True)
-    sums = np.bincount(image, each - gap)
-    variance = float(np.square(sums).sum()) / len(each) ** 2
-    for hits in (above, below):
-        if len(hits) > 1:
-            variance += float(hits.mean(1).var(ddof=1)) / len(hits)
-    return 100 * gap, 100 * variance**0.5
-
-
-def _plain(text: str) -> list[str]:
-    marks = str.maketrans(dict.fromkeys(string.punctuation, " "))
-    return text.lower().translate(marks).split()
-
-
-def _right(said: Sequence[Sequence[str]], asked: Sequence[Question]) -> Array:
-    """`[seeds, Q]`: 1 where the answer is right."""
-    return np.array(
-        [
-            [is_right(answer, question) for answer, question in zip(answers, asked, strict=True)]
-            for answers in said
-        ],
-        dtype=np.float64,
-    )
-
-
-def _f1(said: Sequence[Sequence[str]], asked: Sequence[Question], names: Sequence[str]) -> Measure:
-    """F1 of "yes" over the existence questions, as POPE counts: what is not "no" is "yes"."""
-    of = [k for k, question in enumerate(asked) if question.ability == "exist"]
-    there = np.array([asked[k].answers[0] == "yes" for k in of])
-    yes = np.array([["no" not in _plain(answers[k]) for k in of] for answers in said])
-    sums = np.stack([yes & there, yes & ~there, ~yes & there], axis=-1).astype(np.float64)
-    return joined("f1", [names[k] for k in of], sums, scale=100, unit="%")

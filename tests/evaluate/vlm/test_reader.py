@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from openeupe.data.scenes import HELD_OUT, Scenes
-from openeupe.evaluate.vlm.mini import is_right
+from openeupe.evaluate.vlm.marking import is_right
 from openeupe.evaluate.vlm.model import VisionLanguage
 from openeupe.evaluate.vlm.prompts import put
 from openeupe.evaluate.vlm.reader import FOLDER, Lesson, load_reader, teach, truth

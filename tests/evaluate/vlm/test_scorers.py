@@ -10,191 +10,16 @@ import pytest
 
 from openeupe.errors import InputError
 from openeupe.evaluate.measure import Measure
-from openeupe.evaluate.vlm import scorers
+from openeupe.evaluate.vlm import rules, scorers
+
+from .phrases import phrase
 
 CASES = 1500
 
 
-# ---- cases made by hand ----
-
-
-@pytest.mark.parametrize(
-    ("answer", "normal"),
-    [
-        ("two", "2"),
-        ("Ten Dogs", "10 dogs"),
-        ("none", "0"),
-        ("The cat.", "cat"),
-        ("A an the", ""),
-        ("1,000", "1000"),
-        ("3.50", "3.50"),
-        ("3.", "3"),
-        ("u.s.a.", "usa"),
-        (".5", ".5"),
-        ("it's", "it 's"),
-        ("its", "its"),
-        ("dont", "don't"),
-        ("couldnt've", "couldn't've"),
-        ("yall'll", "y'all'll"),
-        ("twas", "'twas"),
-        ("well", "well"),
-        ("t-shirt", "t shirt"),
-        ("t- shirt", "t shirt"),
-        ("a-b - c-d", "ab cd"),
-        ("yes!", "yes"),
-        ("what?", "what"),
-        ("rock\nroll\tband", "rock roll band"),
-        ('"stop"', "stop"),
-        ("(B)", "b"),
-        ("24/7", "24 7"),
-        ("", ""),
-    ],
-)
-def test_normal_form_of_answers(answer: str, normal: str) -> None:
-    assert scorers.normalized_answer(answer) == normal
-
-
-@pytest.mark.parametrize(
-    ("said", "answers", "score"),
-    [
-        ("cat", ["cat"] * 10, 1.0),
-        ("cat", ["dog"] * 10, 0.0),
-        ("cat", ["cat"] + ["dog"] * 9, 0.3),
-        ("cat", ["cat"] * 2 + ["dog"] * 8, 0.6),
-        ("cat", ["cat"] * 3 + ["dog"] * 7, 0.9),
-        ("cat", ["cat"] * 4 + ["dog"] * 6, 1.0),
-        ("2", ["two"] * 10, 1.0),
-        ("The Cat.", ["cat"] * 10, 1.0),
-    ],
-)
-def test_soft_accuracy_leaves_one_answer_out(said: str, answers: list[str], score: float) -> None:
-    assert scorers.textvqa_score(said, answers) == pytest.approx(score)
-
-
-@pytest.mark.parametrize(
-    ("said", "letter"),
-    [
-        ("B", "B"),
-        (" B\n", "B"),
-        ("B. cat", "B"),
-        ("The answer is B.", "B"),
-        ("I think. The answer is C. Yes.", "C"),
-        ("the answer is B.", None),
-        ("The answer is B", None),  # nothing after the letter: LLaVA's pattern wants one character
-        ("The answer is A. The answer is B.", None),
-        ("B.", None),
-        ("b", None),
-        ("(B)", None),
-        ("B.cat", None),
-        ("F", None),
-        ("cat", None),
-        ("", None),
-    ],
-)
-def test_letter_as_llava_reads_scienceqa(said: str, letter: str | None) -> None:
-    assert scorers.scienceqa_choice(said) == letter
-
-
 def test_a_letter_beyond_the_choices_is_wrong() -> None:
-    assert scorers.scienceqa_choice("D", "ABC") is None
-    assert scorers.scienceqa_choice("The answer is D.", "ABC") is None
-
-
-@pytest.mark.parametrize(
-    ("said", "letter"),
-    [
-        ("B", "B"),
-        ("B.", "B"),
-        ("(B)", "B"),
-        ("(B).", "B"),
-        ("B. cat", "B"),
-        ("B) cat", "B"),
-        ("B: cat", "B"),
-        ("B cat", "B"),
-        ("the answer is B", "B"),
-        ("The answer is B because of the lamp", "B"),
-        ("The correct option is (C), surely", "C"),
-        ("It could be (A) or (D) here", "D"),
-        ("Answer: C", "C"),
-        ("I choose D of them all", "D"),
-        ("b", None),
-        ("Cars", None),
-        ("E", None),
-        ("It is a CAB.", None),
-        ("", None),
-    ],
-)
-def test_letter_of_realworldqa(said: str, letter: str | None) -> None:
-    assert scorers.chosen_letter(said) == letter
-
-
-@pytest.mark.parametrize(
-    ("said", "truth", "score"),
-    [
-        ("Downhill.", "Downhill", 1.0),
-        ("DOWNHILL", "Downhill", 1.0),
-        ("down hill", "Downhill", 0.0),
-        ("2", "2", 1.0),
-        ("two", "2", 0.0),
-        ("C.", "C", 1.0),
-        ("C", " c ", 1.0),
-    ],
-)
-def test_realworldqa(said: str, truth: str, score: float) -> None:
-    assert scorers.realworldqa_score(said, truth) == score
-
-
-@pytest.mark.parametrize(
-    ("said", "yes"),
-    [
-        ("Yes.", True),
-        ("yes", True),
-        ("No", False),
-        ("no.", False),
-        ("No, there is not.", False),
-        ("There is not a dog", False),
-        ("Yes. There is no cat.", True),  # only the first sentence
-        ("NO", True),
-        ("There isn't", True),
-        ("nothing", True),
-        ("", True),
-        ("maybe", True),
-    ],
-)
-def test_pope_takes_all_but_no_for_yes(said: str, yes: bool) -> None:
-    assert scorers.pope_says_yes(said) is yes
-
-
-@pytest.mark.parametrize(
-    ("said", "truth", "score"),
-    [
-        ("Cat.", "cat", 1.0),
-        ("t-shirt", "tshirt", 1.0),
-        ("a cat", "cat", 0.0),
-        (" cat\n", "cat", 1.0),
-        ("two", "2", 0.0),
-    ],
-)
-def test_gqa(said: str, truth: str, score: float) -> None:
-    assert scorers.gqa_score(said, truth) == score
-
-
-@pytest.mark.parametrize(
-    ("said", "reply"),
-    [
-        ("Yes.", "yes"),
-        ("yes, it is", "yes"),
-        ("No, there is not.", "no"),
-        ("N", "no"),
-        ("y", "yes"),
-        ("not", "no"),
-        ("It is no", "other"),
-        ("eyes", "yes"),
-        ("", "other"),
-    ],
-)
-def test_mme_reads_four_characters(said: str, reply: str) -> None:
-    assert scorers.mme_reply(said) == reply
+    assert rules.scienceqa_choice("D", "ABC") is None
+    assert rules.scienceqa_choice("The answer is D.", "ABC") is None
 
 
 def test_mme_counts_a_right_pair_twice() -> None:
@@ -273,83 +98,6 @@ def test_seeds_are_joined_only_over_the_same_questions() -> None:
 
 # ---- independent references on generated cases ----
 
-WORDS_TEXT = """
-the a an two Two none ten it's its dont don't cat cats Cat dog. 3.5 5. .5 1,000 yes no
-Yes No not Not yes. No. No, B B. B: (B) B) A C D b E The answer is answer-is t-shirt
-a/b [x] {y} ; ! ? what? @ wouldnt've couldn'tve u.s.a I choose option: 'B' "A" CAB
-red blue dog's left right nothing there
-"""
-WORDS = WORDS_TEXT.split()
-NUMBERS = "zero one two three four five six seven eight nine ten"
-
-
-def phrase(r: random.Random, most: int = 4) -> str:
-    glue = r.choices([" ", "  ", "\n", ", ", ". ", ""], [12, 1, 1, 2, 2, 1])[0]
-    return glue.join(r.choice(WORDS) for _ in range(r.randint(0, most)))
-
-
-def plain_normal_form(answer: str) -> str:
-    """The description followed step by step, on lists of characters and words."""
-    text = answer.lower()
-    for gone in ",?":
-        text = "".join(c for c in text if c != gone)
-    text = " 's".join(text.split("'s"))
-    text = text.strip().replace("\n", " ").replace("\t", " ").strip()
-    before = text
-    for mark in [*';/[]"{}()=+\\_-><@`!']:
-        touches = any(
-            c == mark and (before[i + 1 : i + 2] == " " or (i > 0 and before[i - 1] == " "))
-            for i, c in enumerate(before)
-        )
-        text = "".join(("" if touches else " ") if c == mark else c for c in text)
-    kept = []
-    for i, c in enumerate(text):
-        if c == "." and not (i + 1 < len(text) and text[i + 1].isdigit()):
-            continue
-        kept.append(c)
-    words = []
-    for word in "".join(kept).split():
-        if word in ("a", "an", "the"):
-            continue
-        if word == "none":
-            word = "0"
-        for n, name in enumerate(NUMBERS.split()):
-            if word == name:
-                word = str(n)
-        words.append(
-            {
-                "dont": "don't",
-                "wouldnt've": "wouldn't've",
-                "couldn'tve": "couldn't've",
-            }.get(word, word)
-        )
-    return " ".join(words)
-
-
-def test_textvqa_equals_a_reference() -> None:
-    r = random.Random(0)
-    seen = set()
-    for _ in range(CASES):
-        answers = [phrase(r, 2) for _ in range(r.randint(1, 4))]
-        answers = [r.choice(answers) for _ in range(10)]
-        said = r.choice([*answers, phrase(r, 2)]).upper()
-        parts, plain = [], [plain_normal_form(a) for a in answers]
-        wanted = plain_normal_form(said)
-        for left_out in range(10):
-            same = [a for i, a in enumerate(plain) if i != left_out and a == wanted]
-            parts.append(min(1, len(same) / 3))
-        expected = sum(parts) / 10
-        assert scorers.textvqa_score(said, answers) == pytest.approx(expected)
-        seen.add(round(expected, 3))
-    assert {0.0, 0.3, 0.6, 0.9, 1.0} <= seen
-
-
-def test_normal_form_equals_a_reference() -> None:
-    r = random.Random(1)
-    for _ in range(CASES):
-        text = phrase(r, 6)
-        assert scorers.normalized_answer(text) == plain_normal_form(text), text
-
 
 def test_scienceqa_equals_a_reference() -> None:
     r = random.Random(2)
@@ -385,67 +133,6 @@ def test_scienceqa_equals_a_reference() -> None:
     assert outcome.measures["accuracy"].value == pytest.approx(100 * np.mean(with_image))
     assert outcome.measures["accuracy-full"].value == pytest.approx(100 * np.mean(expected))
     assert 0.2 < np.mean(expected) < 0.8
-
-
-def plain_letter(said: str) -> str | None:
-    """Forms tried one after another by looking at neighbouring characters."""
-    text = said.strip().strip(" \t\n\r\x0b\x0c,.!?;:'\"")
-
-    def word(c: str) -> bool:
-        return c.isalnum() or c == "_"
-
-    alone = [
-        i
-        for i, c in enumerate(text)
-        if c in "ABCD"
-        and not (i > 0 and word(text[i - 1]))
-        and not (i + 1 < len(text) and word(text[i + 1]))
-    ]
-    if 0 in alone:
-        return text[0]
-    if alone and alone[-1] == len(text) - 1:
-        return text[-1]
-    for phrases in (["answer is", "option is", "choice is"], ["i choose", "i select", "i pick"]):
-        found = None
-        for i in alone:
-            lead = text[:i].rstrip(" \t\n\r\x0b\x0c:(\"'").lower()
-            for p in phrases:
-                start = len(lead) - len(p)
-                whole = p[0] != "i" or start == 0 or (start > 0 and not word(lead[start - 1]))
-                if lead.endswith(p) and whole:
-                    found = text[i]
-        if found:
-            return found
-    for before, after in (("(", ")"), ("", "."), ("", ":"), ("", ")"), ("", " \n\t")):
-        hits = [
-            text[i]
-            for i in alone
-            if (not before or text[i - 1 : i] == before)
-            and i + 1 < len(text)
-            and text[i + 1] in after
-        ]
-        if hits:
-            return hits[-1]
-    return None
-
-
-def test_realworldqa_equals_a_reference() -> None:
-    r = random.Random(3)
-    letters = 0
-    for _ in range(2 * CASES):
-        said, truth = phrase(r, 6), r.choice(["A", "B", "C", "D", "2", "Left", "cat dog"])
-        if r.random() < 0.2:
-            said = truth + r.choice(["", ".", " "])
-        if len(truth) == 1 and truth.isalpha():
-            expected = plain_letter(said) == truth
-            letters += plain_letter(said) is not None
-        else:
-            text = said.lower().strip()
-            while text.endswith("."):
-                text = text[:-1]
-            expected = text == truth.lower()
-        assert scorers.realworldqa_score(said, truth) == float(expected), (said, truth)
-    assert letters > 300
 
 
 def test_gqa_equals_a_reference() -> None:
@@ -556,38 +243,38 @@ def test_agrees_with_lmms_eval() -> None:
 
     r = random.Random(7)
     processor = EvalAIAnswerProcessor()
-    for word in [*scorers._APOSTROPHES, *scorers._DIGITS]:
+    for word in [*rules._APOSTROPHES, *rules._DIGITS]:
         if "somebody" not in word:  # lmms-eval's table has this one the wrong way round
-            assert scorers.normalized_answer(word) == processor(word)
+            assert rules.normalized_answer(word) == processor(word)
     for _ in range(CASES):
         text, answers = phrase(r, 6), [phrase(r, 2) for _ in range(3)]
-        assert scorers.normalized_answer(text) == processor(text)
+        assert rules.normalized_answer(text) == processor(text)
         ten = [r.choice(answers) for _ in range(10)]
         said = r.choice([*answers, text])
         theirs = textvqa_process_results({"answers": [*ten], "question_id": 0}, [said])
-        assert scorers.textvqa_score(said, ten) == pytest.approx(theirs["exact_match"])
+        assert rules.textvqa_score(said, ten) == pytest.approx(theirs["exact_match"])
 
         said, truth = phrase(r, 2).strip(), phrase(r, 2).strip()
         for a, b in ((said, truth), (truth.upper() + ".", truth)):
             theirs = exact_match_hf_evaluate([a], [b], ignore_case=True, ignore_punctuation=True)
             # Ours also drops white space that is left when punctuation at an end has gone.
-            if scorers.gqa_score(a, b) != float(theirs["exact_match"]):
-                assert any(x.translate(scorers._DROP_PUNCTUATION) != x.strip() for x in (a, b))
+            if rules.gqa_score(a, b) != float(theirs["exact_match"]):
+                assert any(x.translate(rules._DROP_PUNCTUATION) != x.strip() for x in (a, b))
 
         letter, cat = r.choice("ABCD"), r.choice(["cat", "red dog"])
         for form in ("{}", "{}.", "({})", "{}. {}", "{}) {}", "{}: {}", "({}) {}", "Answer: {}"):
             said = form.format(letter, cat)
             for truth in "ABCD":
                 theirs = realworldqa_process_results({"answer": truth}, [said])
-                assert scorers.realworldqa_score(said, truth) == theirs["exact_match"], said
+                assert rules.realworldqa_score(said, truth) == theirs["exact_match"], said
         for said in (f"the answer is {letter}", f"The correct option is {letter} of these"):
             theirs = realworldqa_process_results({"answer": letter}, [said])
-            assert scorers.realworldqa_score(said, letter) == theirs["exact_match"] == 1
+            assert rules.realworldqa_score(said, letter) == theirs["exact_match"] == 1
 
         doc = {"choices": ["x"] * 4, "answer": r.randrange(4)}
         said = r.choice([letter, f"{letter}. {cat}", cat])
         theirs = sqa_process_results(doc, [said])
-        ours = scorers.scienceqa_choice(said, "ABCD") == "ABCD"[doc["answer"]]
+        ours = rules.scienceqa_choice(said, "ABCD") == "ABCD"[doc["answer"]]
         assert float(ours) == theirs["exact_match"]
 
     # POPE and MME: whole tables. POPE only where the answer is exactly yes or no.

@@ -1,31 +1,22 @@
-"""Training: what learns, what does not, and LLaVA's own files."""
+"""Training: what learns, what does not, and in which order."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
-from openeupe import encoders
 from openeupe.data import Question
-from openeupe.errors import InputError
-from openeupe.evaluate.vlm import training
 from openeupe.evaluate.vlm.language import tiny_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
 from openeupe.evaluate.vlm.training import (
     Alignment,
     Lesson,
-    Llava,
     Phase,
     align,
     fit_cached,
-    read_llava,
-    train_llava,
+    orders,
 )
 
 pytest.importorskip("transformers")
@@ -121,109 +112,8 @@ def test_steps_follow_epochs() -> None:
 
 
 def test_every_image_comes_before_any_comes_again() -> None:
-    batches = list(training._orders(10, 4, 5, seed=0))
+    batches = list(orders(10, 4, 5, seed=0))
     assert [len(batch) for batch in batches] == [4] * 5
     order = [k for batch in batches for k in batch]
     assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
     assert order[:10] != order[10:]
-
-
-def write_llava(folder: Path) -> Path:
-    entries = []
-    for k in range(6):
-        rng = np.random.default_rng(k)
-        Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(folder / f"{k}.png")
-        said = [("human", "<image>\nwhat colour?"), ("gpt", COLOURS[k % 3])]
-        said += [("human", "is it red?"), ("gpt", "no")]
-        entry = {"image": f"{k}.png", "conversations": [{"from": a, "value": b} for a, b in said]}
-        entries.append(entry)
-    del entries[2]["image"]  # LLaVA's mixture holds conversations without an image
-    file = folder / "talks.json"
-    file.write_text(json.dumps(entries))
-    return file
-
-
-def settings(**changes: object) -> Llava:
-    given: dict[str, object] = {
-        "align": Phase(train="projector", lr=1e-3, batch_size=4, steps=2, template="plain"),
-        "tune": Phase(train="all", lr=1e-3, batch_size=4, steps=2),
-        "form": Form(side=32),
-        "micro_batch": 2,
-        "precision": "fp32",
-        "workers": 1,
-    }
-    return Llava(**{**given, **changes})
-
-
-def test_llava_files_to_a_saved_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = write_llava(tmp_path)
-    language, tokenizer = tiny_language(["what colour? is it red? no green blue"] * 3, width=32)
-    language.save_pretrained(tmp_path / "lm")
-    tokenizer.save_pretrained(tmp_path / "lm")
-    encoder = encoders.create("raw_pixels")
-    data = (file, tmp_path)
-    first = train_llava(encoder, tmp_path / "lm", data, data, tmp_path / "out", settings(), seed=0)
-    question = ["what colour?"]
-    image = [Image.open(tmp_path / "0.png")]
-    loaded = VisionLanguage.load(tmp_path / "out")
-    assert loaded.generate(image, question) == first.generate(image, question)
-
-    # Interrupted in the second phase, it goes on behind the first.
-    phases = []
-    fit = training._fit_llava
-
-    def failing(model: VisionLanguage, phase: Phase, *rest: object) -> list[float]:
-        phases.append(phase.train)
-        if phases == ["projector", "all"]:
-            raise KeyboardInterrupt
-        return fit(model, phase, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(training, "_fit_llava", failing)
-    for _ in range(2):
-        try:
-            second = train_llava(
-                encoder, tmp_path / "lm", data, data, tmp_path / "again", settings(), seed=0
-            )
-        except KeyboardInterrupt:
-            continue
-    assert phases == ["projector", "all", "all"]
-    for key, value in first.state_dict().items():
-        assert torch.equal(value, second.state_dict()[key]), key
-
-
-def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
-    talks = read_llava(write_llava(tmp_path))
-    losses = []
-    for micro in (2, 4):
-        language, tokenizer = tiny_language(["what colour? is it red? no green blue"], width=32)
-        form = Form(side=32, template="bare")
-        encoder = encoders.create("raw_pixels")
-        model = VisionLanguage(language, tokenizer, 192, form, encoder=encoder)
-        phase = Phase(train="projector", lr=1e-3, batch_size=4, steps=3)
-        made = settings(micro_batch=micro)
-        losses.append(training._fit_llava(model, phase, talks, tmp_path, made, 0, None))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    "content", ["no json", "[]", '[{"image": "a.png"}]', '[{"conversations": [{"from": "human"}]}]']
-)
-def test_what_is_no_conversation_is_one_clear_line(tmp_path: Path, content: str) -> None:
-    file = tmp_path / "talks.json"
-    file.write_text(content)
-    with pytest.raises(InputError, match=r"talks\.json"):
-        read_llava(file)
-
-
-def test_a_missing_image_is_one_clear_line(tmp_path: Path) -> None:
-    file = write_llava(tmp_path)
-    (tmp_path / "1.png").unlink()
-    language, tokenizer = tiny_language(["what colour?"], width=32)
-    model = VisionLanguage(
-        language, tokenizer, 192, Form(side=32), encoder=encoders.create("raw_pixels")
-    )
-    phase = Phase(train="projector", lr=1e-3, batch_size=6, steps=1)
-    with pytest.raises(InputError, match=r"1\.png"):
-        training._fit_llava(
-            model, phase, read_llava(file), tmp_path, settings(micro_batch=6), 0, None
-        )
