@@ -87,7 +87,7 @@ class StoreWriter:
 
     def _claim(self) -> None:
         """Make the folder, or find it made with the same settings."""
-        settings = {
+        settings: dict[str, Any] = {
             "kind": self.kind,
             "views": self.views.views,
             "images": len(self.views) // self.views.views,
