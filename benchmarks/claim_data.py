@@ -7,7 +7,8 @@ side (Caltech-101's 160; JPEG, quality 90), labels and depths follow by nearest 
 
 adds what can be made from those: `slice`, a validation slice of the training parts on which layers
 and settings are chosen (every fifth image of each is held out), `caltech101-words`, the training
-photos with words drawn over them, and `layers`, the experts with other layers as their tokens.
+photos with words drawn over them, `caltech101-words-500`, some of those, and `layers`, the experts
+with other layers as their tokens.
 """
 
 from __future__ import annotations
@@ -101,6 +102,15 @@ def add_words(out: Path, processes: int) -> None:
         pool.starmap(_words, [(out, range(i, count, processes)) for i in range(processes)])
 
 
+def some_words(out: Path) -> None:
+    """`OUT/caltech101-words-500`: links to every third of the photos with words, 500 at most."""
+    folder = out / "caltech101-words-500"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for file in sorted((out / "caltech101-words").iterdir())[::3][:500]:
+        (folder / file.name).symlink_to(Path("..", file.parent.name, file.name))
+
+
 def _words(out: Path, numbers: range) -> None:
     photos = WordPhotos(FolderSource(out / "caltech101/train"), seed=0)
     (out / "caltech101-words").mkdir(exist_ok=True)
@@ -117,3 +127,4 @@ if __name__ == "__main__":
         add_layers(out)
         if not (out / "caltech101-words").is_dir():
             add_words(out, os.cpu_count() or 1)
+        some_words(out)
