@@ -25,6 +25,12 @@ FEW_STEPS = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Networks as small as the tests' only lose by a second thread, and much on a busy machine."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def plain_child_signals() -> Iterator[None]:
     """Data loaders with workers leave a handler for ended children, which then runs, long after,

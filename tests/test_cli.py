@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from openeupe.cli import app
+from openeupe.cli import app, main
 from openeupe.errors import InputError
 
 
@@ -86,27 +86,45 @@ def test_plan_for_people_and_machines(recipe: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    recipe: Path, arguments: list[str], message: str
+    recipe: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     filled = [a.replace("{recipe}", str(recipe)) for a in arguments]
-    ran = subprocess.run(
-        [sys.executable, "-m", "openeupe", *filled], capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    assert ran.stderr.startswith("error: ")
-    assert message in ran.stderr
-    assert ran.stderr.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", ["openeupe", *filled])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    _is_one_line(*capsys.readouterr(), message)
 
 
-def test_debug_shows_where_a_mistake_was_found() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "openeupe", "plan", "nowhere", "--debug"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_a_mistake_in_a_process_of_its_own() -> None:
+    """What libraries print when they are imported would show here."""
+    command = [sys.executable, "-m", "openeupe", "export", "raw_pixels", "--resolution", "big"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
-    assert ran.stderr.startswith("Traceback")
-    assert ran.stderr.splitlines()[-1].startswith("error: recipe nowhere: no such file")
+    _is_one_line(ran.stdout, ran.stderr, "--resolution big: write it as 256")
+
+
+def _is_one_line(out: str, error: str, message: str) -> None:
+    assert out == ""
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_debug_shows_where_a_mistake_was_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["openeupe", "plan", "nowhere", "--debug"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback")
+    assert error.splitlines()[-1].startswith("error: recipe nowhere: no such file")
 
 
 def test_version_help_and_completion() -> None:

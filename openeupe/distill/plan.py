@@ -114,9 +114,9 @@ def _trained(config: StudentConfig, network: float, heads: float) -> float:
 def _forward_at(name: str, args: str, side: int) -> tuple[float, tuple[int, int]]:
     with torch.device("meta"):
         encoder = encoders.create(name, **json.loads(args))
-    with torch.no_grad():
-        height, width = encoder(_images(2, side)).patches.shape[-2:]
-    return _flops(encoder, _images(2, side)) / 2, (height, width)
+    flops, tokens = _counted(encoder, torch.empty(2, 3, side, side, device="meta"))
+    height, width = tokens.patches.shape[-2:]
+    return flops / 2, (height, width)
 
 
 def plan(
@@ -249,7 +249,8 @@ def _heads_gflops(
     for height, width in grids:
         cls = torch.empty(2, student.cls_dim, device="meta")
         patches = torch.empty(2, student.patch_dim, height, width, device="meta")
-        flops.append(_flops(lambda t: [head(t) for head in heads], Tokens(cls, patches)) / 2)
+        pair, _ = _counted(lambda t: [head(t) for head in heads], Tokens(cls, patches))
+        flops.append(pair / 2)
     return sum(flops) / len(flops) / 1e9
 
 
@@ -312,14 +313,11 @@ def _then(act: Callable[[Tensor], None]) -> Callable[[Tensor], Tensor]:
     return acted
 
 
-def _flops(network: Callable[[Any], Any], given: Any) -> int:
+def _counted(network: Callable[[Any], Any], given: Any) -> tuple[int, Any]:
+    """FLOPs of a forward pass, and what came out of it."""
     with FlopCounterMode(display=False) as counter:  # forward only; its hooks dislike no_grad
-        network(given)
-    return counter.get_total_flops()
-
-
-def _images(count: int, side: int) -> Tensor:
-    return torch.empty(count, 3, side, side, device="meta")
+        found = network(given)
+    return counter.get_total_flops(), found
 
 
 def _count(module: nn.Module) -> int:

@@ -7,15 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """Networks this small only lose by a second thread, and much on a busy machine."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

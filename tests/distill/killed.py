@@ -4,11 +4,14 @@ A run is a chain of events: gradients, optimizer steps, files written, flushed, 
 The first child counts them. Then, for one event of each kind in each stage, a child kills itself
 there with `kill -9`, and another child carries the same run on. Everything happens in forked
 children, because that costs a second and importing torch costs five; forking is safe because this
-process itself never computes. Prints one JSON line a moment: `{"moment", "killed", "weights"}`.
+process itself never computes. Prints one JSON line a moment: `{"moment", "killed", "same"}`, the
+last being whether weights and metrics are those of the run that nobody killed.
 
-    python killed.py RECIPE.yaml FOLDER [thirds]
+    python killed.py RECIPE.yaml FOLDER all|thirds|outside
 
-With `thirds`, each kind of event is tried in one of the three stages, in turn.
+With `thirds`, each kind of event is tried in one of the three stages, in turn, and the run ends
+with that stage; the stages before it are those of the first child. With `outside`, children are
+killed at random moments, by this process.
 """
 
 from __future__ import annotations
@@ -17,10 +20,13 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +35,23 @@ from rich.console import Console
 
 from openeupe import files
 from openeupe.distill import checkpoint, metrics, run, stage, student, trainer
-from openeupe.distill.recipe import load_recipe
+from openeupe.distill.recipe import Recipe, load_recipe
 from openeupe.encoders import folder as encoder_folder
 
 
 class Events:
-    """Counts events; kills the process at number `fatal`."""
+    """Counts events; kills the process at a moment's event of number `fatal`."""
 
-    def __init__(self, fatal: int | None) -> None:
+    def __init__(self, fatal: tuple[str, int] | None) -> None:
         self.fatal = fatal
         self.stage = "start"
-        self.seen: list[str] = []
+        self.seen: Counter[str] = Counter()
 
     def tick(self, label: str) -> None:
-        if len(self.seen) == self.fatal:
+        moment = f"{self.stage}: {label}"
+        if self.fatal == (moment, self.seen[moment]):
             os.kill(os.getpid(), signal.SIGKILL)
-        self.seen.append(f"{self.stage}: {label}")
+        self.seen[moment] += 1
 
     def watch(self, owner: Any, name: str) -> None:
         """An event before and one after each call of `owner.name`."""
@@ -96,8 +103,8 @@ class Events:
         run._run_stage = watched
 
 
-def child(recipe: Path, folder: Path, fatal: int | None, report: Path) -> int:
-    """Run the recipe in a forked child; its exit status, negative if killed."""
+def begin(recipe: Recipe, folder: Path, report: Path, fatal: tuple[str, int] | None = None) -> int:
+    """Run the recipe in a forked child; its number."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -119,48 +126,86 @@ def child(recipe: Path, folder: Path, fatal: int | None, report: Path) -> int:
             events.watch_shards()
             for owner in (student, encoder_folder):
                 events.watch_file(owner)
-            run.run_recipe(load_recipe(recipe), folder, console=Console(quiet=True))
+            if folder.exists():  # the first child found nothing wrong with it
+                run.check_recipe = lambda recipe: None
+            run.run_recipe(recipe, folder, console=Console(quiet=True))
             report.write_text(json.dumps(events.seen))
             status = 0
         finally:
             os._exit(status)
+    return pid
+
+
+def end(pid: int) -> int:
+    """Wait for a child; its exit status, negative if killed."""
     _, status = os.waitpid(pid, 0)
     return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def weights(folder: Path) -> str:
-    """One hash over the weights, heads and statistics of all stages, and over the metrics."""
+def weights(folder: Path, stages: Iterable[str]) -> str:
+    """One hash over the weights, heads and statistics of these stages, and over their metrics."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
+    files = [path for stage in stages for path in sorted((folder / stage).rglob("*.*"))]
+    for path in (path for path in files if path.suffix == ".safetensors"):
         digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    for path in sorted(folder.rglob("metrics.jsonl")):
+    for path in (path for path in files if path.name == "metrics.jsonl"):
         for record in metrics.read_metrics(path):
             timeless = {k: v for k, v in record.items() if k not in ("images_per_s", "waiting")}
             digest.update(json.dumps(timeless).encode())
     return digest.hexdigest()
 
 
-def main(recipe: Path, folder: Path, thirds: bool) -> None:
+def begun(recipe: Recipe, whole: Path, folder: Path, stage: str) -> Recipe:
+    """Lay the finished stages before `stage` into `folder`; the recipe that ends with it."""
+    names = list(recipe.stages)
+    until = names[: names.index(stage) + 1]
+    ended = recipe.model_copy(update={"stages": {name: recipe.stages[name] for name in until}})
+    for name in until[:-1]:
+        shutil.copytree(whole / name, folder / name)
+    return ended
+
+
+def killed_from_outside(recipe: Recipe, whole: Path, one: Path, report: Path) -> dict[str, Any]:
+    """Kill a run four times, at moments drawn at random, unless it ends before."""
+    wait = random.Random(0)
+    kills = 0
+    while not (one / list(recipe.stages)[-1] / "finished.json").exists() and kills < 4:
+        pid = begin(recipe, one, report)
+        time.sleep(wait.uniform(0, 2))
+        os.kill(pid, signal.SIGKILL)
+        kills += end(pid) == -signal.SIGKILL
+    assert end(begin(recipe, one, report)) == 0
+    same = weights(one, recipe.stages) == weights(whole, recipe.stages)
+    return {"moment": f"{kills} times from outside", "killed": kills > 0, "same": same}
+
+
+def main(path: Path, folder: Path, mode: str) -> None:
+    thirds = mode == "thirds"
     report = folder / "events.json"
     whole = folder / "whole"
-    assert child(recipe, whole, None, report) == 0
-    print(json.dumps({"moment": "none", "killed": False, "weights": weights(whole)}), flush=True)
-    positions: dict[str, list[int]] = {}
-    for number, label in enumerate(json.loads(report.read_text())):
-        positions.setdefault(label, []).append(number)
+    recipe = load_recipe(path)
+    assert end(begin(recipe, whole, report)) == 0
+    if mode == "outside":
+        print(json.dumps(killed_from_outside(recipe, whole, folder / "killed", report)))
+        return
+    counts: dict[str, int] = json.loads(report.read_text())
     kinds: dict[str, list[str]] = {}
-    for moment in positions:
+    for moment in counts:
         kinds.setdefault(moment.split(": ")[1], []).append(moment)
     for turn, same in enumerate(kinds.values()):
         for moment in [same[turn % len(same)]] if thirds else same:
-            numbers = positions[moment]
             one = folder / "killed"
-            killed = child(recipe, one, numbers[len(numbers) // 2], report) == -signal.SIGKILL
-            assert child(recipe, one, None, report) == 0, moment
-            line = {"moment": moment, "killed": killed, "weights": weights(one)}
+            stage = moment.split(": ")[0]
+            short = thirds and stage in recipe.stages
+            part = begun(recipe, whole, one, stage) if short else recipe
+            fatal = (moment, counts[moment] // 2)
+            killed = end(begin(part, one, report, fatal)) == -signal.SIGKILL
+            assert end(begin(part, one, report)) == 0, moment
+            same_weights = weights(one, part.stages) == weights(whole, part.stages)
+            line = {"moment": moment, "killed": killed, "same": same_weights}
             print(json.dumps(line), flush=True)
             shutil.rmtree(one)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), "thirds" in sys.argv[3:])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from openeupe.cli import app
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,3 +30,11 @@ def commands(verb: str) -> list[Any]:
     """The lines of the bash blocks that begin with `openeupe VERB`."""
     lines = [line for block in blocks("bash") for line in block.values[0].splitlines()]
     return list(dict.fromkeys(line for line in lines if line.startswith(f"openeupe {verb}")))
+
+
+def typed(line: str, *more: str, without: tuple[str, ...] = ()) -> str:
+    """What a documented line prints, with `more` at its end and some of its words left out."""
+    words = [word for word in shlex.split(line)[1:] if word not in without]
+    result = CliRunner().invoke(app, [*words, *more], terminal_width=200)
+    assert result.exit_code == 0, result.output
+    return result.output

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from openeupe.cli import app
 from openeupe.data import ManifestSource
 from tests.curate.conftest import jpeg, photo
 
-from .pages import commands
+from .pages import commands, typed
 
 
 def make_photos(folder: Path) -> None:
@@ -28,9 +25,7 @@ def make_photos(folder: Path) -> None:
 def test_curations_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_photos(tmp_path)
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, [*shlex.split(line)[1:], "--device", "cpu"])
-    assert result.exit_code == 0, result.output
-    assert "13 images" in result.output
+    assert "13 images" in typed(line, "--device", "cpu")
     assert 8 <= len(ManifestSource("curated.parquet")) <= 11  # drawn photos look alike
     assert "11.jpg shows" in Path("curated.md").read_text()
     assert Path("curated.html").is_file()

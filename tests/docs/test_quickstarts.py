@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from openeupe.cli import app
 from tests.conftest import FEW_STEPS
 
-from .pages import commands
+from .pages import commands, typed
 
 
 @pytest.mark.parametrize(  # the fixture runs it without options
@@ -25,6 +22,4 @@ def test_quickstarts_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "FOLDER").mkdir()
     for i in range(24):
         Image.radial_gradient("L").rotate(15 * i).save(tmp_path / "FOLDER" / f"{i}.png")
-    result = CliRunner().invoke(app, [*shlex.split(line)[1:], *FEW_STEPS])
-    assert result.exit_code == 0, result.output
-    assert "Next:" in result.output
+    assert "Next:" in typed(line, *FEW_STEPS)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from openeupe.cli import app
 from tests.conftest import Quickstart
 from tests.encoders.released_layout import write
 
-from .pages import blocks, commands
+from .pages import blocks, commands, typed
 from .test_curating import make_photos
 
 
@@ -27,8 +24,7 @@ def shared(quickstart: Quickstart) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for line in commands("save"):
-            result = CliRunner().invoke(app, shlex.split(line)[1:])
-            assert result.exit_code == 0, result.output
+            typed(line)
     return folder
 
 
@@ -38,8 +34,7 @@ def test_pushes_reach_the_hub(line: str, shared: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "token")
     monkeypatch.chdir(shared)
-    result = CliRunner().invoke(app, shlex.split(line)[1:])
-    assert result.exit_code == 0, result.output
+    typed(line)
     hub.create_repo.assert_called_once_with("OWNER/NAME", private=True, exist_ok=True)
 
 
