@@ -85,8 +85,15 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def one_device(name: str | None) -> torch.device:
+    """The torch device of an option; by default the GPU if there is one, else the CPU."""
+    from openeupe.distill.run import default_device
+
+    return torch_device(name) or default_device()
+
+
 def torch_device(name: str | None) -> torch.device | None:
-    """The torch device of an option; None lets the run choose."""
+    """The torch device of an option; None lets the run choose, for each of its processes."""
     import torch
 
     if name is None:

@@ -16,9 +16,9 @@ from openeupe.cli.app import (
     app,
     console,
     errors,
+    one_device,
     packaged,
     print_json,
-    torch_device,
 )
 from openeupe.errors import InputError
 from openeupe.files import folder_name
@@ -176,7 +176,6 @@ def _evaluate(
     log: Console,
 ) -> tuple[dict[str, Any], Path]:
     """What `results.json` then holds, and the folder it lies in."""
-    from openeupe.distill.run import default_device
     from openeupe.evaluate.column import Judged
     from openeupe.evaluate.features import Features
     from openeupe.evaluate.suite import evaluate as run_suite
@@ -185,7 +184,7 @@ def _evaluate(
 
     suite = load_suite(suite_name, overrides)
     loaded, chains = load_with_chains(source)
-    loaded = loaded.to(torch_device(device) or default_device())
+    loaded = loaded.to(one_device(device))
     folder = out or _results_folder(source, suite.name)
     features = Features(
         loaded, precision=precision, batch_size=batch_size, workers=workers, console=log

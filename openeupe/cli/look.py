@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from openeupe.cli.app import Device, app, console, torch_device
+from openeupe.cli.app import Device, app, console, one_device
 from openeupe.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ def look(
 
     Example: `openeupe look runs/quickstart efficientnet_lite0 photo.jpg`
     """
-    from openeupe.distill.run import default_device
     from openeupe.loading import load
     from openeupe.look import pictures
     from openeupe.look.colours import Colouring, Fit, Mask
@@ -82,7 +81,7 @@ def look(
     reference = [] if own else read_photos([Path(fit)], side, _REFERENCE_PHOTOS)
     kept = mask if mask in ("none", "first") else [read_mask(Path(mask))] * len(photos)
     how = Colouring(cast(Fit, fit if own else "reference"), range_, cast(Mask, kept), align)
-    on = torch_device(device) or default_device()
+    on = one_device(device)
     looked = pictures.draw(
         {name: load(name).to(on) for name in names},
         photos,
@@ -125,7 +124,6 @@ def report(
 
     Example: `openeupe report runs/quickstart`
     """
-    from openeupe.distill.run import default_device
     from openeupe.report.page import write_report
     from openeupe.report.seen import see
 
@@ -133,7 +131,7 @@ def report(
         run,
         images=images or [],
         beside=beside or [],
-        device=torch_device(device) or default_device(),
+        device=one_device(device),
         console=console,
     )
     page = write_report(run, seen, out, results or [])
@@ -156,11 +154,10 @@ def demo(
 
     Example: `openeupe demo runs/quickstart efficientnet_lite0`
     """
-    from openeupe.distill.run import default_device
     from openeupe.loading import load
     from openeupe.look.demo import build
 
-    on = torch_device(device) or default_device()
+    on = one_device(device)
     blocks = build({name: load(name).to(on) for name in encoders}, side)
     blocks.launch(server_name="127.0.0.1", server_port=port, share=False)
 

@@ -10,6 +10,7 @@ from openeupe.evaluate.tables import DOMAINS
 from openeupe.look.figures import PALETTE
 from openeupe.report.gather import Curve, Evaluation
 
+KINDS = {"cls": "class token", "patches": "patch tokens"}
 _WIDTH = 4.1  # inches: 394 CSS pixels at 96 an inch, three beside one another on a desk
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
@@ -78,7 +79,7 @@ def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> 
         for i, side in enumerate(sides):
             style = {"color": PALETTE[i % len(PALETTE)], "marker": _MARKERS[i % len(_MARKERS)]}
             axis.plot([], [], linestyle="", label=f"{side} px", **style)
-        axis.set_title(f"{expert}, {_TOKENS[kind]}: R²")
+        axis.set_title(f"{expert}, {KINDS[kind]}: R²")
         axis.set_yticks(range(len(encoders)), [_short(name) for name in encoders])
         axis.invert_yaxis()
         axis.set_xlim(-0.52, 1.02)
@@ -86,9 +87,6 @@ def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> 
         figure.legend(loc="outside lower center", ncols=4)
 
     return _svg(draw, 0.95 + 0.31 * len(encoders))
-
-
-_TOKENS = {"cls": "class token", "patches": "patch tokens"}
 
 
 def domain_dots(evaluations: Sequence[Evaluation], domain: str) -> str:

@@ -17,6 +17,7 @@ from openeupe.files import write_atomically
 from openeupe.look.colours import Coloured
 from openeupe.look.figures import extent, variance
 from openeupe.report import charts
+from openeupe.report.charts import KINDS
 from openeupe.report.embed import compact_all, photo_uri, svg_uri, tile_uri
 from openeupe.report.gather import Curve, StageStory, Story, gather
 from openeupe.report.seen import Seen
@@ -27,7 +28,6 @@ _DOMAIN_TITLES = {
     "text": "Text",
     "dense": "Dense prediction",
 }
-_KINDS = {"cls": "class token", "patches": "patch tokens"}
 _PHOTO_SIDE = 384  # pixels in the page
 
 
@@ -154,7 +154,7 @@ def _curves(story: Story) -> list[dict[str, Any]]:
             groups.setdefault((curve.student, curve.kind), []).append(curve)
         drawn = []
         for (student, kind), curves in groups.items():
-            title = f"{student}: {_KINDS.get(kind, kind)}"
+            title = f"{student}: {KINDS.get(kind, kind)}"
             last = ", ".join(f"{c.teacher} {c.losses[-1]:.3f}" for c in curves)
             alt = f"Loss over steps of stage {stage.name}, {title}. Last values: {last}"
             drawn.append(_Chart(svg_uri(charts.loss_curves(curves, title)), alt))
@@ -168,18 +168,18 @@ def _fidelity(quickstart: Mapping[str, Any]) -> dict[str, Any] | None:
     if not rows:
         return None
     experts = list(rows[0]["r2"])
-    pairs = [(expert, kind) for expert in experts for kind in _KINDS]
+    pairs = [(expert, kind) for expert in experts for kind in KINDS]
     drawn = [
         _Chart(
             svg_uri(charts.fidelity_dots(rows, expert, kind)),
-            f"R² of {expert}'s {_KINDS[kind]} by encoder and resolution; the table has the numbers",
+            f"R² of {expert}'s {KINDS[kind]} by encoder and resolution; the table has the numbers",
         )
         for expert, kind in pairs
     ]
     knn = [[name, f"{share:.1%}"] for name, share in (quickstart.get("knn") or {}).items()]
     return {
         "charts": drawn,
-        "header": ["encoder", "px", *(f"{e}, {_KINDS[k]}" for e, k in pairs)],
+        "header": ["encoder", "px", *(f"{e}, {KINDS[k]}" for e, k in pairs)],
         "rows": [
             [row["encoder"], row["resolution"], *(f"{row['r2'][e][k]:.2f}" for e, k in pairs)]
             for row in rows
