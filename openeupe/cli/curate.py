@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -12,6 +12,9 @@ from rich.progress import Progress
 
 from openeupe.cli.app import AsJson, Device, app, console, first_process, print_json, torch_device
 from openeupe.errors import InputError
+
+if TYPE_CHECKING:
+    from openeupe.curate import CurateConfig
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -53,6 +56,10 @@ def curate(
     leak_similarity: Annotated[
         float, typer.Option(help="The same, between an image and an evaluation image.")
     ] = 0.8,
+    agreement: Annotated[
+        float,
+        typer.Option(help="Correlation of the edges of copies once aligned; 0: not looked at."),
+    ] = 0.9,
     mirrored: Annotated[bool, typer.Option(help="A mirrored image is a copy.")] = True,
     min_side: Annotated[int, typer.Option(help="Smaller images are dropped.")] = 64,
     max_aspect: Annotated[float, typer.Option(help="Narrower images are dropped.")] = 5.0,
@@ -79,7 +86,6 @@ def curate(
 
     Example: `openeupe curate photos --out curated.parquet --against test`
     """
-    from openeupe.curate import CurateConfig
     from openeupe.curate import curate as run
     from openeupe.curate.summary import summary
     from openeupe.distill.run import default_device
@@ -88,27 +94,23 @@ def curate(
     from openeupe.report.curation import write_curation
 
     limit = None if shards is None else _bytes(shards)
-    try:
-        config = CurateConfig(
-            seed=seed,
-            min_side=min_side,
-            max_aspect=max_aspect,
-            hash_distance=hash_distance,
-            similarity=similarity,
-            leak_similarity=leak_similarity,
-            mirrored=mirrored,
-            side=side,
-            like_each=like_each,
-            clusters=None if clusters is None else _numbers(clusters),
-            resampling=resampling,
-            size=size,
-            max_weight=max_weight,
-            workers=workers,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise InputError(f"{option}: {first['msg']} (got {first['input']!r})") from None
+    config = _config(
+        seed=seed,
+        min_side=min_side,
+        max_aspect=max_aspect,
+        hash_distance=hash_distance,
+        similarity=similarity,
+        leak_similarity=leak_similarity,
+        agreement=agreement,
+        mirrored=mirrored,
+        side=side,
+        like_each=like_each,
+        clusters=None if clusters is None else _numbers(clusters),
+        resampling=resampling,
+        size=size,
+        max_weight=max_weight,
+        workers=workers,
+    )
     eyes = None if encoder == "none" else load(encoder).to(torch_device(device) or default_device())
     about = run(
         heap, out, eyes, config, against=against or [], like=like or [], work=work, console=console
@@ -125,10 +127,25 @@ def curate(
         about["shards"] = str(made)
     if as_json:
         print_json({key: value for key, value in about.items() if key != "parents"})
-        return
+    else:
+        _tell(about, [out, out.with_suffix(".md"), page])
+
+
+def _config(**settings: Any) -> CurateConfig:
+    from openeupe.curate import CurateConfig
+
+    try:
+        return CurateConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise InputError(f"{option}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _tell(about: dict[str, Any], files: list[Path]) -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in about["dropped"].items())
     console.print(f"{about['images']} images, {about['kept']} kept; dropped: {dropped or 'none'}")
-    for file in (out, out.with_suffix(".md"), page, about.get("shards")):
+    for file in (*files, about.get("shards")):
         if file is not None:
             console.print(f"wrote {file}", soft_wrap=True, highlight=False)
 

@@ -34,6 +34,13 @@ class CurateConfig(Config):
         description="The same for evaluation images: lower, for a leak missed costs more than an "
         "image lost.",
     )
+    agreement: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="Correlation of the edges of copies, once laid upon one another; 0: copies are "
+        "not looked at again.",
+    )
     mirrored: bool = Field(
         default=True, description="Whether a mirrored image is a copy (training mirrors at random)."
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openeupe.curate.config import CurateConfig
-from openeupe.curate.duplicates import Pair, Rows, exact_copies, near_copies, ranks
-from openeupe.curate.hashing import near_hashes
+from openeupe.curate.duplicates import Agree, Pairs, Rows, exact_copies, near_copies, ranks
+from openeupe.curate.hashing import HashIndex
 from openeupe.curate.scan import Scanned
 
 # In the order in which they are looked for; what an image is dropped for first, counts.
@@ -26,6 +26,8 @@ REASONS = (
 )
 KEPT, UNREADABLE, SMALL, NARROW, LEAK, COPY, NEAR_COPY, UNLIKE, BALANCE = range(len(REASONS))
 NONE = 255  # bits of what was not compared by hash
+_BLOCK = 4096  # hashes looked for at once,
+_PAIRS = 1 << 20  # while they find about so many at most
 
 
 class Decisions:
@@ -33,7 +35,8 @@ class Decisions:
 
     reason: uint8, of `REASONS`. of: int64, the row that a copy is a copy of, or -1.
     bits: uint8, by which the hashes of the two differ, or `NONE`.
-    cosine: float32, of their embeddings, or nan. leaks: row -> row of the evaluation images.
+    cosine: float32, of their embeddings, or nan. agreement: float32, of their edges, or nan.
+    leaks: row -> row of the evaluation images.
     """
 
     def __init__(self, scanned: Scanned, config: CurateConfig, hash_distance: int) -> None:
@@ -43,6 +46,7 @@ class Decisions:
         self.of = np.full(count, -1, np.int64)
         self.bits = np.full(count, NONE, np.uint8)
         self.cosine = np.full(count, np.nan, np.float32)
+        self.agreement = np.full(count, np.nan, np.float32)
         self.leaks: dict[int, int] = {}
         self._rank = ranks(scanned.width, scanned.height, scanned.size_bytes)
 
@@ -67,29 +71,41 @@ class Decisions:
             left = self.left
             found = np.minimum(np.searchsorted(theirs[order], ours[left]), len(theirs) - 1)
             same = theirs[order[found]] == ours[left]
-            both = zip(left[same], order[found[same]], strict=True)
-            self.drop_leaks((row, other, NONE, np.nan) for row, other in both)
+            rows, others = left[same], order[found[same]]
+            blank = np.full(len(rows), NONE), np.full(len(rows), np.nan, np.float32)
+            self.drop_leaks(Pairs(rows, others, *blank))
         copies, first = exact_copies(self.scanned.digest, self.left)
         self.reason[copies], self.of[copies] = COPY, first
 
-    def by_hash(self, against: Scanned | None) -> None:
-        """Drop leaks and near copies by perceptual hashes alone."""
+    def by_hash(self, against: Scanned | None, agree: Agree | None) -> None:
+        """Drop leaks and near copies that perceptual hashes find, block by block."""
         if against is not None:
-            self.drop_leaks(self._hash_pairs(against))
-        self.drop_copies(self._hash_pairs(None))
+            others = np.flatnonzero(against.hash != 0)
+            for pairs in self._near(self._hashed(), against.hash, others):
+                self.drop_leaks(pairs)
+        rows = self._hashed()
+        rows = rows[np.argsort(self._rank[rows], kind="stable")]  # all that it may drop come later
+        for pairs in self._near(rows, self.scanned.hash, rows):
+            later = self._rank[pairs.one] < self._rank[pairs.two]
+            self.drop_copies(Pairs(*(column[later] for column in pairs)), agree)
 
-    def drop_copies(self, pairs: Iterable[Pair]) -> None:
+    def drop_copies(self, pairs: Pairs, agree: Agree | None) -> None:
         """Drop near copies: of each pair of rows that is still there, the one of lower rank."""
-        for row, (kept, bits, cosine) in near_copies(pairs, self._rank).items():
-            self.reason[row], self.of[row] = NEAR_COPY, kept
-            self.bits[row], self.cosine[row] = bits, cosine
+        both = (self.reason[pairs.one] == KEPT) & (self.reason[pairs.two] == KEPT)
+        pairs = Pairs(*(column[both] for column in pairs))
+        found = near_copies(pairs, self._rank, agree, self.config.agreement)
+        self.reason[found.rows], self.of[found.rows] = NEAR_COPY, found.of
+        self.bits[found.rows], self.cosine[found.rows] = found.bits, found.cosine
+        self.agreement[found.rows] = found.agreement
 
-    def drop_leaks(self, pairs: Iterable[Pair]) -> None:
+    def drop_leaks(self, pairs: Pairs) -> None:
         """Drop rows that are near a row of the evaluation images; the first of these counts."""
-        for row, other, bits, cosine in pairs:
-            if self.reason[row] == KEPT:
-                self.reason[row], self.leaks[int(row)] = LEAK, int(other)
-                self.bits[row], self.cosine[row] = bits, cosine
+        rows, first = np.unique(pairs.one, return_index=True)
+        still = self.reason[rows] == KEPT
+        rows, first = rows[still], first[still]
+        self.reason[rows] = LEAK
+        self.leaks.update(zip(rows.tolist(), pairs.two[first].tolist(), strict=True))
+        self.bits[rows], self.cosine[rows] = pairs.bits[first], pairs.cosine[first]
 
     def hash_bits(self, rows: Rows, others: Rows, against: Scanned | None = None) -> Rows:
         """By how many bits the hashes differ, mirrored if that is nearer; `NONE` without a hash."""
@@ -113,42 +129,27 @@ class Decisions:
             self.leaks[int(row)] = self.leaks[int(kept)]
             self.bits[row], self.cosine[row] = self.bits[kept], self.cosine[kept]
 
-    def _hash_pairs(self, against: Scanned | None) -> Iterator[Pair]:
-        """Rows and rows (of `against`, or of ourselves) whose hashes are near.
+    def _hashed(self) -> Rows:
+        """Rows that are left and have a hash."""
+        return self.left[self.scanned.hash[self.left] != 0]
 
-        Equal hashes are looked for once: many drawings may share one.
-        """
-        left = self.left[self.scanned.hash[self.left] != 0]
-        left = left[np.argsort(self._rank[left], kind="stable")]
-        values, first, group = np.unique(
-            self.scanned.hash[left], return_index=True, return_inverse=True
-        )
-        best = left[first]  # of each value: the one of best rank
-        members = _members(group, left)
-        if against is None:
-            for same, one in zip(members, best, strict=True):
-                yield from ((int(one), int(row), 0, np.nan) for row in same if row != one)
-            others, theirs = best, values
-        else:
-            seen = np.flatnonzero(against.hash != 0)
-            theirs, where = np.unique(against.hash[seen], return_index=True)
-            others = seen[where]
-        faces = [values]
-        if self.config.mirrored:
-            faces.append(self.scanned.mirrored[best])
-        for face in faces:
-            for one, two, bits in zip(*near_hashes(face, theirs, self.hash_distance), strict=True):
-                if against is not None:
-                    yield from ((int(r), int(others[two]), int(bits), np.nan) for r in members[one])
-                elif one != two:
-                    yield int(best[one]), int(best[two]), int(bits), np.nan
+    def _near(self, rows: Rows, theirs: NDArray[np.uint64], others: Rows) -> Iterator[Pairs]:
+        """Those of `rows` and `others` whose hashes are near, block by block of the rows left."""
+        index = HashIndex(theirs[others], self.hash_distance)
+        start, size = 0, _BLOCK
+        while start < len(rows):
+            block = rows[start : start + size]
+            block = block[self.reason[block] == KEPT]
+            start += size
+            faces = [index.near(self.scanned.hash[block])]
+            if self.config.mirrored:
+                faces.append(index.near(self.scanned.mirrored[block]))
+            one, two, bits = (np.concatenate(columns) for columns in zip(*faces, strict=True))
+            yield Pairs(block[one], others[two], bits, np.full(len(one), np.nan, np.float32))
+            # Many images of one hash: fewer at once, while those that are found go.
+            size = min(_BLOCK, max(1, size * _PAIRS // max(len(one), _PAIRS // 4)))
 
 
 def _keys(digests: NDArray[np.uint64]) -> NDArray[np.void]:
     """Each digest as one value that can be sorted."""
     return np.ascontiguousarray(digests).view("V16").ravel()
-
-
-def _members(group: NDArray[np.int64], rows: Rows) -> list[Rows]:
-    order = np.argsort(group, kind="stable")
-    return np.split(rows[order], np.flatnonzero(np.diff(group[order])) + 1) if len(rows) else []

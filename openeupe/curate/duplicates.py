@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
-Pair = tuple[int, int, int, float]  # row, row, bits by which the hashes differ, cosine
+Agree = Callable[[Rows, Rows], NDArray[np.float32]]
+_BATCH = 2048  # pairs compared at once
+
+
+class Pairs(NamedTuple):
+    """Pairs of rows that may be copies: `[P]` each."""
+
+    one: Rows
+    two: Rows
+    bits: NDArray[np.int64]  # by which the hashes differ
+    cosine: NDArray[np.float32]  # of the embeddings; nan: none
+
+
+class Copies(NamedTuple):
+    """Rows to drop, and what speaks for it: `[C]` each."""
+
+    rows: Rows
+    of: Rows  # what each is a copy of
+    bits: NDArray[np.int64]
+    cosine: NDArray[np.float32]
+    agreement: NDArray[np.float32]  # nan: not compared
+
+
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """All pairs of the parts."""
+    if not parts:
+        none = np.empty(0, np.int64)
+        return Pairs(none, none, none, np.empty(0, np.float32))
+    return Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def exact_copies(digests: NDArray[np.uint64], rows: Rows) -> tuple[Rows, Rows]:
@@ -29,9 +57,9 @@ def exact_copies(digests: NDArray[np.uint64], rows: Rows) -> tuple[Rows, Rows]:
 
 
 def near_copies(
-    pairs: Iterable[Pair], rank: NDArray[np.int64]
-) -> dict[int, tuple[int, int, float]]:
-    """Which rows to drop as near copies, which row each is a copy of, bits and cosine.
+    pairs: Pairs, rank: NDArray[np.int64], agree: Agree | None = None, least: float = 0.0
+) -> Copies:
+    """Which rows to drop as near copies, and which row each is a copy of.
 
     Taken by rank: a row that is still there drops all of lower rank that are near it. So every
     dropped one is near the very one that is kept (joining all that hang together would drop a
@@ -40,17 +68,31 @@ def near_copies(
     Args:
         pairs: may come twice.
         rank: of each row; smaller is better.
+        agree: compares the images of pairs that still count; those below `least` are no copies.
     """
-    neighbours: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
-    for one, two, bits, cosine in pairs:
-        better, worse = (one, two) if rank[one] < rank[two] else (two, one)
-        neighbours[better].append((worse, bits, cosine))
-    dropped: dict[int, tuple[int, int, float]] = {}
-    for row in sorted(neighbours, key=lambda row: int(rank[row])):
-        if row not in dropped:
-            for worse, bits, cosine in neighbours[row]:
-                dropped.setdefault(worse, (row, bits, cosine))
-    return dropped
+    first = rank[pairs.one] < rank[pairs.two]
+    better, worse = np.where(first, pairs.one, pairs.two), np.where(first, pairs.two, pairs.one)
+    order = np.lexsort((pairs.bits, rank[worse], rank[better]))
+    again = (np.diff(better[order], prepend=-1) == 0) & (np.diff(worse[order], prepend=-1) == 0)
+    order = order[~again]
+    gone = np.zeros(len(rank), bool)
+    places: list[int] = []
+    agreements: list[float] = []
+    for start in range(0, len(order), _BATCH):
+        some = order[start : start + _BATCH]
+        some = some[~gone[better[some]] & ~gone[worse[some]]]
+        said = np.full(len(some), np.nan, np.float32)
+        if agree is not None and len(some):
+            said = agree(better[some], worse[some])
+        for place, agreement in zip(some.tolist(), said.tolist(), strict=True):
+            if agreement < least or gone[better[place]] or gone[worse[place]]:
+                continue
+            gone[worse[place]] = True
+            places.append(place)
+            agreements.append(agreement)
+    at = np.array(places, np.int64)
+    columns = (worse[at], better[at], pairs.bits[at], pairs.cosine[at])
+    return Copies(*columns, np.array(agreements, np.float32))
 
 
 def ranks(width: NDArray[np.int32], height: NDArray[np.int32], size: NDArray[np.int64]) -> Rows:

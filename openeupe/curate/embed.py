@@ -23,7 +23,7 @@ from openeupe.data import BrokenImage, View
 from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
 
-_BATCH = 32
+BATCH = 32  # images that the encoder sees at once
 Vectors = NDArray[np.float16]
 
 
@@ -164,7 +164,7 @@ class Embeddings:
             except BrokenImage:  # it could be read a moment ago
                 return torch.zeros(3, self.side, self.side, dtype=torch.uint8)
 
-        for views in batched_ahead(read, todo, _BATCH, workers):
+        for views in batched_ahead(read, todo, BATCH, workers):
             found = self._encode(torch.stack(views))
             vectors[todo[done : done + len(views)]] = found
             done += len(views)

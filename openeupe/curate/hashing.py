@@ -8,20 +8,19 @@ brightness leave most signs as they are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from openeupe.curate.libraries import import_faiss
+
 _SIDE = 32  # pixels that the frequencies are taken of
 _LOW = 8  # frequencies each way
 _FLAT = 2.0  # standard deviation of gray values below which there is nothing to compare
-_BANDS, _BITS = 4, 16
+_BANDS = 4
 MOST_BITS = 15  # that hashes found near may differ by
-_CHUNK = 1 << 22  # candidates compared at once
 
 _FREQUENCIES = np.cos(
     np.pi * np.arange(_LOW)[:, None] * (2 * np.arange(_SIDE)[None] + 1) / (2 * _SIDE)
@@ -57,58 +56,31 @@ def _bits(low: NDArray[np.floating]) -> int:
     return int(_POWERS[1:][changing > np.median(changing)].sum(dtype=np.uint64))
 
 
-class Pairs(NamedTuple):
-    """Which of the left are near which of the right, and their distance: `[P]` each."""
+class HashIndex:
+    """Finds hashes near given ones without comparing all with all (faiss's multi-index hashing).
 
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    distance: NDArray[np.int64]
-
-
-def near_hashes(left: NDArray[np.uint64], right: NDArray[np.uint64], distance: int) -> Pairs:
-    """All pairs of hashes at most `distance` bits apart, without comparing all with all.
-
-    Four bands of 16 bits: hashes that near agree in some band up to `distance // 4` bits, so only
-    those are looked at.
+    Four bands of 16 bits: hashes that are near agree in some band up to `distance // 4` bits, so
+    only those are looked at. Takes some 50 bytes a hash.
 
     Args:
-        left, right: uint64 `[N]`, `[M]`, each without repetitions (or pairs multiply).
+        hashes: uint64 `[N]`.
         distance: bits, 0 to `MOST_BITS`; each 4 more cost about eight times as much.
     """
-    found = [np.empty((2, 0), dtype=np.int64)]
-    for one, two in _candidates(left, right, distance // _BANDS):
-        near = np.bitwise_count(left[one] ^ right[two]) <= distance
-        found.append(np.stack([one[near], two[near]]))
-    one, two = np.unique(np.concatenate(found, axis=1), axis=1)  # several bands may find a pair
-    return Pairs(one, two, np.bitwise_count(left[one] ^ right[two]).astype(np.int64))
+
+    def __init__(self, hashes: NDArray[np.uint64], distance: int) -> None:
+        self._distance = distance
+        self._index = import_faiss().IndexBinaryMultiHash(64, _BANDS, 64 // _BANDS)
+        self._index.nflip = distance // _BANDS
+        self._index.add(_bytes(hashes))
+
+    def near(
+        self, hashes: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """All pairs: place in `hashes`, place in the index, bits; `[P]` each."""
+        limits, bits, found = self._index.range_search(_bytes(hashes), self._distance + 1)
+        asked = np.repeat(np.arange(len(hashes)), np.diff(limits.astype(np.int64)))
+        return asked, found.astype(np.int64), bits.astype(np.int64)
 
 
-def _candidates(
-    left: NDArray[np.uint64], right: NDArray[np.uint64], radius: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows that agree in some band up to `radius` bits, some millions at a time."""
-    changes = [
-        sum(1 << bit for bit in bits)
-        for count in range(radius + 1)
-        for bits in combinations(range(_BITS), count)
-    ]
-    for band in range(_BANDS):
-        shift, mask = np.uint64(band * _BITS), np.uint64((1 << _BITS) - 1)
-        ours = ((left >> shift) & mask).astype(np.int64)
-        theirs = ((right >> shift) & mask).astype(np.int64)
-        order = np.argsort(theirs, kind="stable")
-        starts = np.searchsorted(theirs[order], np.arange((1 << _BITS) + 1))
-        for change in changes:
-            first = starts[ours ^ change]
-            counts = starts[(ours ^ change) + 1] - first
-            ends = np.cumsum(counts)
-            done = 0
-            while done < len(left):
-                # As many left rows as fit a chunk, but one at least.
-                before = ends[done - 1] if done else 0
-                stop = max(int(np.searchsorted(ends, before + _CHUNK, "right")), done + 1)
-                some = counts[done:stop]
-                one = np.repeat(np.arange(done, stop), some)
-                inside = np.arange(len(one)) - np.repeat(np.cumsum(some) - some, some)
-                yield one, order[np.repeat(first[done:stop], some) + inside]
-                done = stop
+def _bytes(hashes: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(hashes).view(np.uint8).reshape(-1, 8)

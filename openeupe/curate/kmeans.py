@@ -8,20 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openeupe.curate.embed import Embeddings
-from openeupe.errors import InputError
+from openeupe.curate.libraries import import_faiss
 
 Centres = NDArray[np.float32]
 _TAUGHT = 64  # vectors a cluster that centres are found from; all are assigned afterwards
 _ITERATIONS = 20
-
-
-def import_faiss() -> Any:
-    """The faiss library, or an `InputError` that says how to get it."""
-    try:
-        import faiss
-    except ImportError:
-        raise InputError("curating needs faiss: pip install 'openeupe[curate]'") from None
-    return faiss
 
 
 def sample(embeddings: Embeddings, clusters: int, seed: int) -> NDArray[np.float32]:

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from openeupe.curate.decide import KEPT, NONE, REASONS, Decisions
+from openeupe.curate.by_vectors import Shares
+from openeupe.curate.decide import NONE, REASONS, Decisions
 from openeupe.curate.heap import Heap
 from openeupe.curate.scan import file_of
 from openeupe.data.manifest import METADATA
@@ -35,6 +36,7 @@ SCHEMA = pa.schema(
         ("against", pa.string()),  # evaluation image that a leak shows
         ("bits", pa.uint8()),  # by which the hashes of the two differ; null: not compared
         ("cosine", pa.float32()),  # of their embeddings; both null: the bytes are the same
+        ("agreement", pa.float32()),  # of their edges once aligned; null: not compared
     ]
 )
 
@@ -44,8 +46,7 @@ def write_manifest(
     scans: Path,
     heap: Heap,
     decided: Decisions,
-    clusters: NDArray[np.int32],
-    weights: NDArray[np.float32],
+    shares: Shares,
     against: Heap | None,
     about: Mapping[str, Any],
 ) -> None:
@@ -53,7 +54,6 @@ def write_manifest(
 
     Args:
         scans: folder of the parts that `scan` wrote.
-        clusters: int32 `[N]`, -1 for none.
     """
     schema = SCHEMA.with_metadata({METADATA: json.dumps(about)})
     partial = out.with_name(f".{out.name}.writing")
@@ -63,16 +63,18 @@ def write_manifest(
             here = slice(rows.start, rows.stop)
             known = pq.read_table(file_of(scans, part)).drop_columns(["mirrored"])
             reason, cosine = decided.reason[here], decided.cosine[here]
+            agreement, clusters = decided.agreement[here], shares.clusters[here]
             leaks = [decided.leaks.get(row) for row in rows]
             names = [against.name(k) if against and k is not None else None for k in leaks]
             more = {
                 "reason": _named(reason, REASONS),
-                "weight": pa.array(np.where(reason == KEPT, weights[here], 0), pa.float32()),
-                "cluster": _known(clusters[here], clusters[here] >= 0, pa.int32()),
+                "weight": pa.array(shares.weights[here], pa.float32()),
+                "cluster": _known(clusters, clusters >= 0, pa.int32()),
                 "of": _known(decided.of[here], decided.of[here] >= 0, pa.int64()),
                 "against": pa.array(names, pa.string()),
                 "bits": _known(decided.bits[here], decided.bits[here] != NONE, pa.uint8()),
                 "cosine": _known(cosine, ~np.isnan(cosine), pa.float32()),
+                "agreement": _known(agreement, ~np.isnan(agreement), pa.float32()),
             }
             columns = [more[n] if n in more else known.column(n) for n in SCHEMA.names]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))

@@ -25,7 +25,7 @@ BECAUSE = {
 def summary(manifest: Path) -> str:
     """The summary of a manifest as Markdown."""
     file, about = open_manifest(manifest)
-    columns = ["path", "reason", "against", "bits", "cosine"]
+    columns = ["path", "reason", "against", "bits", "cosine", "agreement"]
     table = file.read(columns=columns)
     lines = [
         f"# {manifest.name}",
@@ -96,6 +96,8 @@ def likeness(row: dict[str, Any]) -> str:
         told.append(f"{row['bits']} bits differ")
     if row["cosine"] is not None:
         told.append(f"cosine {row['cosine']:.3f}")
+    if row["agreement"] is not None:
+        told.append(f"agreement {row['agreement']:.2f}")
     return ", ".join(told) or "the same bytes"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from openeupe.curate.hashing import MOST_BITS, near_hashes, perceptual_hashes
+from openeupe.curate.hashing import MOST_BITS, HashIndex, perceptual_hashes
 
 from ..data.conftest import picture
 
@@ -46,9 +46,9 @@ def test_bands_find_exactly_the_near_ones(distance: int) -> None:
     for row in range(400):  # each a copy with up to 16 bits turned
         for bit in generator.choice(64, generator.integers(0, 17), replace=False):
             right[row] ^= np.uint64(1) << np.uint64(bit)
-    found = near_hashes(left, right, distance)
+    one, two, bits = HashIndex(right, distance).near(left)
     apart = np.bitwise_count(left[:, None] ^ right[None])
     expected = set(zip(*map(np.ndarray.tolist, np.nonzero(apart <= distance)), strict=True))
-    assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == expected
-    assert len(found.left) == len(expected)
-    assert (found.distance == apart[found.left, found.right]).all()
+    assert set(zip(one.tolist(), two.tolist(), strict=True)) == expected
+    assert len(one) == len(expected)
+    assert (bits == apart[one, two]).all()

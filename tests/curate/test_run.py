@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from rich.progress import Progress
+from torch import Tensor
 
 from openeupe.curate import CurateConfig, curate
 from openeupe.curate.summary import summary
@@ -168,6 +169,38 @@ def test_what_was_done_is_not_done_again(
     curate([heap], cut, encoder, SMALL)
     assert len(looked) == 5  # the part of the changed file
     assert not np.array_equal(rows(cut)["03.jpg"]["digest"], rows(whole)["03.jpg"]["digest"])
+
+
+def test_cut_off_while_embedding(
+    heap: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was embedded before the interruption is not embedded again; the manifest is the same."""
+    import openeupe.curate.embed as embed
+
+    for name in ("openeupe.curate.heap", "openeupe.curate.embed"):
+        monkeypatch.setattr(f"{name}.PART", 5)
+    whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
+    curate([heap], whole, encoder, SMALL)
+    encode, seen = embed.Embeddings._encode, []
+
+    def failing(self: embed.Embeddings, views: Tensor) -> embed.Vectors:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(views))
+        return encode(self, views)
+
+    monkeypatch.setattr(embed.Embeddings, "_encode", failing)
+    with pytest.raises(KeyboardInterrupt):
+        curate([heap], cut, encoder, SMALL)
+    assert not cut.exists()
+    done = sum(seen)
+    monkeypatch.setattr(
+        embed.Embeddings, "_encode", lambda self, v: seen.append(len(v)) or encode(self, v)
+    )
+    seen.clear()
+    curate([heap], cut, encoder, SMALL)
+    assert sum(seen) == len(reasons(whole)["kept"] + reasons(whole)["near copy"]) - done
+    assert pq.read_table(cut).equals(pq.read_table(whole))
 
 
 def test_mistakes_are_one_line(heap: Path, tmp_path: Path, encoder: Encoder) -> None:

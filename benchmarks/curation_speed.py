@@ -1,0 +1,96 @@
+"""How fast `openeupe curate` reads and embeds, against bare decoding and the bare encoder.
+
+    python -m benchmarks.curation_speed PHOTOS... [--images 256] [--rounds 5] [--encoder NAME]
+
+One thread decodes, one computes. A round times the four one after another, every other round in
+the opposite order; the first is left out, which loads libraries. Told: the median over rounds of
+bare time / our time, and the range. Bare decoding is `decode` of the same files at full size. The
+bare encoder sees the same batches, already made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+import openeupe
+from benchmarks.planted_heap import photos
+from openeupe.curate.embed import BATCH, Embeddings
+from openeupe.curate.heap import Heap
+from openeupe.curate.machines import Machines
+from openeupe.curate.scan import readable, scan
+from openeupe.data import View, decode
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--encoder", default="efficientnet_lite0")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    encoder = openeupe.load(given.encoder)
+    side = encoder.resolution
+    with tempfile.TemporaryDirectory() as folder, Progress(disable=True) as progress:
+        place = Path(folder)
+        (place / "heap").mkdir()
+        all_ = photos(given.photos)
+        for number in np.linspace(0, len(all_) - 1, min(given.images, len(all_))).astype(int):
+            (place / "heap" / f"{number}{all_[number].suffix}").symlink_to(all_[number].resolve())
+        heap, here = Heap([place / "heap"]), Machines()
+        scanned = scan(heap, place / "first", here, 1, progress)
+        rows = readable(scanned)
+        view = View(side, side, "squash")
+        batches = [
+            torch.stack([view.image(heap.read(int(row))) for row in rows[start : start + BATCH]])
+            for start in range(0, len(rows), BATCH)
+        ]
+        number = 0
+
+        def decoding() -> None:
+            for row in rows:
+                decode(heap.encoded(int(row)), "")
+
+        def scanning() -> None:
+            scan(heap, place / f"scan{number}", here, 1, progress)
+
+        def encoding() -> None:
+            with torch.inference_mode():
+                for batch in batches:
+                    encoder(batch.float() / 255)
+
+        def embedding() -> None:
+            folder = place / f"vectors{number}"
+            Embeddings(folder, heap, rows, scanned.digest, encoder, side).make(here, 1, progress)
+
+        tasks: list[Callable[[], None]] = [decoding, scanning, encoding, embedding]
+        seconds: dict[str, list[float]] = {task.__name__: [] for task in tasks}
+        for number in range(given.rounds + 1):
+            for task in tasks if number % 2 else tasks[::-1]:
+                start = time.perf_counter()
+                task()
+                seconds[task.__name__].append(time.perf_counter() - start)
+    for bare, ours in (("decoding", "scanning"), ("encoding", "embedding")):
+        pairs = list(zip(seconds[bare], seconds[ours], strict=True))[1:]
+        ratios = [b / o for b, o in pairs]
+        per_1000 = [1000 * statistics.median(s) / len(rows) for s in zip(*pairs, strict=True)]
+        print(
+            f"{ours}: {statistics.median(ratios):.2f} of bare {bare} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}, {given.rounds} rounds of {len(rows)} "
+            f"images); 1,000 images take {per_1000[1]:.1f} s, bare {per_1000[0]:.1f} s"
+        )
+
+
+if __name__ == "__main__":
+    main()

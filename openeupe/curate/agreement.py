@@ -1,0 +1,115 @@
+"""Do two images show the same, point for point? The second look at what hash and encoder find near.
+
+One image is moved and stretched onto the other (Evangelidis & Psarakis 2008, "Parametric image
+alignment using enhanced correlation coefficient maximization", by OpenCV); then the edges must
+agree. Crops, other sizes, compression and brightness are undone by that; the next frame of a film,
+or another photo of the same thing, is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from openeupe.curate.duplicates import Rows
+from openeupe.curate.heap import Heap
+from openeupe.curate.libraries import import_opencv
+from openeupe.data import BrokenImage
+
+_SIDES = (32, 64)  # pixels: coarse first, which finds larger moves
+_STEPS = 30
+_OVERLAP = 0.5  # of the area, at least: less of the same is no copy
+_FLAT = 2.0  # standard deviation of gray values below which there is nothing to compare
+
+Gray = NDArray[np.float32]
+
+
+class Agreement:
+    """Compares images of a heap; what an earlier call compared is not compared again.
+
+    Args:
+        digests: `[len(heap), 2]` uint64.
+        folder: gets a file for each list of pairs.
+        mirrored: whether one image may be mirrored.
+        workers: threads.
+    """
+
+    def __init__(
+        self, heap: Heap, digests: NDArray[np.uint64], folder: Path, mirrored: bool, workers: int
+    ) -> None:
+        self._heap, self._digests, self._folder = heap, digests, folder
+        self._mirrored, self._workers = mirrored, workers
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, rows: Rows, others: Rows) -> NDArray[np.float32]:
+        """`agreement` of each of these pairs; 0 where an image cannot be read."""
+        key = hashlib.blake2b(bytes([self._mirrored]), digest_size=16)
+        for some in (rows, others):
+            key.update(np.ascontiguousarray(self._digests[some]).tobytes())
+        file = self._folder / f"{key.hexdigest()}.npy"
+        if file.exists():
+            return np.asarray(np.load(file), np.float32)
+        with ThreadPoolExecutor(self._workers) as pool:
+            found = np.fromiter(pool.map(self._compare, rows, others), np.float32, len(rows))
+        partial = file.with_suffix(".writing")
+        with partial.open("wb") as stream:
+            np.save(stream, found)
+        partial.replace(file)
+        return found
+
+    def _compare(self, row: int, other: int) -> float:
+        try:
+            one, two = (self._heap.read(int(r), _SIDES[-1]) for r in (row, other))
+        except BrokenImage:
+            return 0.0
+        return agreement(one, two, self._mirrored)
+
+
+def agreement(one: Image.Image, two: Image.Image, mirrored: bool = True) -> float:
+    """Correlation of the edges of two RGB images laid upon one another: 1 for the same.
+
+    At most 0 where they cannot be laid upon one another, or one of them is flat.
+
+    Args:
+        mirrored: whether the first may be mirrored; the better counts.
+    """
+    ours, theirs = _thumbnails(one), _thumbnails(two)
+    found = [_aligned(ours, theirs)]
+    if mirrored:
+        found.append(_aligned([np.ascontiguousarray(gray[:, ::-1]) for gray in ours], theirs))
+    return max(found)
+
+
+def _thumbnails(image: Image.Image) -> list[Gray]:
+    gray = image.convert("L")
+    sizes = ((side, side) for side in _SIDES)
+    return [np.asarray(gray.resize(s, Image.Resampling.BICUBIC), np.float32) for s in sizes]
+
+
+def _aligned(ours: list[Gray], theirs: list[Gray]) -> float:
+    cv2 = import_opencv()
+    if min(gray[-1].std() for gray in (ours, theirs)) < _FLAT:
+        return 0.0
+    until = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _STEPS, 1e-4)
+    warp = np.eye(2, 3, dtype=np.float32)
+    for level, (one, two) in enumerate(zip(ours, theirs, strict=True)):
+        if level:
+            warp[:, 2] *= _SIDES[level] / _SIDES[level - 1]
+        try:
+            _, warp = cv2.findTransformECC(one, two, warp, cv2.MOTION_AFFINE, until, None, 1)
+        except cv2.error:  # it does not converge: nothing to lay upon one another
+            return 0.0
+    back = cv2.WARP_INVERSE_MAP
+    moved = cv2.warpAffine(two, warp, one.shape, flags=cv2.INTER_CUBIC | back)
+    inside = cv2.warpAffine(np.ones_like(two), warp, one.shape, flags=cv2.INTER_LINEAR | back)
+    seen = cv2.erode((inside > 0.999).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    if seen.mean() < _OVERLAP:
+        return 0.0
+    left, right = (np.stack(np.gradient(gray))[:, seen] for gray in (one, moved))
+    length = np.sqrt((left**2).sum() * (right**2).sum())
+    return float((left * right).sum() / length) if length > 0 else 0.0

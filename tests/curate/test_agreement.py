@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+from scipy import ndimage
+
+from openeupe.curate.agreement import Agreement, agreement
+from openeupe.curate.heap import Heap
+
+from .conftest import jpeg, photo
+
+
+def scene(number: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """Smooth shapes of all sizes, as photos have; unlike every other number's."""
+    noise = np.random.default_rng(number).standard_normal((3, size[1], size[0]))
+    rough = sum(k * ndimage.gaussian_filter(noise, (0, k, k)) for k in (4, 8, 16, 32))
+    levels = 128 + 60 * rough / np.std(rough)
+    return Image.fromarray(np.moveaxis(levels, 0, 2).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_copies_agree_and_others_do_not(number: int) -> None:
+    image = scene(number)
+    copies = {
+        "compressed": Image.open(io.BytesIO(jpeg(image, 30))).convert("RGB"),
+        "smaller": image.resize((170, 120)),
+        "cropped": image.crop((16, 0, 320, 228)).resize((200, 150)),
+        "mirrored": ImageOps.mirror(image),
+        "darker": ImageEnhance.Brightness(image).enhance(0.7),
+    }
+    for kind, copy in copies.items():
+        assert agreement(image, copy) > 0.9, kind
+        assert agreement(copy, image) > 0.9, kind
+    assert agreement(image, copies["mirrored"], mirrored=False) < 0.9
+    assert agreement(image, scene(number + 10)) < 0.5
+    something = image.copy()  # that came into the picture
+    something.paste(scene(number + 20, (100, 100)), (180, 100))
+    assert agreement(image, something) < 0.9
+    assert agreement(image, Image.new("RGB", (320, 240), "teal")) == 0
+
+
+def test_pairs_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "heap").mkdir()
+    for name, content in (("a", jpeg(photo(1))), ("b", jpeg(photo(1), 50)), ("c", b"broken")):
+        (tmp_path / "heap" / f"{name}.jpg").write_bytes(content)
+    digests = np.arange(6, dtype=np.uint64).reshape(3, 2)
+    heap = Heap([tmp_path / "heap"])
+    compare = Agreement(heap, digests, tmp_path / "work", True, 2)
+    rows, others = np.array([0, 0]), np.array([1, 2])
+    first = compare(rows, others)
+    assert first[0] > 0.9
+    assert first[1] == 0
+    monkeypatch.setattr(Heap, "read", None)
+    assert (Agreement(heap, digests, tmp_path / "work", True, 1)(rows, others) == first).all()
