@@ -27,6 +27,7 @@ from openeupe.encoders import Encoder
 
 ALONE = [0, 2, 4, 6, 8, 10, 12]  # bits
 BITS = [10, 14, 18, 22, 64]
+AGREEMENTS = [0.8, 0.85, 0.9, 0.95]
 COSINES = [0.8, 0.85, 0.9, 0.95]
 
 
@@ -102,6 +103,7 @@ def main() -> None:
     def judge(eyes: Encoder | None, **settings: Any) -> Judged:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.parquet"
+            settings = {"agreement": 0, **settings}
             config = CurateConfig(workers=given.workers, **settings)
             if eyes is not None:
                 config = config.model_copy(update={"clusters": [8], "resampling": 0})
@@ -110,13 +112,26 @@ def main() -> None:
 
     tried: dict[str, dict[str, Judged]] = {
         "hash alone": {f"{b} bits": judge(None, hash_distance=b) for b in ALONE},
+        "hash, looked at again": {
+            f"{b} bits, agreement {a}": judge(None, hash_distance=b, agreement=a)
+            for b in ALONE[2:]
+            for a in AGREEMENTS
+        },
         "embedding alone": {
             f"cosine {c}": judge(encoder, hash_distance=64, similarity=c) for c in COSINES
         },
-        "both must agree": {
+        "hash and embedding": {
             f"{b} bits, cosine {c}": judge(encoder, hash_distance=b, similarity=c)
             for b in BITS[:-1]
             for c in COSINES
+        },
+        "hash and embedding, looked at again": {
+            f"{b} bits, cosine {c}, agreement {a}": judge(
+                encoder, hash_distance=b, similarity=c, agreement=a
+            )
+            for b in BITS[2:-1]
+            for c in COSINES[:2]
+            for a in AGREEMENTS
         },
     }
     for name, settings in tried.items():

@@ -128,8 +128,7 @@ def _leaks(
 
 
 def _near(pairs: Pairs, decided: Decisions) -> Pairs:
-    near = pairs.bits <= decided.hash_distance
-    return Pairs(*(column[near] for column in pairs))
+    return pairs.where(pairs.bits <= decided.hash_distance)
 
 
 def _evenness(clusters: NDArray[np.int32], amounts: NDArray[Any], count: int) -> dict[str, float]:

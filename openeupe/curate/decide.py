@@ -87,13 +87,12 @@ class Decisions:
         rows = rows[np.argsort(self._rank[rows], kind="stable")]  # all that it may drop come later
         for pairs in self._near(rows, self.scanned.hash, rows):
             later = self._rank[pairs.one] < self._rank[pairs.two]
-            self.drop_copies(Pairs(*(column[later] for column in pairs)), agree)
+            self.drop_copies(pairs.where(later), agree)
 
     def drop_copies(self, pairs: Pairs, agree: Agree | None) -> None:
         """Drop near copies: of each pair of rows that is still there, the one of lower rank."""
         both = (self.reason[pairs.one] == KEPT) & (self.reason[pairs.two] == KEPT)
-        pairs = Pairs(*(column[both] for column in pairs))
-        found = near_copies(pairs, self._rank, agree, self.config.agreement)
+        found = near_copies(pairs.where(both), self._rank, agree, self.config.agreement)
         self.reason[found.rows], self.of[found.rows] = NEAR_COPY, found.of
         self.bits[found.rows], self.cosine[found.rows] = found.bits, found.cosine
         self.agreement[found.rows] = found.agreement
@@ -141,6 +140,8 @@ class Decisions:
             block = rows[start : start + size]
             block = block[self.reason[block] == KEPT]
             start += size
+            if not len(block):
+                continue
             faces = [index.near(self.scanned.hash[block])]
             if self.config.mirrored:
                 faces.append(index.near(self.scanned.mirrored[block]))

@@ -21,6 +21,10 @@ class Pairs(NamedTuple):
     bits: NDArray[np.int64]  # by which the hashes differ
     cosine: NDArray[np.float32]  # of the embeddings; nan: none
 
+    def where(self, mask: NDArray[np.bool_]) -> Pairs:
+        """Those of the mask `[P]`."""
+        return Pairs(self.one[mask], self.two[mask], self.bits[mask], self.cosine[mask])
+
 
 class Copies(NamedTuple):
     """Rows to drop, and what speaks for it: `[C]` each."""
