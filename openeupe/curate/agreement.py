@@ -110,6 +110,8 @@ def _aligned(ours: list[Gray], theirs: list[Gray]) -> float:
     seen = cv2.erode((inside > 0.999).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     if seen.mean() < _OVERLAP:
         return 0.0
-    left, right = (np.stack(np.gradient(gray))[:, seen] for gray in (one, moved))
+    left, right = (
+        np.stack([np.gradient(gray, axis=axis)[seen] for axis in (0, 1)]) for gray in (one, moved)
+    )
     length = np.sqrt((left**2).sum() * (right**2).sum())
     return float((left * right).sum() / length) if length > 0 else 0.0
