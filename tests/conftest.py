@@ -1,4 +1,4 @@
-"""One small quickstart on real experts and photos, shared by the tests that look at a run."""
+"""Commands in this process, and one small quickstart on real experts for all who look at a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
+
+from openeupe.cli import app
 
 # What makes a quickstart a matter of seconds. Its figures mean nothing then; its path is the same.
 FEW_STEPS = [
@@ -39,6 +42,15 @@ def plain_child_signals() -> Iterator[None]:
     yield
     if hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def call(*arguments: object) -> str:
+    """What a command prints, which must succeed; a mistake is the `InputError` it is."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], terminal_width=200)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 @dataclass

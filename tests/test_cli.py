@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from openeupe.cli import app, main
 from openeupe.errors import InputError
 
+from .conftest import call
+
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
@@ -36,14 +38,6 @@ def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path
-
-
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def test_distill_then_load(recipe: Path, tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from openeupe.cli import app
+from ..conftest import call
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,6 +34,4 @@ def commands(verb: str) -> list[Any]:
 def typed(line: str, *more: str, without: tuple[str, ...] = ()) -> str:
     """What a documented line prints, with `more` at its end and some of its words left out."""
     words = [word for word in shlex.split(line)[1:] if word not in without]
-    result = CliRunner().invoke(app, [*words, *more], terminal_width=200)
-    assert result.exit_code == 0, result.output
-    return result.output
+    return call(*words, *more)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from openeupe.cli import app
+from openeupe.errors import InputError
 from openeupe.evaluate.results import Results
 
-from ..conftest import Quickstart
+from ..conftest import Quickstart, call
 
 # What makes the suite a matter of seconds. Its figures mean nothing then; its path is the same.
 CUT = [
@@ -47,10 +46,9 @@ COLUMNS = {
 @pytest.fixture(scope="module")
 def judged(quickstart: Quickstart) -> Path:
     """The quickstart's student, judged on the cut suite."""
-    result = CliRunner().invoke(app, ["evaluate", str(quickstart.folder), *CUT, "--device", "cpu"])
-    assert result.exit_code == 0, result.output
+    output = call("evaluate", quickstart.folder, *CUT, "--device", "cpu")
     for name in ("knn", "depth", "vlm-exist"):
-        assert name in result.output
+        assert name in output
     return quickstart.folder / "evaluations" / "mini"
 
 
@@ -70,17 +68,16 @@ def test_answers_are_kept(judged: Path) -> None:
 
 
 def test_a_second_call_does_nothing_again(judged: Path, quickstart: Quickstart) -> None:
-    result = CliRunner().invoke(app, ["evaluate", str(quickstart.folder), *CUT, "--device", "cpu"])
-    assert result.output.count(", kept") == 9
+    output = call("evaluate", quickstart.folder, *CUT, "--device", "cpu")
+    assert output.count(", kept") == 9
 
 
 def test_compare_says_what_is_noise(judged: Path) -> None:
-    result = CliRunner().invoke(app, ["compare", str(judged), str(judged), "--markdown"])
-    assert result.exit_code == 0, result.output
-    assert "| knn top1@10 |" in result.output
-    assert "is better on 0 columns, worse on 0; no difference shown on 14" in result.output
+    output = call("compare", judged, judged, "--markdown")
+    assert "| knn top1@10 |" in output
+    assert "is better on 0 columns, worse on 0; no difference shown on 14" in output
 
 
 def test_compare_needs_two(judged: Path) -> None:
-    result = CliRunner().invoke(app, ["compare", str(judged)])
-    assert "needs two encoders" in str(result.exception)
+    with pytest.raises(InputError, match="needs two encoders"):
+        call("compare", judged)

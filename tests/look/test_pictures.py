@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from openeupe.cli import app
 from openeupe.data.photos import registry_photos
 from openeupe.encoders import create
 from openeupe.errors import InputError
 from openeupe.look.photos import as_photo, patch_tokens, read_photos
 
-from ..conftest import Quickstart
+from ..conftest import Quickstart, call
 
 ENCODERS = ("untrained:resnet10t", "raw_pixels")
 
@@ -28,12 +26,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def look(*arguments: object) -> str:
-    words = ["look", *map(str, arguments), "--device", "cpu"]
-    result = CliRunner().invoke(app, words)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+    return call("look", *arguments, "--device", "cpu")
 
 
 def test_every_picture_and_the_same_bytes_twice(photos: Path, tmp_path: Path) -> None:

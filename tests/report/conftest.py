@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
-from typer.testing import CliRunner
 
-from openeupe.cli import app
 from openeupe.data.photos import registry_photos
+
+from ..conftest import call
 
 SUITE = """
 name: small
@@ -29,14 +29,6 @@ columns:
   other: {<<: *knn, domain: dense, k: [1]}
   third: {<<: *knn, domain: text, k: [2]}
 """
-
-
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from openeupe.report.deployment import deployed
 from openeupe.report.embed import compact_all
 from openeupe.report.page import write_report
 
-from .conftest import Told, call
+from ..conftest import call
+from .conftest import Told
 
 _VOID = {"meta", "link", "img", "br", "input"}
 

@@ -13,10 +13,8 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from rich.console import Console
-from typer.testing import CliRunner
 
 import openeupe
-from openeupe.cli import app
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.encoders import Encoder
@@ -26,7 +24,7 @@ from openeupe.evaluate.results import encoder_fingerprint
 from openeupe.loading import load_heads
 from openeupe.share.push import push
 from openeupe.share.saving import save
-from tests.conftest import Quickstart
+from tests.conftest import Quickstart, call
 from tests.encoders.released_layout import write
 
 IMAGES = torch.rand(1, 3, 64, 64)
@@ -52,8 +50,7 @@ def test_a_runs_student_is_saved_with_heads_and_card(
     shutil.copytree(quickstart.folder, folder, ignore=shutil.ignore_patterns("evaluations"))
     run = str(folder)
     results(folder, openeupe.load(run))
-    ran = CliRunner().invoke(app, ["save", run, str(tmp_path / "mine")])
-    assert ran.exit_code == 0, ran.output
+    call("save", run, tmp_path / "mine")
     saved = openeupe.load(tmp_path / "mine")
     assert torch.equal(saved(IMAGES).cls, openeupe.load(run)(IMAGES).cls)
     assert set(load_heads(tmp_path / "mine")) == set(load_heads(run)) == {"proxy"}
@@ -194,9 +191,7 @@ def test_push_uploads_the_folder_and_never_a_token(
     monkeypatch.chdir(tmp_path)
     save("untrained:convnext_atto", Path("mine"), "timm")
     Path("mine/notes.txt").write_text("private")
-    ran = CliRunner().invoke(app, ["push", "mine", "me/mine-atto", "--private"])
-    assert ran.exit_code == 0, ran.output
-    assert "huggingface.co/me/mine-atto" in ran.output
+    assert "huggingface.co/me/mine-atto" in call("push", "mine", "me/mine-atto", "--private")
     kinds = dict(hub.asked)
     assert kinds["create"] == {"name": "me/mine-atto", "private": True, "exist_ok": True}
     assert "model.safetensors" in kinds["folder"]["allow_patterns"]
