@@ -27,7 +27,7 @@ from openeupe.encoders import Encoder
 
 ALONE = [0, 2, 4, 6, 8, 10, 12]  # bits
 BITS = [10, 14, 18, 22, 64]
-AGREEMENTS = [0.8, 0.85, 0.9, 0.95]
+AGREEMENTS = [0.8, 0.85, 0.9, 0.92, 0.95]
 COSINES = [0.8, 0.85, 0.9, 0.95]
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     def judge(eyes: Encoder | None, **settings: Any) -> Judged:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.parquet"
-            settings = {"agreement": 0, **settings}
+            settings = {"agreement": 0, "leak_agreement": 0, **settings}
             config = CurateConfig(workers=given.workers, **settings)
             if eyes is not None:
                 config = config.model_copy(update={"clusters": [8], "resampling": 0})
@@ -113,7 +113,9 @@ def main() -> None:
     tried: dict[str, dict[str, Judged]] = {
         "hash alone": {f"{b} bits": judge(None, hash_distance=b) for b in ALONE},
         "hash, looked at again": {
-            f"{b} bits, agreement {a}": judge(None, hash_distance=b, agreement=a)
+            f"{b} bits, agreement {a}": judge(
+                None, hash_distance=b, agreement=a, leak_agreement=0.8
+            )
             for b in ALONE[2:]
             for a in AGREEMENTS
         },
@@ -127,7 +129,7 @@ def main() -> None:
         },
         "hash and embedding, looked at again": {
             f"{b} bits, cosine {c}, agreement {a}": judge(
-                encoder, hash_distance=b, similarity=c, agreement=a
+                encoder, hash_distance=b, similarity=c, agreement=a, leak_agreement=0.8
             )
             for b in BITS[2:-1]
             for c in COSINES[:2]

@@ -55,7 +55,7 @@ def main() -> None:
     decided = Decisions(scanned, CurateConfig(agreement=0), given.bits)
     decided.by_shape()
     decided.by_bytes(None)
-    decided.by_hash(None, None)
+    decided.by_hash(None, None, None)
     decided.settle()
     seconds, peak = time.perf_counter() - start, _peak_mb()
     counts = np.bincount(decided.reason, minlength=len(REASONS))

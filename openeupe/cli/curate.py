@@ -48,7 +48,9 @@ def curate(
     ] = None,
     hash_distance: Annotated[
         int | None,
-        typer.Option(help="Bits of 64 by which copies may differ.  [default: 18; 6 by itself]"),
+        typer.Option(
+            help="Bits of 64 by which copies may differ.  [default: 18; 10 without encoder]"
+        ),
     ] = None,
     similarity: Annotated[
         float, typer.Option(help="Cosine of embeddings that copies have at least.")
@@ -59,7 +61,10 @@ def curate(
     agreement: Annotated[
         float,
         typer.Option(help="Correlation of the edges of copies once aligned; 0: not looked at."),
-    ] = 0.9,
+    ] = 0.92,
+    leak_agreement: Annotated[
+        float, typer.Option(help="The same, between an image and an evaluation image.")
+    ] = 0.8,
     mirrored: Annotated[bool, typer.Option(help="A mirrored image is a copy.")] = True,
     min_side: Annotated[int, typer.Option(help="Smaller images are dropped.")] = 64,
     max_aspect: Annotated[float, typer.Option(help="Narrower images are dropped.")] = 5.0,
@@ -102,6 +107,7 @@ def curate(
         similarity=similarity,
         leak_similarity=leak_similarity,
         agreement=agreement,
+        leak_agreement=leak_agreement,
         mirrored=mirrored,
         side=side,
         like_each=like_each,

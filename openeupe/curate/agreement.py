@@ -30,27 +30,32 @@ Gray = NDArray[np.float32]
 
 
 class Agreement:
-    """Compares images of a heap; what an earlier call compared is not compared again.
+    """Compares images of a heap with others; what an earlier call compared is known.
 
     Args:
-        digests: `[len(heap), 2]` uint64.
+        ours, theirs: a heap and the digests of its images, uint64 `[N, 2]`; may be the same.
         folder: gets a file for each list of pairs.
         mirrored: whether one image may be mirrored.
         workers: threads.
     """
 
     def __init__(
-        self, heap: Heap, digests: NDArray[np.uint64], folder: Path, mirrored: bool, workers: int
+        self,
+        ours: tuple[Heap, NDArray[np.uint64]],
+        theirs: tuple[Heap, NDArray[np.uint64]],
+        folder: Path,
+        mirrored: bool,
+        workers: int,
     ) -> None:
-        self._heap, self._digests, self._folder = heap, digests, folder
+        self._ours, self._theirs, self._folder = ours, theirs, folder
         self._mirrored, self._workers = mirrored, workers
         folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, rows: Rows, others: Rows) -> NDArray[np.float32]:
-        """`agreement` of each of these pairs; 0 where an image cannot be read."""
+        """`agreement` of each of our rows with one of theirs; 0 where one cannot be read."""
         key = hashlib.blake2b(bytes([self._mirrored]), digest_size=16)
-        for some in (rows, others):
-            key.update(np.ascontiguousarray(self._digests[some]).tobytes())
+        for some, (_, digests) in ((rows, self._ours), (others, self._theirs)):
+            key.update(np.ascontiguousarray(digests[some]).tobytes())
         file = self._folder / f"{key.hexdigest()}.npy"
         if file.exists():
             return np.asarray(np.load(file), np.float32)
@@ -64,7 +69,8 @@ class Agreement:
 
     def _compare(self, row: int, other: int) -> float:
         try:
-            one, two = (self._heap.read(int(r), _SIDES[-1]) for r in (row, other))
+            one = self._ours[0].read(int(row), _SIDES[-1])
+            two = self._theirs[0].read(int(other), _SIDES[-1])
         except BrokenImage:
             return 0.0
         return agreement(one, two, self._mirrored)

@@ -61,12 +61,15 @@ class Shares:
 
 
 def drop_leaks(
-    decided: Decisions, made: Embeddings, theirs: Scanned | None, those: Embeddings | None
+    decided: Decisions,
+    made: Embeddings,
+    theirs: Scanned,
+    those: Embeddings,
+    agree: Agree | None,
 ) -> None:
     """Drop what shows an evaluation image."""
-    if theirs is not None and those is not None:
-        for pairs in _leaks(decided, made, those, theirs):
-            decided.drop_leaks(pairs)
+    for pairs in _leaks(decided, made, those, theirs):
+        decided.drop_leaks(pairs, agree)
 
 
 def drop_copies(decided: Decisions, made: Embeddings, agree: Agree | None) -> None:

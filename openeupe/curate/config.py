@@ -23,8 +23,8 @@ class CurateConfig(Config):
         default=None,
         ge=0,
         le=64,
-        description="Bits of the perceptual hash (of 64) by which copies may differ.  [18 where an "
-        "encoder must agree; 6 without one]",
+        description="Bits of the perceptual hash (of 64) by which copies may differ.  [18 with an "
+        "encoder; 10 without; 6 if edges need not agree either]",
     )
     similarity: Cosine = Field(
         default=0.85, description="Cosine of the embeddings that copies have at least."
@@ -35,11 +35,18 @@ class CurateConfig(Config):
         "image lost.",
     )
     agreement: float = Field(
-        default=0.9,
+        default=0.92,
         ge=0,
         le=1,
         description="Correlation of the edges of copies, once laid upon one another; 0: copies are "
         "not looked at again.",
+    )
+    leak_agreement: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description="The same for evaluation images, and lower for the same reason; 0: what hash "
+        "(and encoder) find near is a leak.",
     )
     mirrored: bool = Field(
         default=True, description="Whether a mirrored image is a copy (training mirrors at random)."

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openeupe.curate.config import CurateConfig
-from openeupe.curate.duplicates import Agree, Pairs, Rows, exact_copies, near_copies, ranks
+from openeupe.curate.duplicates import (
+    Agree,
+    Pairs,
+    Rows,
+    compared,
+    exact_copies,
+    near_copies,
+    ranks,
+)
 from openeupe.curate.hashing import HashIndex
 from openeupe.curate.scan import Scanned
 
@@ -77,12 +85,14 @@ class Decisions:
         copies, first = exact_copies(self.scanned.digest, self.left)
         self.reason[copies], self.of[copies] = COPY, first
 
-    def by_hash(self, against: Scanned | None, agree: Agree | None) -> None:
+    def by_hash(
+        self, against: Scanned | None, agree: Agree | None, leak_agree: Agree | None
+    ) -> None:
         """Drop leaks and near copies that perceptual hashes find, block by block."""
         if against is not None:
             others = np.flatnonzero(against.hash != 0)
             for pairs in self._near(self._hashed(), against.hash, others):
-                self.drop_leaks(pairs)
+                self.drop_leaks(pairs, leak_agree)
         rows = self._hashed()
         rows = rows[np.argsort(self._rank[rows], kind="stable")]  # all that it may drop come later
         for pairs in self._near(rows, self.scanned.hash, rows):
@@ -97,14 +107,23 @@ class Decisions:
         self.bits[found.rows], self.cosine[found.rows] = found.bits, found.cosine
         self.agreement[found.rows] = found.agreement
 
-    def drop_leaks(self, pairs: Pairs) -> None:
-        """Drop rows that are near a row of the evaluation images; the first of these counts."""
-        rows, first = np.unique(pairs.one, return_index=True)
-        still = self.reason[rows] == KEPT
-        rows, first = rows[still], first[still]
+    def drop_leaks(self, pairs: Pairs, agree: Agree | None = None) -> None:
+        """Drop rows that are near a row of the evaluation images; the one that agrees best counts.
+
+        Args:
+            pairs: of our rows, and rows of the evaluation images.
+        """
+        pairs = pairs.where(self.reason[pairs.one] == KEPT)
+        said = compared(pairs, agree)
+        enough = ~(said < self.config.leak_agreement)
+        pairs, said = pairs.where(enough), said[enough]
+        order = np.lexsort((pairs.bits, -said, pairs.one))
+        rows, first = np.unique(pairs.one[order], return_index=True)
+        at = order[first]
         self.reason[rows] = LEAK
-        self.leaks.update(zip(rows.tolist(), pairs.two[first].tolist(), strict=True))
-        self.bits[rows], self.cosine[rows] = pairs.bits[first], pairs.cosine[first]
+        self.leaks.update(zip(rows.tolist(), pairs.two[at].tolist(), strict=True))
+        self.bits[rows], self.cosine[rows] = pairs.bits[at], pairs.cosine[at]
+        self.agreement[rows] = said[at]
 
     def hash_bits(self, rows: Rows, others: Rows, against: Scanned | None = None) -> Rows:
         """By how many bits the hashes differ, mirrored if that is nearer; `NONE` without a hash."""
@@ -126,7 +145,8 @@ class Decisions:
             kept = self.of[row]
             self.reason[row], self.of[row] = LEAK, -1
             self.leaks[int(row)] = self.leaks[int(kept)]
-            self.bits[row], self.cosine[row] = self.bits[kept], self.cosine[kept]
+            for known in (self.bits, self.cosine, self.agreement):
+                known[row] = known[kept]
 
     def _hashed(self) -> Rows:
         """Rows that are left and have a hash."""

@@ -60,6 +60,16 @@ def exact_copies(digests: NDArray[np.uint64], rows: Rows) -> tuple[Rows, Rows]:
     return ordered[copies], first[copies]
 
 
+def compared(pairs: Pairs, agree: Agree | None) -> NDArray[np.float32]:
+    """What `agree` says of all pairs, `[P]`, some at a time; nan without it."""
+    said = np.full(len(pairs.one), np.nan, np.float32)
+    if agree is not None:
+        for start in range(0, len(said), _BATCH):
+            some = slice(start, start + _BATCH)
+            said[some] = agree(pairs.one[some], pairs.two[some])
+    return said
+
+
 def near_copies(
     pairs: Pairs, rank: NDArray[np.int64], agree: Agree | None = None, least: float = 0.0
 ) -> Copies:

@@ -31,7 +31,8 @@ from openeupe.data.manifest import VERSION
 from openeupe.encoders import Encoder, check_side
 from openeupe.errors import InputError
 
-_HASH_ALONE, _HASH_BESIDE = 6, 18  # chosen on planted copies: docs/curate.md
+# Bits by which copies may differ, chosen on planted ones: docs/curate.md.
+_HASH_ALONE, _HASH_AND_AGREEMENT, _HASH_AND_ENCODER = 6, 10, 18
 
 
 @dataclass
@@ -48,12 +49,15 @@ class _Work:
         folder = self.folder / f"{name}-scan"
         return scan(heap, folder, self.here, self.config.workers, self.progress)
 
-    def agreement(self, heap: Heap, scanned: Scanned) -> Agreement | None:
-        if not self.config.agreement:
+    def agreement(
+        self, least: float, heap: Heap, scanned: Scanned, other: Heap | None, its: Scanned | None
+    ) -> Agreement | None:
+        """Compares the heap with the other; None where no agreement is asked for."""
+        if not least or other is None or its is None:
             return None
-        folder = self.folder / "heap-agreement"
+        ours, theirs = (heap, scanned.digest), (other, its.digest)
         mirrored, workers = self.config.mirrored, self.config.workers
-        return Agreement(heap, scanned.digest, folder, mirrored, workers)
+        return Agreement(ours, theirs, self.folder / "agreement", mirrored, workers)
 
     def embed(self, heap: Heap, name: str, rows: NDArray[np.int64], scanned: Scanned) -> Embeddings:
         assert self.encoder is not None
@@ -114,9 +118,11 @@ def curate(
         _somebody_left(decided, "can be read and is large enough")
         decided.by_bytes(theirs)
         _somebody_left(decided, "is left beside the leaks")
+        agree = shared.agreement(config.agreement, heap, scanned, heap, scanned)
+        leak_agree = shared.agreement(config.leak_agreement, heap, scanned, evaluation, theirs)
         if encoder is None:
             if here.first:
-                decided.by_hash(theirs, shared.agreement(heap, scanned))
+                decided.by_hash(theirs, agree, leak_agree)
             shares = Shares.alike(len(heap))
         else:
             made = shared.embed(heap, "heap", decided.left, scanned)
@@ -127,8 +133,9 @@ def curate(
                 found = shared.scan(seeds, "like")
                 wanted = shared.embed(seeds, "like", readable(found), found)
             if here.first:  # the others' share is done
-                by_vectors.drop_leaks(decided, made, theirs, those)
-                by_vectors.drop_copies(decided, made, shared.agreement(heap, scanned))
+                if theirs and those:
+                    by_vectors.drop_leaks(decided, made, theirs, those, leak_agree)
+                by_vectors.drop_copies(decided, made, agree)
                 if wanted:
                     by_vectors.drop_unlike(decided, made, wanted)
                 _somebody_left(decided, "is left to balance")
@@ -162,7 +169,9 @@ def _console(console: Console | None, here: Machines) -> Console:
 def _bits(config: CurateConfig, encoder: Encoder | None) -> int:
     if config.hash_distance is not None:
         return config.hash_distance
-    return _HASH_ALONE if encoder is None else _HASH_BESIDE
+    if encoder is not None:
+        return _HASH_AND_ENCODER
+    return _HASH_AND_AGREEMENT if config.agreement else _HASH_ALONE
 
 
 def _folder(out: Path, work: Path | None) -> Path:

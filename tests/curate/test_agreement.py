@@ -49,10 +49,11 @@ def test_pairs_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / "heap" / f"{name}.jpg").write_bytes(content)
     digests = np.arange(6, dtype=np.uint64).reshape(3, 2)
     heap = Heap([tmp_path / "heap"])
-    compare = Agreement(heap, digests, tmp_path / "work", True, 2)
+    ours, work = (heap, digests), tmp_path / "work"
+    compare = Agreement(ours, ours, work, True, 2)
     rows, others = np.array([0, 0]), np.array([1, 2])
     first = compare(rows, others)
     assert first[0] > 0.9
     assert first[1] == 0
     monkeypatch.setattr(Heap, "read", None)
-    assert (Agreement(heap, digests, tmp_path / "work", True, 1)(rows, others) == first).all()
+    assert (Agreement(ours, ours, work, True, 1)(rows, others) == first).all()
