@@ -223,6 +223,7 @@ def _stretched(recipe: Recipe, factor: float) -> Recipe:
         own = (student["optimizer"] for student in stage["students"].values())
         for optimizer in (stage["optimizer"], *own):
             if optimizer:
+                optimizer["heads_first"] = math.floor(optimizer["heads_first"] * factor)
                 warmup = math.floor(optimizer["warmup_steps"] * factor)
                 optimizer["warmup_steps"] = min(warmup, stage["steps"] - 1)
     return Recipe.model_validate(raw)

@@ -10,6 +10,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from openeupe.data import derive_seed
+from openeupe.distill.checkpoint import ready_optimizer
 from openeupe.distill.optimizer import build_optimizer, learning_rate
 from openeupe.distill.parallel import Processes, exchange_gradients, whole
 from openeupe.distill.stage import Stage, Views
@@ -35,6 +36,8 @@ class Learner:
         self.module = stage.trainable(name)
         self.parameters = list(self.module.parameters())
         self.optimizer = build_optimizer(self.module, self.config)
+        if self.config.heads_first:
+            ready_optimizer(self.optimizer)  # a checkpoint holds also what has not moved yet
         self.failed_at = torch.tensor(_NEVER, device=processes.device)
         self._noisy = any(_drops(m) for m in self.module.modules())
 

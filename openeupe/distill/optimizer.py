@@ -25,6 +25,12 @@ class OptimizerConfig(Config):
     betas: tuple[float, float] = Field((0.9, 0.999), description="not in the paper")
     clip_norm: float | None = Field(3.0, gt=0, description="gradient norm limit; not in the paper")
     warmup_steps: int = Field(0, ge=0, description="linear warm-up; not in the paper")
+    heads_first: int = Field(
+        0,
+        ge=0,
+        description="steps at the beginning in which only the adapter heads learn: weights that "
+        "are good already are not pulled about by heads that are still random; not in the paper",
+    )
     final_lr: float = Field(0.0, ge=0, description="where the cosine ends, as a share of the peak")
 
 

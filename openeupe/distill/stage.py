@@ -108,8 +108,10 @@ class Stage(nn.Module):
     ) -> dict[str, TokenLosses]:
         """Unweighted losses of one student, by teacher (Eq. 4 to 6)."""
         images = views.at(self.side("student", student, step))
+        learns = torch.is_grad_enabled() and step >= self.config.optimizer_of(student).heads_first
         with autocast(self.config.student_precision, images.device):
-            tokens = self.students[student](images)
+            with torch.set_grad_enabled(learns):
+                tokens = self.students[student](images)
             heads = cast(nn.ModuleDict, self.heads[student])
             adapted = {t: heads[t](tokens) for t in self.config.teachers_of(student)}
         return {t: token_losses(a, targets[t], self.config.loss) for t, a in adapted.items()}

@@ -13,6 +13,7 @@ from rich.console import Console
 
 import openeupe
 from openeupe.distill.check import check_recipe
+from openeupe.distill.family import Learner
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import Run, run_recipe
@@ -116,6 +117,41 @@ def test_heads_start_anew_when_told(raw_recipe: dict[str, Any], tmp_path: Path) 
     )
     # Measured at three sides now, not at one.
     assert not torch.equal(before.statistics["proxy"].cls_mean, after.statistics["proxy"].cls_mean)
+
+
+def test_heads_can_learn_first(
+    raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = raw_recipe["stages"]["proxy"]
+    raw_recipe["stages"] = {"proxy": stage}
+
+    def weights(folder: str, heads_first: int) -> list[torch.Tensor]:
+        stage["optimizer"] = {"lr": 1e-3, "heads_first": heads_first}
+        run = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / folder, console=QUIET)
+        student = run.student("proxy")
+        return [*student.encoder.parameters(), *student.heads["vit"].parameters()]
+
+    own = len(list(create("test_vit2").parameters()))
+    never, late, least = weights("never", 6), weights("late", 3), weights("least", 5)
+    moved = [not torch.equal(a, b) for a, b in zip(never, late, strict=True)]
+    assert any(moved[:own])
+    stage["steps"] = 1  # the same beginning: only heads can differ
+    begun = weights("begun", 1)
+    assert all(torch.equal(a, b) for a, b in zip(never[:own], begun[:own], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(never[own:], begun[own:], strict=True))
+    # Killed after the checkpoint of step 2, while the student still stands still: the same end.
+    stage["steps"], step = 6, Learner.update
+
+    def cut(self: Learner, at: int) -> dict[str, torch.Tensor]:
+        if at == 3:
+            raise KeyboardInterrupt
+        return step(self, at)
+
+    monkeypatch.setattr(Learner, "update", cut)
+    with pytest.raises(KeyboardInterrupt):
+        weights("cut", 5)
+    monkeypatch.setattr(Learner, "update", step)
+    assert all(torch.equal(a, b) for a, b in zip(weights("cut", 5), least, strict=True))
 
 
 def test_several_students_in_one_pass_equal_each_alone(

@@ -1,0 +1,56 @@
+"""OpenEUPE-mini for the package: python -m benchmarks.release_mini RUN/STAGE/STUDENT DATA OUT
+
+Weights are rounded to 16-bit floats, half the size; what is judged (docs/suites/claim.yaml on
+DATA) and told on the card is the rounded model. Adapter heads stay behind: they are larger than it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from openeupe import encoders
+from openeupe.evaluate.column import Judged
+from openeupe.evaluate.features import Features
+from openeupe.evaluate.results import encoder_fingerprint
+from openeupe.evaluate.suite import evaluate, load_suite
+from openeupe.loading import load_with_chains
+from openeupe.share.saving import save
+
+_SUITE = Path(__file__).parent.parent / "docs/suites/claim.yaml"
+
+
+def main(student: Path, data: Path, out: Path) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        run = Path(place) / "run"
+        shutil.copytree(student.parent.parent, run, ignore=shutil.ignore_patterns("stored"))
+        rounded = run / student.parent.name / student.name
+        _round(rounded / "model.safetensors", torch.float32)
+        encoder, chains = load_with_chains(str(rounded))
+        suite = load_suite(str(_SUITE))
+        folder = rounded / "evaluations" / suite.name
+        judged = Judged(encoder, Features(encoder), chains, folder, Console())
+        evaluate(suite, judged, folder, root=data, source="openeupe-mini", console=Console())
+        for beside in ("heads.safetensors", "statistics.safetensors"):
+            (rounded / beside).unlink()
+        save(str(rounded), out, licence="Apache-2.0")
+    _round(out / "model.safetensors", torch.float16)
+    if encoder_fingerprint(encoders.load(out)) != encoder_fingerprint(encoder):
+        raise SystemExit(f"{out} is not what was judged")
+
+
+def _round(path: Path, kept_as: torch.dtype) -> None:
+    """Weights that 16 bits can hold; counters of batches stay whole numbers."""
+    weights = load_file(path)
+    save_file({k: v.half().to(kept_as) if v.is_floating_point() else v
+               for k, v in weights.items()}, path)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(*(Path(word) for word in sys.argv[1:]))
