@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -69,6 +69,11 @@ def curate(
     min_side: Annotated[int, typer.Option(help="Smaller images are dropped.")] = 64,
     max_aspect: Annotated[float, typer.Option(help="Narrower images are dropped.")] = 5.0,
     like_each: Annotated[int, typer.Option(help="Images fetched for each of the seed set.")] = 16,
+    balance: Annotated[
+        Literal["clusters", "neighbours"],
+        typer.Option(help="By clusters, or by how many neighbours are like an image."),
+    ] = "clusters",
+    near: Annotated[float, typer.Option(help="Cosine of neighbours that are alike.")] = 0.2,
     clusters: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Of each level, the finest first.")
     ] = None,
@@ -111,6 +116,8 @@ def curate(
         mirrored=mirrored,
         side=side,
         like_each=like_each,
+        balance=balance,
+        near=near,
         clusters=None if clusters is None else _numbers(clusters),
         resampling=resampling,
         size=size,

@@ -75,22 +75,22 @@ def cluster(
     task = progress.add_task("clustering", total=len(sizes) + 1)
     points = sample(embeddings, sizes[0], derive_seed(seed, "sample"))
     mean = points.mean(axis=0)
-    points = _centred(points, mean)
+    points = centred(points, mean)
     levels: list[Centres] = []
     for level, size in enumerate(sizes):
         points = _resampled(points, size, rounds, derive_seed(seed, "level", level))
         levels.append(points)
         progress.advance(task)
     leaf = np.concatenate(
-        [nearest(_centred(v, mean), levels[0])[:, 0] for _, v in embeddings.blocks()]
+        [nearest(centred(v, mean), levels[0])[:, 0] for _, v in embeddings.blocks()]
     )
     parents = [nearest(below, above)[:, 0] for below, above in pairwise(levels)]
     progress.remove_task(task)
     return Tree(leaf, parents, len(levels[-1]))
 
 
-def _centred(vectors: NDArray[Any], mean: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Less the mean, of unit length."""
+def centred(vectors: NDArray[Any], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors `[N, D]` less the mean, brought to unit length."""
     moved = vectors.astype(np.float32) - mean
     length = np.linalg.norm(moved, axis=1, keepdims=True)
     return np.divide(moved, length, out=moved, where=length > 0)

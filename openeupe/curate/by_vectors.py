@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from openeupe.curate import balance
+from openeupe.curate import balance, crowding
 from openeupe.curate.decide import BALANCE, KEPT, UNLIKE, Decisions
 from openeupe.curate.duplicates import Agree, Pairs, joined
 from openeupe.curate.embed import Embeddings
@@ -97,14 +97,24 @@ def balanced(decided: Decisions, made: Embeddings, progress: Progress) -> Shares
     sizes = [min(size, len(pool)) for size in wanted]
     seed = derive_seed(config.seed, "clusters")
     tree = balance.cluster(pool, sizes, config.resampling, seed, progress)
-    kept = np.ones(len(pool), bool)
-    if config.size is not None:
-        kept = balance.choose(tree, config.size, config.seed)
-        decided.reason[pool.rows[~kept]] = BALANCE
     shares = Shares.alike(len(decided.reason))
     shares.tree = tree
     shares.clusters[pool.rows] = tree.leaf
-    shares.weights[pool.rows] = balance.weights(tree, kept, config.max_weight)
+    kept = np.ones(len(pool), bool)
+    by_clusters = config.balance == "clusters"
+    if config.size is not None:
+        if by_clusters:
+            kept = balance.choose(tree, config.size, config.seed)
+        else:
+            counts = crowding.crowding(pool, config.near, config.seed)
+            kept = crowding.choose(counts, config.size, config.seed)
+        decided.reason[pool.rows[~kept]] = BALANCE
+    if by_clusters:
+        shares.weights[pool.rows] = balance.weights(tree, kept, config.max_weight)
+    else:
+        rows = pool.rows[kept]
+        counts = crowding.crowding(pool.only(rows), config.near, config.seed)
+        shares.weights[rows] = crowding.weights(counts, config.max_weight)
     return shares
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -56,6 +56,14 @@ class CurateConfig(Config):
     )
     like_each: int = Field(
         default=16, ge=1, description="Images fetched for each image of the seed set."
+    )
+    balance: Literal["clusters", "neighbours"] = Field(
+        default="clusters",
+        description="Clusters get the same share; or an image is drawn the less often the more "
+        "others are like it.",
+    )
+    near: Cosine = Field(
+        default=0.2, description="Cosine of centred embeddings of neighbours that are alike."
     )
     clusters: list[Annotated[int, Field(ge=1)]] | None = Field(
         default=None,

@@ -23,7 +23,7 @@ def near_vectors(
     With more than one cell a pair can be missed if its two share none of their two nearest cells,
     and one that shares both comes twice.
     """
-    for cell in _cells(embeddings, seed):
+    for cell in cells(embeddings, seed):
         vectors = embeddings.take(cell)
         for start in range(0, len(cell), _BLOCK):
             cosines = vectors[start : start + _BLOCK] @ vectors[start:].T
@@ -52,8 +52,8 @@ def nearest_places(
     return places, cosines
 
 
-def _cells(embeddings: Embeddings, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Places of each cell, ascending."""
+def cells(embeddings: Embeddings, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Places of each cell, ascending; all in one where they are few."""
     count = -(-_NEAREST_CELLS * len(embeddings) // _CELL)
     if len(embeddings) <= _CELL:
         yield np.arange(len(embeddings))
