@@ -53,7 +53,9 @@ def perceptual_hashes(image: Image.Image) -> Hashes:
 
 def _bits(low: NDArray[np.floating]) -> int:
     changing = low.ravel()[1:]  # without the mean, whose bit would be always set
-    return int(_POWERS[1:][changing > np.median(changing)].sum(dtype=np.uint64))
+    middle = len(changing) // 2  # of an odd number: the median, without np.median's ceremony
+    median = np.partition(changing, middle)[middle]
+    return int(_POWERS[1:][changing > median].sum(dtype=np.uint64))
 
 
 class HashIndex:
