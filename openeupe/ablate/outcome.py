@@ -103,8 +103,11 @@ class Outcome:
                 a, b = self.measure(row, column), self.measure(config.reference, column)
                 if row == config.reference or a is None or b is None:
                     continue
+                trained = self._trained(row, config.reference)
+                if trained:  # of a study that was cut off, the seeds that both have
+                    a, b = a.first_seeds(len(b.sums)), b.first_seeds(len(a.sums))
                 try:
-                    gap = difference(a, b, same_seeds=self._same_seeds(row, config.reference))
+                    gap = difference(a, b, same_seeds=trained)
                 except ValueError as error:
                     raise InputError(
                         f"column {column}: {row}, {config.reference}: {error}"
@@ -119,7 +122,7 @@ class Outcome:
             compared.append(Compared(row, column, gap, p, a.unit, could))
         return compared
 
-    def _same_seeds(self, a: str, b: str) -> bool:
+    def _trained(self, a: str, b: str) -> bool:
         return all(self.loaded.study.arms[arm].recipe for arm in (a, b))
 
     def _read(self, arm: str, column: str) -> Measure | None:

@@ -9,7 +9,7 @@ gives the metric's sampling distribution, exactly as if the whole evaluation had
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +115,10 @@ class Measure:
     def value(self) -> float:
         """The figure: the mean over training seeds."""
         return float(self.per_seed.mean())
+
+    def first_seeds(self, count: int) -> Measure:
+        """The same of the first `count` training seeds, or of all if they are fewer."""
+        return replace(self, sums=self.sums[:count])
 
 
 def mean_measure(

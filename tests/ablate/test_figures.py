@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
 
 from openeupe.ablate.forecast import agreement, explained, spearman
+from openeupe.ablate.outcome import Outcome
 from openeupe.ablate.power import power, student
+from openeupe.ablate.study import ArmConfig, LoadedStudy, TableConfig
 from openeupe.evaluate.measure import Measure, mean_measure
 from openeupe.evaluate.statistics import difference
 
@@ -65,6 +70,21 @@ def test_seeds_in_pairs_take_what_they_share_out_of_the_noise() -> None:
     a, b = seeded((shared + 1).tolist()), seeded(shared.tolist())
     assert difference(a, b, same_seeds=True).p < 0.01
     assert difference(a, b).p > 0.2
+
+
+def test_of_a_study_that_was_cut_off_the_seeds_of_both_are_compared() -> None:
+    more, fewer = seeded([1.0, 1.1, 5.0]), seeded([0.0, 0.2])
+    arms = {name: ArmConfig(recipe="any") for name in ("more", "fewer")}
+    table = TableConfig(rows=("more", "fewer"), reference="fewer")
+    outcome = Outcome.__new__(Outcome)
+    outcome.loaded = cast(LoadedStudy, SimpleNamespace(
+        study=SimpleNamespace(arms=arms, tables={"t": table}), columns=["c"]
+    ))  # fmt: skip
+    outcome._measures = {("more", "c"): more, ("fewer", "c"): fewer}
+    (found,) = outcome.compare("t")
+    assert found.gain.delta == pytest.approx(0.95)
+    assert found.power is not None
+    assert found.power.seed_std == pytest.approx(np.std([1.0, 0.9], ddof=1))
 
 
 def test_what_is_shared_is_explained_and_what_is_not_is_not() -> None:
