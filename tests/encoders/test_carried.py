@@ -36,3 +36,21 @@ def test_a_carried_encoder_is_loaded_by_name(
     with torch.no_grad():
         first, second = made(images).patches, loaded(images).patches
     assert torch.cosine_similarity(first.flatten(1), second.flatten(1)).min() > 0.9999
+
+
+def test_openeupe_mini_comes_with_the_package() -> None:
+    folder = sources._CARRIED / "openeupe-mini"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 15e6
+    mini, start = (
+        openeupe.load(name) for name in ("openeupe-mini", "untrained:efficientnet_lite0")
+    )
+    assert sum(p.numel() for p in mini.parameters()) < 6e6
+    assert mini.state_dict().keys() == start.state_dict().keys()
+    with torch.no_grad():
+        tokens = mini(torch.rand(1, 3, 128, 160))
+    assert tokens.cls.shape == (1, 1280)
+    assert tokens.patches.shape == (1, 432, 8, 10)
+    assert tokens.patches.isfinite().all()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "## Limits" in card
+    assert "CC BY 4.0" in card
