@@ -42,7 +42,7 @@ def digest(encoded: bytes) -> bytes:
 
 
 def perceptual_hashes(image: Image.Image) -> Hashes:
-    """Hashes of an RGB image; flat ones (a single colour) have none, which is written 0."""
+    """Hashes of an RGB or gray image; flat ones (a single colour) have none, which is written 0."""
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     gray = np.asarray(small, dtype=np.float32)
     if gray.std() < _FLAT:

@@ -117,7 +117,7 @@ def _look(heap: Heap, row: int) -> dict[str, Any]:
         known["digest"] = digest(encoded)
         with Image.open(io.BytesIO(encoded)) as header:
             size, kind = header.size, header.format
-        hashes = perceptual_hashes(decode(encoded, "", _HASHED))
+        hashes = perceptual_hashes(decode(encoded, "", _HASHED, gray=True))
     except MemoryError:
         raise
     except (BrokenImage, Exception):  # Pillow's readers raise nearly anything on damaged bytes

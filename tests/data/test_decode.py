@@ -135,3 +135,15 @@ def test_large_jpegs_may_be_decoded_smaller() -> None:
     assert np.abs(difference).mean() < 1
     png = _encode(picture(1, 800, 600), "PNG")
     assert decode(png, "it", least_side=80).size == (800, 600)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_gray_is_the_luminance_of_the_colours(kind: str) -> None:
+    encoded = _encode(picture(1, 400, 300), kind)
+    for side in (None, 96):
+        gray = decode(encoded, "it", side, gray=True)
+        colours = decode(encoded, "it", side).convert("L")
+        assert gray.mode == "L"
+        assert gray.size == colours.size
+        off = np.abs(np.asarray(gray, dtype=int) - np.asarray(colours, dtype=int))
+        assert off.mean() < 2
