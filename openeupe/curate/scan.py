@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import Progress
 
 from openeupe.curate.hashing import Hashes, digest, perceptual_hashes
 from openeupe.curate.heap import Heap
 from openeupe.curate.machines import Machines
-from openeupe.data import BrokenImage, decode
+from openeupe.data import BrokenImage
+from openeupe.data.decode import opened, upright
 from openeupe.data.names import printable
 
 _HASHED = 96  # pixels that a JPEG may be decoded at for its hash: more than the hash looks at
@@ -115,9 +114,9 @@ def _look(heap: Heap, row: int) -> dict[str, Any]:
             raise BrokenImage(f"{path}: its name is not valid Unicode, no manifest can hold it")
         encoded = heap.encoded(row)
         known["digest"] = digest(encoded)
-        with Image.open(io.BytesIO(encoded)) as header:
-            size, kind = header.size, header.format
-        hashes = perceptual_hashes(decode(encoded, "", _HASHED, gray=True))
+        with opened(encoded) as image:
+            size, kind = image.size, image.format
+            hashes = perceptual_hashes(upright(image, _HASHED, gray=True))
     except MemoryError:
         raise
     except (BrokenImage, Exception):  # Pillow's readers raise nearly anything on damaged bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -41,22 +42,37 @@ def decode(
             `PIL.Image.MAX_IMAGE_PIXELS` (a decompression bomb).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata of one web image is nobody's news
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            file = encoded if isinstance(encoded, Path) else BytesIO(encoded)
-            with Image.open(file) as image:
-                if least_side is not None or gray:
-                    side = least_side or max(image.size)  # the latter: at its own size
-                    image.draft("L" if gray else None, (side, side))
-                image.load()
-                with contextlib.suppress(Exception):  # unreadable EXIF: as if there were none
-                    ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image).convert("L") if gray else _rgb(image)
+        with opened(encoded) as image:
+            return upright(image, least_side, gray=gray)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
         raise BrokenImage(f"{name}: cannot be read as an image") from error
+
+
+@contextlib.contextmanager
+def opened(encoded: bytes | Path) -> Iterator[Image.Image]:
+    """An image of which only the header is read yet. Raises whatever Pillow's readers raise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd metadata of one web image is nobody's news
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(encoded if isinstance(encoded, Path) else BytesIO(encoded)) as image:
+            yield image
+
+
+def upright(
+    image: Image.Image, least_side: int | None = None, *, gray: bool = False
+) -> Image.Image:
+    """`decode` of an image that is `opened`. Raises whatever Pillow's readers raise."""
+    if least_side is not None or gray:
+        side = least_side or max(image.size)  # the latter: at its own size
+        image.draft("L" if gray else None, (side, side))
+    image.load()
+    with contextlib.suppress(Exception):  # unreadable EXIF: as if there were none
+        ImageOps.exif_transpose(image, in_place=True)
+    if gray and image.mode == "L" and not image.has_transparency_data:
+        return image.copy()
+    return _rgb(image).convert("L") if gray else _rgb(image)
 
 
 def image_size(file: Path) -> tuple[int, int]:
