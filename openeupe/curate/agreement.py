@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from openeupe.curate.duplicates import Rows
+from openeupe.curate.hashing import FLAT
 from openeupe.curate.heap import Heap
 from openeupe.curate.libraries import import_opencv
 from openeupe.data import BrokenImage
@@ -24,7 +25,6 @@ from openeupe.data import BrokenImage
 _SIDES = (32, 64)  # pixels: coarse first, which finds larger moves
 _STEPS = 30
 _OVERLAP = 0.5  # of the area, at least: less of the same is no copy
-_FLAT = 2.0  # standard deviation of gray values below which there is nothing to compare
 
 Gray = NDArray[np.float32]
 
@@ -99,7 +99,7 @@ def _thumbnails(image: Image.Image) -> list[Gray]:
 
 def _aligned(ours: list[Gray], theirs: list[Gray]) -> float:
     cv2 = import_opencv()
-    if min(gray[-1].std() for gray in (ours, theirs)) < _FLAT:
+    if min(gray[-1].std() for gray in (ours, theirs)) < FLAT:
         return 0.0
     until = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _STEPS, 1e-4)
     warp = np.eye(2, 3, dtype=np.float32)

@@ -18,7 +18,7 @@ from openeupe.curate.libraries import import_faiss
 
 _SIDE = 32  # pixels that the frequencies are taken of
 _LOW = 8  # frequencies each way
-_FLAT = 2.0  # standard deviation of gray values below which there is nothing to compare
+FLAT = 2.0  # standard deviation of gray values below which there is nothing to compare
 _BANDS = 4
 MOST_BITS = 15  # that hashes found near may differ by
 
@@ -45,7 +45,7 @@ def perceptual_hashes(image: Image.Image) -> Hashes:
     """Hashes of an RGB or gray image; flat ones (a single colour) have none, which is written 0."""
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     gray = np.asarray(small, dtype=np.float32)
-    if gray.std() < _FLAT:
+    if gray.std() < FLAT:
         return Hashes(0, 0)
     low = _FREQUENCIES @ gray @ _FREQUENCIES.T
     return Hashes(_bits(low), _bits(low * _MIRROR))

@@ -133,6 +133,14 @@ def test_kept_images_become_shards_that_move(heap: Path, tars: Path, tmp_path: P
         assert before.read(i).tobytes() == after.read(i).tobytes()
 
 
+@pytest.fixture
+def parts_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept between runs is kept for every five images."""
+    for name in ("openeupe.curate.heap", "openeupe.curate.embed"):
+        monkeypatch.setattr(f"{name}.PART", 5)
+
+
+@pytest.mark.usefixtures("parts_of_five")
 def test_what_was_done_is_not_done_again(
     heap: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,8 +148,6 @@ def test_what_was_done_is_not_done_again(
     import openeupe.curate.heap as module
     import openeupe.curate.scan as scans
 
-    for name in ("openeupe.curate.heap", "openeupe.curate.embed"):
-        monkeypatch.setattr(f"{name}.PART", 5)
     whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
     curate([heap], whole, encoder, SMALL)
     look, looked = scans._look, []
@@ -171,14 +177,13 @@ def test_what_was_done_is_not_done_again(
     assert not np.array_equal(rows(cut)["03.jpg"]["digest"], rows(whole)["03.jpg"]["digest"])
 
 
+@pytest.mark.usefixtures("parts_of_five")
 def test_cut_off_while_embedding(
     heap: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was embedded before the interruption is not embedded again; the manifest is the same."""
     import openeupe.curate.embed as embed
 
-    for name in ("openeupe.curate.heap", "openeupe.curate.embed"):
-        monkeypatch.setattr(f"{name}.PART", 5)
     whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
     curate([heap], whole, encoder, SMALL)
     encode, seen = embed.Embeddings._encode, []
