@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 from rich.progress import Progress
 
-from openeupe.cli.app import AsJson, Device, app, console, first_process, print_json, torch_device
+from openeupe.cli.app import AsJson, Device, app, console, first_process, one_device, print_json
 from openeupe.errors import InputError
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ def curate(
     """
     from openeupe.curate import curate as run
     from openeupe.curate.summary import summary
-    from openeupe.distill.run import default_device
     from openeupe.files import write_atomically
     from openeupe.loading import load
     from openeupe.report.curation import write_curation
@@ -124,7 +123,7 @@ def curate(
         max_weight=max_weight,
         workers=workers,
     )
-    eyes = None if encoder == "none" else load(encoder).to(torch_device(device) or default_device())
+    eyes = None if encoder == "none" else load(encoder).to(one_device(device))
     about = run(
         heap, out, eyes, config, against=against or [], like=like or [], work=work, console=console
     )
