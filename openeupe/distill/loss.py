@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from openeupe.config import Config
 from openeupe.encoders.contract import Tokens
+
+_NORM_FLOOR = 1e-8  # that of PyTorch's cosine_similarity
 
 
 class LossConfig(Config):
@@ -40,12 +42,39 @@ def token_losses(predicted: Tokens, target: Tokens, config: LossConfig) -> Token
     """
     cls = 1 - F.cosine_similarity(predicted.cls.float(), target.cls.float(), dim=-1).mean()
     mine, theirs = match_grids(predicted.patches.float(), target.patches.float())
-    patches = config.cosine * (1 - F.cosine_similarity(mine, theirs, dim=1).mean())
-    if config.smooth_l1:
-        patches = patches + config.smooth_l1 * F.smooth_l1_loss(
-            mine, theirs, beta=config.smooth_l1_transition
-        )
+    patches = _PatchLoss.apply(mine, theirs, config)
     return TokenLosses(cls, patches)
+
+
+class _PatchLoss(torch.autograd.Function):
+    """Eq. 6 of matched grids, with its gradient written out.
+
+    The same as `cosine_similarity` and `smooth_l1_loss` in half the passes over memory, with one
+    tensor kept for backward in place of a dozen: on a CPU the loss was a third of a small student's
+    step. The target gets no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor, theirs: Tensor, config: LossConfig) -> Tensor:
+        beta = config.smooth_l1_transition
+        mine_square, their_square = (
+            (grid * grid).sum(1, keepdim=True).clamp_min(_NORM_FLOOR**2) for grid in (mine, theirs)
+        )
+        scale = (mine_square * their_square).rsqrt()
+        cosine = (mine * theirs).sum(1, keepdim=True) * scale
+        off = mine - theirs
+        clipped = off.clamp(-beta, beta)
+        l1 = off.sub_(clipped, alpha=0.5).mul_(clipped).mean() / beta
+        places = config.cosine / cosine.numel()
+        gradient = clipped.mul_(config.smooth_l1 / (beta * mine.numel()))
+        gradient.addcmul_(theirs, scale, value=-places)
+        gradient.addcmul_(mine, cosine / mine_square, value=places)
+        ctx.save_for_backward(gradient)
+        return config.cosine * (1 - cosine.mean()) + config.smooth_l1 * l1
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * upstream, None, None
 
 
 def match_grids(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

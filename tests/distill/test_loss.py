@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -34,6 +35,27 @@ def test_equals_equations_5_and_6() -> None:
     cls, patches = by_hand(tokens(0), tokens(1))
     torch.testing.assert_close(float(loss.cls), cls, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(float(loss.patches), patches, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LossConfig(),
+        LossConfig(cosine=0.3, smooth_l1=2, smooth_l1_transition=0.4),
+        LossConfig(smooth_l1=0),
+    ],
+)
+def test_gradient_of_the_patches_is_that_of_pytorchs_losses(config: LossConfig) -> None:
+    student = (3 * tokens(0).patches).requires_grad_()
+    target = tokens(1).patches
+    expected = config.cosine * (1 - F.cosine_similarity(student, target, dim=1).mean())
+    expected = expected + config.smooth_l1 * F.smooth_l1_loss(
+        student, target, beta=config.smooth_l1_transition
+    )
+    loss = token_losses(Tokens(tokens(0).cls, student), Tokens(tokens(1).cls, target), config)
+    torch.testing.assert_close(loss.patches, expected)
+    mine, theirs = (torch.autograd.grad(3 * each, student)[0] for each in (loss.patches, expected))
+    torch.testing.assert_close(mine, theirs)
 
 
 def test_is_zero_for_a_perfect_student() -> None:
