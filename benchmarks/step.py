@@ -26,8 +26,8 @@ from benchmarks import stages
 from openeupe.distill.devices import device_tflops
 from openeupe.distill.fp8 import Float8Linear, teachers_to_fp8
 from openeupe.distill.plan import plan
+from openeupe.distill.precision import autocast
 from openeupe.distill.recipe import Recipe
-from openeupe.distill.stage import autocast
 from openeupe.distill.trainer import Trainer
 from openeupe.encoders import Encoder, create
 

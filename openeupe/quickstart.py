@@ -23,9 +23,9 @@ from openeupe.data import (
     open_source,
 )
 from openeupe.data.photos import registry_photos
+from openeupe.distill.precision import autocast
 from openeupe.distill.recipe import load_recipe
 from openeupe.distill.run import Run, default_device, run_recipe
-from openeupe.distill.stage import autocast
 from openeupe.encoders import Encoder, Tokens, create
 from openeupe.errors import InputError
 from openeupe.evaluate.features import center_views, encode

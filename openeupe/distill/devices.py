@@ -7,7 +7,7 @@ import time
 import torch
 
 from openeupe.distill.parallel import Processes, device_memory
-from openeupe.distill.stage import resolve_precision
+from openeupe.distill.precision import resolve_precision
 from openeupe.errors import InputError
 
 # Dense bf16 matrix peak in TFLOP/s, and memory in GiB.

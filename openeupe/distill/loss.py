@@ -13,6 +13,7 @@ from torch import Tensor
 from openeupe.config import Config
 from openeupe.encoders.contract import Tokens
 
+_ONE_PRODUCT = 2**14  # weights; 6 x 6 to 8 x 8: 9 times as fast on a CPU, 14 x 14 to 16 x 16: half
 _NORM_FLOOR = 1e-8  # that of PyTorch's cosine_similarity
 
 
@@ -84,7 +85,7 @@ def match_grids(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _upsample(grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic interpolation, as two matrix products.
+    """Bicubic interpolation, as matrix products: one for small grids, else one for each direction.
 
     PyTorch's CUDA kernel gives each place of the output one thread, which goes through all images
     and channels in turn: little work for a GPU where grids are small and channels many.
@@ -94,6 +95,8 @@ def _upsample(grid: Tensor, size: tuple[int, int]) -> Tensor:
     down = _weights(grid.shape[-2], size[0], grid.device)
     across = _weights(grid.shape[-1], size[1], grid.device)
     with torch.autocast(grid.device.type, enabled=False):
+        if down.numel() * across.numel() <= _ONE_PRODUCT:
+            return (grid.flatten(2) @ torch.kron(down, across)).unflatten(2, size)
         return ((grid @ across).mT @ down).mT
 
 

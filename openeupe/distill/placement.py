@@ -12,7 +12,8 @@ from openeupe import encoders
 from openeupe.distill.checkpoint import snapshot
 from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.parallel import Processes, agree_on_batch_norm, device_memory, split_over
-from openeupe.distill.stage import Stage, resolve_precision
+from openeupe.distill.precision import resolve_precision
+from openeupe.distill.stage import Stage
 from openeupe.encoders import Encoder
 from openeupe.encoders.contract import TokenWidths
 from openeupe.errors import InputError

@@ -25,8 +25,8 @@ from openeupe.distill.placement import (
     checkpoint_activations,
     choose_sharded,
 )
+from openeupe.distill.precision import autocast
 from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig, StudentConfig
-from openeupe.distill.stage import autocast
 from openeupe.distill.store import view_bytes
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError

@@ -18,8 +18,9 @@ from openeupe.distill.folder import FINISHED, Run
 from openeupe.distill.load import carry_over, load_networks, orphaned
 from openeupe.distill.parallel import Processes, check_share, processes
 from openeupe.distill.placement import place, unsharded
+from openeupe.distill.precision import resolve_precision
 from openeupe.distill.recipe import Recipe
-from openeupe.distill.stage import Stage, resolve_precision
+from openeupe.distill.stage import Stage
 from openeupe.distill.store import STORED
 from openeupe.distill.student import save_student
 from openeupe.distill.track import open_tracker

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from openeupe.data import derive_seed, resize
 from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.loss import TokenLosses, token_losses
+from openeupe.distill.precision import autocast, depthwise_in_float32
 from openeupe.distill.recipe import StageConfig
 from openeupe.distill.standardize import Moments, Standardizer
 from openeupe.encoders import Encoder, Tokens
@@ -109,8 +109,13 @@ class Stage(nn.Module):
         """Unweighted losses of one student, by teacher (Eq. 4 to 6)."""
         images = views.at(self.side("student", student, step))
         learns = torch.is_grad_enabled() and step >= self.config.optimizer_of(student).heads_first
+        # Neither recomputation in backward nor compiled code knows of a mode around the call.
+        plain = (
+            self.config.compile != "all"
+            and not self.config.students[student].checkpoint_activations
+        )
         with autocast(self.config.student_precision, images.device):
-            with torch.set_grad_enabled(learns):
+            with torch.set_grad_enabled(learns), depthwise_in_float32(learns and plain):
                 tokens = self.students[student](images)
             heads = cast(nn.ModuleDict, self.heads[student])
             adapted = {t: heads[t](tokens) for t in self.config.teachers_of(student)}
@@ -154,27 +159,3 @@ class Stage(nn.Module):
             cast(Standardizer, self.statistics[name]).set(
                 cls, patches, self.config.statistics.floor
             )
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """The autocast context of a stage's `teacher_precision` or `student_precision`."""
-    if resolve_precision(precision, device) != "fp32":  # fp8 is for matrix products only
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """`auto` -> `bf16` where the device has instructions for it, else `fp32`.
-
-    On a CPU that has them bf16 about doubles the speed of plain convolutions and matrix products.
-    """
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Older versions of PyTorch do not tell; they keep float32.
-        tell = getattr(torch.cpu, "get_capabilities", dict)
-        capabilities: dict[str, bool] = tell() if device.type == "cpu" else {}
-        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return "bf16" if native else "fp32"

@@ -41,10 +41,12 @@ class EfficientNetLite0(Encoder):
         pretrained: fetch the weights and set eval mode; else random, ready to be trained.
         patches: "16" the stride-16 stage (112-d), "32" the last stage (320-d) bilinearly
             upsampled to stride 16, or "16+32" both, concatenated: where things are and what.
+            "8+16+32" adds the stride-8 stage (40-d), average-pooled: edges and strokes.
     """
 
     def __init__(self, *, pretrained: bool = False, patches: str = "16+32") -> None:
-        width = _width("efficientnet_lite0", patches, {"16": 112, "32": 320, "16+32": 432})
+        widths = {"16": 112, "32": 320, "16+32": 432, "8+16+32": 472}
+        width = _width("efficientnet_lite0", patches, widths)
         super().__init__(
             name="efficientnet_lite0",
             args={"patches": patches},
@@ -65,10 +67,13 @@ class EfficientNetLite0(Encoder):
     def tokens(self, pixels: Tensor) -> Tokens:
         trunk = self.trunk
         x = trunk.bn1(trunk.conv_stem(pixels.contiguous(memory_format=torch.channels_last)))
-        middle = trunk.blocks[:5](x)
+        early = trunk.blocks[:3](x)
+        middle = trunk.blocks[3:5](early)
         last = trunk.blocks[5:](middle)
         cls = trunk.bn2(trunk.conv_head(last)).mean((2, 3))
-        maps = [middle] if "16" in self.patches else []
+        maps = [F.avg_pool2d(early, 2)] if "8" in self.patches else []
+        if "16" in self.patches:
+            maps.append(middle)
         if "32" in self.patches:
             maps.append(F.interpolate(last, size=middle.shape[-2:], mode="bilinear"))
         return Tokens(cls, torch.cat(maps, 1))

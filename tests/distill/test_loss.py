@@ -64,9 +64,10 @@ def test_is_zero_for_a_perfect_student() -> None:
     assert abs(float(loss.patches)) < 1e-6
 
 
-def test_the_smaller_grid_is_upsampled_bicubically_whichever_it_is() -> None:
-    small, large = tokens(0, grid=2), tokens(1, grid=5)
-    up = F.interpolate(small.patches, size=(5, 5), mode="bicubic", align_corners=False)
+@pytest.mark.parametrize(("grid", "larger"), [(2, 5), (3, 16), (11, 15)])
+def test_the_smaller_grid_is_upsampled_bicubically_whichever_it_is(grid: int, larger: int) -> None:
+    small, large = tokens(0, grid), tokens(1, larger)
+    up = F.interpolate(small.patches, size=large.patches.shape[2:], mode="bicubic")
     expected = token_losses(Tokens(small.cls, up), large, LossConfig()).patches
     torch.testing.assert_close(token_losses(small, large, LossConfig()).patches, expected)
     torch.testing.assert_close(

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from openeupe.distill.loss import token_losses
+from openeupe.distill.precision import resolve_precision
 from openeupe.distill.recipe import Recipe
-from openeupe.distill.stage import Stage, Views, resolve_precision
+from openeupe.distill.stage import Stage, Views
 from openeupe.encoders import create
 
 
