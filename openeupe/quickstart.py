@@ -31,6 +31,7 @@ from openeupe.errors import InputError
 from openeupe.evaluate.features import center_views, encode
 from openeupe.evaluate.fidelity import fidelity
 from openeupe.evaluate.knn import knn_accuracy
+from openeupe.files import strict_json, write_atomically
 from openeupe.loading import load_stages
 from openeupe.look.figures import save, side_by_side
 from openeupe.look.photos import patch_tokens
@@ -74,7 +75,7 @@ def run_quickstart(
     run = run_recipe(recipe, folder, device=device, console=console)
     results, seen = _measure(run, parts, device, console)
     results["minutes"] = round((time.perf_counter() - started) / 60, 2)
-    (folder / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    write_atomically(folder / "results.json", strict_json(results))
     with console.status("writing the report"):
         write_report(folder, seen)
     _show(results, console)
