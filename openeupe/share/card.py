@@ -66,7 +66,7 @@ def model_card(
         f"`{encoder.name}`, {parameters:.1f} M parameters, made with "
         "[OpenEUPE](https://arxiv.org/abs/2603.22387). "
         f"Class token {encoder.cls_dim}, patch tokens {encoder.patch_dim} wide, one every "
-        f"{encoder.patch_size} pixels; trained at {encoder.resolution} px. Input constants: mean "
+        f"{encoder.patch_size} pixels; made for {encoder.resolution} px. Input constants: mean "
         f"{_rounded(encoder.mean)}, std {_rounded(encoder.std)}.\n",
         _opening(layout, name),
         _results(origin),

@@ -49,7 +49,7 @@ def test_openeupe_mini_comes_with_the_package() -> None:
     with torch.no_grad():
         tokens = mini(torch.rand(1, 3, 128, 160))
     assert tokens.cls.shape == (1, 1280)
-    assert tokens.patches.shape == (1, 432, 8, 10)
+    assert tokens.patches.shape == (1, 472, 8, 10)
     assert tokens.patches.isfinite().all()
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "## Limits" in card

@@ -96,6 +96,7 @@ def test_tokens_lie_on_a_grid_of_stride_16(name: str) -> None:
         ("efficientnet_lite0", "16", 112),
         ("efficientnet_lite0", "32", 320),
         ("efficientnet_lite0", "16+32", 432),
+        ("efficientnet_lite0", "8+16+32", 472),
         ("craft", "fc7", 1024),
         ("craft", "fc7+relu5", 1536),
     ],
