@@ -211,7 +211,8 @@ def _gradients(
     stage.train()
     count = len(stage.teachers)
     cosines, agreement, norms = torch.zeros(count, count), torch.zeros(count), torch.zeros(count)
-    for step, images in batches:
+    for number, images in batches:
+        step = number + config.heads_first  # before, the student has no gradient
         views = Views(images)
         losses = stage.losses(student, views, stage.targets(views, step), step)
         pulls = []

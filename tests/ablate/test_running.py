@@ -36,6 +36,8 @@ def test_a_study_from_file_to_tables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     raw_study["forecast"] = {"recipe": "direct", "student": "all", "images": 12, "batches": 2}
+    for stage in raw_study["recipes"]["direct"]["stages"].values():
+        stage["optimizer"] = {"lr": 1e-3, "heads_first": 1}  # the forecast's gradients come after
     study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
     out = tmp_path / "out"
     result = run(study_file, out, colors)
