@@ -47,7 +47,7 @@ class _DepthwiseInFloat32(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.conv2d and _is_slow(*args[:2]):
+        if func is torch.conv2d and len(args) > 1 and _is_slow(*args[:2]):
             images, weight, *others = args
             with torch.autocast("cpu", enabled=False):
                 return func(images.float(), weight.float(), *others, **(kwargs or {})).bfloat16()
