@@ -12,11 +12,12 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from openeupe import encoders
 from openeupe.evaluate.column import Judged
@@ -44,8 +45,10 @@ def main(student: Path, data: Path, out: Path) -> None:
         run = Path(place) / "run"
         shutil.copytree(student.parent.parent, run, ignore=shutil.ignore_patterns("stored"))
         rounded = run / student.parent.name / student.name
-        _halfway(rounded / "model.safetensors")
-        _round(rounded / "model.safetensors", torch.float32)
+        start = encoders.create("efficientnet_lite0", pretrained=True).state_dict()
+        _rewrite(
+            rounded / "model.safetensors", lambda name, w: ((w + start[name]) / 2).half().float()
+        )
         encoder, chains = load_with_chains(str(rounded))
         suite = load_suite(str(_SUITE))
         folder = rounded / "evaluations" / suite.name
@@ -54,27 +57,17 @@ def main(student: Path, data: Path, out: Path) -> None:
         for beside in ("heads.safetensors", "statistics.safetensors"):
             (rounded / beside).unlink()
         save(str(rounded), out)
-    _round(out / "model.safetensors", torch.float16)
+    _rewrite(out / "model.safetensors", lambda _, weight: weight.half())
     with (out / "README.md").open("a", encoding="utf-8") as card:
         card.write(_LIMITS)
     if encoder_fingerprint(encoders.load(out)) != encoder_fingerprint(encoder):
         raise SystemExit(f"{out} is not what was judged")
 
 
-def _halfway(path: Path) -> None:
-    start, weights = (
-        encoders.create("efficientnet_lite0", pretrained=True).state_dict(),
-        load_file(path),
-    )
-    save_file({k: (v + start[k]) / 2 if v.is_floating_point() else v
-               for k, v in weights.items()}, path)  # fmt: skip
-
-
-def _round(path: Path, kept_as: torch.dtype) -> None:
-    """Weights that 16 bits can hold; counters of batches stay whole numbers."""
+def _rewrite(path: Path, change: Callable[[str, Tensor], Tensor]) -> None:
+    """Change weights by name; counters of batches stay whole numbers."""
     weights = load_file(path)
-    save_file({k: v.half().to(kept_as) if v.is_floating_point() else v
-               for k, v in weights.items()}, path)  # fmt: skip
+    save_file({k: change(k, v) if v.is_floating_point() else v for k, v in weights.items()}, path)
 
 
 if __name__ == "__main__":
