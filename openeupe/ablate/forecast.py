@@ -24,7 +24,7 @@ from openeupe.ablate.study import ForecastConfig
 from openeupe.data import Batches, derive_seed
 from openeupe.distill.folder import Run
 from openeupe.distill.load import load_networks
-from openeupe.distill.optimizer import build_optimizer, learning_rate
+from openeupe.distill.optimizer import build_optimizer, learning_rate, set_lr
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.stage import Stage, Views
 from openeupe.encoders import Encoder, Tokens
@@ -206,8 +206,8 @@ def _gradients(
     """Cosines between the teachers' gradients, of each with all others', and mean norms' shares."""
     network = cast(Encoder, stage.students[student])
     weights = [p for p in network.parameters() if p.requires_grad]
-    module, config = stage.trainable(student), stage.config.optimizer_of(student)
-    optimizer = build_optimizer(module, config)
+    config = stage.config.optimizer_of(student)
+    optimizer = build_optimizer(network, stage.heads[student], config)
     stage.train()
     count = len(stage.teachers)
     cosines, agreement, norms = torch.zeros(count, count), torch.zeros(count), torch.zeros(count)
@@ -227,8 +227,7 @@ def _gradients(
         agreement += F.cosine_similarity(each, rest, dim=1).cpu()
         norms += each.norm(dim=1).cpu()
         stage.total(losses).backward()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, stage.config.steps, len(images), config)
+        set_lr(optimizer, learning_rate(step, stage.config.steps, len(images), config))
         optimizer.step()
         optimizer.zero_grad()
     n = max(len(batches), 1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from openeupe.data import derive_seed
 from openeupe.distill.checkpoint import ready_optimizer
-from openeupe.distill.optimizer import build_optimizer, learning_rate
+from openeupe.distill.optimizer import build_optimizer, learning_rate, set_lr
 from openeupe.distill.parallel import Processes, exchange_gradients, whole
 from openeupe.distill.stage import Stage, Views
 from openeupe.encoders import Tokens
@@ -35,7 +35,7 @@ class Learner:
         self.config = stage.config.optimizer_of(name)
         self.module = stage.trainable(name)
         self.parameters = list(self.module.parameters())
-        self.optimizer = build_optimizer(self.module, self.config)
+        self.optimizer = build_optimizer(stage.students[name], stage.heads[name], self.config)
         if self.config.heads_first:
             ready_optimizer(self.optimizer)  # a checkpoint holds also what has not moved yet
         self.failed_at = torch.tensor(_NEVER, device=processes.device)
@@ -72,8 +72,7 @@ class Learner:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
             values[f"grad_norm/{self.name}"] = whole(norm)
             self._watch(whole(norm), step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(step)
+        set_lr(self.optimizer, self.lr(step))
         self.optimizer.step()
         self.optimizer.zero_grad()
         return values

@@ -31,25 +31,40 @@ class OptimizerConfig(Config):
         description="steps at the beginning in which only the adapter heads learn: weights that "
         "are good already are not pulled about by heads that are still random; not in the paper",
     )
+    backbone_lr: float = Field(
+        1.0,
+        ge=0,
+        description="the student's learning rate as a share of `lr`, which its adapter heads keep: "
+        "under 1 for a backbone whose weights are good already; not in the paper",
+    )
     final_lr: float = Field(0.0, ge=0, description="where the cosine ends, as a share of the peak")
 
 
-def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of `module`, in the order of their names.
+def build_optimizer(
+    network: nn.Module, heads: nn.Module, config: OptimizerConfig
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of a student and its heads, in the order of their names.
 
     Weight decay goes to matrices and kernels; vectors (biases, norms, layer scales) have none.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        betas=config.betas,
-        fused=True,
-    )
+    shares = [([network, heads], 1.0)]
+    if config.backbone_lr != 1:
+        shares = [([network], config.backbone_lr), ([heads], 1.0)]
+    groups = []
+    for modules, share in shares:
+        parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+        matrices = [p for p in parameters if p.ndim >= 2]
+        vectors = [p for p in parameters if p.ndim < 2]
+        for params, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+            if params:
+                groups.append({"params": params, "weight_decay": decay, "lr_share": share})
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group its share of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_share"]
 
 
 def peak_lr(config: OptimizerConfig, batch_size: int) -> float:

@@ -23,6 +23,11 @@ def names() -> list[str]:
     return [*FAMILY, "eupe_proxy", *_OURS]
 
 
+def is_name(name: str) -> bool:
+    """Whether `create` knows an encoder of this name."""
+    return name in names() or timm.is_model(name)
+
+
 def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> Encoder:
     """Make an encoder from one of `names()` or from any timm name.
 

@@ -9,7 +9,7 @@ from typing import Any
 from openeupe.encoders import folder as own_folder
 from openeupe.encoders import released, timm_folder, transformers_folder
 from openeupe.encoders.contract import Encoder
-from openeupe.encoders.create import create
+from openeupe.encoders.create import create, is_name
 from openeupe.encoders.hub import HUB, download
 from openeupe.errors import InputError
 
@@ -21,7 +21,15 @@ def is_stored(source: str | Path) -> bool:
     """Whether `source` is a file, a folder or a hub repository rather than a name."""
     path = Path(source)
     file = path.suffix in _WEIGHTS and path.is_file()
-    return str(source).startswith(HUB) or path.is_dir() or file or _carried(source) is not None
+    return str(source).startswith(HUB) or _is_folder(source) or file or _carried(source) is not None
+
+
+def _is_folder(source: str | Path) -> bool:
+    """Whether it is a folder of an encoder, not merely one called like it (`--out resnet18`)."""
+    path = Path(source)
+    if not path.is_dir() or isinstance(source, Path) or (path / "config.json").exists():
+        return path.is_dir()
+    return not is_name(source) and _carried(source) is None
 
 
 def _carried(source: str | Path) -> Path | None:
@@ -74,9 +82,11 @@ def _path(source: str | Path) -> Path | None:
     if str(source).startswith(HUB):
         return download(str(source))
     path = Path(source)
-    if not path.exists() and (folder := _carried(source)):
+    if _is_folder(source):
+        return path
+    if folder := _carried(source):
         return folder
-    if is_stored(path):
+    if is_stored(source):
         return path
     if path.is_file() and ("/" in str(source) or path.suffix):
         raise InputError(f"{source} is no weights file: those end in {', '.join(_WEIGHTS)}")

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from openeupe.distill.optimizer import OptimizerConfig, build_optimizer, learning_rate, peak_lr
+from openeupe.distill.optimizer import (
+    OptimizerConfig,
+    build_optimizer,
+    learning_rate,
+    peak_lr,
+    set_lr,
+)
 
 
 def test_warmup_then_cosine_to_the_end() -> None:
@@ -30,7 +36,23 @@ def test_scaling_rules(rule: str, peak: float) -> None:
 def test_only_matrices_decay() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
     module[0].bias.requires_grad_(False)
-    optimizer = build_optimizer(module, OptimizerConfig(lr=1.0, weight_decay=0.5))
+    config = OptimizerConfig(lr=1.0, weight_decay=0.5)
+    optimizer = build_optimizer(module[0], module[1], config)
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert decay == {id(module[0].weight): 0.5, id(module[1].weight): 0, id(module[1].bias): 0}
     assert isinstance(optimizer, torch.optim.AdamW)
+
+
+@pytest.mark.parametrize(("share", "moved"), [(1.0, 0.1), (0.25, 0.025), (0.0, 0.0)])
+def test_a_backbone_learns_at_its_share_of_the_heads_rate(share: float, moved: float) -> None:
+    network, heads = nn.Linear(3, 3), nn.Linear(3, 3)
+    before = [p.detach().clone() for p in (network.weight, heads.bias)]
+    config = OptimizerConfig(lr=1.0, weight_decay=0, backbone_lr=share)
+    optimizer = build_optimizer(network, heads, config)
+    set_lr(optimizer, 0.1)
+    for p in (*network.parameters(), *heads.parameters()):
+        p.grad = torch.ones_like(p)
+    optimizer.step()  # AdamW's first step is as long as the learning rate
+    steps = [b - p for b, p in zip(before, (network.weight, heads.bias), strict=True)]
+    torch.testing.assert_close(steps[0], torch.full((3, 3), moved))
+    torch.testing.assert_close(steps[1], torch.full((3,), 0.1))

@@ -54,3 +54,19 @@ def test_openeupe_mini_comes_with_the_package() -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "## Limits" in card
     assert "CC BY 4.0" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [("test_efficientnet", "test_efficientnet"), ("openeupe-mini", "efficientnet_lite0")],
+)
+def test_a_folder_of_results_called_like_an_encoder_is_not_taken_for_it(
+    name: str, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()  # as `openeupe evaluate NAME --out NAME` leaves it
+    assert encoders.describe(name)[0] == architecture
+    with pytest.raises(InputError, match="holds no encoder"):
+        encoders.load(tmp_path / name)
+    encoders.save(encoders.create("test_vit"), tmp_path / name)
+    assert encoders.describe(name)[0] == "test_vit"
