@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from openeupe.distill.recipe import STAGE_PREFIX
 from openeupe.errors import InputError
 from openeupe.evaluate.measure import Measure
 from openeupe.evaluate.results import Results
-from openeupe.evaluate.statistics import Difference, difference, holm
+from openeupe.evaluate.statistics import Difference, holm, mean_difference
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Compared:
-    """A row of a table against its reference on one column; positive gain: the row is better.
+    """A row against its table's reference, or an effect, on one column; positive gain: better.
 
     p: Holm's, over all rows and columns of the table. power: what could have been shown.
     """
@@ -93,37 +94,48 @@ class Outcome:
         return Cost(own, sum(images.values()), sum(petaflops(line).values()))
 
     def compare(self, table: str) -> list[Compared]:
-        """Every row against the table's reference, on every column that both have."""
+        """Every row against the table's reference, or every effect, on every column there is."""
         config = self.loaded.study.tables[table]
-        if config.reference is None:
-            return []
-        found: list[tuple[str, str, Difference, Measure, Measure]] = []
-        for row in config.rows:
+        reference = config.reference
+        wanted = config.effects or (
+            {row: ((row, reference),) for row in config.rows if row != reference}
+            if reference
+            else {}
+        )
+        found: list[tuple[str, str, Difference, list[tuple[Measure, Measure]]]] = []
+        for row, arms in wanted.items():
             for column in config.columns or self.loaded.columns:
-                a, b = self.measure(row, column), self.measure(config.reference, column)
-                if row == config.reference or a is None or b is None:
+                if (pairs := self._pairs(arms, column)) is None:
                     continue
-                trained = self._trained(row, config.reference)
-                if trained:  # of a study that was cut off, the seeds that both have
-                    a, b = a.first_seeds(len(b.sums)), b.first_seeds(len(a.sums))
                 try:
-                    gap = difference(a, b, same_seeds=trained)
+                    gap = mean_difference(pairs, same_seeds=self._trained(arms))
                 except ValueError as error:
-                    raise InputError(
-                        f"column {column}: {row}, {config.reference}: {error}"
-                    ) from None
-                found.append((row, column, gap, a, b))
-        adjusted = holm([gap.p for *_, gap, _, _ in found])
+                    told = ", ".join(arm for pair in arms for arm in pair)
+                    raise InputError(f"column {column}: {told}: {error}") from None
+                found.append((row, column, gap, pairs))
+        adjusted = holm([gap.p for *_, gap, _ in found])
         compared = []
-        for (row, column, gap, a, b), p in zip(found, adjusted, strict=True):
-            could = power(a, b, tests=len(found))
-            if not a.higher_is_better:
+        for (row, column, gap, pairs), p in zip(found, adjusted, strict=True):
+            could = power(pairs, tests=len(found))
+            if not pairs[0][0].higher_is_better:
                 gap = Difference(-gap.delta, -gap.high, -gap.low, gap.p)
-            compared.append(Compared(row, column, gap, p, a.unit, could))
+            compared.append(Compared(row, column, gap, p, pairs[0][0].unit, could))
         return compared
 
-    def _trained(self, a: str, b: str) -> bool:
-        return all(self.loaded.study.arms[arm].recipe for arm in (a, b))
+    def _pairs(
+        self, arms: Sequence[tuple[str, str]], column: str
+    ) -> list[tuple[Measure, Measure]] | None:
+        """Their measures; of a study that was cut off, those of the seeds that all have."""
+        found = [self.measure(arm, column) for pair in arms for arm in pair]
+        there = [measure for measure in found if measure is not None]
+        if len(there) < len(found):
+            return None
+        if self._trained(arms):
+            there = [m.first_seeds(min(len(m.sums) for m in there)) for m in there]
+        return list(zip(there[::2], there[1::2], strict=True))
+
+    def _trained(self, arms: Sequence[tuple[str, str]]) -> bool:
+        return all(self.loaded.study.arms[arm].recipe for pair in arms for arm in pair)
 
     def _read(self, arm: str, column: str) -> Measure | None:
         parts = []

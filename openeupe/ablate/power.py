@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from openeupe.evaluate.measure import Measure
-from openeupe.evaluate.statistics import difference
+from openeupe.evaluate.statistics import mean_difference
 
 ALPHA = 0.05
 _POWER = 0.8
@@ -31,20 +32,22 @@ class Power:
     seeds_needed: int | None
 
 
-def power(a: Measure, b: Measure, tests: int) -> Power | None:
-    """The power of `a` against `b`, one of `tests` comparisons; None without seeds in pairs."""
-    seeds = len(a.sums)
-    if seeds < 2 or len(b.sums) != seeds:
+def power(pairs: Sequence[tuple[Measure, Measure]], tests: int) -> Power | None:
+    """The power of a mean difference of pairs, one of `tests`; None without seeds in pairs."""
+    seeds = len(pairs[0][0].sums)
+    if seeds < 2 or any(len(m.sums) != seeds for pair in pairs for m in pair):
         return None
-    spread = float((a.per_seed - b.per_seed).std(ddof=1))
-    alike = difference(_pooled(a), _pooled(b))  # without seeds: the noise of the test set alone
+    per_seed = np.mean([a.per_seed - b.per_seed for a, b in pairs], axis=0)
+    spread = float(per_seed.std(ddof=1))
+    # Without seeds: the noise of the test set alone.
+    alike = mean_difference([(_pooled(a), _pooled(b)) for a, b in pairs])
     item_error = (alike.high - alike.low) / (2 * 1.96)
 
     def resolvable(n: int) -> float:
         reach = student(1 - ALPHA / tests / 2, n - 1) + student(_POWER, n - 1)
         return reach * math.sqrt(spread**2 / n + item_error**2)
 
-    seen = abs(a.value - b.value)
+    seen = abs(float(per_seed.mean()))
     needed = next((n for n in _TRIED if resolvable(n) <= seen), None)
     return Power(spread, item_error, resolvable(seeds), needed)
 

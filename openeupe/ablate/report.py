@@ -68,6 +68,13 @@ def _arm(outcome: Outcome, arm: str) -> dict[str, Any]:
 
 def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequence[Compared]) -> str:
     config = outcome.loaded.study.tables[table]
+    if config.effects:
+        told = (
+            "Mean difference of the pairs of each, positive where it makes better; p after Holm's "
+            f"correction over {len(compared)} tests, paired over seeds and test items.\n"
+        )
+        parts = [f"## {table}\n", config.note, told, _differences(compared, "effect")]
+        return "\n".join(part for part in parts if part)
     columns = list(config.columns or outcome.loaded.columns)
     verdicts = {(one.row, one.column): one.verdict for one in compared}
     marks = {"better": " ▲", "worse": " ▼"}
@@ -96,12 +103,12 @@ def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequenc
             f"at 5 % after Holm's correction over {len(compared)} tests, paired over seeds and "
             "test items.\n"
         )
-        parts.append(_differences(compared, config.reference))
+        parts.append(_differences(compared, f"minus {config.reference}"))
     return "\n".join(part for part in parts if part)
 
 
-def _differences(compared: Sequence[Compared], reference: str) -> str:
-    header = [f"minus {reference}", "column", "gain (95 %)", "p, Holm", "std of seeds",
+def _differences(compared: Sequence[Compared], first: str) -> str:
+    header = [first, "column", "gain (95 %)", "p, Holm", "std of seeds",
               "would have shown", "seeds to show it"]  # fmt: skip
     rows = []
     for one in compared:

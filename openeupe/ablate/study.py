@@ -32,12 +32,31 @@ class ArmConfig(Config):
 
 
 class TableConfig(Config):
-    """Arms side by side, and each compared with the reference: one family of tests."""
+    """Arms side by side, and each compared with the reference; or effects. One family of tests."""
 
-    rows: tuple[str, ...] = Field(min_length=1)
+    rows: tuple[str, ...] = ()
     reference: str | None = Field(None, description="the arm that the rows are compared with")
+    effects: dict[str, tuple[tuple[str, str], ...]] = Field(
+        {},
+        description="instead of rows: by name, pairs [arm, arm without it] whose mean difference "
+        "is tested, as of a teacher in every set that it joins",
+    )
     columns: tuple[str, ...] | None = Field(None, description="default: all of the suite's")
     note: str = ""
+
+    @model_validator(mode="after")
+    def _rows_or_effects(self) -> Self:
+        if bool(self.rows) == bool(self.effects) or not all(self.effects.values()):
+            raise ValueError(
+                "a table needs either rows or effects, and every effect a pair of arms"
+            )
+        return self
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All that it speaks of, the reference first."""
+        paired = (arm for pairs in self.effects.values() for pair in pairs for arm in pair)
+        return (*((self.reference,) if self.reference else ()), *self.rows, *paired)
 
 
 class ForecastConfig(Config):
@@ -82,11 +101,11 @@ class Study(Config):
 
     @model_validator(mode="after")
     def _references(self) -> Self:
-        for name, arm in self.arms.items():
-            _known(f"arms.{name}.recipe", arm.recipe, self.recipes)
+        for name, config in self.arms.items():
+            _known(f"arms.{name}.recipe", config.recipe, self.recipes)
         for name, table in self.tables.items():
-            for row in (*table.rows, *([table.reference] if table.reference else [])):
-                _known(f"tables.{name}", row, self.arms)
+            for arm in table.arms:
+                _known(f"tables.{name}", arm, self.arms)
         if self.forecast:
             _known("forecast.recipe", self.forecast.recipe, self.recipes)
             _known("forecast.full", self.forecast.full, self.arms)
@@ -142,8 +161,7 @@ class LoadedStudy:
         """Every (arm, seed) in the order of their worth: the first table's rows, with the first
         seed of all before the second of any, then the next table's; arms in no table come last.
         """
-        tables = self.study.tables.values()
-        groups = [(*((t.reference,) if t.reference else ()), *t.rows) for t in tables]
+        groups = [table.arms for table in self.study.tables.values()]
         seen: set[tuple[str, int]] = set()
         for group in (*groups, tuple(self.study.arms)):
             for place in range(len(self.study.seeds)):

@@ -29,7 +29,8 @@ class OptimizerConfig(Config):
         0,
         ge=0,
         description="steps at the beginning in which only the adapter heads learn: weights that "
-        "are good already are not pulled about by heads that are still random; not in the paper",
+        "are good already are not pulled about by heads that are still random (the warm-up is not "
+        "repeated for them); not in the paper",
     )
     backbone_lr: float = Field(
         1.0,

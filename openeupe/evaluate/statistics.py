@@ -75,17 +75,38 @@ def difference(a: Measure, b: Measure, seed: int = 0, *, same_seeds: bool = Fals
     Raises:
         ValueError: if they are not the same figure on the same samples.
     """
-    if a.metric != b.metric or list(a.samples) != list(b.samples):
+    return mean_difference([(a, b)], seed, same_seeds=same_seeds)
+
+
+def mean_difference(
+    pairs: Sequence[tuple[Measure, Measure]], seed: int = 0, *, same_seeds: bool = False
+) -> Difference:
+    """`difference`, mean over pairs: what one change did wherever it was made.
+
+    All are reweighted alike, and a sample's results are swapped in all pairs at once. With
+    `same_seeds`, seed i of all pairs shares what it drew.
+
+    Raises:
+        ValueError: if they are not the same figure on the same samples.
+    """
+    first = pairs[0][0]
+    every = [measure for pair in pairs for measure in pair]
+    if any(m.metric != first.metric or list(m.samples) != list(first.samples) for m in every):
         raise ValueError("the two were not measured on the same samples")
-    delta = a.value - b.value
+    delta = float(np.mean([a.value - b.value for a, b in pairs]))
     random = np.random.default_rng([seed, 1])
-    if same_seeds and len(a.sums) == len(b.sums):
-        noise = _training_noise(a.per_seed - b.per_seed, random)
+    if same_seeds and len({len(m.sums) for m in every}) == 1:
+        noise = _training_noise(
+            np.mean([a.per_seed - b.per_seed for a, b in pairs], axis=0), random
+        )
     else:
-        noise = _training_noise(a.per_seed, random) - _training_noise(b.per_seed, random)
-    draws = _bootstrap([a, b], seed)
-    low, high = _percentiles(draws[0] - draws[1] + noise[:_RESAMPLES])
-    null = np.concatenate(list(_swapped(a, b, seed))) + noise
+        noise = np.mean(
+            [_training_noise(a.per_seed, random) - _training_noise(b.per_seed, random)
+             for a, b in pairs], axis=0,
+        )  # fmt: skip
+    draws = _bootstrap(every, seed)
+    low, high = _percentiles((draws[::2] - draws[1::2]).mean(axis=0) + noise[:_RESAMPLES])
+    null = np.mean([np.concatenate(list(_swapped(a, b, seed))) for a, b in pairs], axis=0) + noise
     # Sums of many terms: what is equal but for rounding counts as equal.
     extreme = np.abs(null) >= abs(delta) - 1e-9 * max(abs(delta), 1e-9)
     p = (1 + int(np.count_nonzero(extreme | np.isnan(null)))) / (1 + _SWAPS)

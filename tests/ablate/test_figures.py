@@ -36,7 +36,7 @@ def seeded(means: list[float], items: int = 400) -> Measure:
 
 def test_power_grows_with_seeds_and_shrinks_with_their_spread() -> None:
     base = seeded([0.0, 0.0, 0.0])
-    calm, wild = (power(seeded(m), base, tests=5) for m in ([1, 1.1, 0.9], [0, 2, 1]))
+    calm, wild = (power([(seeded(m), base)], tests=5) for m in ([1, 1.1, 0.9], [0, 2, 1]))
     assert calm is not None
     assert wild is not None
     assert calm.seed_std == pytest.approx(0.1)
@@ -45,10 +45,10 @@ def test_power_grows_with_seeds_and_shrinks_with_their_spread() -> None:
     assert calm.seeds_needed is not None
     assert wild.seeds_needed is not None
     assert calm.seeds_needed <= 3 < wild.seeds_needed
-    more = power(seeded([1, 1.1, 0.9] * 2), seeded([0.0] * 6), tests=5)
+    more = power([(seeded([1, 1.1, 0.9] * 2), seeded([0.0] * 6))], tests=5)
     assert more is not None
     assert more.resolvable < calm.resolvable
-    assert power(seeded([1.0]), base, 1) is None
+    assert power([(seeded([1.0]), base)], 1) is None
 
 
 def test_the_resolvable_difference_is_shown_four_times_out_of_five() -> None:

@@ -38,6 +38,9 @@ def test_a_study_from_file_to_tables(
     raw_study["forecast"] = {"recipe": "direct", "student": "all", "images": 12, "batches": 2}
     for stage in raw_study["recipes"]["direct"]["stages"].values():
         stage["optimizer"] = {"lr": 1e-3, "heads_first": 1}  # the forecast's gradients come after
+    raw_study["tables"]["adds"] = {
+        "effects": {"net": [["direct", "no_net"]], "later": [["1&2", "direct"], ["1&2&3", "1&2"]]}
+    }
     study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
     out = tmp_path / "out"
     result = run(study_file, out, colors)
@@ -59,6 +62,12 @@ def test_a_study_from_file_to_tables(
     assert all(row["power"]["resolvable"] >= 0 for row in rows if row["row"] != "pixels")
     tables = (out / "tables.md").read_text()
     assert "| 1&2&3 | 24 | 36 |" in tables
+    effects = {row["row"]: row["gain"]["delta"] for row in content["tables"]["adds"]}
+    value = {name: arm["columns"]["knn"]["value"] for name, arm in arms.items()}
+    assert effects["net"] == pytest.approx(value["direct"] - value["no_net"])
+    assert effects["later"] == pytest.approx((value["1&2&3"] - value["direct"]) / 2)
+    assert "Mean difference of the pairs" in tables
+    assert "| later | knn |" in tables
     assert set(content["forecast"]["teachers"]) == {"vit", "net"}
     cosines = content["forecast"]["gradient_cosines"]
     assert cosines["vit"]["vit"] == pytest.approx(1, abs=1e-4)

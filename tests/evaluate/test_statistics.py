@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from openeupe.evaluate.measure import Measure, joined, mean_measure
-from openeupe.evaluate.statistics import difference, holm, interval
+from openeupe.evaluate.statistics import difference, holm, interval, mean_difference
 
 
 def names(n: int) -> list[str]:
@@ -114,6 +114,27 @@ def test_training_noise_can_explain_a_difference() -> None:
     assert quiet.p < 0.001
     assert noisy.p > 0.5
     assert noisy.low < 0 < noisy.high
+
+
+def test_what_was_changed_twice_is_seen_through_what_each_pair_hides() -> None:
+    """Two pairs whose own seeds disagree in opposite ways: their mean agrees in every seed."""
+    random = np.random.default_rng(0)
+    sway = np.array([[0.3], [-0.3], [0.1]])
+    base = [mean_measure(names(200), random.random((3, 200)) * 0.01) for _ in range(2)]
+    moved = [
+        mean_measure(names(200), b.sums[..., 0] + 0.1 + way * sway)
+        for b, way in zip(base, (1, -1), strict=True)
+    ]
+    pairs = list(zip(moved, base, strict=True))
+    alone = [difference(a, b, same_seeds=True) for a, b in pairs]
+    both = mean_difference(pairs, same_seeds=True)
+    assert both.delta == pytest.approx(np.mean([one.delta for one in alone]))
+    assert min(one.p for one in alone) > 0.3
+    assert both.p < 0.001
+    assert 0.09 < both.low < both.high < 0.11
+    # Without seeds in common the two spreads add instead of cancelling.
+    assert mean_difference(pairs).p > 0.3
+    assert mean_difference(pairs[:1], same_seeds=True) == alone[0]
 
 
 def test_equal_results_are_no_difference() -> None:
