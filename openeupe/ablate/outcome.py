@@ -96,14 +96,8 @@ class Outcome:
     def compare(self, table: str) -> list[Compared]:
         """Every row against the table's reference, or every effect, on every column there is."""
         config = self.loaded.study.tables[table]
-        reference = config.reference
-        wanted = config.effects or (
-            {row: ((row, reference),) for row in config.rows if row != reference}
-            if reference
-            else {}
-        )
         found: list[tuple[str, str, Difference, list[tuple[Measure, Measure]]]] = []
-        for row, arms in wanted.items():
+        for row, arms in config.compared.items():
             for column in config.columns or self.loaded.columns:
                 if (pairs := self._pairs(arms, column)) is None:
                     continue

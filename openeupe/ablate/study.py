@@ -53,6 +53,13 @@ class TableConfig(Config):
         return self
 
     @property
+    def compared(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """What is tested, by name: the pairs of each effect, or each row with the reference."""
+        if self.effects or self.reference is None:
+            return self.effects
+        return {row: ((row, self.reference),) for row in self.rows if row != self.reference}
+
+    @property
     def arms(self) -> tuple[str, ...]:
         """All that it speaks of, the reference first."""
         paired = (arm for pairs in self.effects.values() for pair in pairs for arm in pair)

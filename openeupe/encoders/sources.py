@@ -19,9 +19,12 @@ _CARRIED = Path(__file__).parent.parent / "models"  # encoder folders that the p
 
 def is_stored(source: str | Path) -> bool:
     """Whether `source` is a file, a folder or a hub repository rather than a name."""
-    path = Path(source)
-    file = path.suffix in _WEIGHTS and path.is_file()
-    return str(source).startswith(HUB) or _is_folder(source) or file or _carried(source) is not None
+    here = _is_folder(source) or _is_weights(Path(source))
+    return here or str(source).startswith(HUB) or _carried(source) is not None
+
+
+def _is_weights(path: Path) -> bool:
+    return path.suffix in _WEIGHTS and path.is_file()
 
 
 def _is_folder(source: str | Path) -> bool:
@@ -82,12 +85,10 @@ def _path(source: str | Path) -> Path | None:
     if str(source).startswith(HUB):
         return download(str(source))
     path = Path(source)
-    if _is_folder(source):
+    if _is_folder(source) or _is_weights(path):
         return path
     if folder := _carried(source):
         return folder
-    if is_stored(source):
-        return path
     if path.is_file() and ("/" in str(source) or path.suffix):
         raise InputError(f"{source} is no weights file: those end in {', '.join(_WEIGHTS)}")
     if isinstance(source, Path) or "/" in source or path.suffix in _WEIGHTS:
