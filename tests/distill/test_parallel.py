@@ -41,7 +41,7 @@ def torchrun(
 @pytest.fixture(scope="module")
 def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two students of several resolutions, then one whose every part is shared out and computed
-    in parts. No batch norm, whose statistics are each process's own on a CPU.
+    in parts, heads first. No batch norm, whose statistics are each process's own on a CPU.
     """
 
     def random(name: str, side: Any) -> dict[str, Any]:
@@ -64,6 +64,7 @@ def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "teachers": {"proxy": {"encoder": "stage:proxy/proxy", "resolution": 32}},
         "students": {"student": random("test_vit", 32) | {"checkpoint_activations": True}},
         **schedule, "shard": "always", "accumulate": 2,
+        "optimizer": {"lr": 1e-3, "heads_first": 2, "backbone_lr": 0.2},
     }  # fmt: skip
     path = tmp_path_factory.mktemp("recipe") / "shared.yaml"
     data = {"sources": [{"path": str(images)}]}
