@@ -22,8 +22,8 @@ from torch import Tensor
 from openeupe import encoders
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import Features
-from openeupe.evaluate.results import encoder_fingerprint
 from openeupe.evaluate.suite import evaluate, load_suite
+from openeupe.identity import encoder_identity
 from openeupe.loading import load_with_chains
 from openeupe.share.saving import save
 
@@ -60,7 +60,7 @@ def main(student: Path, data: Path, out: Path) -> None:
     _rewrite(out / "model.safetensors", lambda _, weight: weight.half())
     with (out / "README.md").open("a", encoding="utf-8") as card:
         card.write(_LIMITS)
-    if encoder_fingerprint(encoders.load(out)) != encoder_fingerprint(encoder):
+    if encoder_identity(encoders.load(out)) != encoder_identity(encoder):
         raise SystemExit(f"{out} is not what was judged")
 
 

@@ -14,7 +14,6 @@ from openeupe.data.images import (
     KeypointImages,
     LabelledImages,
     MaskedImages,
-    fingerprint,
 )
 from openeupe.data.manifest import ManifestSource
 from openeupe.data.questions import Question, QuestionedImages
@@ -54,7 +53,6 @@ __all__ = [
     "center_view",
     "decode",
     "derive_seed",
-    "fingerprint",
     "mean_bytes",
     "open_source",
     "resize",

@@ -13,11 +13,11 @@ from PIL import Image
 
 from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
-from openeupe.data.images import fingerprint
 from openeupe.data.names import printable
 from openeupe.data.questions import Question, with_article
 from openeupe.data.seeds import derive_seed
 from openeupe.errors import InputError
+from openeupe.identity import files_identity
 
 _IRREGULAR = {"person": "people", "knife": "knives", "mouse": "mice"}
 _SAME = {"sheep", "skis", "scissors", "broccoli"}
@@ -84,7 +84,7 @@ class BoxQuestions:
     @property
     def fingerprint(self) -> str:
         """Of the images, the boxes' files, and what is asked."""
-        files = fingerprint(self._files[0].parent, (f for f in self._files if f.is_file()))
+        files = files_identity(self._files[0].parent, (f for f in self._files if f.is_file()))
         return f"{self._source.fingerprint}-{files}-{self.asked}-{self.most}-{self.seed}"
 
     def check(self) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from openeupe.data.decode import EXTENSIONS, decode
-from openeupe.data.images import fingerprint
 from openeupe.data.names import Names, printable
 from openeupe.data.seeds import derive_seed
 from openeupe.errors import InputError
+from openeupe.identity import files_identity
 
 
 class FolderSource:
@@ -97,8 +97,8 @@ class FolderSource:
 
     @property
     def fingerprint(self) -> str:
-        """Which images these are, by relative names and sizes; see `openeupe.data.fingerprint`."""
-        return fingerprint(self.root, (self.root / self._names[i] for i in range(len(self))))
+        """Identity of the images, by relative names and contents."""
+        return files_identity(self.root, (self.root / self._names[i] for i in range(len(self))))
 
     def label(self, index: int) -> int | None:
         """Number of the image's class in `classes`; None where there are no classes."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -79,11 +76,3 @@ class KeypointImages(Images, Protocol):
     def pairs(self) -> list[tuple[int, int, str]]:
         """(source image, target image, category) of every pair, in a fixed order."""
         ...
-
-
-def fingerprint(root: Path, files: Iterable[Path]) -> str:
-    """16 hex digits of the relative names and byte sizes of `files`, on any machine the same."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\n".encode())
-    return digest.hexdigest()[:16]

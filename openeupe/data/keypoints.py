@@ -15,10 +15,11 @@ from pydantic import Field
 
 from openeupe.config import Config
 from openeupe.data.decode import decode, image_size
-from openeupe.data.images import KeypointImages, fingerprint
+from openeupe.data.images import KeypointImages
 from openeupe.data.names import printable
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.errors import InputError
+from openeupe.identity import files_identity
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -103,7 +104,7 @@ class KeypointSet:
     @property
     def fingerprint(self) -> str:
         """Of the images' names and sizes, and of all annotations."""
-        images = fingerprint(self.root, (self.root / file for file in self.files))
+        images = files_identity(self.root, (self.root / file for file in self.files))
         facts = json.dumps([self._points, self._boxes, self._pairs])
         return hashlib.sha256(f"{images}{facts}".encode()).hexdigest()[:16]
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from openeupe.data.decode import EXTENSIONS, decode
-from openeupe.data.images import fingerprint
 from openeupe.data.names import printable
 from openeupe.errors import InputError
+from openeupe.identity import files_identity
 
 IGNORE = 255  # the mask value that is not judged
 _UNKNOWN = -1
@@ -51,7 +51,7 @@ class Pairs:
     def fingerprint(self) -> str:
         """Which images and labels these are, by relative names and sizes."""
         images, labels = zip(*self.files, strict=True)
-        both = fingerprint(self.root, images) + fingerprint(self.root, labels)
+        both = files_identity(self.root, images) + files_identity(self.root, labels)
         return hashlib.sha256(both.encode()).hexdigest()[:16]
 
     def check(self) -> None:

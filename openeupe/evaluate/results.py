@@ -7,7 +7,6 @@ them together in the shape of lm-eval; every table is drawn from it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import subprocess
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.evaluate.measure import Measure, Outcome
 from openeupe.evaluate.statistics import interval
@@ -151,21 +149,6 @@ def machine() -> dict[str, Any]:
         "hardware": accelerator or f"{platform.machine()}, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
     }
-
-
-def encoder_fingerprint(encoder: Encoder) -> str:
-    """16 hex digits of the architecture and every weight."""
-    constants = encoder.mean.flatten().tolist() + encoder.std.flatten().tolist()
-    digest = hashlib.sha256(json.dumps([encoder.name, encoder.args, constants]).encode())
-    for key, tensor in sorted(encoder.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
-def settings_hash(settings: dict[str, Any]) -> str:
-    """16 hex digits of a column's settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _figure(measure: Measure) -> dict[str, Any]:

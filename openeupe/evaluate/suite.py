@@ -18,12 +18,13 @@ from openeupe.evaluate.column import Column, Judged, NotApplicable
 from openeupe.evaluate.correspondence import Correspondence
 from openeupe.evaluate.depth import Depth
 from openeupe.evaluate.knn import Knn
-from openeupe.evaluate.results import Results, encoder_fingerprint, settings_hash
+from openeupe.evaluate.results import Results
 from openeupe.evaluate.segmentation import Segmentation
 from openeupe.evaluate.text_regions import TextRegions
 from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
 from openeupe.evaluate.vlm.mini import VlmMini
 from openeupe.evaluate.zeroshot import ZeroShot, ZeroShotRidge
+from openeupe.identity import encoder_identity, settings_identity
 
 AnyColumn = Annotated[
     Knn
@@ -85,7 +86,7 @@ def evaluate(
         for name in chosen
     }
     results = Results(folder)
-    about = {"encoder": encoder_fingerprint(judged.encoder), "precision": judged.features.precision}
+    about = {"encoder": encoder_identity(judged.encoder), "precision": judged.features.precision}
     names = []
     for name in chosen:
         column, data = suite.columns[name], data_of[name]
@@ -93,7 +94,7 @@ def evaluate(
         what: dict[str, Any] = {
             **about,
             "protocol": column.protocol,
-            "protocol_hash": settings_hash(settings),
+            "protocol_hash": settings_identity(settings),
             "domain": column.domain,
             "data": _fingerprints(data),
             "settings": settings,

@@ -12,8 +12,8 @@ from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
 from openeupe.distill.run import Run
 from openeupe.encoders import Encoder, is_stored
 from openeupe.encoders.licences import Licence, licence_of
-from openeupe.evaluate.results import encoder_fingerprint
 from openeupe.files import folder_name, read_mapping
+from openeupe.identity import encoder_identity
 from openeupe.loading import student_folder
 
 
@@ -95,5 +95,5 @@ def _without_folders(settings: Any) -> Any:
 def _results(folders: list[Path], encoder: Encoder) -> list[dict[str, Any]]:
     paths = sorted({path.resolve() for f in folders for path in f.glob("*/results.json")})
     found = [read_mapping(path) for path in paths]
-    own = encoder_fingerprint(encoder)
+    own = encoder_identity(encoder)
     return [f for f in found if f.get("columns") and f.get("config", {}).get("encoder") == own]

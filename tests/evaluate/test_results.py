@@ -9,7 +9,8 @@ from openeupe.errors import InputError
 from openeupe.evaluate import tables
 from openeupe.evaluate.compare import compare, mean_ranks
 from openeupe.evaluate.measure import Outcome, mean_measure
-from openeupe.evaluate.results import Results, encoder_fingerprint, settings_hash
+from openeupe.evaluate.results import Results
+from openeupe.identity import encoder_identity, settings_identity
 
 NAMES = [f"image-{i:03}" for i in range(120)]
 
@@ -114,11 +115,11 @@ def test_unresolved_figures_are_flagged(tmp_path: Path) -> None:
 
 def test_fingerprint_is_of_the_weights() -> None:
     a, b = create("eupe_vit_t", depth=1), create("eupe_vit_t", depth=1)
-    assert encoder_fingerprint(a) == encoder_fingerprint(a)
-    assert encoder_fingerprint(a) != encoder_fingerprint(b)
+    assert encoder_identity(a) == encoder_identity(a)
+    assert encoder_identity(a) != encoder_identity(b)
     b.load_state_dict(a.state_dict())
-    assert encoder_fingerprint(a) == encoder_fingerprint(b)
-    assert settings_hash({"a": 1, "b": 2}) == settings_hash({"b": 2, "a": 1})
+    assert encoder_identity(a) == encoder_identity(b)
+    assert settings_identity({"a": 1, "b": 2}) == settings_identity({"b": 2, "a": 1})
 
 
 def test_damaged_results_name_the_file(tmp_path: Path) -> None:

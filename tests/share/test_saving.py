@@ -20,7 +20,7 @@ from openeupe.distill.run import run_recipe
 from openeupe.encoders import Encoder
 from openeupe.encoders.licences import FAIR, licence_of
 from openeupe.errors import InputError
-from openeupe.evaluate.results import encoder_fingerprint
+from openeupe.identity import encoder_identity
 from openeupe.loading import load_heads
 from openeupe.share.push import push
 from openeupe.share.saving import save
@@ -35,7 +35,7 @@ def results(folder: Path, encoder: Encoder) -> None:
     figure = {"value": 41.25, "low": 38.0, "high": 44.5, "unit": "%"}
     column = {"headline": "top1@10", "protocol": "knn/mini-v1", "figures": {"top1@10": figure}}
     content = {
-        "config": {"suite": "mini", "encoder": encoder_fingerprint(encoder)},
+        "config": {"suite": "mini", "encoder": encoder_identity(encoder)},
         "columns": {"knn": column, "other": {"why": "left"}},
     }
     (folder / "evaluations" / "mini").mkdir(parents=True, exist_ok=True)

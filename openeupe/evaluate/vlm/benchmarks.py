@@ -19,14 +19,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from openeupe.data import fingerprint
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Outcome
-from openeupe.evaluate.results import encoder_fingerprint, settings_hash
 from openeupe.evaluate.vlm.llava import Llava, read_llava, train_llava
 from openeupe.evaluate.vlm.scorers import SCORERS, Record, over_seeds
+from openeupe.identity import encoder_identity, files_identity, settings_identity
 
 Benchmark = Literal["textvqa", "sqa", "realworldqa", "pope", "gqa", "mme"]
 Sample = Mapping[str, Any]
@@ -108,7 +107,7 @@ class VlmBenchmarks(Column):
             raise InputError(f"{extra}: no such folder (task_folder)")
         align = _checked(root / self.align_data, root / self.align_images)
         tune = _checked(root / self.tune_data, root / self.tune_images)
-        return LlavaData(align, tune, extra, fingerprint(root, [align[0], tune[0]]))
+        return LlavaData(align, tune, extra, files_identity(root, [align[0], tune[0]]))
 
     def run(self, data: LlavaData, judged: Judged) -> dict[str, Outcome]:
         from openeupe.evaluate.vlm.lmms import OpenEupeVlm
@@ -134,13 +133,13 @@ class VlmBenchmarks(Column):
         form = form.model_copy(update={"side": side})
         llava = self.llava.model_copy(update={"form": form})
         what = {
-            "encoder": encoder_fingerprint(encoder),
+            "encoder": encoder_identity(encoder),
             "language_model": self.language_model,
             "llava": llava.model_dump(mode="json"),
             "data": data.fingerprint,
             "seed": seed,
         }
-        folder = kept / f"llava-{settings_hash(what)}"
+        folder = kept / f"llava-{settings_identity(what)}"
         if not (folder / "vision_language.json").is_file():  # `VisionLanguage.save` ends with it
             train_llava(
                 encoder,

@@ -19,11 +19,11 @@ from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.evaluate.features import Precision, fitting_side
-from openeupe.evaluate.results import settings_hash
 from openeupe.evaluate.vlm.language import load_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
 from openeupe.evaluate.vlm.prompts import Sentence, Turn
 from openeupe.evaluate.vlm.training import Phase, Step, fit, orders
+from openeupe.identity import settings_identity
 
 
 class Llava(Config):
@@ -75,7 +75,7 @@ def train_llava(
     if settings.recompute:
         _recompute(model, True)
     facts = {**settings.model_dump(mode="json"), "language": str(language), "seed": seed}
-    kept = folder / f"aligned-{settings_hash(facts)}.safetensors"
+    kept = folder / f"aligned-{settings_identity(facts)}.safetensors"
     if kept.is_file():
         vlm.load_state_dict(load_file(kept), strict=False)
     else:

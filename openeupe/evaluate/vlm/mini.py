@@ -24,7 +24,6 @@ from openeupe.data.questioned import QuestionData, symbols
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import Features, Precision, fitting_side
 from openeupe.evaluate.measure import Array, Outcome, mean_measure
-from openeupe.evaluate.results import settings_hash
 from openeupe.evaluate.vlm.language import load_language, need_transformers, tiny_language
 from openeupe.evaluate.vlm.marking import exist_f1, gap_and_error, marked
 from openeupe.evaluate.vlm.model import Form, VisionLanguage, pooled
@@ -32,6 +31,7 @@ from openeupe.evaluate.vlm.prompts import Template, put
 from openeupe.evaluate.vlm.reader import FORM as READS
 from openeupe.evaluate.vlm.reader import load_reader, truth
 from openeupe.evaluate.vlm.training import Alignment, Lesson, align, fit_cached
+from openeupe.identity import settings_identity
 from openeupe.registry import cache_folder
 
 Data = tuple[QuestionedImages, QuestionedImages]
@@ -235,7 +235,7 @@ class VlmMini(Column):
             "device": judged.device.type,
             "torch": torch.__version__,
         }
-        file = cache_folder() / "vlm-floors" / f"{settings_hash(facts)}.json"
+        file = cache_folder() / "vlm-floors" / f"{settings_identity(facts)}.json"
         asked = data[1].questions()
         try:
             return marked(json.loads(file.read_text(encoding="utf-8")), asked)

@@ -1,0 +1,82 @@
+"""Identity of files, encoders and settings: hex digits that follow from contents alone.
+
+Every cache, saved result, export and report compares these before it reuses anything. A name, a
+path or a byte size never identifies anything by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from openeupe.errors import InputError
+
+if TYPE_CHECKING:
+    from openeupe.encoders import Encoder
+
+_DIGITS = 16
+_READERS = 4  # threads; hashing releases the lock
+# (path, inode, size, modified, changed) -> digest, so that one process reads each file once.
+_known: dict[tuple[Any, ...], str] = {}
+
+
+def facts_identity(*facts: Any) -> str:
+    """Identity of plain values: numbers, strings, None, and lists or mappings of them."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+def settings_identity(settings: Mapping[str, Any]) -> str:
+    """Identity of settings as plain data; the order of their keys does not matter."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+def files_identity(root: Path, files: Iterable[Path]) -> str:
+    """Identity of files in order: names relative to `root`, and all their bytes.
+
+    It is the same on any machine. Each file is read once a process, unless it changes.
+
+    Raises:
+        InputError: if a file cannot be read.
+    """
+    listed = list(files)
+    with ThreadPoolExecutor(_READERS) as pool:
+        contents = list(pool.map(file_identity, listed))
+    digest = hashlib.sha256()
+    for file, content in zip(listed, contents, strict=True):
+        name = file.relative_to(root).as_posix()
+        digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:_DIGITS]
+
+
+def file_identity(file: Path) -> str:
+    """Identity of one file's bytes.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    try:
+        status = os.stat(file)
+        key = (str(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if key not in _known:
+            with file.open("rb") as stream:
+                _known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): check the file") from None
+    return _known[key]
+
+
+def encoder_identity(encoder: Encoder) -> str:
+    """Identity of an encoder: architecture, arguments, input constants and every weight."""
+    constants = encoder.mean.flatten().tolist() + encoder.std.flatten().tolist()
+    digest = hashlib.sha256(json.dumps([encoder.name, encoder.args, constants]).encode())
+    for key, tensor in sorted(encoder.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:_DIGITS]
