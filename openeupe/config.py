@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,55 @@ class Config(BaseModel):
 
 
 Settings = TypeVar("Settings", bound=Config)
+
+
+class _UniqueKeys:
+    """Refuses a mapping that gives a key twice, of which PyYAML keeps the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[misc]
+        lines: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if first := lines.get((key.tag, key.value)):
+                raise yaml.YAMLError(
+                    f"key {key.value!r} is given twice (lines {first} and {line}): keep one"
+                )
+            lines[key.tag, key.value] = line
+        return node
+
+
+class _Loader(_UniqueKeys, yaml.SafeLoader):
+    """Safe loader for which 010 is not 8 and 1:30 is not 90, as they are for PyYAML.
+
+    Both stay text, and a setting that is a number reads text as decimal digits: 010 is 10.
+    """
+
+
+_INT = "tag:yaml.org,2002:int"
+_Loader.yaml_implicit_resolvers = {
+    first: [rule for rule in rules if rule[0] != _INT]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    _INT, re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"), list("-+0123456789")
+)
+
+
+class _WordLoader(_UniqueKeys, yaml.BaseLoader):
+    """Loader that leaves every value as it is written."""
+
+
+def parse_yaml(text: str, *, words: bool = False) -> Any:
+    """Parse YAML text into plain data.
+
+    Args:
+        words: leave every value as the text that stands there, for lists of names.
+
+    Raises:
+        yaml.YAMLError: if the text is no YAML, or a mapping gives a key twice.
+    """
+    return yaml.load(text, _WordLoader if words else _Loader)
 
 
 def load_settings(
@@ -49,9 +99,10 @@ def read_settings(
         if not equals or not key:
             raise InputError(f"override {override!r}: write it as key=value")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"override {override!r}: {value!r} is not a YAML value") from None
+            parsed = parse_yaml(value)
+        except yaml.YAMLError as error:
+            line = " ".join(str(error).split())
+            raise InputError(f"override {override!r} is not a YAML value: {line}") from None
         patch: Any = parsed
         for part in reversed(key.split(".")):
             patch = {part: patch}
@@ -100,7 +151,7 @@ def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
         raise InputError(f"{kind} {name}: no such file, nor a {kind} of the package; {hint}")
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        raw = parse_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         line = " ".join(str(error).split())
         raise InputError(f"{kind} {name} is not valid YAML: {line}") from None

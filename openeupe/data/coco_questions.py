@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from openeupe.config import parse_yaml
 from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
 from openeupe.data.names import printable
@@ -149,13 +150,13 @@ def plural(name: str) -> str:
 
 def _class_names(file: Path) -> list[str]:
     try:
-        raw: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+        raw: Any = parse_yaml(file.read_text(encoding="utf-8"), words=True)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         line = " ".join(str(error).split())
         raise InputError(f"names {file} cannot be read as YAML: {line}") from None
     names = raw.get("names") if isinstance(raw, dict) else None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[k] for k in range(len(names))]
+    if isinstance(names, dict) and set(names) == {str(k) for k in range(len(names))}:
+        names = [names[str(k)] for k in range(len(names))]
     if not isinstance(names, list) or not names:
         raise InputError(f"names {file} has no list `names` of classes, numbered from 0: add it")
     return [str(name) for name in names]

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 from timm.data import ImageNetInfo
 
-from openeupe.config import Config
+from openeupe.config import Config, parse_yaml
 from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
 from openeupe.data.images import LabelledImages
@@ -82,11 +82,13 @@ class ClassData(Config):
         if self.names is not None:
             path = root / self.names.expanduser()
             try:
-                given = yaml.safe_load(path.read_text(encoding="utf-8"))
+                given = parse_yaml(path.read_text(encoding="utf-8"), words=True)
             except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
                 line = " ".join(str(error).split())
                 raise InputError(f"names {path} cannot be read as YAML: {line}") from None
-            given = {str(key): str(name) for key, name in dict(given or {}).items()}
+            if not isinstance(given, dict):
+                raise InputError(f"names {path} is not a YAML mapping of class: name: correct it")
+            given = {str(key): str(name) for key, name in given.items()}
             if lacking := [name for name in classes if name not in given]:
                 raise InputError(f"names {path} lacks the class {lacking[0]}: add a line for it")
             return [given[name] for name in classes]

@@ -50,6 +50,12 @@ def test_a_folder_counts_its_classes_without_the_ignored(folder: Path) -> None:
     assert train.fingerprint == test.fingerprint
 
 
+def test_a_value_that_is_named_twice_is_refused(folder: Path) -> None:
+    (folder / "names.yaml").write_text("{0: none, 7: cat, 07: dog}")
+    with pytest.raises(InputError, match="twice"):
+        masks(folder, names="names.yaml").open(folder)
+
+
 def test_names_may_have_gaps(folder: Path) -> None:
     (folder / "names.yaml").write_text("path: x\nclasses:\n  0: none\n  7: cat\n  3: dog\n")
     train, _ = masks(folder, names="names.yaml", ignore=(0,)).open(folder)
