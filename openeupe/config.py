@@ -11,6 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from openeupe.errors import InputError
+from openeupe.limits import NAME_CHARACTERS, YAML_BYTES, YAML_DEPTH
+from openeupe.plain_yaml import parse_yaml
 
 _FOLDERS = {"study": "studies"}  # those of other kinds are named KINDs
 
@@ -18,7 +20,7 @@ _FOLDERS = {"study": "studies"}  # those of other kinds are named KINDs
 class Config(BaseModel):
     """A group of settings: unknown keys are errors, and values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Settings = TypeVar("Settings", bound=Config)
@@ -49,11 +51,16 @@ def read_settings(
         if not equals or not key:
             raise InputError(f"override {override!r}: write it as key=value")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"override {override!r}: {value!r} is not a YAML value") from None
+            parsed = parse_yaml(value)
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"override {key}: {value!r} is not a YAML value ({error}): correct it"
+            ) from None
         patch: Any = parsed
-        for part in reversed(key.split(".")):
+        parts = key.split(".")
+        if len(parts) > YAML_DEPTH:
+            raise InputError(f"override {key}: settings are at most {YAML_DEPTH} deep: shorten it")
+        for part in reversed(parts):
             patch = {part: patch}
         raw = _merge(raw, patch)
     return raw
@@ -100,8 +107,11 @@ def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
         raise InputError(f"{kind} {name}: no such file, nor a {kind} of the package; {hint}")
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        with file.open("rb") as stream:
+            raw = parse_yaml(stream.read(YAML_BYTES + 1))  # one more is refused as too large
+    except OSError as error:
+        raise InputError(f"{kind} {name} cannot be read ({error.strerror}): check it") from None
+    except yaml.YAMLError as error:
         line = " ".join(str(error).split())
         raise InputError(f"{kind} {name} is not valid YAML: {line}") from None
     if not isinstance(raw, dict):
@@ -141,7 +151,7 @@ def _merge(base: Any, patch: Any) -> Any:
 def _first_line(error: ValidationError, model: type[Config]) -> str:
     """The first complaint of pydantic as `field: what is wrong`, with a guess at a typo."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join(_short(str(part)) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key"
@@ -151,10 +161,14 @@ def _first_line(error: ValidationError, model: type[Config]) -> str:
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] != "value_error":
-        message += f" (got {first['input']!r})"
+        message += f" (got {_short(repr(first['input']))})"
     more = len(error.errors()) - 1
     tail = f" (and {more} more)" if more else ""
     return f"{field}: {message}{tail}" if field else f"{message}{tail}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= NAME_CHARACTERS else f"{text[:NAME_CHARACTERS]}..."
 
 
 def _all_keys(model: type[Config]) -> list[str]:
