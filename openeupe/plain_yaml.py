@@ -9,7 +9,7 @@ import yaml
 from openeupe.limits import YAML_BYTES, YAML_DEPTH, YAML_VALUES
 
 
-def parse_yaml(content: str | bytes, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+def load_yaml(content: str | bytes, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """The plain value of a YAML text.
 
     Raises:

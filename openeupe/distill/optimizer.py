@@ -12,7 +12,6 @@ from torch import nn
 from openeupe.config import Config
 from openeupe.limits import RATE, STEPS
 
-
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -19,7 +19,6 @@ from openeupe.limits import BATCH, RATE, SEED, SIDE, STEPS, VIEWS, WIDTH
 from openeupe.names import Name
 
 STAGE_PREFIX = "stage:"
-_TAKEN = {"checkpoints", "stored", "tensorboard"}  # folders of a stage next to its students
 
 Side = Annotated[int, Field(gt=0, le=SIDE)]
 Sides = Annotated[
@@ -216,7 +215,7 @@ class Recipe(Config):
                     field = f"stages.{name}.{kind}.{key}"
                     if not key.replace("-", "_").isidentifier():
                         raise ValueError(f"{field}: a name is made of letters, digits, _ and -")
-                    if hasattr(nn.ModuleDict, key) or key.lower() in _TAKEN:
+                    if hasattr(nn.ModuleDict, key):
                         raise ValueError(f"{field}: {key} is a reserved name, choose another")
                     if encoder.encoder.startswith(STAGE_PREFIX):
                         self._check_reference(f"{field}.encoder", encoder.encoder, earlier)
