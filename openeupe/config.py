@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from openeupe.errors import InputError
+from openeupe.limits import NAME_CHARACTERS, YAML_BYTES, YAML_DEPTH
+from openeupe.plain_yaml import parse_yaml
 
 _FOLDERS = {"study": "studies"}  # those of other kinds are named KINDs
 
@@ -19,59 +20,10 @@ _FOLDERS = {"study": "studies"}  # those of other kinds are named KINDs
 class Config(BaseModel):
     """A group of settings: unknown keys are errors, and values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Settings = TypeVar("Settings", bound=Config)
-
-
-class _UniqueKeys:
-    """Refuses a mapping that gives a key twice, of which PyYAML keeps the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[misc]
-        lines: dict[tuple[str, str], int] = {}
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            line = key.start_mark.line + 1
-            if first := lines.get((key.tag, key.value)):
-                raise yaml.YAMLError(
-                    f"key {key.value!r} is given twice (lines {first} and {line}): keep one"
-                )
-            lines[key.tag, key.value] = line
-        return node
-
-
-class _Loader(_UniqueKeys, yaml.SafeLoader):
-    """Safe loader for which 010 is not 8 and 1:30 is not 90, as they are for PyYAML.
-
-    Both stay text, and a setting that is a number reads text as decimal digits: 010 is 10.
-    """
-
-
-_INT = "tag:yaml.org,2002:int"
-_Loader.yaml_implicit_resolvers = {
-    first: [rule for rule in rules if rule[0] != _INT]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    _INT, re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"), list("-+0123456789")
-)
-
-
-class _WordLoader(_UniqueKeys, yaml.BaseLoader):
-    """Loader that leaves every value as it is written."""
-
-
-def parse_yaml(text: str, *, words: bool = False) -> Any:
-    """Parse YAML text into plain data.
-
-    Args:
-        words: leave every value as the text that stands there, for lists of names.
-
-    Raises:
-        yaml.YAMLError: if the text is no YAML, or a mapping gives a key twice.
-    """
-    return yaml.load(text, _WordLoader if words else _Loader)
 
 
 def load_settings(
@@ -104,7 +56,10 @@ def read_settings(
             line = " ".join(str(error).split())
             raise InputError(f"override {override!r} is not a YAML value: {line}") from None
         patch: Any = parsed
-        for part in reversed(key.split(".")):
+        parts = key.split(".")
+        if len(parts) > YAML_DEPTH:
+            raise InputError(f"override {key}: settings are at most {YAML_DEPTH} deep: shorten it")
+        for part in reversed(parts):
             patch = {part: patch}
         raw = _merge(raw, patch)
     return raw
@@ -151,8 +106,11 @@ def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
         raise InputError(f"{kind} {name}: no such file, nor a {kind} of the package; {hint}")
     try:
-        raw = parse_yaml(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        with file.open("rb") as stream:
+            raw = parse_yaml(stream.read(YAML_BYTES + 1))  # one more is refused as too large
+    except OSError as error:
+        raise InputError(f"{kind} {name} cannot be read ({error.strerror}): check it") from None
+    except yaml.YAMLError as error:
         line = " ".join(str(error).split())
         raise InputError(f"{kind} {name} is not valid YAML: {line}") from None
     if not isinstance(raw, dict):
@@ -192,7 +150,7 @@ def _merge(base: Any, patch: Any) -> Any:
 def _first_line(error: ValidationError, model: type[Config]) -> str:
     """The first complaint of pydantic as `field: what is wrong`, with a guess at a typo."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join(_short(str(part)) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key"
@@ -202,10 +160,14 @@ def _first_line(error: ValidationError, model: type[Config]) -> str:
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] != "value_error":
-        message += f" (got {first['input']!r})"
+        message += f" (got {_short(repr(first['input']))})"
     more = len(error.errors()) - 1
     tail = f" (and {more} more)" if more else ""
     return f"{field}: {message}{tail}" if field else f"{message}{tail}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= NAME_CHARACTERS else f"{text[:NAME_CHARACTERS]}..."
 
 
 def _all_keys(model: type[Config]) -> list[str]:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from openeupe.config import Config, load_settings, parse_yaml, read_settings
+from openeupe.config import Config, load_settings, read_settings
 from openeupe.errors import InputError
+from openeupe.plain_yaml import parse_yaml
 
 
 class _Numbers(Config):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,8 @@ from openeupe.config import Config, check_settings, read_settings, with_base
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe
 from openeupe.errors import InputError
 from openeupe.evaluate.suite import Suite, load_suite
+from openeupe.limits import BATCH, IMAGES, RATE, SEED, WORKERS
+from openeupe.names import Name, Title
 
 
 class ArmConfig(Config):
@@ -36,7 +38,7 @@ class TableConfig(Config):
 
     rows: tuple[str, ...] = ()
     reference: str | None = Field(None, description="the arm that the rows are compared with")
-    effects: dict[str, tuple[tuple[str, str], ...]] = Field(
+    effects: dict[Title, tuple[tuple[str, str], ...]] = Field(
         {},
         description="instead of rows: by name, pairs [arm, arm without it] whose mean difference "
         "is tested, as of a teacher in every set that it joins",
@@ -77,33 +79,33 @@ class ForecastConfig(Config):
         {}, description="teacher: the arm that was trained without it, for the agreement"
     )
     alone: dict[str, str] = Field({}, description="teacher: the arm that judges its frozen tokens")
-    images: int = Field(256, ge=8, description="photos, of the recipe's own")
-    batches: int = Field(16, ge=1, description="steps of which gradients are compared")
+    images: int = Field(256, ge=8, le=IMAGES, description="photos, of the recipe's own")
+    batches: int = Field(16, ge=1, le=BATCH, description="steps of which gradients are compared")
 
 
 class JudgeConfig(Config):
     """How encoders are judged."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    batch_size: int = Field(32, ge=1)
-    workers: int = Field(2, ge=1)
+    batch_size: int = Field(32, ge=1, le=BATCH)
+    workers: int = Field(2, ge=1, le=WORKERS)
 
 
 class Study(Config):
     """Recipes that differ in one thing each, the seeds, and the tables that answer a question."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: Name
     note: str = ""
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    steps: float = Field(1.0, gt=0, description="factor on the steps of every stage")
+    seeds: tuple[Annotated[int, Field(ge=-SEED, le=SEED)], ...] = Field((0, 1, 2), min_length=1)
+    steps: float = Field(1.0, gt=0, le=RATE, description="factor on the steps of every stage")
     suite: str = Field(description="a packaged suite, or a file beside the study")
     columns: tuple[str, ...] | None = Field(None, description="some of the suite's columns")
     judge: JudgeConfig = JudgeConfig()
-    recipes: dict[str, dict[str, Any]] = Field(
+    recipes: dict[Name, dict[str, Any]] = Field(
         {}, description="by name; each as a recipe's file, `base` included"
     )
-    arms: dict[str, ArmConfig] = Field(min_length=1)
-    tables: dict[str, TableConfig] = Field({})
+    arms: dict[Title, ArmConfig] = Field(min_length=1)
+    tables: dict[Title, TableConfig] = Field({})
     forecast: ForecastConfig | None = None
 
     @model_validator(mode="after")

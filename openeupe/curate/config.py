@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from openeupe.config import Config
+from openeupe.limits import IMAGE_WEIGHT, IMAGES, SEED, SIDE, WIDTH, WORKERS
 
 Cosine = Annotated[float, Field(gt=0, le=1)]
 
@@ -14,10 +15,17 @@ Cosine = Annotated[float, Field(gt=0, le=1)]
 class CurateConfig(Config):
     """What is dropped, and how the rest is balanced; every number is kept in the manifest."""
 
-    seed: int = Field(default=0, ge=0, description="Of k-means and of the balanced choice.")
-    min_side: int = Field(default=64, ge=1, description="Shorter images, in pixels, are dropped.")
+    seed: int = Field(
+        default=0, ge=0, le=SEED, description="Of k-means and of the balanced choice."
+    )
+    min_side: int = Field(
+        default=64, ge=1, le=SIDE, description="Shorter images, in pixels, are dropped."
+    )
     max_aspect: float = Field(
-        default=5.0, ge=1, description="Images with a larger long side / short side are dropped."
+        default=5.0,
+        ge=1,
+        le=WIDTH,
+        description="Images with a larger long side / short side are dropped.",
     )
     hash_distance: int | None = Field(
         default=None,
@@ -52,10 +60,10 @@ class CurateConfig(Config):
         default=True, description="Whether a mirrored image is a copy (training mirrors at random)."
     )
     side: int | None = Field(
-        default=None, ge=16, description="Pixels the encoder sees.  [its own resolution]"
+        default=None, ge=16, le=SIDE, description="Pixels the encoder sees.  [its own resolution]"
     )
     like_each: int = Field(
-        default=16, ge=1, description="Images fetched for each image of the seed set."
+        default=16, ge=1, le=IMAGES, description="Images fetched for each image of the seed set."
     )
     balance: Literal["clusters", "neighbours"] = Field(
         default="clusters",
@@ -65,20 +73,25 @@ class CurateConfig(Config):
     near: Cosine = Field(
         default=0.2, description="Cosine of centred embeddings of neighbours that are alike."
     )
-    clusters: list[Annotated[int, Field(ge=1)]] | None = Field(
+    clusters: list[Annotated[int, Field(ge=1, le=IMAGES)]] | None = Field(
         default=None,
+        max_length=16,
         description="Clusters of each level, the finest first.  [an eighth of the images, at "
         "most 4096; then a quarter of the level before, down to 256]",
     )
     resampling: int = Field(
-        default=1, ge=0, description="Rounds of resampled k-means at each level (Vo et al. 2024)."
+        default=1,
+        ge=0,
+        le=WIDTH,
+        description="Rounds of resampled k-means at each level (Vo et al. 2024).",
     )
     size: int | None = Field(
-        default=None, ge=1, description="Images to keep after balancing.  [all]"
+        default=None, ge=1, le=IMAGES, description="Images to keep after balancing.  [all]"
     )
     max_weight: float = Field(
         default=8.0,
         ge=1,
+        le=IMAGE_WEIGHT,
         description="An image is drawn at most this many times as often as a mean one.",
     )
-    workers: int = Field(default=2, ge=1, description="Threads that read and decode.")
+    workers: int = Field(default=2, ge=1, le=WORKERS, description="Threads that read and decode.")

@@ -11,7 +11,6 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from openeupe.config import parse_yaml
 from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
 from openeupe.data.names import printable
@@ -19,6 +18,7 @@ from openeupe.data.questions import Question, with_article
 from openeupe.data.seeds import derive_seed
 from openeupe.errors import InputError
 from openeupe.identity import files_identity
+from openeupe.plain_yaml import parse_yaml
 
 _IRREGULAR = {"person": "people", "knife": "knives", "mouse": "mice"}
 _SAME = {"sheep", "skis", "scissors", "broccoli"}

@@ -7,9 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from openeupe.config import Config
+from openeupe.limits import FACTOR, RATE, SEED, WORKERS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Strength = Annotated[float, Field(ge=0)]
+Strength = Annotated[float, Field(ge=0, le=FACTOR)]
+Range = Annotated[float, Field(ge=1 / FACTOR, le=FACTOR)]
 
 
 class SourceConfig(Config):
@@ -27,7 +29,7 @@ class SourceConfig(Config):
     weight: float = Field(
         default=1.0,
         gt=0,
-        allow_inf_nan=False,
+        le=RATE,
         description="Share of the batches, relative to the other sources. Each batch comes from "
         "one source (paper 3.4: 10 % of the batches are ImageNet-1k only).",
     )
@@ -52,7 +54,7 @@ class AugmentConfig(Config):
         default=(0.32, 1.0),
         description="Smallest and largest crop, as a share of the image's area.",
     )
-    ratio: tuple[float, float] = Field(
+    ratio: tuple[Range, Range] = Field(
         default=(3 / 4, 4 / 3), description="Smallest and largest width / height of a crop."
     )
     flip: Probability = Field(default=0.5, description="Probability of a horizontal flip.")
@@ -75,10 +77,11 @@ class AugmentConfig(Config):
     blur_kernel: int = Field(
         default=9,
         ge=1,
+        le=FACTOR + 1,
         description="Kernel side at 256 pixels; scaled with the image, so that a blur "
         "looks the same at every size of the pyramid.",
     )
-    blur_sigma: tuple[float, float] = Field(
+    blur_sigma: tuple[Range, Range] = Field(
         default=(0.1, 2.0), description="Range of the blur's sigma at 256 pixels; scaled likewise."
     )
     solarize: Probability = Field(default=0.2, description="Probability of solarization.")
@@ -109,6 +112,7 @@ class DataConfig(Config):
     workers: int = Field(
         default=0,
         ge=0,
+        le=WORKERS,
         description="Loader processes of each rank; 0 loads in the training process.",
     )
     max_broken: Probability = Field(
@@ -131,6 +135,8 @@ class DataConfig(Config):
     )
     views_seed: int | None = Field(
         default=None,
+        ge=-SEED,
+        le=SEED,
         description="Seed of the crops and colors of a stage's `views`; default: the recipe's. "
         "Runs of several seeds that share it see the same views, and can share what is stored.",
     )

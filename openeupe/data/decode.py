@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from openeupe.data.names import printable
 from openeupe.errors import InputError
+from openeupe.limits import IMAGE_BYTES
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
+_STRIP = 2**22  # pixels that are converted at once: copies of a large image take gigabytes
 
 
 class BrokenImage(Exception):
@@ -46,8 +51,28 @@ def decode(
             return upright(image, least_side, gray=gray)
     except MemoryError:
         raise
+    except NotAFile as error:
+        raise BrokenImage(f"{name}: cannot be read as an image ({error})") from error
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
         raise BrokenImage(f"{name}: cannot be read as an image") from error
+
+
+class NotAFile(OSError):
+    """A pipe, device, socket or folder where an image file was expected, or a gigantic file."""
+
+
+def check_file(file: Path) -> None:
+    """Refuse what cannot be an image file before it is opened: reading it might never end.
+
+    Raises:
+        NotAFile: for a pipe, device, socket, folder, or a file of more than `IMAGE_BYTES`.
+        OSError: if there is no such file.
+    """
+    status = os.stat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAFile("it is not a file")
+    if status.st_size > IMAGE_BYTES:
+        raise NotAFile(f"it has {status.st_size} bytes, more than {IMAGE_BYTES}")
 
 
 @contextlib.contextmanager
@@ -56,6 +81,8 @@ def opened(encoded: bytes | Path) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata of one web image is nobody's news
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if isinstance(encoded, Path):
+            check_file(encoded)
         with Image.open(encoded if isinstance(encoded, Path) else BytesIO(encoded)) as image:
             yield image
 
@@ -82,7 +109,7 @@ def image_size(file: Path) -> tuple[int, int]:
         InputError: naming the file, if it cannot be read as an image.
     """
     try:
-        with Image.open(file) as image:
+        with opened(file) as image:
             return image.size
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
         raise InputError(
@@ -94,19 +121,46 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return _deep_gray(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        return _in_strips(image, _over_white)
     return image.convert("RGB")  # of an RGB image: a copy that outlives the file
 
 
+def _over_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(first row, strip) from top to bottom."""
+    rows = max(_STRIP // image.width, 1)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """`convert` of the image, whose copies on the way are never of the whole image."""
+    if image.width * image.height <= _STRIP:
+        return convert(image)
+    whole = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        whole.paste(convert(strip), (0, top))
+    return whole
+
+
+def _values(image: Image.Image) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(image).astype(np.float64))
+
+
 def _deep_gray(image: Image.Image) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
     if image.mode.startswith("I;16"):
         white = 65535.0
     else:  # 32-bit integers and floats do not say their range: the smallest usual one that fits
-        top = values.max()
+        top = max(float(_values(strip).max()) for _, strip in _strips(image))
         usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
         white = next((level for level in usual if top <= level), top)
-    gray = (values.clip(0, white) * (255 / white)).round().astype(np.uint8)
-    return Image.fromarray(gray).convert("RGB")
+
+    def scaled(strip: Image.Image) -> Image.Image:
+        gray = (_values(strip).clip(0, white) * (255 / white)).round().astype(np.uint8)
+        return Image.fromarray(gray).convert("RGB")
+
+    return _in_strips(image, scaled)

@@ -8,11 +8,12 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field, model_validator
 
-from openeupe.config import Config, parse_yaml
+from openeupe.config import Config
 from openeupe.data.images import DepthImages, MaskedImages
 from openeupe.data.pairs import IGNORE, DepthFiles, MaskFiles, Pairs, by_stem
 from openeupe.data.scenes import Scenes, Split
 from openeupe.errors import InputError
+from openeupe.plain_yaml import parse_yaml
 
 ADE_CLASSES = 150
 NYU_LISTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -10,11 +11,12 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from openeupe.data.decode import EXTENSIONS, decode
+from openeupe.data.decode import EXTENSIONS, check_file, decode
 from openeupe.data.names import Names, printable
 from openeupe.data.seeds import derive_seed
 from openeupe.errors import InputError
 from openeupe.identity import files_identity
+from openeupe.limits import FOLDER_PATHS, IMAGES
 
 
 class FolderSource:
@@ -47,7 +49,7 @@ class FolderSource:
         if not self.root.is_dir():
             raise InputError(f"data path {path} is not a folder: check the path")
         try:
-            found = sorted(_walk(self.root, "", ()))
+            found = sorted(_walk(self.root))
         except OSError as error:
             raise InputError(
                 f"data path {path} cannot be listed ({error.strerror}): check its permissions"
@@ -81,7 +83,9 @@ class FolderSource:
 
     def encoded(self, index: int) -> bytes:
         """The file's bytes. Raises `OSError`."""
-        return (self.root / self._names[index]).read_bytes()
+        file = self.root / self._names[index]
+        check_file(file)
+        return file.read_bytes()
 
     def relative(self, index: int) -> str:
         """The file's path inside the folder, with `/`."""
@@ -98,7 +102,14 @@ class FolderSource:
     @property
     def fingerprint(self) -> str:
         """Identity of the images, by relative names and contents."""
-        return files_identity(self.root, (self.root / self._names[i] for i in range(len(self))))
+        files = [self.root / self._names[i] for i in range(len(self))]
+        for file in files:
+            try:
+                check_file(file)
+            except OSError as error:
+                reason = error.strerror or error
+                raise InputError(f"{file} cannot be read ({reason}): check the file") from None
+        return files_identity(self.root, files)
 
     def label(self, index: int) -> int | None:
         """Number of the image's class in `classes`; None where there are no classes."""
@@ -109,18 +120,36 @@ def _is_heldout(name: str, share: float) -> bool:
     return derive_seed("heldout", name) < share * 2**63
 
 
-def _walk(root: Path, inside: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Relative paths of the images under `root / inside`; `above` guards against link loops."""
-    folder = root / inside
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(root, f"{inside}{entry.name}/", (*above, here))
-            elif entry.name.rpartition(".")[2].lower() in EXTENSIONS and "." in entry.name:
-                yield inside + entry.name
+def _walk(root: Path) -> Iterator[str]:
+    """Relative paths of the images under `root`.
+
+    Links are followed, but not to a folder around them. Pipes, devices and sockets are left out;
+    a link that leads nowhere is an image that is missing.
+    """
+    count, reached = 0, Counter[tuple[int, int]]()
+    ahead: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
+    while ahead:
+        inside, above = ahead.pop()
+        status = os.stat(root / inside)
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            continue
+        reached[here] += 1
+        if reached[here] > FOLDER_PATHS:
+            raise InputError(
+                f"data path {root}: links lead to {root / inside} by more than {FOLDER_PATHS} "
+                "paths: remove links to folders"
+            )
+        with os.scandir(root / inside) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    ahead.append((f"{inside}{entry.name}/", (*above, here)))
+                elif "." in entry.name and entry.name.rpartition(".")[2].lower() in EXTENSIONS:
+                    if not entry.is_file() and os.path.exists(entry.path):
+                        continue
+                    count += 1
+                    if count > IMAGES:
+                        raise InputError(f"data path {root} holds more than {IMAGES} images")
+                    yield inside + entry.name

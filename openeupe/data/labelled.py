@@ -13,12 +13,13 @@ from PIL import Image
 from pydantic import Field
 from timm.data import ImageNetInfo
 
-from openeupe.config import Config, parse_yaml
+from openeupe.config import Config
 from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
 from openeupe.data.images import LabelledImages
 from openeupe.data.names import printable
 from openeupe.errors import InputError
+from openeupe.plain_yaml import parse_yaml
 
 _CHECKED: set[tuple[Path, str]] = set()  # three columns over one data set read its headers once
 

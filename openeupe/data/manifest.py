@@ -16,10 +16,12 @@ from openeupe.data.names import Names, printable
 from openeupe.data.shards import OpenShards
 from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
+from openeupe.limits import IMAGE_BYTES, IMAGE_WEIGHT
 
 VERSION = 1
 METADATA = b"openeupe"  # key of the JSON in the Parquet file
 _COLUMNS = ["source", "path", "offset", "size_bytes", "weight"]
+_MOST_ROOTS = 2**15  # their numbers are 16 bits wide
 _CHECKED = 64  # files looked for when a manifest is opened
 
 
@@ -44,17 +46,16 @@ class ManifestSource:
         roots_, offsets, sizes, weights = array("h"), array("q"), array("q"), array("f")
 
         def paths() -> Iterator[str]:
-            for batch in file.iter_batches(columns=_COLUMNS):
-                rows = batch.to_pydict()
-                for root, name, offset, size, weight in zip(
-                    *(rows[column] for column in _COLUMNS), strict=True
-                ):
-                    if weight > 0:
-                        roots_.append(root)
-                        offsets.append(-1 if offset is None else offset)
-                        sizes.append(size)
-                        weights.append(weight)
-                        yield name
+            for number, row in enumerate(_rows(path, file)):
+                if wrong := _wrong(row, len(self.roots)):
+                    raise InputError(f"manifest {path}: row {number}: {wrong}: curate again")
+                root, name, offset, size, weight = row
+                if weight > 0:
+                    roots_.append(root)
+                    offsets.append(-1 if offset is None else offset)
+                    sizes.append(size)
+                    weights.append(weight)
+                    yield name
 
         self._paths = Names(paths())
         if not len(self):
@@ -109,6 +110,36 @@ class ManifestSource:
                 )
 
 
+def _rows(path: str | Path, file: Any) -> Iterator[tuple[Any, ...]]:
+    """The rows of an open manifest, as they stand in it."""
+    import pyarrow as pa
+
+    try:
+        for batch in file.iter_batches(columns=_COLUMNS):
+            rows = batch.to_pydict()
+            yield from zip(*(rows[column] for column in _COLUMNS), strict=True)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise InputError(f"manifest {path} is damaged ({error}): curate again") from None
+
+
+def _wrong(row: tuple[Any, ...], roots: int) -> str:
+    """What makes no sense in a row; empty where all does."""
+    root, name, offset, size, weight = row
+    if not isinstance(weight, int | float) or not 0 <= weight <= IMAGE_WEIGHT:
+        return f"{name} has weight {weight}, which is not between 0 and {IMAGE_WEIGHT:g}"
+    if weight == 0:  # dropped: it may be a file that cannot be read
+        return ""
+    if type(root) is not int or not 0 <= root < roots:
+        return f"source {root} is not among the {roots} of the manifest"
+    if not isinstance(name, str) or not name:
+        return f"path {name!r} is no name of a file"
+    if offset is not None and (type(offset) is not int or offset < 0):
+        return f"offset {offset} is no place in a file"
+    if type(size) is not int or not 0 <= size <= IMAGE_BYTES:
+        return f"size_bytes {size} is not between 0 and {IMAGE_BYTES}"
+    return ""
+
+
 def open_manifest(path: str | Path) -> tuple[Any, dict[str, Any]]:
     """The open Parquet file (pyarrow's `ParquetFile`) of a manifest and what it says of itself.
 
@@ -127,14 +158,19 @@ def open_manifest(path: str | Path) -> tuple[Any, dict[str, Any]]:
         file = pq.ParquetFile(file_path)
         about = json.loads(file.schema_arrow.metadata[METADATA])
         version = about["version"]
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError):
         raise InputError(
             f"{path} is not a manifest that openeupe curate wrote: check the path"
         ) from None
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise InputError(
             f"manifest {path} is of version {version}, this program reads {VERSION}: curate again"
         )
+    listed = about.get("roots")
+    if not isinstance(listed, list) or not all(isinstance(root, str) for root in listed):
+        raise InputError(f"manifest {path}: its roots are no list of folders: curate again")
+    if len(listed) > _MOST_ROOTS:
+        raise InputError(f"manifest {path} has more than {_MOST_ROOTS} roots: curate again")
     return file, about
 
 

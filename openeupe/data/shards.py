@@ -20,6 +20,7 @@ from PIL import Image
 from openeupe.data.decode import EXTENSIONS, BrokenImage, decode
 from openeupe.data.names import Names, printable
 from openeupe.errors import InputError
+from openeupe.limits import IMAGE_BYTES, IMAGES, SHARDS
 
 _OPEN_SHARDS = 32  # files a process keeps open: far below every system's limit
 
@@ -50,6 +51,8 @@ class ShardSource:
         def keys() -> Iterator[str]:
             for number, shard in enumerate(self.shards):
                 for key, offset, size in _images(shard):
+                    if len(shards) == IMAGES:
+                        raise InputError(f"data path {path} holds more than {IMAGES} images")
                     shards.append(number)
                     offsets.append(offset)
                     sizes.append(size)
@@ -168,16 +171,26 @@ def _braces(pattern: str) -> list[str]:
     inner = match[1]
     if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inner):
         first, last = numbers[1], numbers[2]
-        choices = [f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
+        numbered = range(int(first[-18:]), int(last[-18:]) + 1)  # more digits make no file name
+        _check_count(pattern, len(numbered))
+        choices = [f"{n:0{len(first)}d}" for n in numbered]
     else:
         choices = inner.split(",")
     tails = _braces(pattern[match.end() :])
+    _check_count(pattern, len(choices) * len(tails))
     return [pattern[: match.start()] + choice + tail for choice in choices for tail in tails]
+
+
+def _check_count(pattern: str, files: int) -> None:
+    if files > SHARDS:
+        raise InputError(f"data path {pattern} names more than {SHARDS} files: use fewer patterns")
 
 
 def _images(shard: str) -> Iterator[tuple[str, int, int]]:
     """Key, offset and size in bytes of each sample's image."""
     try:
+        if not os.path.isfile(shard):  # a pipe or device might never end
+            raise tarfile.ReadError("it is not a file")
         with tarfile.open(shard, "r:") as archive:
             taken = None
             while (member := archive.next()) is not None:
@@ -189,9 +202,13 @@ def _images(shard: str) -> Iterator[tuple[str, int, int]]:
                     continue
                 if extension.lower() in EXTENSIONS:
                     taken = key
+                    if member.size > IMAGE_BYTES:
+                        raise tarfile.ReadError(
+                            f"{member.name} has {member.size} bytes, more than {IMAGE_BYTES}"
+                        )
                     yield key, member.offset_data, member.size
             _check_end(shard, archive.offset)
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise InputError(
             f"shard {shard} cannot be read as an uncompressed tar file ({error}): "
             "decompress it or make it again"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from openeupe.config import Config
 from openeupe.encoders.contract import Tokens
+from openeupe.limits import RATE
 
 _ONE_PRODUCT = 2**14  # weights; 6 x 6 to 8 x 8: 9 times as fast on a CPU, 14 x 14 to 16 x 16: half
 _NORM_FLOOR = 1e-8  # that of PyTorch's cosine_similarity
@@ -20,10 +21,17 @@ _NORM_FLOOR = 1e-8  # that of PyTorch's cosine_similarity
 class LossConfig(Config):
     """Weights of the loss terms; the defaults are the paper's."""
 
-    cosine: float = Field(0.9, ge=0, description="alpha, weight of the patch cosine (Eq. 6)")
-    smooth_l1: float = Field(0.1, ge=0, description="beta, weight of the patch smooth-L1 (Eq. 6)")
+    cosine: float = Field(
+        0.9, ge=0, le=RATE, description="alpha, weight of the patch cosine (Eq. 6)"
+    )
+    smooth_l1: float = Field(
+        0.1, ge=0, le=RATE, description="beta, weight of the patch smooth-L1 (Eq. 6)"
+    )
     smooth_l1_transition: float = Field(
-        1.0, gt=0, description="where smooth-L1 turns linear; not in the paper, PyTorch's default"
+        1.0,
+        gt=0,
+        le=RATE,
+        description="where smooth-L1 turns linear; not in the paper, PyTorch's default",
     )
 
 

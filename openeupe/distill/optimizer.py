@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from openeupe.config import Config
+from openeupe.limits import RATE, STEPS
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Config):
     """AdamW with a cosine schedule. The paper gives `lr`, `weight_decay` and the cosine."""
 
-    lr: float = Field(gt=0, description="base learning rate")
+    lr: float = Field(gt=0, le=RATE, description="base learning rate")
     lr_scaling: Literal["none", "sqrt_wrt_1024", "linear_wrt_256"] = Field(
         "none",
         description="none: lr as written; sqrt_wrt_1024: lr * 4 * sqrt(batch / 1024), the rule of "
         "the DINOv3 code base; linear_wrt_256: lr * batch / 256",
     )
-    weight_decay: float = Field(1e-4, ge=0, description="for matrices and kernels only")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="not in the paper")
-    clip_norm: float | None = Field(3.0, gt=0, description="gradient norm limit; not in the paper")
-    warmup_steps: int = Field(0, ge=0, description="linear warm-up; not in the paper")
+    weight_decay: float = Field(1e-4, ge=0, le=RATE, description="for matrices and kernels only")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="not in the paper")
+    clip_norm: float | None = Field(
+        3.0, gt=0, le=RATE, description="gradient norm limit; not in the paper"
+    )
+    warmup_steps: int = Field(0, ge=0, le=STEPS, description="linear warm-up; not in the paper")
     heads_first: int = Field(
         0,
         ge=0,
+        le=STEPS,
         description="steps at the beginning in which only the adapter heads learn: weights that "
         "are good already are not pulled about by heads that are still random (the warm-up is not "
         "repeated for them); not in the paper",
@@ -35,10 +41,13 @@ class OptimizerConfig(Config):
     backbone_lr: float = Field(
         1.0,
         ge=0,
+        le=RATE,
         description="the student's learning rate as a share of `lr`, which its adapter heads keep: "
         "under 1 for a backbone whose weights are good already; not in the paper",
     )
-    final_lr: float = Field(0.0, ge=0, description="where the cosine ends, as a share of the peak")
+    final_lr: float = Field(
+        0.0, ge=0, le=RATE, description="where the cosine ends, as a share of the peak"
+    )
 
 
 def build_optimizer(

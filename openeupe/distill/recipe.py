@@ -15,10 +15,12 @@ from openeupe.distill.loss import LossConfig
 from openeupe.distill.optimizer import OptimizerConfig
 from openeupe.distill.standardize import StatisticsConfig
 from openeupe.distill.track import TrackerName
+from openeupe.limits import BATCH, RATE, SEED, SIDE, STEPS, VIEWS, WIDTH
+from openeupe.names import Name
 
 STAGE_PREFIX = "stage:"
 
-Side = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=SIDE)]
 Sides = Annotated[
     tuple[Side, ...],
     BeforeValidator(lambda v: (v,) if isinstance(v, int) else v),
@@ -59,8 +61,10 @@ class TeacherConfig(EncoderConfig):
     """A frozen teacher of a stage."""
 
     pretrained: bool = Field(True, description="take the encoder's published weights")
-    cls_weight: float = Field(1.0, ge=0, description="weight of its class-token loss (paper: 1)")
-    patch_weight: float = Field(1.0, ge=0, description="gamma of Eq. 7 (paper: 1)")
+    cls_weight: float = Field(
+        1.0, ge=0, le=RATE, description="weight of its class-token loss (paper: 1)"
+    )
+    patch_weight: float = Field(1.0, ge=0, le=RATE, description="gamma of Eq. 7 (paper: 1)")
 
 
 class StudentConfig(EncoderConfig):
@@ -89,12 +93,14 @@ class StudentConfig(EncoderConfig):
 class StageConfig(Config):
     """One stage: frozen teachers, trainable students, resolutions and schedule."""
 
-    teachers: dict[str, TeacherConfig] = Field(min_length=1)
-    students: dict[str, StudentConfig] = Field(min_length=1)
-    steps: int = Field(gt=0, description="training iterations")
-    batch_size: int = Field(gt=0, description="images a step, over all devices")
+    teachers: dict[Name, TeacherConfig] = Field(min_length=1)
+    students: dict[Name, StudentConfig] = Field(min_length=1)
+    steps: int = Field(gt=0, le=STEPS, description="training iterations")
+    batch_size: int = Field(gt=0, le=BATCH, description="images a step, over all devices")
     head_hidden: int = Field(
-        gt=0, description="adapter hidden width (paper: 1536, then 3072 in stages 2 and 3)"
+        gt=0,
+        le=WIDTH,
+        description="adapter hidden width (paper: 1536, then 3072 in stages 2 and 3)",
     )
     optimizer: OptimizerConfig
     loss: LossConfig = LossConfig()
@@ -102,7 +108,10 @@ class StageConfig(Config):
     teacher_precision: TeacherPrecision = "auto"
     student_precision: Precision = "auto"
     views: int | None = Field(
-        None, gt=0, description="distinct views of each image, in turn; without it every one is new"
+        None,
+        gt=0,
+        le=VIEWS,
+        description="distinct views of each image, in turn; without it every one is new",
     )
     store: Literal["none", "bf16", "int8"] = Field(
         "none", description="compute the teachers' outputs once for all views, and keep them so"
@@ -118,13 +127,16 @@ class StageConfig(Config):
         "until weights and optimizer states fill no more than half of the memory",
     )
     accumulate: int = Field(
-        1, gt=0, description="parts in which a process takes its images of a step; saves memory"
+        1,
+        gt=0,
+        le=BATCH,
+        description="parts in which a process takes its images of a step; saves memory",
     )
     compile: Literal["none", "teachers", "all"] = Field(
         "none", description="compile networks by torch.compile, for each of their resolutions"
     )
-    log_every: int = Field(50, gt=0, description="steps between metrics")
-    checkpoint_every: int = Field(1000, gt=0, description="steps between checkpoints")
+    log_every: int = Field(50, gt=0, le=STEPS, description="steps between metrics")
+    checkpoint_every: int = Field(1000, gt=0, le=STEPS, description="steps between checkpoints")
 
     @model_validator(mode="before")
     @classmethod
@@ -186,13 +198,13 @@ class StageConfig(Config):
 class Recipe(Config):
     """A chain of stages over one data set."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="names the run folder")
-    seed: int = 0
+    name: Name = Field(description="names the run folder")
+    seed: int = Field(0, ge=-SEED, le=SEED)
     tracker: TrackerName = Field(
         "tensorboard", description="where the curves go; the others are extras of the package"
     )
     data: DataConfig
-    stages: dict[str, StageConfig] = Field(min_length=1)
+    stages: dict[Name, StageConfig] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_and_references(self) -> Recipe:

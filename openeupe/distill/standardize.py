@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from openeupe.config import Config
 from openeupe.encoders.contract import Tokens, TokenWidths
+from openeupe.limits import STEPS
 
 
 class StatisticsConfig(Config):
     """How the teachers' standardization constants are measured before training."""
 
-    iterations: int = Field(500, gt=0, description="batches (paper section 4.1, stage 1)")
+    iterations: int = Field(500, gt=0, le=STEPS, description="batches (paper section 4.1, stage 1)")
     floor: float = Field(
         0.01, ge=0, description="no std below this share of the token kind's RMS std; our guard"
     )

@@ -25,6 +25,7 @@ from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
 from openeupe.evaluate.vlm.mini import VlmMini
 from openeupe.evaluate.zeroshot import ZeroShot, ZeroShotRidge
 from openeupe.identity import encoder_identity, settings_identity
+from openeupe.names import Name
 
 AnyColumn = Annotated[
     Knn
@@ -44,9 +45,9 @@ AnyColumn = Annotated[
 class Suite(Config):
     """Columns by name. note: what this suite is for, for whoever reads the file."""
 
-    name: str
+    name: Name
     note: str = ""
-    columns: dict[str, AnyColumn] = Field(min_length=1)
+    columns: dict[Name, AnyColumn] = Field(min_length=1)
 
 
 def load_suite(source: str | Path, overrides: list[str] | None = None) -> Suite:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,51 @@ def test_gray_is_the_luminance_of_the_colours(kind: str) -> None:
         assert gray.size == colours.size
         off = np.abs(np.asarray(gray, dtype=int) - np.asarray(colours, dtype=int))
         assert off.mean() < 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["RGB", "LA", "RGBA", "I;16", "F"])
+def test_the_largest_images_take_less_than_a_gigabyte(mode: str, tmp_path: Path) -> None:
+    """A few kilobytes of zeros become 88 million pixels."""
+    file = tmp_path / ("a.tif" if mode == "F" else "a.png")
+    Image.new(mode, (9400, 9400)).save(file, compression="tiff_deflate")
+    script = (
+        "import resource, sys; from pathlib import Path; from openeupe.data.decode import decode;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "decode(Path(sys.argv[1]), 'it');"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 1_000_000  # kilobytes
+
+
+def test_no_large_image_is_copied_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every copy of a large image between its decoding and the result would be 350 MB."""
+    rows: list[int] = []
+    convert = Image.Image.convert
+
+    def counted(image: Image.Image, *arguments: Any, **options: Any) -> Image.Image:
+        rows.append(image.height)
+        return convert(image, *arguments, **options)
+
+    for mode in ("RGBA", "LA", "I;16", "F"):
+        encoded = _encode(Image.new(mode, (3000, 3000)), "TIFF" if mode == "F" else "PNG")
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "convert", counted)
+            decode(encoded, "it")
+    assert rows
+    assert max(rows) < 2000
+
+
+def test_strips_give_the_same_pixels_as_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 65536, (700, 31), dtype=np.uint16)
+    gray = _pixels(_encode(Image.fromarray(values), "PNG"))
+    assert np.array_equal(gray[..., 0], (values * (255 / 65535)).round())
+    rgba = rng.integers(0, 256, (700, 31, 4), dtype=np.uint8)
+    whole = Image.alpha_composite(
+        Image.new("RGBA", (31, 700), "white"), Image.fromarray(rgba)
+    ).convert("RGB")
+    assert np.array_equal(_pixels(_encode(Image.fromarray(rgba), "PNG")), np.asarray(whole))

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +117,69 @@ def test_a_part_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"leaves no image in the part 'heldout'"):
         FolderSource(tmp_path, heldout=1e-9, part="heldout")
     assert len(FolderSource(tmp_path, heldout=1e-9)) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
+    """A pipe waits for ever, /dev/zero never ends, a socket is no image: all called `*.jpg`."""
+    _tree(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    (tmp_path / "linked-pipe.jpg").symlink_to(tmp_path / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "socket.jpg"))
+    source = FolderSource(tmp_path)
+    assert _inside(source) == ["a.png"]
+    assert source.fingerprint
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_file_that_became_a_pipe_is_a_broken_image(tmp_path: Path) -> None:
+    _tree(tmp_path, "a.png", "b.png")
+    source = FolderSource(tmp_path)
+    (tmp_path / "a.png").unlink()
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(BrokenImage, match="not a file"):
+        source.read(0)
+    with pytest.raises(OSError, match="not a file"):
+        source.encoded(0)
+
+
+def test_a_file_of_a_terabyte_is_a_broken_image(tmp_path: Path) -> None:
+    _tree(tmp_path, "a.bmp")
+    with (tmp_path / "a.bmp").open("r+b") as file:
+        file.truncate(2**40)  # sparse: it takes no space
+    source = FolderSource(tmp_path)
+    with pytest.raises(BrokenImage, match="1073741824"):
+        source.read(0)
+    with pytest.raises(OSError, match="1073741824"):
+        source.encoded(0)
+    with pytest.raises(InputError, match=r"a\.bmp.*1073741824"):
+        _ = source.fingerprint
+
+
+def test_links_that_make_too_many_paths_are_refused_soon(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for level in range(40):
+        (root / f"{level:02d}").mkdir(parents=True)
+    _tree(root, "39/a.png")
+    for level in range(39):
+        for name in ("x", "y"):
+            (root / f"{level:02d}" / name).symlink_to(root / f"{level + 1:02d}")
+    started = time.perf_counter()
+    with pytest.raises(InputError, match=r"links.*1000"):
+        FolderSource(root / "00")
+    assert time.perf_counter() - started < 10
+
+
+def test_folders_deeper_than_pythons_stack(tmp_path: Path) -> None:
+    here = os.getcwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+        picture(0).save("a.png")
+    finally:
+        os.chdir(here)
+    assert len(FolderSource(tmp_path)) == 1

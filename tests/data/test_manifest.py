@@ -109,3 +109,86 @@ def test_images_that_moved_are_told(manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"0000\.png is not there"):
         ManifestSource(manifest)
+
+
+@pytest.mark.parametrize("weight", [float("inf"), float("nan"), 1e38, 1001.0])
+def test_absurd_weights_are_refused(weight: float, make_folder: Maker, tmp_path: Path) -> None:
+    """One of them would make a whole epoch one image."""
+    files = sorted(make_folder(3).iterdir())
+    rows = [
+        {"source": 0, "path": f.name, "offset": None, "size_bytes": f.stat().st_size, "weight": w}
+        for f, w in zip(files, (1.0, weight, 1.0), strict=True)
+    ]
+    file = write_manifest(tmp_path / "kept.parquet", rows, ["images"])
+    with pytest.raises(InputError, match=r"0001\.png.*weight.*1000"):
+        ManifestSource(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": 5}, "source"),
+        ({"source": -1}, "source"),
+        ({"source": None}, "source"),
+        ({"path": None}, "path"),
+        ({"size_bytes": None}, "size_bytes"),
+        ({"size_bytes": -7}, "size_bytes"),
+        ({"size_bytes": 2**40}, "size_bytes"),
+        ({"offset": -7}, "offset"),
+        ({"weight": None}, "weight"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(
+    change: dict[str, Any], message: str, make_folder: Maker, tmp_path: Path
+) -> None:
+    files = sorted(make_folder(2).iterdir())
+    rows = [
+        {"source": 0, "path": f.name, "offset": None, "size_bytes": f.stat().st_size, "weight": 1.0}
+        for f in files
+    ]
+    file = write_manifest(tmp_path / "kept.parquet", [rows[0], rows[1] | change], ["images"])
+    with pytest.raises(InputError, match=f"kept.parquet.*row 1.*{message}"):
+        ManifestSource(file)
+
+
+def test_dropped_rows_may_be_of_files_that_cannot_be_read(
+    make_folder: Maker, tmp_path: Path
+) -> None:
+    file, _ = sorted(make_folder(2).iterdir())
+    row = {"source": 0, "path": file.name, "offset": None, "size_bytes": file.stat().st_size}
+    rows = [row | {"weight": 1.0}, row | {"size_bytes": -1, "weight": 0.0}]
+    assert len(ManifestSource(write_manifest(tmp_path / "kept.parquet", rows, ["images"]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"roots": None}, "roots"),
+        ({"roots": "images"}, "roots"),
+        ({"roots": [3]}, "roots"),
+        ({"version": None}, "version"),
+        ({"version": "1"}, "version"),
+    ],
+)
+def test_metadata_that_make_no_sense_are_refused(
+    about: dict[str, Any], message: str, manifest: Path
+) -> None:
+    table = pq.read_table(manifest)
+    told = {"version": VERSION, "roots": ["images"], **about}
+    pq.write_table(table.replace_schema_metadata({"openeupe": json.dumps(told)}), manifest)
+    with pytest.raises(InputError, match=f"kept.parquet.*{message}"):
+        ManifestSource(manifest)
+
+
+def test_columns_of_another_type_are_refused(manifest: Path) -> None:
+    table = pq.read_table(manifest)
+    for column in ("source", "path", "offset", "size_bytes", "weight"):
+        changed = table.set_column(
+            table.schema.get_field_index(column), column, pa.array([[1]] * len(table))
+        )
+        pq.write_table(changed, manifest)
+        with pytest.raises(InputError, match=r"kept\.parquet"):
+            ManifestSource(manifest)
+        pq.write_table(table.drop_columns([column]), manifest)
+        with pytest.raises(InputError, match=r"kept\.parquet"):
+            ManifestSource(manifest)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import tarfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -155,3 +156,37 @@ def test_a_member_that_was_cut_off_since_is_broken(tmp_path: Path) -> None:
         source.encoded(1)
     with pytest.raises(BrokenImage, match="ends"):
         source.read(1)
+
+
+def test_a_member_of_a_terabyte_is_refused(tmp_path: Path) -> None:
+    for size in (2**40, 2**62):
+        info = tarfile.TarInfo("a.jpg")
+        info.size = size
+        (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+        with pytest.raises(InputError, match=r"a\.tar.*a\.jpg.*1073741824"):
+            ShardSource(tmp_path / "a.tar")
+
+
+def test_a_member_that_ends_behind_the_file_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.jpg")
+    info.size = 10**6
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    with pytest.raises(InputError, match=r"a\.tar"):
+        ShardSource(tmp_path / "a.tar")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_what_is_no_tar_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tar")
+    (tmp_path / "zero.tar").symlink_to("/dev/zero")
+    for name in ("pipe.tar", "zero.tar"):
+        with pytest.raises(InputError, match="not a file"):
+            ShardSource(tmp_path / name)
+
+
+def test_a_pattern_of_too_many_files_is_refused_soon() -> None:
+    for pattern in ("a{0..99999999999}.tar", "{0..9999}{0..9999}.tar", "{a,b}" * 40 + ".tar"):
+        started = time.perf_counter()
+        with pytest.raises(InputError, match="1000000"):
+            find_shards(pattern)
+        assert time.perf_counter() - started < 5
