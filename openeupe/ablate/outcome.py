@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from openeupe.ablate.addresses import lineage
-from openeupe.ablate.power import ALPHA, Power, power
+from openeupe.ablate.power import Power, power
 from openeupe.ablate.running import Place, results_folder
 from openeupe.ablate.study import LoadedStudy
 from openeupe.distill.plan import petaflops
@@ -16,7 +16,7 @@ from openeupe.distill.recipe import STAGE_PREFIX
 from openeupe.errors import InputError
 from openeupe.evaluate.measure import Measure
 from openeupe.evaluate.results import Results
-from openeupe.evaluate.statistics import Difference, holm, mean_difference
+from openeupe.evaluate.statistics import Difference, corrected, mean_difference, verdict
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,8 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """ "better" or "worse" where noise is ruled out at 5 %, else "no difference shown"."""
-        if self.p >= ALPHA or self.gain.delta == 0:
-            return "no difference shown"
-        return "better" if self.gain.delta > 0 else "worse"
+        """See `statistics.verdict`."""
+        return verdict(self.gain, self.p)
 
 
 class Outcome:
@@ -107,12 +105,12 @@ class Outcome:
                     told = ", ".join(arm for pair in arms for arm in pair)
                     raise InputError(f"column {column}: {told}: {error}") from None
                 found.append((row, column, gap, pairs))
-        adjusted = holm([gap.p for *_, gap, _ in found])
+        adjusted = corrected([gap for *_, gap, _ in found])
         compared = []
         for (row, column, gap, pairs), p in zip(found, adjusted, strict=True):
             could = power(pairs, tests=len(found))
             if not pairs[0][0].higher_is_better:
-                gap = Difference(-gap.delta, -gap.high, -gap.low, gap.p)
+                gap = gap.turned()
             compared.append(Compared(row, column, gap, p, pairs[0][0].unit, could))
         return compared
 
@@ -146,5 +144,4 @@ class Outcome:
         if self.loaded.trained(arm) is None:  # nothing was trained but the probe
             return parts[0]
         sums = np.stack([part.sums.sum(axis=0) for part in parts])
-        one = parts[0]
-        return Measure(one.metric, one.samples, sums, one.scale, one.higher_is_better, one.unit)
+        return replace(parts[0], sums=sums, trained=True)

@@ -73,7 +73,8 @@ def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequenc
             "Mean difference of the pairs of each, positive where it makes better; p after Holm's "
             f"correction over {len(compared)} tests, paired over seeds and test items.\n"
         )
-        parts = [f"## {table}\n", config.note, told, _differences(compared, "effect")]
+        parts = [f"## {table}\n", config.note, told, _differences(compared, "effect"),
+                 _one_seed(compared)]  # fmt: skip
         return "\n".join(part for part in parts if part)
     columns = list(config.columns or outcome.loaded.columns)
     verdicts = {(one.row, one.column): one.verdict for one in compared}
@@ -104,6 +105,7 @@ def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequenc
             "test items.\n"
         )
         parts.append(_differences(compared, f"minus {config.reference}"))
+        parts.append(_one_seed(compared))
     return "\n".join(part for part in parts if part)
 
 
@@ -116,7 +118,7 @@ def _differences(compared: Sequence[Compared], first: str) -> str:
         digits = 1 if one.unit == "%" else 3
         cells = [one.row, one.column,
                  f"{gain.delta:+.{digits}f} ({gain.low:+.{digits}f} to {gain.high:+.{digits}f})",
-                 f"{one.p:.3f}"]  # fmt: skip
+                 f"{one.p:.3f}" + " †" * one.gain.one_seed]  # fmt: skip
         if power:
             needed = power.seeds_needed
             cells += [f"{power.seed_std:.{digits}f}", f"{power.resolvable:.{digits}f}",
@@ -125,6 +127,15 @@ def _differences(compared: Sequence[Compared], first: str) -> str:
             cells += ["", "", ""]
         rows.append(cells)
     return markdown(header, rows)
+
+
+def _one_seed(compared: Sequence[Compared]) -> str:
+    if not any(one.gain.one_seed for one in compared):
+        return ""
+    return (
+        "\n† One seed: interval and p are about the test items alone. The noise of training is "
+        "unknown, so that there is no verdict: run two seeds or more."
+    )
 
 
 def _figure(figure: dict[str, Any]) -> str:

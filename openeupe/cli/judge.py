@@ -156,10 +156,7 @@ def compare(
     show(header, rows, "Figure ± half its 95 % interval (samples)")
     for compared, name in zip(pairs, names[1:], strict=True):
         show(*tables.differences(compared), f"{names[0]} compared with {name}")
-        counts = {v: sum(c.verdict == v for c in compared) for v in ("better", "worse")}
-        rest = len(compared) - sum(counts.values())
-        said = f"{names[0]} is better on {counts['better']} columns, worse on {counts['worse']}; "
-        print(said + f"no difference shown on {rest}.\n")
+        print(f"{tables.summary(compared, names[0])}\n")
 
 
 def _evaluate(

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from openeupe.errors import InputError
 from openeupe.evaluate.results import Results
-from openeupe.evaluate.statistics import Difference, difference, holm
-
-_ALPHA = 0.05
+from openeupe.evaluate.statistics import Difference, corrected, difference, verdict
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,8 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """ "better" or "worse" where noise is ruled out at 5 %, else "no difference shown"."""
-        if self.p >= _ALPHA or self.gain.delta == 0:
-            return "no difference shown"
-        return "better" if self.gain.delta > 0 else "worse"
+        """Of these two encoders: see `statistics.verdict`."""
+        return verdict(self.gain, self.p)
 
 
 def compare(first: Results, second: Results, columns: Sequence[str]) -> list[Compared]:
@@ -57,9 +53,9 @@ def compare(first: Results, second: Results, columns: Sequence[str]) -> list[Com
         except ValueError as error:
             raise InputError(f"column {name}: {first.folder}, {second.folder}: {error}") from None
         if not measure.higher_is_better:
-            gap = Difference(-gap.delta, -gap.high, -gap.low, gap.p)
+            gap = gap.turned()
         found.append((name, gap, measure.unit))
-    adjusted = holm([gap.p for _, gap, _ in found])
+    adjusted = corrected([gap for _, gap, _ in found])
     return [
         Compared(name, gap, p, unit) for (name, gap, unit), p in zip(found, adjusted, strict=True)
     ]

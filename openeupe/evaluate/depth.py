@@ -22,13 +22,12 @@ from openeupe.data.dense import DepthData
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.crops import NYU_SIZE, DepthCrops, TooSmall, depth_crop
-from openeupe.evaluate.features import fitting_side, readable
+from openeupe.evaluate.features import fitting_side, mean_colour, readable
 from openeupe.evaluate.measure import Array, Measure, Outcome
 from openeupe.evaluate.online import (
     ahead,
     cosine_with_warmup,
     fit_online,
-    mean_colour,
     with_variant,
 )
 from openeupe.evaluate.probe import LinearProbe, fit_cached

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from openeupe.data import Images, derive_seed, shuffled
 from openeupe.data.ahead import batched_ahead
-from openeupe.encoders import Encoder
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import readable
 from openeupe.evaluate.probe import LinearProbe
@@ -109,11 +108,6 @@ def fit_online(
             optimizer.step()
             progress.advance(task)
     return probe.eval()
-
-
-def mean_colour(encoder: Encoder) -> tuple[int, ...]:
-    """The encoder's mean as an 8-bit colour."""
-    return tuple(round(255 * value) for value in encoder.mean.flatten().tolist())
 
 
 def ahead(images: Images, judged: Judged) -> Iterator[tuple[int, Image.Image]]:

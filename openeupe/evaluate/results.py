@@ -75,6 +75,7 @@ class Results:
             figure["scale"],
             figure["higher_is_better"],
             figure["unit"],
+            trained="seeds" in column["settings"],
         )
 
     def keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:

@@ -21,13 +21,12 @@ from openeupe.data.pairs import IGNORE
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.crops import LabelledCrops, labelled_crop, resized
-from openeupe.evaluate.features import fitting_side, readable
+from openeupe.evaluate.features import fitting_side, mean_colour, readable
 from openeupe.evaluate.measure import Array, Measure, Outcome, class_mean
 from openeupe.evaluate.online import (
     ahead,
     cosine_with_warmup,
     fit_online,
-    mean_colour,
     with_variant,
 )
 from openeupe.evaluate.probe import LinearProbe, fit_cached

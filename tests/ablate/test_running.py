@@ -147,3 +147,9 @@ def test_missing_data_are_told_before_any_work(study_file: Path, tmp_path: Path)
     result = CliRunner().invoke(app, ["ablate", str(study_file), "--data", str(tmp_path)])
     assert isinstance(result.exception, InputError)
     assert "recipe two: data.sources.0" in str(result.exception)
+
+
+def test_one_seed_is_told_before_any_work(study_file: Path, colors: Path, tmp_path: Path) -> None:
+    said = run(study_file, tmp_path / "out", colors, "--no-run", "seeds=[0]").output
+    assert said.startswith("seeds: with one seed the noise of training is unknown")
+    assert "with one seed" not in run(study_file, tmp_path / "out", colors, "--no-run").output

@@ -129,3 +129,14 @@ def test_damaged_results_name_the_file(tmp_path: Path) -> None:
         Results.open(tmp_path).read()
     with pytest.raises(InputError, match="run openeupe evaluate first"):
         Results.open(tmp_path / "nowhere")
+
+
+def test_a_probe_of_one_seed_gets_no_verdict(tmp_path: Path) -> None:
+    a = made(tmp_path / "a", 0.8, 0.3, settings={"seeds": 1})
+    b = made(tmp_path / "b", 0.5, 0.3, settings={"seeds": 1})
+    (found,) = compare(a, b, ["knn"])
+    assert found.p < 0.05
+    assert found.verdict == "one seed: no verdict"
+    said = tables.summary([found], "a")
+    assert "better on 0 columns, worse on 0; no difference shown on 0" in said
+    assert "No verdict on 1" in said

@@ -153,7 +153,11 @@ def _fit_llava(
                 one = model.sentence(
                     talks[index][1], count if image is not None else 0, phase.template
                 )
-                limit = settings.max_length
+                if one.prefix >= (limit := settings.max_length):
+                    raise InputError(
+                        f"max_length {limit} leaves no room behind the image, which ends at token "
+                        f"{one.prefix}: raise it (LLaVA-1.5 has 2048)"
+                    )
                 rows.append([Sentence(one.ids[:limit], one.labels[:limit])])
             yield tokens, rows
 

@@ -118,3 +118,38 @@ def test_a_missing_image_is_one_clear_line(tmp_path: Path) -> None:
     phase = Phase(train="projector", lr=1e-3, batch_size=6, steps=1)
     with pytest.raises(InputError, match=r"1\.png"):
         llava._fit_llava(model, phase, read_llava(file), tmp_path, settings(micro_batch=6), 0, None)
+
+
+def trained(tmp_path: Path, **changes: object) -> list[float]:
+    file = write_llava(tmp_path)
+    language, tokenizer = tiny_language(["what colour? is it red? no green blue"] * 3, width=32)
+    encoder = encoders.create("raw_pixels")
+    model = VisionLanguage(language, tokenizer, encoder.patch_dim, Form(side=32), encoder=encoder)
+    given = settings(**changes)
+    phase = given.tune.model_copy(update={"steps": 3})
+    return llava._fit_llava(model, phase, read_llava(file), tmp_path, given, 0, None)
+
+
+def test_a_conversation_cut_before_its_first_answer_loses_nothing(tmp_path: Path) -> None:
+    file = write_llava(tmp_path)
+    entries = json.loads(file.read_text())
+    long = {"from": "human", "value": "what colour? " * 200}
+    for entry in entries[:3]:
+        entry["conversations"][0] = long
+    file.write_text(json.dumps(entries))
+    language, tokenizer = tiny_language(["what colour? is it red? no green blue"] * 3, width=32)
+    encoder = encoders.create("raw_pixels")
+    model = VisionLanguage(language, tokenizer, encoder.patch_dim, Form(side=32), encoder=encoder)
+    given = settings(max_length=400, micro_batch=1)
+    losses = llava._fit_llava(model, given.tune, read_llava(file), tmp_path, given, 0, None)
+    assert all(np.isfinite(losses))
+
+
+def test_a_length_that_ends_inside_the_image_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"max_length 5 .*raise it"):
+        trained(tmp_path, max_length=5)
+
+
+def test_a_loss_that_is_no_number_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"loss .* nan .*lr"):
+        trained(tmp_path, tune=Phase(train="all", lr=1e30, batch_size=4, steps=3))
