@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,15 @@ from openeupe.curate.machines import Machines
 from openeupe.data import BrokenImage, View
 from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
+from openeupe.identity import encoder_identity, facts_identity
 
 BATCH = 32  # images that the encoder sees at once
 Vectors = NDArray[np.float16]
 
 
 def identity(encoder: Encoder, side: int) -> str:
-    """16 hex digits of the weights and the view: other vectors, another identity."""
-    said = hashlib.blake2b(f"{encoder.name} {encoder.args} {side}".encode(), digest_size=8)
-    for name, tensor in sorted(encoder.state_dict().items()):
-        said.update(name.encode())
-        said.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return said.hexdigest()
+    """Identity of the vectors that an encoder makes of images squashed to `side` pixels."""
+    return facts_identity(encoder_identity(encoder), side)
 
 
 class Embeddings:
@@ -172,6 +169,18 @@ class Embeddings:
 
     def _encode(self, views: Tensor) -> Vectors:
         device = self.encoder.mean.device
-        with torch.inference_mode():
+        with torch.inference_mode(), _evaluating(self.encoder):
             cls = self.encoder(views.to(device, non_blocking=True).float() / 255).cls
         return F.normalize(cls.float(), dim=1).half().cpu().numpy()
+
+
+@contextmanager
+def _evaluating(encoder: Encoder) -> Iterator[None]:
+    """In training mode batch norm would mix the images of a batch, and learn from them."""
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -97,23 +97,26 @@ class Heap:
         return self.sources[number].name(index)
 
     def listing(self, part: int) -> str:
-        """Changes whenever a file of the part is added, removed, renamed or written."""
+        """Changes whenever a file of the part is added, removed, renamed or written, or the roots.
+
+        Files are not read: their size and both their times stand for what they hold, since nobody
+        can set the second (ctime) back.
+        """
         digest = hashlib.blake2b(digest_size=16)
         for line in self._states(part):
             digest.update(line.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     def _states(self, part: int) -> Iterator[str]:
-        shards: dict[str, int] = {}
+        shards: dict[str, str] = {}
         for row in self.rows(part):
             place = self.place(row)
-            file = os.path.join(self.roots[place.source], place.path)
+            root = self.roots[place.source]
+            file = os.path.join(root, place.path)
             if place.offset is None or file not in shards:
-                try:
-                    shards[file] = os.stat(file).st_mtime_ns
-                except OSError:
-                    shards[file] = -1
-            yield f"{file}\0{place.offset}\0{place.size_bytes}\0{shards[file]}\n"
+                shards[file] = _state(file)
+            where = f"{place.source}\0{root}\0{place.path}\0{place.offset}"
+            yield f"{where}\0{place.size_bytes}\0{shards[file]}\n"
 
     def _find(self, row: int) -> tuple[int, int]:
         if not 0 <= row < len(self):
@@ -127,3 +130,11 @@ def _size(source: FolderSource, index: int) -> int:
         return source.encoded_bytes(index)
     except OSError:
         return -1
+
+
+def _state(file: str) -> str:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"

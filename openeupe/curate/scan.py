@@ -20,6 +20,7 @@ from openeupe.data import BrokenImage
 from openeupe.data.decode import opened, upright
 from openeupe.data.names import printable
 
+_VERSION = "2"  # of what a scan holds and how it is computed: an older one is made again
 _HASHED = 96  # pixels that a JPEG may be decoded at for its hash: more than the hash looks at
 _SCHEMA = pa.schema(
     [
@@ -68,7 +69,7 @@ def scan(heap: Heap, folder: Path, machines: Machines, workers: int, progress: P
     task = progress.add_task("reading", total=len(heap))
     with ThreadPoolExecutor(workers) as pool:
         for part in machines.mine(heap.parts):
-            listing = heap.listing(part)
+            listing = f"{_VERSION} {heap.listing(part)}"
             if _listing(folder, part) != listing:
                 rows = list(pool.map(lambda row: _look(heap, row), heap.rows(part)))
                 table = pa.Table.from_pylist(rows, _SCHEMA.with_metadata({"listing": listing}))
