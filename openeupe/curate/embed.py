@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from openeupe.curate.heap import PART, Heap
 from openeupe.curate.machines import Machines
-from openeupe.data import BrokenImage, View
+from openeupe.data import View
 from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
 from openeupe.identity import encoder_identity, facts_identity
@@ -156,10 +156,7 @@ class Embeddings:
         view = View(self.side, self.side, "squash")
 
         def read(place: int) -> Tensor:
-            try:
-                return view.image(self.heap.read(int(rows[place]), self.side))
-            except BrokenImage:  # it could be read a moment ago
-                return torch.zeros(3, self.side, self.side, dtype=torch.uint8)
+            return view.image(self.heap.read_again(int(rows[place]), self.side))
 
         for views in batched_ahead(read, todo, BATCH, workers):
             found = self._encode(torch.stack(views))

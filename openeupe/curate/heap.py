@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from openeupe.data import FolderSource, ShardSource, SourceConfig, open_source
+from openeupe.data import BrokenImage, FolderSource, ShardSource, SourceConfig, open_source
 from openeupe.errors import InputError
 
 PART = 2048  # images that are read, written and resumed together
@@ -90,6 +90,21 @@ class Heap:
         """RGB image `row`; see `decode` for `least_side`. Raises `BrokenImage`."""
         number, index = self._find(row)
         return self.sources[number].read(index, least_side)
+
+    def read_again(self, row: int, least_side: int) -> Image.Image:
+        """RGB image `row`, which `scan` could read; see `decode` for `least_side`.
+
+        Raises:
+            InputError: if it cannot be read now. Anything in its place would be saved as what is
+                known of the image that was scanned.
+        """
+        try:
+            return self.read(row, least_side)
+        except BrokenImage:
+            raise InputError(
+                f"{self.name(row)} cannot be read any more, it changed since it was scanned: "
+                "curate again"
+            ) from None
 
     def name(self, row: int) -> str:
         """What people call image `row`: its path, or shard and key."""

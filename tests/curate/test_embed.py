@@ -2,14 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from openeupe.curate import CurateConfig, curate
 from openeupe.curate.embed import identity
 from openeupe.encoders import Encoder
-
-from .conftest import jpeg, photo
 
 SMALL = CurateConfig(side=32, clusters=[3], hash_distance=12)
 

@@ -54,6 +54,6 @@ def test_a_scan_by_another_version_of_the_hash_is_not_reused(
     monkeypatch.setattr(scan, "_look", lambda heap, row: looked.append(row) or look(heap, row))
     curate([nested], out, None)
     assert not looked
-    monkeypatch.setattr(scan, "_VERSION", "another")
+    monkeypatch.setattr(scan, "_VERSION", 0)
     curate([nested], out, None)
     assert looked
