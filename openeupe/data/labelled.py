@@ -19,6 +19,7 @@ from openeupe.data.folders import FolderSource
 from openeupe.data.images import LabelledImages
 from openeupe.data.names import printable
 from openeupe.errors import InputError
+from openeupe.identity import facts_identity
 from openeupe.plain_yaml import parse_yaml
 
 _CHECKED: set[tuple[Path, str]] = set()  # three columns over one data set read its headers once
@@ -118,8 +119,13 @@ class ClassFolder(FolderSource):
 
     @cached_property
     def fingerprint(self) -> str:
-        """As `FolderSource`; kept, since it asks a million files for their sizes."""
+        """As `FolderSource`; computed once, since it reads every file."""
         return super().fingerprint
+
+    @property
+    def identity(self) -> str:
+        """Identity of the images and their class folders."""
+        return facts_identity(self.fingerprint, self.classes)
 
     def name(self, index: int) -> str:
         """The path inside the folder, so that results of two machines can be compared."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -15,7 +14,7 @@ from PIL import Image
 from openeupe.data.decode import EXTENSIONS, decode
 from openeupe.data.names import printable
 from openeupe.errors import InputError
-from openeupe.identity import files_identity
+from openeupe.identity import facts_identity, files_identity
 
 IGNORE = 255  # the mask value that is not judged
 _UNKNOWN = -1
@@ -49,10 +48,14 @@ class Pairs:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which images and labels these are, by relative names and sizes."""
-        images, labels = zip(*self.files, strict=True)
-        both = files_identity(self.root, images) + files_identity(self.root, labels)
-        return hashlib.sha256(both.encode()).hexdigest()[:16]
+        """Identity of the images, by relative names and contents."""
+        return files_identity(self.root, (image for image, _ in self.files))
+
+    @cached_property
+    def identity(self) -> str:
+        """Identity of images, label files, and what their values mean."""
+        labels = files_identity(self.root, (label for _, label in self.files))
+        return facts_identity(self.fingerprint, labels, self._meaning())
 
     def check(self) -> None:
         """Read every image's header and every label file; `InputError` names the first bad one."""
@@ -94,6 +97,10 @@ class Pairs:
     def _read_labels(self, index: int) -> NDArray[np.generic]:
         return self.values(index)
 
+    def _meaning(self) -> object:
+        """What a value of a label file stands for, as plain data."""
+        raise NotImplementedError
+
 
 class MaskFiles(Pairs):
     """Images with a class for each pixel: a `MaskedImages`.
@@ -133,6 +140,10 @@ class MaskFiles(Pairs):
             )
         return numbers.astype(np.uint8)
 
+    def _meaning(self) -> object:
+        known = np.flatnonzero(self._numbers != _UNKNOWN)
+        return [self.classes, known.tolist(), self._numbers[known].tolist()]
+
 
 class DepthFiles(Pairs):
     """Images with a distance for each pixel: a `DepthImages`.
@@ -148,6 +159,9 @@ class DepthFiles(Pairs):
     def depth(self, index: int) -> NDArray[np.float32]:
         """`[H, W]` float32 metres."""
         return (self.values(index).astype(np.float64) / self.scale).astype(np.float32)
+
+    def _meaning(self) -> object:
+        return self.scale
 
 
 def by_stem(

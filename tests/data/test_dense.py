@@ -64,6 +64,42 @@ def test_names_may_have_gaps(folder: Path) -> None:
     assert train.mask(1)[0].tolist() == [0, 255, 255, 255, 255, 255]
 
 
+def test_the_identity_covers_masks_and_what_their_values_mean(folder: Path) -> None:
+    (folder / "names.yaml").write_text("{0: none, 7: cat, 3: dog}")
+    data = masks(folder, names="names.yaml")
+
+    def opened() -> tuple[str, str]:
+        train, _ = data.open(folder)
+        return train.identity, train.fingerprint
+
+    found = [opened(), opened()]
+    (folder / "names.yaml").write_text("{0: none, 7: dog, 3: cat}")
+    found.append(opened())
+    mask = np.zeros((4, 6))
+    mask[1, :2] = 7, 255  # the same values elsewhere
+    save(folder / "labels/a.png", mask)
+    found.append(opened())
+    assert found[0] == found[1]
+    assert len({identity for identity, _ in found}) == 3
+    assert len({fingerprint for _, fingerprint in found}) == 1
+
+
+def test_the_identity_covers_the_scale_of_depths(tmp_path: Path) -> None:
+    photo(tmp_path / "images/1.jpg")
+    save(tmp_path / "labels/1.png", np.full((4, 6), 51))
+    metres, feet = (
+        DepthData(
+            layout="folder",
+            path=tmp_path,
+            train=PART,
+            test=PART,
+            depth_scale=scale,  # type: ignore[arg-type]
+        ).open(Path())[0]
+        for scale in (1.0, 3.28)
+    )
+    assert metres.identity != feet.identity
+
+
 def test_zero_may_be_no_class(folder: Path) -> None:
     names = tuple("ABCDEFG")
     train, _ = masks(folder, classes=names, zero_is_ignore=True).open(folder)

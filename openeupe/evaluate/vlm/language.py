@@ -21,6 +21,7 @@ from torch import Tensor
 from openeupe.data import derive_seed
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
+from openeupe.identity import files_identity
 from openeupe.registry import RegistryFile, cache_folder, fetch
 
 SMOLLM2 = RegistryFile(
@@ -59,6 +60,14 @@ def load_language(name: str | Path, dtype: torch.dtype = torch.float32) -> tuple
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def language_identity(name: str) -> str:
+    """Identity of a language model: its name; of a local folder, that of the files inside."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    return files_identity(folder, (path for path in sorted(folder.rglob("*")) if path.is_file()))
 
 
 def tiny_language(
