@@ -15,6 +15,7 @@ from openeupe.distill.loss import LossConfig
 from openeupe.distill.optimizer import OptimizerConfig
 from openeupe.distill.standardize import StatisticsConfig
 from openeupe.distill.track import TrackerName
+from openeupe.encoders.arguments import RESERVED
 from openeupe.limits import BATCH, RATE, SEED, SIDE, STEPS, VIEWS, WIDTH
 from openeupe.names import Name
 
@@ -55,6 +56,12 @@ class EncoderConfig(Config):
         description="side in pixels; with several, each step draws one (paper section 3.1, stage 3)"
     )
     args: dict[str, Any] = Field(default={}, description="arguments for the architecture")
+
+    @model_validator(mode="after")
+    def _nothing_reserved(self) -> Self:
+        if taken := sorted(RESERVED & set(self.args)):
+            raise ValueError(f"args: {taken[0]} cannot be set here: leave it out")
+        return self
 
 
 class TeacherConfig(EncoderConfig):
