@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from openeupe.cli.app import AsJson, app, console, errors, print_json
@@ -80,11 +80,11 @@ def export(
             console=console,
         )
     except ParityError as error:
-        console.print(f"[bold red]failed:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        console.print(f"failed: {error}", style="red", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
     size = sum(about["bytes"].values()) / 1e6
     console.print(
-        f"{folder}: {size:.1f} MB. Try: python {folder / 'example.py'} PHOTO",
+        f"{folder}: {size:.1f} MB. Try: python {shlex.quote(str(folder / 'example.py'))} PHOTO",
         soft_wrap=True,
         highlight=False,
     )

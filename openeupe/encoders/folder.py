@@ -135,7 +135,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if wrong:
         raise InputError(f"{path}: {wrong[0]} is missing or wrong: save the encoder again")
     if taken := sorted(RESERVED & set(config["args"])):
-        raise InputError(f"{path}: args may not hold {taken[0]}: save the encoder again")
+        raise InputError(f"{path}: {taken[0]} cannot be set in args: save the encoder again")
     return config
 
 
