@@ -24,8 +24,8 @@ SEED = 2**63 - 1
 FACTOR = 1_000  # strength of an augmentation, ratio of sides, weight of an image
 RATE = 10**6  # learning rates, loss weights and the like
 DEVICES = 10**6
-MODULES = 50_000  # layers of a network, each with its parts
-PARAMETERS = 10**12
+MODULES = 20_000  # layers of a network, each with its parts
+PARAMETERS = 10**11
 
 # Images
 IMAGES = 10**9  # of one source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,7 @@ def _show(results: dict[str, Any], console: Console) -> None:
 
 
 def _what_next(folder: Path, console: Console) -> None:
+    recipe_file = shlex.quote(str(folder / "recipe.yaml"))
     console.print(
         f"""
 R2: a ridge readout from each encoder's frozen tokens, fitted on the training photos; 1 is perfect,
@@ -229,7 +231,7 @@ Saved in {folder}:
 
 Next:
   openeupe quickstart --images FOLDER --run runs/mine    your own photos
-  openeupe distill {folder / "recipe.yaml"} --run runs/longer stages.student.steps=20000
+  openeupe distill {recipe_file} --run runs/longer stages.student.steps=20000
   openeupe plan eupe                                     what the paper's own run would cost
   python -c "import openeupe; print(openeupe.load('{folder}'))\"""",
         soft_wrap=True,

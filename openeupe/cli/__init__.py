@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 
-from rich.markup import escape
+from rich.text import Text
 
 from openeupe.cli.app import app, errors, first_process
-from openeupe.errors import InputError
+from openeupe.cli.mistakes import as_mistake, bug
+from openeupe.errors import one_line
 
 # Importing a file of commands adds them to the application, in the order that --help shows.
 # isort: off
@@ -26,15 +28,29 @@ __all__ = ["ablate", "app", "curate", "judge", "look", "main", "share", "ship", 
 
 
 def main() -> None:
-    """Run a command; a user's mistake is one line and exit code 2, and a traceback if asked for."""
+    """Run a command; a user's mistake is one line and exit code 2, a bug one line and 1.
+
+    `--debug` adds the traceback. A reader of our output that goes away (`| head`) ends us silently.
+    """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that is not valid UTF-8 is told all the same
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app([word for word in arguments if word != "--debug"])
-    except InputError as error:
-        if debug:
+        try:
+            app([word for word in arguments if word != "--debug"])
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter's end complains
+        sys.exit(141)
+    except Exception as error:
+        mistake = as_mistake(error)
+        if debug or mistake is None:
             traceback.print_exc()
         who = "" if first_process() else f"process {os.environ['RANK']}: "
-        message = f"[bold red]error:[/] {who}{escape(str(error))}"
+        message = Text("error: ", "bold red")
+        message.append(f"{who}{mistake or one_line(bug(error))}", "not bold default")
         errors.print(message, soft_wrap=True, highlight=False)
-        sys.exit(2)
+        sys.exit(2 if mistake else 1)

@@ -20,6 +20,7 @@ from openeupe.cli.app import (
     torch_device,
 )
 from openeupe.errors import InputError
+from openeupe.limits import WORKERS
 
 
 @app.command()
@@ -38,7 +39,9 @@ def ablate(
         Path,
         typer.Option("--data", help="Folder that the recipes' and the suite's paths start from."),
     ] = Path(),
-    jobs: Annotated[int, typer.Option(min=1, help="Stages and evaluations at a time.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=WORKERS, help="Stages and evaluations at a time.")
+    ] = 1,
     device: Device = None,
     run: Annotated[
         bool, typer.Option("--run/--no-run", help="Or only draw the tables of what is there.")

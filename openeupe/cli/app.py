@@ -26,8 +26,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 2 a mistake in what was given, told in one line; 130 interrupted; "
     "1 anything else. With --json, standard output holds nothing but JSON.",
 )
-console = Console()  # colours only on a terminal, and never where NO_COLOR is set
-errors = Console(stderr=True)
+# Colours only on a terminal, and never where NO_COLOR is set. Names are no markup: `[/y].jpg`.
+console = Console(markup=False, emoji=False)
+errors = Console(stderr=True, markup=False, emoji=False)
 
 Overrides = Annotated[
     list[str] | None,

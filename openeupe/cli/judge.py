@@ -22,6 +22,7 @@ from openeupe.cli.app import (
 )
 from openeupe.errors import InputError
 from openeupe.files import folder_name
+from openeupe.limits import BATCH, WORKERS
 
 Suite = Annotated[
     str, typer.Option(help="mini, eupe, or a suite file.", autocompletion=packaged("suite"))
@@ -48,8 +49,8 @@ def evaluate(
     only: Annotated[str | None, typer.Option(help="Some of the columns: knn,depth")] = None,
     device: Device = None,
     precision: Precision = "fp32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 32,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, max=BATCH, help="Images a forward pass.")] = 32,
+    workers: Annotated[int, typer.Option(min=1, max=WORKERS, help="Threads that read images.")] = 2,
     as_json: AsJson = False,
 ) -> None:
     """Judge an encoder; run the same command again to resume or to add columns.

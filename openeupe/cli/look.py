@@ -10,6 +10,7 @@ import typer
 
 from openeupe.cli.app import Device, app, console, one_device
 from openeupe.errors import InputError
+from openeupe.limits import IMAGES, SIDE
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,8 @@ def look(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("looks"),
     side: Annotated[
-        int, typer.Option(min=32, help="Long side in pixels at which the photos are seen.")
+        int,
+        typer.Option(min=32, max=SIDE, help="Long side in pixels at which the photos are seen."),
     ] = 512,
     only: Annotated[
         str | None,
@@ -56,7 +58,7 @@ def look(
     upsampling: Annotated[
         Literal["nearest", "bilinear", "bicubic"], typer.Option(help="Of patches to pixels.")
     ] = "nearest",
-    limit: Annotated[int, typer.Option(min=1, help="Photos at most.")] = 8,
+    limit: Annotated[int, typer.Option(min=1, max=IMAGES, help="Photos at most.")] = 8,
     device: Device = None,
 ) -> None:
     """Show what encoders see in photos: colours, components, norms, similarities, matches.
@@ -143,7 +145,7 @@ def report(
 def demo(
     encoders: Annotated[list[str], typer.Argument(help="Encoders, as `look` takes them.")],
     side: Annotated[
-        int, typer.Option(min=32, help="Long side in pixels at which photos are seen.")
+        int, typer.Option(min=32, max=SIDE, help="Long side in pixels at which photos are seen.")
     ] = 512,
     port: Annotated[int, typer.Option(help="Where the page is served, on this machine.")] = 7860,
     device: Device = None,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from openeupe.cli.app import AsJson, app, console, errors, print_json
 from openeupe.errors import InputError
 from openeupe.files import folder_name
+from openeupe.limits import BATCH, STEPS
 
 
 @app.command()
@@ -79,11 +80,11 @@ def export(
             console=console,
         )
     except ParityError as error:
-        console.print(f"[bold red]failed:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        console.print(f"failed: {error}", style="red", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
     size = sum(about["bytes"].values()) / 1e6
     console.print(
-        f"{folder}: {size:.1f} MB. Try: python {folder / 'example.py'} PHOTO",
+        f"{folder}: {size:.1f} MB. Try: python {shlex.quote(str(folder / 'example.py'))} PHOTO",
         soft_wrap=True,
         highlight=False,
     )
@@ -98,8 +99,12 @@ def benchmark(
     threads: Annotated[
         str | None, typer.Option(help="Numbers of threads: 1,4.  [default: 1 and all cores]")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Turns of each, of about 0.3 s.")] = 10,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once, for the throughput.")] = 8,
+    rounds: Annotated[
+        int, typer.Option(min=2, max=STEPS, help="Turns of each, of about 0.3 s.")
+    ] = 10,
+    batch: Annotated[
+        int, typer.Option(min=1, max=BATCH, help="Images at once, for the throughput.")
+    ] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Latency, throughput, memory and size on this machine, in turns with eager PyTorch.

@@ -21,6 +21,7 @@ from openeupe.cli.app import (
     print_json,
     torch_device,
 )
+from openeupe.limits import DEVICES
 
 RecipeName = Annotated[
     str,
@@ -87,7 +88,9 @@ def plan(
     efficiency: Annotated[
         float, typer.Option(min=0.01, max=1, help="Share of the device's matrix peak you reach.")
     ] = 0.4,
-    devices: Annotated[int, typer.Option(min=1, help="How many devices share a batch.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, max=DEVICES, help="How many devices share a batch.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """What each stage will cost: parameters, FLOPs, memory, device-hours. Runs nothing.

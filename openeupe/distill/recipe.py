@@ -15,6 +15,7 @@ from openeupe.distill.loss import LossConfig
 from openeupe.distill.optimizer import OptimizerConfig, OwnOptimizerConfig
 from openeupe.distill.standardize import StatisticsConfig
 from openeupe.distill.track import TrackerName
+from openeupe.encoders.arguments import RESERVED
 from openeupe.errors import InputError
 from openeupe.limits import BATCH, RATE, SEED, SIDE, STEPS, VIEWS, WIDTH
 from openeupe.names import Name
@@ -60,6 +61,12 @@ class EncoderConfig(Config):
         description="arguments for the architecture; of stage:NAME and of stored encoders laid "
         "over those it was made with, as far as its weights still fit (drop_path_rate, patches)",
     )
+
+    @model_validator(mode="after")
+    def _nothing_reserved(self) -> Self:
+        if taken := sorted(RESERVED & set(self.args)):
+            raise ValueError(f"args: {taken[0]} cannot be set here: leave it out")
+        return self
 
 
 class TeacherConfig(EncoderConfig):

@@ -11,6 +11,7 @@ import torch
 from timm.layers import ClNormMlpClassifierHead, NormMlpClassifierHead
 from torch import Tensor, nn
 
+from openeupe.encoders.arguments import check_size
 from openeupe.encoders.contract import Encoder, Tokens
 from openeupe.encoders.weights import first_line, read_weights
 from openeupe.errors import InputError
@@ -146,6 +147,8 @@ def _build(
         raise InputError(f"{name}: {reserved[0]} cannot be set here: leave it out")
     if not keep_head:
         timm_args = {"num_classes": 0, **timm_args}
+    if len(timm_args) > ("num_classes" in timm_args):
+        check_size(name, lambda: _construct(timm_name, name, timm_args)[0])
     # On the meta device a wrong argument costs no memory and no download.
     with torch.device("meta") if pretrained else nullcontext():
         trunk, any_size = _construct(timm_name, name, timm_args)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import timm
 
+from openeupe.encoders.arguments import check_arguments, timm_class
 from openeupe.encoders.backbone import TimmEncoder
 from openeupe.encoders.contract import Encoder
 from openeupe.encoders.experts import EXPERTS
-from openeupe.encoders.family import FAMILY, build, build_proxy
+from openeupe.encoders.family import FAMILY, PROXY, build, build_proxy
 from openeupe.encoders.pixels import RawPixels
 from openeupe.errors import InputError
 
@@ -39,6 +41,7 @@ def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> 
     Raises:
         InputError: for an unknown name or setting, or weights that cannot be had.
     """
+    check_arguments(name, args, *_makers(name))
     try:
         if name in _OURS:
             if not isinstance(pretrained, bool):
@@ -58,3 +61,13 @@ def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> 
     close = difflib.get_close_matches(name, [*names(), *timm.list_models()], n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(names())}"
     raise InputError(f"no encoder is called {name!r}: {hint} (any timm name works, too)")
+
+
+def _makers(name: str) -> tuple[Callable[..., Any], ...]:
+    """The constructors that take an encoder's arguments, the outermost first."""
+    if name in _OURS:
+        return (_OURS[name],)
+    if name == "eupe_proxy":
+        return (build_proxy, TimmEncoder, timm_class(PROXY))
+    timm_name = FAMILY[name][0] if name in FAMILY else name
+    return (TimmEncoder, timm_class(timm_name)) if timm.is_model(timm_name) else ()

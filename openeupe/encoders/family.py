@@ -28,6 +28,8 @@ from openeupe.errors import InputError
 # Coordinates of the rotary embedding are rescaled by up to 2 in training, as in the DINOv3 code.
 _ROPE = {"rope_rescale_coords": 2.0}
 
+PROXY = "vit_base_patch16_dinov3_qkvb.lvd1689m"  # widened and deepened
+
 FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     # Students (paper section 4.1), 256 px, ImageNet constants.
     "eupe_vit_t": ("vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m", _ROPE),
@@ -91,7 +93,7 @@ def build_proxy(
         )
     hidden = mlp or round(width * 8960 / 1536)
     encoder = TimmEncoder(
-        "vit_base_patch16_dinov3_qkvb.lvd1689m",
+        PROXY,
         name="eupe_proxy",
         pretrained=pretrained,
         embed_dim=width,

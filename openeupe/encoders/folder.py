@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from openeupe.encoders.arguments import RESERVED
 from openeupe.encoders.contract import Encoder
 from openeupe.encoders.create import create
 from openeupe.encoders.weights import load_strictly
@@ -133,8 +134,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     wrong = [field for field in _FIELDS if not _fits(field, config.get(field))]
     if wrong:
         raise InputError(f"{path}: {wrong[0]} is missing or wrong: save the encoder again")
-    if "pretrained" in config["args"]:
-        raise InputError(f"{path}: args may not hold pretrained: the weights lie in the folder")
+    if taken := sorted(RESERVED & set(config["args"])):
+        raise InputError(f"{path}: {taken[0]} cannot be set in args: save the encoder again")
     return config
 
 

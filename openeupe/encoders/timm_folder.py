@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.models import save_for_hf
 
+from openeupe.encoders.arguments import check_arguments, timm_class
 from openeupe.encoders.backbone import TimmEncoder
 from openeupe.encoders.contract import Encoder
 from openeupe.errors import InputError
@@ -30,6 +31,7 @@ def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]
     if args.pop("in_chans", 3) != 3:
         raise InputError(f"{folder}: an encoder takes RGB images, this one takes other channels")
     args.pop("num_classes", None)
+    check_arguments(f"{folder}: model_args in config.json", args, TimmEncoder, timm_class(name))
     return name, args
 
 

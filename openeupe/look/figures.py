@@ -219,9 +219,10 @@ class _Sheet:
             fontsize=_TITLE_PT,
             va="top",
             linespacing=1.3,
+            parse_math=False,  # a name such as `$x$.jpg` is no formula
         )
         for axis, name in zip(self.axes[0], columns, strict=True):
-            axis.set_title(self._short(name, _NAME_PT), fontsize=_NAME_PT, pad=4)
+            axis.set_title(self._short(name, _NAME_PT), fontsize=_NAME_PT, pad=4, parse_math=False)
 
     def photo(self, row: int, column: int, photo: Photo, text: str | None = None) -> None:
         self.axes[row][column].imshow(np.asarray(photo.image))
@@ -257,6 +258,7 @@ class _Sheet:
             va="top",
             fontsize=_SMALL_PT,
             linespacing=1.25,
+            parse_math=False,
         )
 
     def _short(self, text: str, size: float) -> str:

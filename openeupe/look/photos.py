@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from openeupe.data import EXTENSIONS, BrokenImage, FolderSource, decode
+from openeupe.data.names import printable
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 
@@ -43,7 +44,8 @@ def read_photos(paths: Sequence[Path], side: int, limit: int | None = None) -> l
     for path in paths:
         if path.is_dir():
             source = FolderSource(path)
-            files = [Path(source.name(i)) for i in range(min(len(source), limit or len(source)))]
+            count = min(len(source), limit or len(source))
+            files = [source.root / source.relative(i) for i in range(count)]
         else:
             files = [path]
         for file in files:
@@ -53,8 +55,9 @@ def read_photos(paths: Sequence[Path], side: int, limit: int | None = None) -> l
                 raise InputError(f"{file}: no such image: check the path")
             try:
                 same = sum(f.stem == file.stem for f in seen)
-                name = f"{file.stem}-{same + 1}" if same else file.stem  # names are files' names
-                photos.append(as_photo(decode(file, str(file)), name, side))
+                stem = printable(file.stem)
+                name = f"{stem}-{same + 1}" if same else stem  # names are files' names
+                photos.append(as_photo(decode(file, printable(str(file))), name, side))
                 seen.append(file)
             except BrokenImage as error:
                 raise InputError(f"{error}: replace the file or leave it out") from None

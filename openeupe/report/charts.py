@@ -16,6 +16,7 @@ _DASHES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _STYLE: Any = {  # of Matplotlib
     "font.size": 9,
+    "text.parse_math": False,  # a name such as `$x$.jpg` is no formula
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "path",
