@@ -33,21 +33,9 @@ def with_variant(given: Any, *, cached: str) -> Any:
     return {**given, "variant": variant}
 
 
-def cosine_with_warmup(
-    step: int, *, steps: int, warmup_steps: int, peak: float, start: float, end: float
-) -> float:
-    """Learning rate of `step`: a cosine over *all* steps, times a linear warm-up.
-
-    The released code's schedule: since the cosine falls during the warm-up too, the largest rate
-    is below `peak` (depth: 2.25e-4 of 3e-4).
-
-    Args:
-        start: factor at step 0 of the warm-up.
-        end: learning rate after the last step.
-    """
-    cosine = end + (peak - end) * (1 + math.cos(math.pi * step / steps)) / 2
-    share = min(step / warmup_steps, 1.0) if warmup_steps else 1.0
-    return cosine * (start + (1 - start) * share)
+def cosine(step: int, steps: int, peak: float, end: float) -> float:
+    """From `peak` at step 0 to `end` at step `steps`, on half a cosine."""
+    return end + (peak - end) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def fit_online(
