@@ -34,6 +34,7 @@ from openeupe.evaluate.probe import LinearProbe, fit_cached
 
 METRICS = ("rmse", "abs_rel", "delta1")
 EIGEN = (slice(45, 471), slice(41, 601))  # rows, columns of a 480 x 640 image that are judged
+_PROTOCOL = "nyuv2-linear/eupe-v2"
 _COUNTED = 500  # training depths that give the floors
 
 
@@ -81,7 +82,7 @@ class Depth(Column):
     """
 
     kind: Literal["depth"] = "depth"
-    protocol: str = "nyuv2-linear/eupe-v2"
+    protocol: str = _PROTOCOL
     domain: Domain = "dense"
     data: DepthData
     variant: Annotated[OnlineDepth | CachedDepth, Field(discriminator="name")] = OnlineDepth()
@@ -93,7 +94,7 @@ class Depth(Column):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, given: Any) -> Any:
-        return with_variant(given, cached="linear-depth/cached-v1")
+        return with_variant(given, online=_PROTOCOL, cached="linear-depth/cached-v1")
 
     def open(self, root: Path) -> tuple[DepthImages, DepthImages]:
         """(train, test), checked."""

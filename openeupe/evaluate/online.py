@@ -21,16 +21,23 @@ from openeupe.evaluate.probe import LinearProbe
 Sample = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]
 
 
-def with_variant(given: Any, *, cached: str) -> Any:
-    """Settings as given, `variant: cached` written out, and `cached` as that variant's protocol."""
+def with_variant(given: Any, *, online: str, cached: str) -> Any:
+    """Settings as given, `variant: cached` written out, and under that variant's protocol.
+
+    Args:
+        online, cached: the protocols of the two variants. A suite that names the first and is told
+            to use the other variant gets the second.
+    """
     if not isinstance(given, dict):
         return given
     variant = given.get("variant", "online")
     if isinstance(variant, str):
         variant = {"name": variant}
-    if isinstance(variant, dict) and variant.get("name") == "cached":
-        given = {"protocol": cached, **given}
-    return {**given, "variant": variant}
+    given = {**given, "variant": variant}
+    is_cached = isinstance(variant, dict) and variant.get("name") == "cached"
+    if is_cached and given.get("protocol", online) == online:
+        given["protocol"] = cached
+    return given
 
 
 def cosine(step: int, steps: int, peak: float, end: float) -> float:

@@ -31,6 +31,7 @@ from openeupe.evaluate.online import (
 )
 from openeupe.evaluate.probe import LinearProbe, fit_cached
 
+_PROTOCOL = "ade20k-linear/eupe-v2"
 _COUNTED = 500  # training masks that say which class is commonest
 
 
@@ -84,7 +85,7 @@ class Segmentation(Column):
     """
 
     kind: Literal["segmentation"] = "segmentation"
-    protocol: str = "ade20k-linear/eupe-v2"
+    protocol: str = _PROTOCOL
     domain: Domain = "dense"
     data: MaskData
     variant: Annotated[OnlineSegmentation | CachedSegmentation, Field(discriminator="name")] = (
@@ -95,7 +96,7 @@ class Segmentation(Column):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, given: Any) -> Any:
-        return with_variant(given, cached="linear-segmentation/cached-v1")
+        return with_variant(given, online=_PROTOCOL, cached="linear-segmentation/cached-v1")
 
     def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
         """(train, test), checked."""

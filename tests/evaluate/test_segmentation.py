@@ -294,6 +294,12 @@ def test_a_label_of_the_first_protocol_is_not_given_to_the_second() -> None:
     assert suite.columns["nyuv2"].protocol == "nyuv2-linear/eupe-v2"
     data = {"layout": "scenes"}
     assert Segmentation(data=data, variant="cached").protocol == "linear-segmentation/cached-v1"  # type: ignore[arg-type]
+    # `evaluate --suite eupe columns.ade20k.variant=cached`: no longer the paper's protocol.
+    shorter = load_suite("eupe", ["columns.ade20k.variant=cached", "columns.nyuv2.variant=cached"])
+    assert shorter.columns["ade20k"].protocol == "linear-segmentation/cached-v1"
+    assert shorter.columns["nyuv2"].protocol == "linear-depth/cached-v1"
+    own = Segmentation(data=data, variant="cached", protocol="mine/v3")  # type: ignore[arg-type]
+    assert own.protocol == "mine/v3"
 
 
 def test_crops_keep_image_and_mask_together() -> None:

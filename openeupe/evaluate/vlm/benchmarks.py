@@ -23,6 +23,7 @@ from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Outcome
+from openeupe.evaluate.vlm.language import language_identity
 from openeupe.evaluate.vlm.llava import Llava, read_llava, train_llava
 from openeupe.evaluate.vlm.scorers import SCORERS, Record, over_seeds
 from openeupe.identity import encoder_identity, files_identity, settings_identity
@@ -134,7 +135,7 @@ class VlmBenchmarks(Column):
         llava = self.llava.model_copy(update={"form": form})
         what = {
             "encoder": encoder_identity(encoder),
-            "language_model": self.language_model,
+            "language_model": language_identity(self.language_model),
             "llava": llava.model_dump(mode="json"),
             "data": data.fingerprint,
             "seed": seed,
