@@ -62,12 +62,12 @@ def load_language(name: str | Path, dtype: torch.dtype = torch.float32) -> tuple
     return model, tokenizer
 
 
-def language_identity(name: str) -> str:
-    """Identity of a language model: its name; of a local folder, that of the files inside."""
+def language_identity(name: str | Path) -> str:
+    """Identity of what `load_language` loads: a folder's contents, or a name as it is."""
     folder = Path(name)
-    if not folder.is_dir():
-        return name
-    return files_identity(folder, (path for path in sorted(folder.rglob("*")) if path.is_file()))
+    if str(name) == "smollm2" or not folder.is_dir():
+        return str(name)
+    return files_identity(folder, sorted(file for file in folder.rglob("*") if file.is_file()))
 
 
 def tiny_language(

@@ -33,9 +33,8 @@ from openeupe.evaluate.vlm.language import (
 from openeupe.evaluate.vlm.marking import exist_f1, gap_and_error, marked
 from openeupe.evaluate.vlm.model import Form, VisionLanguage, pooled
 from openeupe.evaluate.vlm.prompts import Template, put
-from openeupe.evaluate.vlm.reader import FOLDER as READER_FOLDER
+from openeupe.evaluate.vlm.reader import FOLDER, load_reader, truth
 from openeupe.evaluate.vlm.reader import FORM as READS
-from openeupe.evaluate.vlm.reader import load_reader, truth
 from openeupe.evaluate.vlm.training import Alignment, Lesson, align, fit_cached
 from openeupe.identity import settings_identity
 from openeupe.registry import cache_folder
@@ -112,7 +111,7 @@ class VlmMini(Column):
 
     def identities(self, data: Data) -> list[str]:
         """Of images, questions and the language model."""
-        model = str(READER_FOLDER) if self.language_model == "reader" else self.language_model
+        model = str(FOLDER) if self.language_model == "reader" else self.language_model
         return [*(part.identity for part in data), language_identity(model)]
 
     def run(self, data: Data, judged: Judged) -> dict[str, Outcome]:

@@ -84,6 +84,45 @@ def test_llava_files_to_a_saved_model(tmp_path: Path, monkeypatch: pytest.Monkey
         assert torch.equal(value, second.state_dict()[key]), key
 
 
+@pytest.mark.parametrize("changed", ["encoder", "data", "language"])
+def test_a_projector_of_other_weights_or_data_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """Interrupted behind the first phase, then called again with something else of one name."""
+    file = write_llava(tmp_path)
+    texts = ["what colour? is it red? no green blue"] * 3
+
+    def save_language(seed: int) -> None:
+        language, tokenizer = tiny_language(texts, width=32, seed=seed)
+        language.save_pretrained(tmp_path / "lm")
+        tokenizer.save_pretrained(tmp_path / "lm")
+
+    save_language(0)
+    encoder = encoders.create("test_vit", pretrained=False)
+    phases = []
+    fit = llava._fit_llava
+
+    def failing(model: VisionLanguage, phase: Phase, *rest: object) -> list[float]:
+        phases.append(phase.train)
+        if phase.train == "all":
+            raise KeyboardInterrupt
+        return fit(model, phase, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(llava, "_fit_llava", failing)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_llava(encoder, tmp_path / "lm", (file, tmp_path), (file, tmp_path),
+                        tmp_path / "out", settings(), seed=0)  # fmt: skip
+        if changed == "encoder":
+            with torch.no_grad():
+                next(iter(encoder.parameters())).add_(1)
+        elif changed == "data":
+            file.write_text(file.read_text().replace('"no"', '"yes"'))
+        else:
+            save_language(1)
+    assert phases == ["projector", "all"] * 2
+
+
 def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
     talks = read_llava(write_llava(tmp_path))
     losses = []

@@ -87,6 +87,10 @@ def test_floors_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(trained) == 1
     small(seeds=1, width=48).run(data, judged())
     assert len(trained) == 1 + 4  # other settings: the encoder, two floors and the ceiling
+    eye = judged()
+    eye.features.precision = "bf16"  # raw pixels rounded: other floors
+    column.run(data, eye)
+    assert len(trained) == 1 + 4 + 4
 
 
 def test_blind_answers_do_not_depend_on_the_image() -> None:
