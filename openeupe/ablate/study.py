@@ -14,6 +14,8 @@ from openeupe.config import Config, check_settings, read_settings, with_base
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe
 from openeupe.errors import InputError
 from openeupe.evaluate.suite import Suite, load_suite
+from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
+from openeupe.evaluate.vlm.mini import VlmMini
 
 
 class ArmConfig(Config):
@@ -208,6 +210,12 @@ def _check(loaded: LoadedStudy) -> None:
     study, columns = loaded.study, loaded.suite.columns
     for column in study.columns or ():
         _known("columns", column, columns)
+    for column in loaded.columns:
+        if isinstance(columns[column], VlmMini | VlmBenchmarks):
+            raise InputError(
+                f"study {study.name}: column {column} fills several, which a study does not "
+                "compare: name the others under columns"
+            )
     for name, table in study.tables.items():
         for column in table.columns or ():
             _known(f"tables.{name}.columns", column, loaded.columns)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch import Tensor
 from PIL import Image
 from rich.console import Console
+from torch import Tensor
 
 from openeupe.config import packaged_names
 from openeupe.encoders import Encoder, create
