@@ -30,6 +30,8 @@ class ArmConfig(Config):
     def _one_of_both(self) -> Self:
         if (self.recipe is None) == (self.encoder is None):
             raise ValueError("an arm needs either a recipe or an encoder")
+        if self.recipe is None and (self.stage or self.student):
+            raise ValueError("stage and student are of a recipe: leave them out, or name a recipe")
         return self
 
 
@@ -110,6 +112,8 @@ class Study(Config):
 
     @model_validator(mode="after")
     def _references(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)}: one seed twice is one run: name others")
         for name, config in self.arms.items():
             _known(f"arms.{name}.recipe", config.recipe, self.recipes)
         for name, table in self.tables.items():

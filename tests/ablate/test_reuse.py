@@ -162,6 +162,16 @@ def test_a_forecast_of_other_settings_is_made_again(
     assert unknown["forecast"] is None  # what lies there is of 8 images, not of 12
 
 
+def test_a_seed_given_twice_is_refused(colors: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one seed twice is one run"):
+        load_study(write(colors, tmp_path, a="raw_pixels"), ["seeds=[0, 1, 0]"])
+
+
+def test_a_stage_of_an_encoder_that_exists_is_refused(colors: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="stage and student are of a recipe"):
+        load_study(write(colors, tmp_path, a="raw_pixels"), ["arms.a.stage=proxy"])
+
+
 def test_columns_that_fill_several_are_refused(colors: Path, tmp_path: Path) -> None:
     file = write(colors, tmp_path, a="raw_pixels")
     with pytest.raises(InputError, match="column vlm fills several"):
