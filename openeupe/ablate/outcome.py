@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,11 @@ from openeupe.ablate.study import LoadedStudy
 from openeupe.distill.plan import petaflops
 from openeupe.distill.recipe import STAGE_PREFIX
 from openeupe.errors import InputError
+from openeupe.evaluate.compare import check_comparable
 from openeupe.evaluate.measure import Measure
 from openeupe.evaluate.results import Results
 from openeupe.evaluate.statistics import Difference, corrected, mean_difference, verdict
+from openeupe.evaluate.suite import fits, of_column
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,19 @@ class Compared:
 
 
 class Outcome:
-    """Reads the results of a study, as far as they are there."""
+    """Reads the results of a study, as far as they are there.
+
+    Attributes:
+        stale: "ARM, seed SEED: COLUMN" of saved results that are of other settings or another
+            precision than the study's; they are left out.
+    """
 
     def __init__(self, loaded: LoadedStudy, place: Place) -> None:
         self.loaded = loaded
         self.place = place
+        self.stale: list[str] = []
         self._measures: dict[tuple[str, str], Measure | None] = {}
+        self._first: dict[str, tuple[Path, dict[str, Any]]] = {}
 
     def measure(self, arm: str, column: str) -> Measure | None:
         """An arm's headline measure `[seeds, N, M]`; None where it is not there.
@@ -129,13 +140,24 @@ class Outcome:
     def _trained(self, arms: Sequence[tuple[str, str]]) -> bool:
         return all(self.loaded.study.arms[arm].recipe for pair in arms for arm in pair)
 
+    def _is_own(self, column: str, saved: dict[str, Any]) -> bool:
+        study = self.loaded.study
+        wanted = of_column(column, self.loaded.suite.columns[column])
+        return fits(saved, {**wanted, "precision": study.judge.precision})
+
     def _read(self, arm: str, column: str) -> Measure | None:
         parts = []
         for seed in self.loaded.seeds(arm):
             folder = results_folder(self.loaded, self.place, arm, seed)
             there = Results(folder).column(column)
+            if there is not None and not self._is_own(column, there):
+                self.stale.append(f"{arm}, seed {seed}: {column}")
+                there = None
             if there is None:
-                break  # seeds are done in order: those before are whole
+                break  # arms are paired by seed: what follows a gap cannot be
+            check_comparable(
+                column, self._first.setdefault(column, (folder, there)), (folder, there)
+            )
             if "headline" not in there:
                 return None
             parts.append(Results(folder).measure(column))
@@ -143,5 +165,7 @@ class Outcome:
             return None
         if self.loaded.trained(arm) is None:  # nothing was trained but the probe
             return parts[0]
+        if any(list(part.samples) != list(parts[0].samples) for part in parts):
+            raise InputError(f"column {column}: {arm}: its seeds have other samples")
         sums = np.stack([part.sums.sum(axis=0) for part in parts])
         return replace(parts[0], sums=sums, trained=True)

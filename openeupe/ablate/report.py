@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from openeupe.ablate.forecast import FORECAST, agreement
+from openeupe.ablate.forecast import agreement, read_forecast
 from openeupe.ablate.outcome import Compared, Outcome
 from openeupe.evaluate.results import machine
 from openeupe.evaluate.statistics import interval
@@ -34,6 +33,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         },
         **machine(),
     }
+    content["stale"] = outcome.stale
     content["forecast"] = _forecast(outcome, content["arms"])
     out = outcome.place.out
     out.mkdir(parents=True, exist_ok=True)
@@ -42,6 +42,12 @@ def report(outcome: Outcome) -> dict[str, Any]:
     for table in study.tables:
         parts.append(_table(outcome, table, content["arms"], compared[table]))
     parts.append(_forecast_table(content["forecast"]))
+    if outcome.stale:
+        left = "; ".join(outcome.stale)
+        parts.append(
+            f"\nLeft out, evaluated with other settings than the study's: {left}. "
+            "Run the study again."
+        )
     write_atomically(out / TABLES, "\n".join(part for part in parts if part) + "\n")
     return content
 
@@ -146,10 +152,10 @@ def _figure(figure: dict[str, Any]) -> str:
 
 
 def _forecast(outcome: Outcome, arms: dict[str, Any]) -> dict[str, Any] | None:
-    told, path = outcome.loaded.study.forecast, outcome.place.out / FORECAST
-    if told is None or not path.is_file():
+    told = outcome.loaded.study.forecast
+    content = read_forecast(outcome.loaded, outcome.place.out) if told else None
+    if told is None or content is None:
         return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     full = arms[told.full]["columns"] if told.full else {}
     worth: dict[str, dict[str, float]] = {}
     for teacher, arm in told.without.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +101,7 @@ class KeypointSet:
         for index, file in enumerate(files):
             _check(root / file, points[index], sizes[index] if sizes else None)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Identity of the images, by names and contents."""
         return files_identity(self.root, (self.root / file for file in self.files))

@@ -131,7 +131,12 @@ class MaskFiles(Pairs):
 
     def _read_labels(self, index: int) -> NDArray[np.uint8]:
         values = self.values(index)
-        numbers = self._numbers[values]
+        if values.dtype.kind not in "uib" or values.min() < 0 or values.max() >= len(self._numbers):
+            raise InputError(
+                f"{printable(str(self.files[index][1]))} is no mask: its values must be whole "
+                "numbers from 0 to 65535"
+            )
+        numbers = self._numbers[values.astype(np.int64)]
         if (numbers == _UNKNOWN).any():
             raise InputError(
                 f"{printable(str(self.files[index][1]))} has the value "

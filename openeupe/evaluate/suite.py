@@ -159,7 +159,7 @@ def _before(
         column = str(found.get("column"))
         if column not in others:
             continue
-        if _fits(found, {**of, **of_column(column, suite.columns[column])}):
+        if fits(found, {**of, **of_column(column, suite.columns[column])}):
             kept.append(name)
         else:
             console.print(
@@ -170,7 +170,7 @@ def _before(
     return kept
 
 
-def _fits(found: Mapping[str, Any], what: Mapping[str, Any]) -> bool:
+def fits(found: Mapping[str, Any], what: Mapping[str, Any]) -> bool:
     """Whether a saved result is of just this encoder, settings and the like."""
     return all(key in found and found[key] == value for key, value in what.items())
 
@@ -196,14 +196,13 @@ def _chosen(suite: Suite, only: Sequence[str] | None) -> list[str]:
 def _finished(results: Results, name: str, what: dict[str, Any]) -> list[str] | None:
     """The outcomes of a column that was finished before with just these settings and data."""
 
-    def fits(outcome: str) -> bool:
-        return _fits(results.column(outcome) or {}, what)
-
     for found in results.names():
-        if (found == name or found.startswith(f"{name}-")) and fits(found):
-            outcomes: list[str] = (results.column(found) or {})["outcomes"]
-            if found in outcomes and all(fits(other) for other in outcomes):
-                return outcomes
+        column = results.column(found) or {}
+        if not fits(column, what):
+            continue
+        outcomes: list[str] = column["outcomes"]
+        if found in outcomes and all(fits(results.column(o) or {}, what) for o in outcomes):
+            return outcomes
     return None
 
 

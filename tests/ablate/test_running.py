@@ -16,6 +16,7 @@ from openeupe.ablate.running import Place, run_study
 from openeupe.ablate.study import LoadedStudy, load_study
 from openeupe.cli import app
 from openeupe.errors import InputError
+from openeupe.evaluate.knn import Knn
 
 
 def run(study: Path, out: Path, data: Path, *words: str) -> Any:
@@ -76,7 +77,7 @@ def test_a_study_from_file_to_tables(
         raise AssertionError("was made again")
 
     monkeypatch.setattr(running, "_train", nothing)
-    monkeypatch.setattr(running, "_judge", nothing)
+    monkeypatch.setattr(Knn, "run", nothing)
     monkeypatch.setattr(running, "_forecast", nothing)
     moved = tmp_path / "moved"
     out.rename(moved)

@@ -119,6 +119,18 @@ def test_palettes_and_16_bits_are_numbers(folder: Path) -> None:
     assert (train.mask(1) == 2).all()
 
 
+def test_masks_of_one_bit_are_numbers_and_fractions_are_refused(folder: Path) -> None:
+    half = np.arange(24).reshape(4, 6) % 2 > 0
+    save(folder / "labels/a.png", half, bool)
+    save(folder / "labels/b/2.png", half, bool)
+    train, _ = masks(folder, classes=2).open(folder)
+    np.testing.assert_array_equal(train.mask(0), half)
+    (folder / "labels/a.png").unlink()
+    save(folder / "labels/a.tif", np.full((4, 6), 0.5), np.float32)
+    with pytest.raises(InputError, match=r"a.tif is no mask: its values must be whole numbers"):
+        masks(folder, classes=2).open(folder)
+
+
 @pytest.fixture
 def ade(tmp_path: Path) -> Path:
     root = tmp_path / "ADEChallengeData2016"
