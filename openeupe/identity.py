@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from openeupe.errors import InputError
 
@@ -76,7 +77,18 @@ def encoder_identity(encoder: Encoder) -> str:
     """Identity of an encoder: architecture, arguments, input constants and every weight."""
     constants = encoder.mean.flatten().tolist() + encoder.std.flatten().tolist()
     digest = hashlib.sha256(json.dumps([encoder.name, encoder.args, constants]).encode())
-    for key, tensor in sorted(encoder.state_dict().items()):
+    _add_tensors(digest, encoder.state_dict())
+    return digest.hexdigest()[:_DIGITS]
+
+
+def tensors_identity(tensors: Mapping[str, Tensor]) -> str:
+    """Identity of tensors by their names and all their bytes."""
+    digest = hashlib.sha256()
+    _add_tensors(digest, tensors)
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _add_tensors(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    for key, tensor in sorted(tensors.items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:_DIGITS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 
@@ -10,6 +11,7 @@ from rich.markup import escape
 
 from openeupe.cli.app import app, errors, first_process
 from openeupe.errors import InputError
+from openeupe.stopping import Stopped, stop_at_once
 
 # Importing a file of commands adds them to the application, in the order that --help shows.
 # isort: off
@@ -29,8 +31,18 @@ def main() -> None:
     """Run a command; a user's mistake is one line and exit code 2, and a traceback if asked for."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(signum) != signal.SIG_IGN:  # as `nohup` and background jobs have it
+            signal.signal(signum, stop_at_once)
     try:
         app([word for word in arguments if word != "--debug"])
+    except Stopped as stopped:
+        if first_process():
+            where = f" at {stopped.where}" if stopped.where else ""
+            name = signal.Signals(stopped.signum).name
+            told = f"stopped by {name}{where}: run the same command again to go on from there"
+            errors.print(told, soft_wrap=True, highlight=False, markup=False)
+        sys.exit(128 + stopped.signum)
     except InputError as error:
         if debug:
             traceback.print_exc()

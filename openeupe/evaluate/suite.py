@@ -25,6 +25,7 @@ from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
 from openeupe.evaluate.vlm.mini import VlmMini
 from openeupe.evaluate.zeroshot import ZeroShot, ZeroShotRidge
 from openeupe.identity import encoder_identity, settings_identity
+from openeupe.locks import locked
 
 AnyColumn = Annotated[
     Knn
@@ -85,10 +86,31 @@ def evaluate(
         name: ready[name] if name in ready else _opened(name, suite.columns[name], root)
         for name in chosen
     }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"results cannot be written to {folder} ({error.strerror}): choose another --out"
+        ) from None
+    with locked(folder, "the results folder"):
+        Results(folder).remove_partials()
+        return _fill(suite, judged, folder, data_of, source, bool(only), console)
+
+
+def _fill(
+    suite: Suite,
+    judged: Judged,
+    folder: Path,
+    data_of: Mapping[str, Any],
+    source: str,
+    some: bool,
+    console: Console,
+) -> dict[str, Any]:
+    """Carry out the columns of `data_of`; with `some`, the others that are there stay."""
     results = Results(folder)
     about = {"encoder": encoder_identity(judged.encoder), "precision": judged.features.precision}
     names = []
-    for name in chosen:
+    for name in data_of:
         column, data = suite.columns[name], data_of[name]
         settings = column.model_dump(mode="json")
         what: dict[str, Any] = {
@@ -118,7 +140,7 @@ def evaluate(
         else:
             console.print(f"{name}: {_said(results, done)}, kept", soft_wrap=True)
         names += done
-    before = [n for n in results.names() if n not in names] if only else []
+    before = [n for n in results.names() if n not in names] if some else []
     encoder = judged.encoder
     config = {
         "model": source,
