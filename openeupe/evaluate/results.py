@@ -21,7 +21,7 @@ import torch
 from openeupe.errors import InputError
 from openeupe.evaluate.measure import Measure, Outcome
 from openeupe.evaluate.statistics import interval
-from openeupe.files import strict_json, write_atomically
+from openeupe.files import durable, remove_partials, strict_json, write_atomically
 
 RESULTS = "results.json"
 _COLUMNS = "columns"
@@ -44,6 +44,11 @@ class Results:
     def there(folder: Path) -> bool:
         """Whether a folder holds results (a run's own `results.json` is another thing)."""
         return (folder / RESULTS).is_file() and (folder / _COLUMNS).is_dir()
+
+    def remove_partials(self) -> None:
+        """Remove what a killed process left half written."""
+        remove_partials(self.folder)
+        remove_partials(self.folder / _COLUMNS)
 
     def read(self) -> dict[str, Any]:
         """What `results.json` holds."""
@@ -105,7 +110,8 @@ class Results:
                     f"{key}:sums": measure.sums,
                     f"{key}:samples": np.asarray(measure.samples),
                 }
-            np.savez_compressed(folder / f"{name}.npz", **arrays)
+            with durable(folder / f"{name}.npz") as partial, partial.open("wb") as stream:
+                np.savez_compressed(stream, **arrays)
             if outcome.answers:
                 lines = "".join(json.dumps(a, ensure_ascii=False) + "\n" for a in outcome.answers)
                 write_atomically(self.folder / f"samples_{name}.jsonl", lines)
