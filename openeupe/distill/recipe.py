@@ -111,7 +111,10 @@ class StageConfig(Config):
     teacher_precision: TeacherPrecision = "auto"
     student_precision: Precision = "auto"
     views: int | None = Field(
-        None, gt=0, description="distinct views of each image, in turn; without it every one is new"
+        None,
+        gt=0,
+        description="distinct views of each image, in turn (with weights of a manifest: equally "
+        "often); without it every one is new",
     )
     store: Literal["none", "bf16", "int8"] = Field(
         "none", description="compute the teachers' outputs once for all views, and keep them so"
