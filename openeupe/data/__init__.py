@@ -17,6 +17,7 @@ from openeupe.data.images import (
 )
 from openeupe.data.manifest import ManifestSource
 from openeupe.data.questions import Question, QuestionedImages
+from openeupe.data.recorded import changed, image_sets
 from openeupe.data.repeated import RepeatedViews
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.shards import ShardSource
@@ -51,8 +52,10 @@ __all__ = [
     "View",
     "Weights",
     "center_view",
+    "changed",
     "decode",
     "derive_seed",
+    "image_sets",
     "mean_bytes",
     "open_source",
     "resize",

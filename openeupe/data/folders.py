@@ -95,6 +95,10 @@ class FolderSource:
         """Size of the file."""
         return (self.root / self._names[index]).stat().st_size
 
+    def listing(self) -> Iterator[tuple[str, int]]:
+        """Relative path and size of every file."""
+        return ((self._names[index], self.encoded_bytes(index)) for index in range(len(self)))
+
     def name(self, index: int) -> str:
         """The file's path, for messages."""
         return printable(str(self.root / self._names[index]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -32,8 +33,16 @@ class Source(Protocol):
         """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
         ...
 
+    def encoded(self, index: int) -> bytes:
+        """The encoded image, as it lies on the disk. Raises `OSError`."""
+        ...
+
     def encoded_bytes(self, index: int) -> int:
         """Bytes that are read for image `index`."""
+        ...
+
+    def listing(self) -> Iterator[tuple[str, int]]:
+        """Names, the same wherever the source lies, and sizes of all that it reads."""
         ...
 
     def name(self, index: int) -> str:

@@ -7,24 +7,28 @@ from typing import Any
 import torch
 
 from openeupe import encoders
-from openeupe.data import open_source
+from openeupe.data import Source, open_source
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, StudentConfig, TeacherConfig
 from openeupe.distill.track import check_tracker
 from openeupe.encoders import Encoder, check_side
 from openeupe.errors import InputError
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe) -> list[Source]:
     """Hold a recipe against the world: data sources are opened, every encoder is built on the
     meta device, and each resolution is held against its encoder's patch size.
+
+    Returns:
+        The data's sources, open.
 
     Raises:
         InputError: one line naming the field and the mend.
     """
     check_tracker(recipe.tracker)
+    sources = []
     for i, source in enumerate(recipe.data.sources):
         try:
-            open_source(source)
+            sources.append(open_source(source))
         except InputError as error:
             raise InputError(f"data.sources.{i}: {error}") from None
     for stage_name, stage in recipe.stages.items():
@@ -38,6 +42,7 @@ def check_recipe(recipe: Recipe) -> None:
                         check_side(encoder, side)
                 except InputError as error:
                     raise InputError(f"{field}: {error}") from None
+    return sources
 
 
 def meta_encoder(recipe: Recipe, reference: str, args: dict[str, Any]) -> Encoder:

@@ -88,6 +88,16 @@ def test_teachers_held_in_bf16_say_the_same(name: str) -> None:
     assert sum(p.nbytes for p in teacher.parameters()) < 0.6 * before
 
 
+def test_weights_that_a_layer_standardizes_itself_are_left_in_float32() -> None:
+    teacher = create("test_nfnet").eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        exact = teacher(images)
+        hold_in_bf16(teacher)
+        held = teacher(images)
+    assert torch.equal(exact.patches, held.patches)
+
+
 def test_what_is_compiled_are_the_blocks() -> None:
     def kinds(name: str) -> dict[str, int]:
         with torch.device("meta"):
