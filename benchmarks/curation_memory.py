@@ -37,7 +37,7 @@ def synthetic(rows: int) -> Scanned:
         draw.integers(1000, 99_999, rows),
         digests,
         hashes,
-        draw.integers(1, 2**64, rows, dtype=np.uint64),
+        *(draw.integers(1, 2**64, rows, dtype=np.uint64) for _ in range(3)),
     )
 
 
@@ -52,10 +52,10 @@ def main() -> None:
     before = _peak_mb()
     scanned = synthetic(given.rows)
     read, start = _peak_mb(), time.perf_counter()
-    decided = Decisions(scanned, CurateConfig(agreement=0), given.bits)
+    decided = Decisions(scanned, CurateConfig(agreement=0), given.bits, given.bits)
     decided.by_shape()
     decided.by_bytes(None)
-    decided.by_hash(None, None, None)
+    decided.copies_by_hash(None)
     decided.settle()
     seconds, peak = time.perf_counter() - start, _peak_mb()
     counts = np.bincount(decided.reason, minlength=len(REASONS))

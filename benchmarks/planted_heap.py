@@ -3,10 +3,11 @@
     python -m benchmarks.planted_heap HEAP --photos TRAIN... --test TEST... [--smallest 8]
 
 Of every `--photos` image one is written as it is; 30 % get an exact copy under another name, 20 %
-a near one (re-encoded, resized, cropped to 95 % of each side, mirrored, of another brightness, or
-cropped, resized and re-encoded together, in turns), 1 % a broken one. 50 test images are mixed in,
-as they are and changed in the same ways, with tiny and extremely narrow pictures. What was
-planted is written to HEAP.json: file -> {kind, of, class}. Classes are folders.
+a near one (re-encoded, resized, cropped to 95 % of each side, mirrored, of another brightness,
+cropped, resized and re-encoded together, gray, or turned by 90 degrees, in turns), 1 % a broken
+one. 50 test images are mixed in, as they are and changed in the same ways, with tiny and extremely
+narrow pictures. What was planted is written to HEAP.json: file -> {kind, of, class}. Classes are
+folders.
 
 With `--classes N --smallest M` the heap is instead one of N classes of very unequal size: 50 M to M
 images, in equal ratios. A class has too few photos for that, so what lacks is other views of them:
@@ -51,6 +52,8 @@ def _brightness(image: Image.Image, draw: random.Random) -> Image.Image:
     return ImageEnhance.Brightness(image).enhance(factor)
 
 
+_QUARTERS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270)
+
 CHANGES: dict[str, Callable[[Image.Image, random.Random], Image.Image]] = {
     "reencoded": lambda image, draw: _jpeg(image, draw.randint(30, 70)),
     "resized": _resize,
@@ -58,6 +61,8 @@ CHANGES: dict[str, Callable[[Image.Image, random.Random], Image.Image]] = {
     "mirrored": lambda image, draw: ImageOps.mirror(image),
     "brightness": _brightness,
     "combined": lambda image, draw: _resize(_crop(image, draw), draw),
+    "gray": lambda image, draw: image.convert("L"),
+    "turned": lambda image, draw: image.transpose(draw.choice(_QUARTERS)),
 }
 
 

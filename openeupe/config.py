@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from openeupe.errors import InputError
 from openeupe.limits import NAME_CHARACTERS, YAML_BYTES, YAML_DEPTH
-from openeupe.plain_yaml import load_yaml
+from openeupe.plain_yaml import parse_yaml
 
 _FOLDERS = {"study": "studies"}  # those of other kinds are named KINDs
 
@@ -51,11 +51,10 @@ def read_settings(
         if not equals or not key:
             raise InputError(f"override {override!r}: write it as key=value")
         try:
-            parsed = load_yaml(value)
+            parsed = parse_yaml(value)
         except yaml.YAMLError as error:
-            raise InputError(
-                f"override {key}: {value!r} is not a YAML value ({error}): correct it"
-            ) from None
+            line = " ".join(str(error).split())
+            raise InputError(f"override {override!r} is not a YAML value: {line}") from None
         patch: Any = parsed
         parts = key.split(".")
         if len(parts) > YAML_DEPTH:
@@ -108,7 +107,7 @@ def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str
         raise InputError(f"{kind} {name}: no such file, nor a {kind} of the package; {hint}")
     try:
         with file.open("rb") as stream:
-            raw = load_yaml(stream.read(YAML_BYTES + 1))  # one more is refused as too large
+            raw = parse_yaml(stream.read(YAML_BYTES + 1))  # one more is refused as too large
     except OSError as error:
         raise InputError(f"{kind} {name} cannot be read ({error.strerror}): check it") from None
     except yaml.YAMLError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from openeupe.errors import InputError
 
@@ -75,8 +76,15 @@ def file_identity(file: Path) -> str:
 def encoder_identity(encoder: Encoder) -> str:
     """Identity of an encoder: architecture, arguments, input constants and every weight."""
     constants = encoder.mean.flatten().tolist() + encoder.std.flatten().tolist()
-    digest = hashlib.sha256(json.dumps([encoder.name, encoder.args, constants]).encode())
-    for key, tensor in sorted(encoder.state_dict().items()):
-        digest.update(key.encode())
+    return facts_identity(
+        encoder.name, encoder.args, constants, tensors_identity(encoder.state_dict())
+    )
+
+
+def tensors_identity(state: Mapping[str, Tensor]) -> str:
+    """Identity of named tensors: names, dtypes, shapes and every value."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(state.items()):
+        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:_DIGITS]

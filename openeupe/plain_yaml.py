@@ -1,7 +1,8 @@
-"""YAML as plain data, with limits that stop alias bombs before they are expanded."""
+"""YAML as plain data: no key twice, no octal numbers, and limits that stop alias bombs early."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -9,12 +10,54 @@ import yaml
 from openeupe.limits import YAML_BYTES, YAML_DEPTH, YAML_VALUES
 
 
-def load_yaml(content: str | bytes, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """The plain value of a YAML text.
+class _UniqueKeys:
+    """Refuses a mapping that gives a key twice, of which PyYAML keeps the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[misc]
+        lines: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if first := lines.get((key.tag, key.value)):
+                raise yaml.YAMLError(
+                    f"key {key.value!r} is given twice (lines {first} and {line}): keep one"
+                )
+            lines[key.tag, key.value] = line
+        return node
+
+
+class _Loader(_UniqueKeys, yaml.SafeLoader):
+    """Safe loader for which 010 is not 8 and 1:30 is not 90, as they are for PyYAML.
+
+    Both stay text, and a setting that is a number reads text as decimal digits: 010 is 10.
+    """
+
+
+_INT = "tag:yaml.org,2002:int"
+_Loader.yaml_implicit_resolvers = {
+    first: [rule for rule in rules if rule[0] != _INT]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    _INT, re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"), list("-+0123456789")
+)
+
+
+class _WordLoader(_UniqueKeys, yaml.BaseLoader):
+    """Loader that leaves every value as it is written."""
+
+
+def parse_yaml(content: str | bytes, *, words: bool = False) -> Any:
+    """Parse YAML text into plain data.
+
+    Args:
+        content: the text, or its UTF-8 bytes.
+        words: leave every value as the text that stands there, for lists of names.
 
     Raises:
-        yaml.YAMLError: for whatever is wrong with the text, limits included.
+        yaml.YAMLError: for whatever is wrong with the text, a key given twice and limits included.
     """
+    loader = _WordLoader if words else _Loader
     if len(content) > YAML_BYTES:
         raise yaml.YAMLError(f"it has more than {YAML_BYTES} bytes")
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from openeupe.distill.folder import that_matter
-from openeupe.distill.recipe import STAGE_PREFIX, EncoderConfig, Recipe
+from openeupe.distill.recipe import STAGE_PREFIX, EncoderConfig, Recipe, settings_that_count
 
 
 def address(recipe: Recipe, stage: str) -> str:
@@ -24,7 +24,7 @@ def address(recipe: Recipe, stage: str) -> str:
         "stage": stage,
         "seed": recipe.seed,
         "data": recipe.data.model_dump(mode="json"),
-        "settings": config.model_dump(mode="json"),
+        "settings": settings_that_count(config),
         "from": {r: address(recipe, recipe.resolve(r)[0]) for r in _references(recipe, stage)},
     }
     told = json.dumps(that_matter(settings), sort_keys=True)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openeupe.ablate.addresses import lineage
-from openeupe.ablate.study import ForecastConfig
+from openeupe.ablate.addresses import address, lineage
+from openeupe.ablate.study import ForecastConfig, LoadedStudy
 from openeupe.data import Batches, derive_seed
 from openeupe.distill.folder import Run
 from openeupe.distill.load import load_networks
@@ -28,7 +28,8 @@ from openeupe.distill.optimizer import build_optimizer, learning_rate, set_lr
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.stage import Stage, Views
 from openeupe.encoders import Encoder, Tokens
-from openeupe.files import write_atomically
+from openeupe.files import read_mapping, write_atomically
+from openeupe.identity import facts_identity
 
 FORECAST = "forecast.json"
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # times the mean square of a row
@@ -36,8 +37,30 @@ _EXACT = 8  # items up to which every order is tried
 _ROWS = 2048  # patch tokens of each part: a regression solves a system of as many equations
 
 
-def forecast(config: ForecastConfig, recipe: Recipe, out: Path, device: torch.device) -> None:
-    """Measure a stage's teachers with its own photos and untrained student; write JSON to `out`."""
+def forecast_identity(loaded: LoadedStudy) -> str:
+    """Identity of a study's forecast: its settings and those of the stage that it measures."""
+    config = loaded.study.forecast
+    assert config is not None
+    recipe = loaded.seeded(config.recipe, loaded.study.seeds[0])
+    stage = config.stage or list(recipe.stages)[-1]
+    settings = config.model_dump(include={"student", "images", "batches"})
+    return facts_identity(settings, address(recipe, stage))
+
+
+def read_forecast(loaded: LoadedStudy, out: Path) -> dict[str, Any] | None:
+    """What `forecast` wrote for just this study; None if there is no such thing."""
+    content = read_mapping(out / FORECAST)
+    return content if content.get("of") == forecast_identity(loaded) else None
+
+
+def forecast(
+    config: ForecastConfig, recipe: Recipe, out: Path, device: torch.device, of: str
+) -> None:
+    """Measure a stage's teachers with its own photos and untrained student; write JSON to `out`.
+
+    Args:
+        of: `forecast_identity`, which is written with it.
+    """
     name = config.stage or list(recipe.stages)[-1]
     student = config.student or next(iter(recipe.stages[name].students))
     stage = _stage(lineage(recipe, name, student), name, device)
@@ -50,6 +73,7 @@ def forecast(config: ForecastConfig, recipe: Recipe, out: Path, device: torch.de
     cosines, agreement, pull = _gradients(stage, student, trained)
     teachers = list(stage.teachers)
     content = {
+        "of": of,
         "photos": steps * batch,
         "steps": config.batches,
         "teachers": {

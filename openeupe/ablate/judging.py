@@ -17,6 +17,7 @@ from openeupe.ablate.study import LoadedStudy
 from openeupe.data import View
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import Features
+from openeupe.evaluate.results import Results
 from openeupe.evaluate.suite import evaluate
 from openeupe.loading import load_with_chains
 
@@ -26,8 +27,11 @@ _OPENED: dict[tuple[str, str], Any] = {}
 
 def judge(
     loaded: LoadedStudy, data: Path, source: str, name: str, folder: Path, device: torch.device
-) -> None:
-    """Fill the study's columns of the encoder `source`, which tables call `name`, in `folder`."""
+) -> bool:
+    """Fill the study's columns of the encoder `source`, which tables call `name`, in `folder`.
+
+    Returns whether any was evaluated: what is saved of this encoder and these data is not again.
+    """
     encoder, chains = load_with_chains(source)
     encoder = encoder.to(device)
     how = loaded.study.judge
@@ -39,7 +43,8 @@ def judge(
         views=_VIEWS,
     )
     quiet = Console(quiet=True)
-    evaluate(
+    before = Results(folder).read()["columns"] if Results.there(folder) else {}
+    content = evaluate(
         loaded.suite,
         Judged(encoder, features, chains, folder, quiet),
         folder,
@@ -49,6 +54,12 @@ def judge(
         console=quiet,
         opened={column: _opened(loaded, column, data) for column in loaded.columns},
     )
+    return any(before.get(name) != column for name, column in content["columns"].items())
+
+
+def forget() -> None:
+    """Open data sets anew, whose files may have changed since the study was last run."""
+    _OPENED.clear()
 
 
 def _opened(loaded: LoadedStudy, column: str, data: Path) -> Any:

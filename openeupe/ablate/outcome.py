@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from openeupe.ablate.addresses import lineage
-from openeupe.ablate.power import ALPHA, Power, power
+from openeupe.ablate.power import Power, power
 from openeupe.ablate.running import Place, results_folder
 from openeupe.ablate.study import LoadedStudy
 from openeupe.distill.plan import petaflops
 from openeupe.distill.recipe import STAGE_PREFIX
 from openeupe.errors import InputError
+from openeupe.evaluate.compare import check_comparable
 from openeupe.evaluate.measure import Measure
 from openeupe.evaluate.results import Results
-from openeupe.evaluate.statistics import Difference, holm, mean_difference
+from openeupe.evaluate.statistics import Difference, corrected, mean_difference, verdict
+from openeupe.evaluate.suite import fits, of_column
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,24 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """ "better" or "worse" where noise is ruled out at 5 %, else "no difference shown"."""
-        if self.p >= ALPHA or self.gain.delta == 0:
-            return "no difference shown"
-        return "better" if self.gain.delta > 0 else "worse"
+        """See `statistics.verdict`."""
+        return verdict(self.gain, self.p)
 
 
 class Outcome:
-    """Reads the results of a study, as far as they are there."""
+    """Reads the results of a study, as far as they are there.
+
+    Attributes:
+        stale: "ARM, seed SEED: COLUMN" of saved results that are of other settings or another
+            precision than the study's; they are left out.
+    """
 
     def __init__(self, loaded: LoadedStudy, place: Place) -> None:
         self.loaded = loaded
         self.place = place
+        self.stale: list[str] = []
         self._measures: dict[tuple[str, str], Measure | None] = {}
+        self._first: dict[str, tuple[Path, dict[str, Any]]] = {}
 
     def measure(self, arm: str, column: str) -> Measure | None:
         """An arm's headline measure `[seeds, N, M]`; None where it is not there.
@@ -107,12 +116,12 @@ class Outcome:
                     told = ", ".join(arm for pair in arms for arm in pair)
                     raise InputError(f"column {column}: {told}: {error}") from None
                 found.append((row, column, gap, pairs))
-        adjusted = holm([gap.p for *_, gap, _ in found])
+        adjusted = corrected([gap for *_, gap, _ in found])
         compared = []
         for (row, column, gap, pairs), p in zip(found, adjusted, strict=True):
             could = power(pairs, tests=len(found))
             if not pairs[0][0].higher_is_better:
-                gap = Difference(-gap.delta, -gap.high, -gap.low, gap.p)
+                gap = gap.turned()
             compared.append(Compared(row, column, gap, p, pairs[0][0].unit, could))
         return compared
 
@@ -131,13 +140,24 @@ class Outcome:
     def _trained(self, arms: Sequence[tuple[str, str]]) -> bool:
         return all(self.loaded.study.arms[arm].recipe for pair in arms for arm in pair)
 
+    def _is_own(self, column: str, saved: dict[str, Any]) -> bool:
+        study = self.loaded.study
+        wanted = of_column(column, self.loaded.suite.columns[column])
+        return fits(saved, {**wanted, "precision": study.judge.precision})
+
     def _read(self, arm: str, column: str) -> Measure | None:
         parts = []
         for seed in self.loaded.seeds(arm):
             folder = results_folder(self.loaded, self.place, arm, seed)
             there = Results(folder).column(column)
+            if there is not None and not self._is_own(column, there):
+                self.stale.append(f"{arm}, seed {seed}: {column}")
+                there = None
             if there is None:
-                break  # seeds are done in order: those before are whole
+                break  # arms are paired by seed: what follows a gap cannot be
+            check_comparable(
+                column, self._first.setdefault(column, (folder, there)), (folder, there)
+            )
             if "headline" not in there:
                 return None
             parts.append(Results(folder).measure(column))
@@ -145,6 +165,7 @@ class Outcome:
             return None
         if self.loaded.trained(arm) is None:  # nothing was trained but the probe
             return parts[0]
+        if any(list(part.samples) != list(parts[0].samples) for part in parts):
+            raise InputError(f"column {column}: {arm}: its seeds have other samples")
         sums = np.stack([part.sums.sum(axis=0) for part in parts])
-        one = parts[0]
-        return Measure(one.metric, one.samples, sums, one.scale, one.higher_is_better, one.unit)
+        return replace(parts[0], sums=sums, trained=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from openeupe.evaluate.measure import Measure
-from openeupe.evaluate.statistics import mean_difference
+from openeupe.evaluate.statistics import ALPHA, mean_difference
 
-ALPHA = 0.05
 _POWER = 0.8
 _TRIED = (*range(2, 31), 40, 60, 100, 200, 500, 1000)
 
@@ -67,11 +66,4 @@ def student(share: float, freedom: int) -> float:
 
 def _pooled(measure: Measure) -> Measure:
     """All seeds as one."""
-    return Measure(
-        measure.metric,
-        measure.samples,
-        measure.sums.sum(axis=0, keepdims=True),
-        measure.scale,
-        measure.higher_is_better,
-        measure.unit,
-    )
+    return replace(measure, sums=measure.sums.sum(axis=0, keepdims=True))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from openeupe.ablate.forecast import FORECAST, agreement
+from openeupe.ablate.forecast import agreement, read_forecast
 from openeupe.ablate.outcome import Compared, Outcome
 from openeupe.evaluate.results import machine
 from openeupe.evaluate.statistics import interval
@@ -34,6 +33,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         },
         **machine(),
     }
+    content["stale"] = outcome.stale
     content["forecast"] = _forecast(outcome, content["arms"])
     out = outcome.place.out
     out.mkdir(parents=True, exist_ok=True)
@@ -42,6 +42,12 @@ def report(outcome: Outcome) -> dict[str, Any]:
     for table in study.tables:
         parts.append(_table(outcome, table, content["arms"], compared[table]))
     parts.append(_forecast_table(content["forecast"]))
+    if outcome.stale:
+        left = "; ".join(outcome.stale)
+        parts.append(
+            f"\nLeft out, evaluated with other settings than the study's: {left}. "
+            "Run the study again."
+        )
     write_atomically(out / TABLES, "\n".join(part for part in parts if part) + "\n")
     return content
 
@@ -73,7 +79,8 @@ def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequenc
             "Mean difference of the pairs of each, positive where it makes better; p after Holm's "
             f"correction over {len(compared)} tests, paired over seeds and test items.\n"
         )
-        parts = [f"## {table}\n", config.note, told, _differences(compared, "effect")]
+        parts = [f"## {table}\n", config.note, told, _differences(compared, "effect"),
+                 _one_seed(compared)]  # fmt: skip
         return "\n".join(part for part in parts if part)
     columns = list(config.columns or outcome.loaded.columns)
     verdicts = {(one.row, one.column): one.verdict for one in compared}
@@ -104,6 +111,7 @@ def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequenc
             "test items.\n"
         )
         parts.append(_differences(compared, f"minus {config.reference}"))
+        parts.append(_one_seed(compared))
     return "\n".join(part for part in parts if part)
 
 
@@ -116,7 +124,7 @@ def _differences(compared: Sequence[Compared], first: str) -> str:
         digits = 1 if one.unit == "%" else 3
         cells = [one.row, one.column,
                  f"{gain.delta:+.{digits}f} ({gain.low:+.{digits}f} to {gain.high:+.{digits}f})",
-                 f"{one.p:.3f}"]  # fmt: skip
+                 f"{one.p:.3f}" + " †" * one.gain.one_seed]  # fmt: skip
         if power:
             needed = power.seeds_needed
             cells += [f"{power.seed_std:.{digits}f}", f"{power.resolvable:.{digits}f}",
@@ -127,6 +135,15 @@ def _differences(compared: Sequence[Compared], first: str) -> str:
     return markdown(header, rows)
 
 
+def _one_seed(compared: Sequence[Compared]) -> str:
+    if not any(one.gain.one_seed for one in compared):
+        return ""
+    return (
+        "\n† One seed: interval and p are about the test items alone. The noise of training is "
+        "unknown, so that there is no verdict: run two seeds or more."
+    )
+
+
 def _figure(figure: dict[str, Any]) -> str:
     digits = 1 if figure["scale"] != 1 else 3
     spread = figure["training"]
@@ -135,10 +152,10 @@ def _figure(figure: dict[str, Any]) -> str:
 
 
 def _forecast(outcome: Outcome, arms: dict[str, Any]) -> dict[str, Any] | None:
-    told, path = outcome.loaded.study.forecast, outcome.place.out / FORECAST
-    if told is None or not path.is_file():
+    told = outcome.loaded.study.forecast
+    content = read_forecast(outcome.loaded, outcome.place.out) if told else None
+    if told is None or content is None:
         return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     full = arms[told.full]["columns"] if told.full else {}
     worth: dict[str, dict[str, float]] = {}
     for teacher, arm in told.without.items():

@@ -14,15 +14,16 @@ import torch
 from rich.console import Console
 
 from openeupe.ablate.addresses import address, judged_folder, link_run, needs, only, stage_folder
-from openeupe.ablate.forecast import FORECAST, forecast
-from openeupe.ablate.judging import judge
+from openeupe.ablate.forecast import forecast, forecast_identity, read_forecast
+from openeupe.ablate.inputs import check_inputs, rooted
+from openeupe.ablate.judging import forget, judge
 from openeupe.ablate.study import ArmConfig, LoadedStudy
 from openeupe.distill.check import check_recipe
 from openeupe.distill.folder import FINISHED
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import default_device, run_recipe
 from openeupe.errors import InputError
-from openeupe.evaluate.results import Results
+from openeupe.identity import facts_identity
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,26 @@ class Place:
 
 @dataclass
 class Task:
-    """One piece of work and the names of those that must be done before."""
+    """One piece of work and the names of those that must be done before.
+
+    call: returns what to print in place of its time, or None.
+    """
 
     name: str
-    call: Callable[..., None]
+    call: Callable[..., str | None]
     arguments: tuple[Any, ...]
     after: list[str] = field(default_factory=list)
 
 
 def check(loaded: LoadedStudy, place: Place) -> None:
-    """Open every data set and build every architecture, before any work.
+    """Open every data set and build every architecture, before any work; see also `check_inputs`.
 
     Raises:
         InputError: in one line.
     """
     for name, recipe in loaded.recipes.items():
         try:
-            check_recipe(_rooted(recipe, place.data))
+            check_recipe(rooted(recipe, place.data))
         except InputError as error:
             raise InputError(f"recipe {name}: {error}") from None
     for name in loaded.columns:
@@ -63,6 +67,7 @@ def check(loaded: LoadedStudy, place: Place) -> None:
             loaded.suite.columns[name].open(place.data)
         except InputError as error:
             raise InputError(f"column {name}: {error}") from None
+    check_inputs(loaded, place.data, place.out)
 
 
 def warm_up() -> None:
@@ -81,6 +86,7 @@ def run_study(
     Returns one line for each piece of work that failed.
     """
     console = console or Console(quiet=True)
+    forget()
     tasks = {task.name: task for task in _tasks(loaded, place)}
     if jobs == 1:
         return _one_by_one(tasks, console)
@@ -91,7 +97,8 @@ def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Pa
     """Where the results of an arm's encoder of one seed are kept."""
     trained = loaded.trained(arm)
     if trained is None:
-        return place.out / "encoders" / arm / loaded.suite.name
+        source = facts_identity(loaded.study.arms[arm].encoder)
+        return place.out / "encoders" / f"{arm}-{source[:12]}" / loaded.suite.name
     recipe = loaded.seeded(trained.recipe, seed)
     return judged_folder(place.out, recipe, trained.stage, trained.student, loaded.suite.name)
 
@@ -99,8 +106,7 @@ def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Pa
 def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
     """In the order of their worth: see `LoadedStudy.wanted`."""
     tasks: dict[str, Task] = {}
-    told = loaded.study.forecast
-    if told and not (place.out / FORECAST).is_file():
+    if loaded.study.forecast and read_forecast(loaded, place.out) is None:
         tasks["forecast"] = Task("forecast", _forecast, (loaded, place))
     for arm, seed in loaded.wanted():
         trained = loaded.trained(arm)
@@ -115,30 +121,23 @@ def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
                     tasks[name] = Task(name, _train, (recipe, stage, place), before)
                 if not done:
                     after = [name]
-        folder = results_folder(loaded, place, arm, seed)
-        if not set(loaded.columns) <= _judged(folder):
-            arguments = (loaded.study.arms[arm], loaded, place, folder, arm, seed)
-            name = f"judge {arm}, seed {seed}" if trained else f"judge {arm}"
-            tasks[name] = Task(name, _judge, arguments, after)
+        # Always, for only who has the encoder and the data can say whether what is saved is theirs.
+        arguments = (loaded.study.arms[arm], loaded, place, arm, seed)
+        name = f"judge {arm}, seed {seed}" if trained else f"judge {arm}"
+        tasks[name] = Task(name, _judge, arguments, after)
     for task in tasks.values():
         task.after = [name for name in task.after if name in tasks]
     return list(tasks.values())
 
 
-def _judged(folder: Path) -> set[str]:
-    return set(Results(folder).names()) if Results.there(folder) else set()
-
-
 def _train(recipe: Recipe, stage: str, place: Place) -> None:
     folder, _ = link_run(place.out, recipe, stage)
     names = [*needs(recipe, stage), stage]
-    rooted = _rooted(only(recipe, names), place.data)
-    run_recipe(rooted, folder, device=_device(place), console=Console(quiet=True))
+    there = rooted(only(recipe, names), place.data)
+    run_recipe(there, folder, device=_device(place), console=Console(quiet=True))
 
 
-def _judge(
-    arm: ArmConfig, loaded: LoadedStudy, place: Place, folder: Path, name: str, seed: int
-) -> None:
+def _judge(arm: ArmConfig, loaded: LoadedStudy, place: Place, name: str, seed: int) -> str | None:
     trained = loaded.trained(name)
     if trained:
         recipe = loaded.seeded(trained.recipe, seed)
@@ -148,53 +147,47 @@ def _judge(
         source = str(run / trained.stage / trained.student)
     else:
         source = str(arm.encoder)
-    judge(loaded, place.data, source, name, folder, _device(place))
+    folder = results_folder(loaded, place, name, seed)
+    new = judge(loaded, place.data, source, name, folder, _device(place))
+    return None if new else "saved before"
 
 
 def _forecast(loaded: LoadedStudy, place: Place) -> None:
     told = loaded.study.forecast
     assert told is not None
     recipe = loaded.seeded(told.recipe, loaded.study.seeds[0])
-    forecast(told, _rooted(recipe, place.data), place.out, _device(place))
+    of = forecast_identity(loaded)
+    forecast(told, rooted(recipe, place.data), place.out, _device(place), of)
 
 
 def _device(place: Place) -> torch.device:
     return torch.device(place.device) if place.device else default_device()
 
 
-def _rooted(recipe: Recipe, root: Path) -> Recipe:
-    """The recipe with its relative data paths starting from `root`."""
-    sources = [
-        source.model_copy(update={"path": str(root / Path(source.path).expanduser())})
-        for source in recipe.data.sources
-    ]
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": sources})})
-
-
 def _one_by_one(tasks: dict[str, Task], console: Console) -> list[str]:
     failed: dict[str, str] = {}
     for task in tasks.values():
-        start = time.perf_counter()
+        start, said = time.perf_counter(), None
         if not _lacks(task, failed):
             try:
-                task.call(*task.arguments)
+                said = task.call(*task.arguments)
             except InputError as error:
                 failed[task.name] = str(error)
-        _tell(task, failed, start, console)
+        _tell(task, failed, said, start, console)
     return [f"{name}: {why}" for name, why in failed.items()]
 
 
 def _side_by_side(tasks: dict[str, Task], jobs: int, console: Console) -> list[str]:
     failed: dict[str, str] = {}
     waiting = dict(tasks)
-    running: dict[Future[None], tuple[Task, float]] = {}
+    running: dict[Future[str | None], tuple[Task, float]] = {}
     with ProcessPoolExecutor(jobs, mp_context=_processes(), initializer=_quiet_start) as pool:
         while waiting or running:
             open_names = {*waiting, *(task.name for task, _ in running.values())}
             for task in list(waiting.values()):
                 if _lacks(task, failed):
                     del waiting[task.name]
-                    _tell(task, failed, time.perf_counter(), console)
+                    _tell(task, failed, None, time.perf_counter(), console)
                 elif len(running) < jobs and not open_names & set(task.after):
                     del waiting[task.name]
                     future = pool.submit(task.call, *task.arguments)
@@ -208,7 +201,7 @@ def _side_by_side(tasks: dict[str, Task], jobs: int, console: Console) -> list[s
                         pool.shutdown(wait=False, cancel_futures=True)
                         raise error
                     failed[task.name] = str(error)
-                _tell(task, failed, start, console)
+                _tell(task, failed, None if error else future.result(), start, console)
     return [f"{name}: {why}" for name, why in failed.items()]
 
 
@@ -234,6 +227,8 @@ def _lacks(task: Task, failed: dict[str, str]) -> bool:
     return bool(lacking)
 
 
-def _tell(task: Task, failed: dict[str, str], start: float, console: Console) -> None:
-    said = failed.get(task.name) or f"{time.perf_counter() - start:.0f} s"
+def _tell(
+    task: Task, failed: dict[str, str], said: str | None, start: float, console: Console
+) -> None:
+    said = failed.get(task.name) or said or f"{time.perf_counter() - start:.0f} s"
     console.print(f"{task.name}: {said}", soft_wrap=True, highlight=False)

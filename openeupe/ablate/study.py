@@ -14,6 +14,8 @@ from openeupe.config import Config, check_settings, read_settings, with_base
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe
 from openeupe.errors import InputError
 from openeupe.evaluate.suite import Suite, load_suite
+from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
+from openeupe.evaluate.vlm.mini import VlmMini
 from openeupe.limits import BATCH, IMAGES, RATE, SEED, WORKERS
 from openeupe.names import Name, Title
 
@@ -30,6 +32,8 @@ class ArmConfig(Config):
     def _one_of_both(self) -> Self:
         if (self.recipe is None) == (self.encoder is None):
             raise ValueError("an arm needs either a recipe or an encoder")
+        if self.recipe is None and (self.stage or self.student):
+            raise ValueError("stage and student are of a recipe: leave them out, or name a recipe")
         return self
 
 
@@ -110,6 +114,8 @@ class Study(Config):
 
     @model_validator(mode="after")
     def _references(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)}: one seed twice is one run: name others")
         for name, config in self.arms.items():
             _known(f"arms.{name}.recipe", config.recipe, self.recipes)
         for name, table in self.tables.items():
@@ -210,6 +216,12 @@ def _check(loaded: LoadedStudy) -> None:
     study, columns = loaded.study, loaded.suite.columns
     for column in study.columns or ():
         _known("columns", column, columns)
+    for column in loaded.columns:
+        if isinstance(columns[column], VlmMini | VlmBenchmarks):
+            raise InputError(
+                f"study {study.name}: column {column} fills several, which a study does not "
+                "compare: name the others under columns"
+            )
     for name, table in study.tables.items():
         for column in table.columns or ():
             _known(f"tables.{name}.columns", column, loaded.columns)

@@ -63,6 +63,13 @@ def ablate(
     torch_device(device)  # refused now rather than in each process
     place = Place(out or Path("studies") / loaded.study.name, data, device)
     log = errors if as_json else console
+    if len(loaded.study.seeds) == 1 and loaded.study.tables:
+        log.print(
+            "seeds: with one seed the noise of training is unknown, and no table gives a verdict; "
+            "seeds=[0,1,2] gives one",
+            soft_wrap=True,
+            highlight=False,
+        )
     failed: list[str] = []
     if run:
         if jobs > 1:

@@ -155,8 +155,12 @@ def _config(**settings: Any) -> CurateConfig:
 
 
 def _tell(about: dict[str, Any], files: list[Path]) -> None:
+    from openeupe.curate.summary import unprotected
+
     dropped = ", ".join(f"{count} {reason}" for reason, count in about["dropped"].items())
     console.print(f"{about['images']} images, {about['kept']} kept; dropped: {dropped or 'none'}")
+    if blind := about["unreadable_against"]:
+        console.print(f"{unprotected(len(blind))}: {blind[0]}", soft_wrap=True, highlight=False)
     for file in (*files, about.get("shards")):
         if file is not None:
             console.print(f"wrote {file}", soft_wrap=True, highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -120,6 +121,13 @@ def compare(
                 encoder, None, suite, data, None, None, device, precision, 32, 2, log
             )
             everyone.append(Results.open(folder))
+    for first, second in itertools.combinations(range(len(encoders)), 2):
+        one, other = everyone[first].folder.resolve(), everyone[second].folder.resolve()
+        if encoders[first] != encoders[second] and one == other:
+            raise InputError(
+                f"{encoders[first]} and {encoders[second]} share the results folder {one}: "
+                "evaluate one of them with another --out, and name that folder here"
+            )
     contents = [results.read() for results in everyone]
     columns = list(dict.fromkeys(name for content in contents for name in content["columns"]))
     names = [content["config"]["model"] for content in contents]
@@ -157,10 +165,7 @@ def compare(
     show(header, rows, "Figure ± half its 95 % interval (samples)")
     for compared, name in zip(pairs, names[1:], strict=True):
         show(*tables.differences(compared), f"{names[0]} compared with {name}")
-        counts = {v: sum(c.verdict == v for c in compared) for v in ("better", "worse")}
-        rest = len(compared) - sum(counts.values())
-        said = f"{names[0]} is better on {counts['better']} columns, worse on {counts['worse']}; "
-        print(said + f"no difference shown on {rest}.\n")
+        print(f"{tables.summary(compared, names[0])}\n")
 
 
 def _evaluate(

@@ -1,9 +1,9 @@
 """Do two images show the same, point for point? The second look at what hash and encoder find near.
 
-One image is moved and stretched onto the other (Evangelidis & Psarakis 2008, "Parametric image
-alignment using enhanced correlation coefficient maximization", by OpenCV); then the edges must
-agree. Crops, other sizes, compression and brightness are undone by that; the next frame of a film,
-or another photo of the same thing, is not.
+One image is turned, moved and stretched onto the other (Evangelidis & Psarakis 2008, "Parametric
+image alignment using enhanced correlation coefficient maximization", by OpenCV); then the edges
+must agree. Crops, other sizes, compression and brightness are undone by that; the next frame of a
+film, or another photo of the same thing, is not.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from openeupe.curate.duplicates import Rows
 from openeupe.curate.hashing import FLAT
 from openeupe.curate.heap import Heap
 from openeupe.curate.libraries import import_opencv
-from openeupe.data import BrokenImage
 
 _SIDES = (32, 64)  # pixels: coarse first, which finds larger moves
 _STEPS = 30
+_VERSION = 2  # of how images are compared: what an older one found is not used
 _OVERLAP = 0.5  # of the area, at least: less of the same is no copy
 
 Gray = NDArray[np.float32]
@@ -35,7 +35,7 @@ class Agreement:
     Args:
         ours, theirs: a heap and the digests of its images, uint64 `[N, 2]`; may be the same.
         folder: gets a file for each list of pairs.
-        mirrored: whether one image may be mirrored.
+        mirrored: whether one image may be mirrored; it may be turned by 90 degrees anyhow.
         workers: threads.
     """
 
@@ -52,8 +52,12 @@ class Agreement:
         folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, rows: Rows, others: Rows) -> NDArray[np.float32]:
-        """`agreement` of each of our rows with one of theirs; 0 where one cannot be read."""
-        key = hashlib.blake2b(bytes([self._mirrored]), digest_size=16)
+        """`agreement` of each of our rows with one of theirs.
+
+        Raises:
+            InputError: if one cannot be read any more.
+        """
+        key = hashlib.blake2b(bytes([_VERSION, self._mirrored]), digest_size=16)
         for some, (_, digests) in ((rows, self._ours), (others, self._theirs)):
             key.update(np.ascontiguousarray(digests[some]).tobytes())
         file = self._folder / f"{key.hexdigest()}.npy"
@@ -68,11 +72,8 @@ class Agreement:
         return found
 
     def _compare(self, row: int, other: int) -> float:
-        try:
-            one = self._ours[0].read(int(row), _SIDES[-1])
-            two = self._theirs[0].read(int(other), _SIDES[-1])
-        except BrokenImage:
-            return 0.0
+        one = self._ours[0].read_again(int(row), _SIDES[-1])
+        two = self._theirs[0].read_again(int(other), _SIDES[-1])
         return agreement(one, two, self._mirrored)
 
 
@@ -81,14 +82,28 @@ def agreement(one: Image.Image, two: Image.Image, mirrored: bool = True) -> floa
 
     At most 0 where they cannot be laid upon one another, or one of them is flat.
 
+    The first is also turned by 90, 180 and 270 degrees; the best counts.
+
     Args:
-        mirrored: whether the first may be mirrored; the better counts.
+        mirrored: whether the first may also be mirrored.
     """
     ours, theirs = _thumbnails(one), _thumbnails(two)
-    found = [_aligned(ours, theirs)]
+    upright, turned = [ours], [[np.rot90(gray, k) for gray in ours] for k in (1, 2, 3)]
     if mirrored:
-        found.append(_aligned([np.ascontiguousarray(gray[:, ::-1]) for gray in ours], theirs))
-    return max(found)
+        upright += [_mirrored(grays) for grays in upright]
+        turned += [_mirrored(grays) for grays in turned]
+    # Of the turned ones only the likeliest is aligned, which takes nearly all of the time.
+    turned.sort(key=lambda grays: -_correlation(grays[0], theirs[0]))
+    return max(_aligned(grays, theirs) for grays in [*upright, turned[0]])
+
+
+def _mirrored(grays: list[Gray]) -> list[Gray]:
+    return [gray[:, ::-1] for gray in grays]
+
+
+def _correlation(one: Gray, two: Gray) -> float:
+    one, two = one - one.mean(), two - two.mean()
+    return float((one * two).sum() / max(np.sqrt((one**2).sum() * (two**2).sum()), 1e-9))
 
 
 def _thumbnails(image: Image.Image) -> list[Gray]:
@@ -103,6 +118,7 @@ def _aligned(ours: list[Gray], theirs: list[Gray]) -> float:
         return 0.0
     until = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _STEPS, 1e-4)
     warp = np.eye(2, 3, dtype=np.float32)
+    ours = [np.ascontiguousarray(gray) for gray in ours]
     for level, (one, two) in enumerate(zip(ours, theirs, strict=True)):
         if level:
             warp[:, 2] *= _SIDES[level] / _SIDES[level - 1]

@@ -67,14 +67,19 @@ def drop_leaks(
     those: Embeddings,
     agree: Agree | None,
 ) -> None:
-    """Drop what shows an evaluation image."""
+    """Drop what shows an evaluation image by its hash, or by hash and embedding."""
+    decided.leaks_by_hash(theirs, agree)
     for pairs in _leaks(decided, made, those, theirs):
         decided.drop_leaks(pairs, agree)
 
 
 def drop_copies(decided: Decisions, made: Embeddings, agree: Agree | None) -> None:
-    """Drop what hash and embedding both find near (and whose edges agree)."""
-    decided.drop_copies(joined(list(_pairs(decided, made.only(decided.left)))), agree)
+    """Drop what hash and embedding both find near, or the hash alone (and whose edges agree).
+
+    All at once, so that every dropped one is near the very one that is kept.
+    """
+    pairs = [*_pairs(decided, made.only(decided.left)), *decided.near_by_hash()]
+    decided.drop_copies(joined(pairs), agree)
 
 
 def drop_unlike(decided: Decisions, made: Embeddings, wanted: Embeddings) -> None:

@@ -45,11 +45,18 @@ class Decisions:
     bits: uint8, by which the hashes of the two differ, or `NONE`.
     cosine: float32, of their embeddings, or nan. agreement: float32, of their edges, or nan.
     leaks: row -> row of the evaluation images.
+
+    Args:
+        hash_distance: bits by which hashes of copies may differ where vectors are near too.
+        alone: bits by which they may differ whatever the vectors; at most `MOST_BITS`.
     """
 
-    def __init__(self, scanned: Scanned, config: CurateConfig, hash_distance: int) -> None:
+    def __init__(
+        self, scanned: Scanned, config: CurateConfig, hash_distance: int, alone: int
+    ) -> None:
         count = len(scanned)
-        self.scanned, self.config, self.hash_distance = scanned, config, hash_distance
+        self.scanned, self.config = scanned, config
+        self.hash_distance, self.alone = hash_distance, alone
         self.reason = np.zeros(count, np.uint8)
         self.of = np.full(count, -1, np.int64)
         self.bits = np.full(count, NONE, np.uint8)
@@ -85,19 +92,23 @@ class Decisions:
         copies, first = exact_copies(self.scanned.digest, self.left)
         self.reason[copies], self.of[copies] = COPY, first
 
-    def by_hash(
-        self, against: Scanned | None, agree: Agree | None, leak_agree: Agree | None
-    ) -> None:
-        """Drop leaks and near copies that perceptual hashes find, block by block."""
-        if against is not None:
-            others = np.flatnonzero(against.hash != 0)
-            for pairs in self._near(self._hashed(), against.hash, others):
-                self.drop_leaks(pairs, leak_agree)
+    def leaks_by_hash(self, against: Scanned, agree: Agree | None) -> None:
+        """Drop leaks that perceptual hashes find by themselves, block by block."""
+        others = np.flatnonzero(against.hash != 0)
+        for pairs in self._near(self._hashed(), against.hash, others):
+            self.drop_leaks(pairs, agree)
+
+    def copies_by_hash(self, agree: Agree | None) -> None:
+        """Drop near copies that perceptual hashes find by themselves, block by block."""
+        for pairs in self.near_by_hash():
+            self.drop_copies(pairs, agree)
+
+    def near_by_hash(self) -> Iterator[Pairs]:
+        """Pairs that may be near copies by their hashes alone, the better one first."""
         rows = self._hashed()
         rows = rows[np.argsort(self._rank[rows], kind="stable")]  # all that it may drop come later
         for pairs in self._near(rows, self.scanned.hash, rows):
-            later = self._rank[pairs.one] < self._rank[pairs.two]
-            self.drop_copies(pairs.where(later), agree)
+            yield pairs.where(self._rank[pairs.one] < self._rank[pairs.two])
 
     def drop_copies(self, pairs: Pairs, agree: Agree | None) -> None:
         """Drop near copies: of each pair of rows that is still there, the one of lower rank."""
@@ -126,12 +137,11 @@ class Decisions:
         self.agreement[rows] = said[at]
 
     def hash_bits(self, rows: Rows, others: Rows, against: Scanned | None = None) -> Rows:
-        """By how many bits the hashes differ, mirrored if that is nearer; `NONE` without a hash."""
-        ours, theirs = self.scanned.hash[rows], (against or self.scanned).hash[others]
-        bits = np.bitwise_count(ours ^ theirs)
-        if self.config.mirrored:
-            bits = np.minimum(bits, np.bitwise_count(self.scanned.mirrored[rows] ^ theirs))
-        return np.where((ours == 0) | (theirs == 0), NONE, bits).astype(np.int64)
+        """By how many bits the hashes differ, turned as is nearest; `NONE` without a hash."""
+        theirs = (against or self.scanned).hash[others]
+        faces = self.scanned.faces(rows, self.config.mirrored)
+        bits = np.min([np.bitwise_count(face ^ theirs) for face in faces], axis=0)
+        return np.where((faces[0] == 0) | (theirs == 0), NONE, bits).astype(np.int64)
 
     def settle(self) -> None:
         """Copies of copies become copies of what was kept; copies of a leak are leaks."""
@@ -154,7 +164,7 @@ class Decisions:
 
     def _near(self, rows: Rows, theirs: NDArray[np.uint64], others: Rows) -> Iterator[Pairs]:
         """Those of `rows` and `others` whose hashes are near, block by block of the rows left."""
-        index = HashIndex(theirs[others], self.hash_distance)
+        index = HashIndex(theirs[others], self.alone)
         start, size = 0, _BLOCK
         while start < len(rows):
             block = rows[start : start + size]
@@ -162,13 +172,20 @@ class Decisions:
             start += size
             if not len(block):
                 continue
-            faces = [index.near(self.scanned.hash[block])]
-            if self.config.mirrored:
-                faces.append(index.near(self.scanned.mirrored[block]))
-            one, two, bits = (np.concatenate(columns) for columns in zip(*faces, strict=True))
+            faces = self.scanned.faces(block, self.config.mirrored)
+            found = zip(*map(index.near, faces), strict=True)
+            one, two, bits = _nearest(*(np.concatenate(columns) for columns in found))
             yield Pairs(block[one], others[two], bits, np.full(len(one), np.nan, np.float32))
             # Many images of one hash: fewer at once, while those that are found go.
             size = min(_BLOCK, max(1, size * _PAIRS // max(len(one), _PAIRS // 4)))
+
+
+def _nearest(one: Rows, two: Rows, bits: Rows) -> tuple[Rows, Rows, Rows]:
+    """Each pair once, with its fewest bits."""
+    order = np.lexsort((bits, two, one))
+    one, two, bits = one[order], two[order], bits[order]
+    first = (np.diff(one, prepend=-1) != 0) | (np.diff(two, prepend=-1) != 0)
+    return one[first], two[first], bits[first]
 
 
 def _keys(digests: NDArray[np.uint64]) -> NDArray[np.void]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,18 @@ from torch.nn import functional as F
 
 from openeupe.curate.heap import PART, Heap
 from openeupe.curate.machines import Machines
-from openeupe.data import BrokenImage, View
+from openeupe.data import View
 from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
+from openeupe.identity import encoder_identity, facts_identity
 
 BATCH = 32  # images that the encoder sees at once
 Vectors = NDArray[np.float16]
 
 
 def identity(encoder: Encoder, side: int) -> str:
-    """16 hex digits of the weights and the view: other vectors, another identity."""
-    said = hashlib.blake2b(f"{encoder.name} {encoder.args} {side}".encode(), digest_size=8)
-    for name, tensor in sorted(encoder.state_dict().items()):
-        said.update(name.encode())
-        said.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return said.hexdigest()
+    """Identity of the vectors that an encoder makes of images squashed to `side` pixels."""
+    return facts_identity(encoder_identity(encoder), side)
 
 
 class Embeddings:
@@ -159,10 +156,7 @@ class Embeddings:
         view = View(self.side, self.side, "squash")
 
         def read(place: int) -> Tensor:
-            try:
-                return view.image(self.heap.read(int(rows[place]), self.side))
-            except BrokenImage:  # it could be read a moment ago
-                return torch.zeros(3, self.side, self.side, dtype=torch.uint8)
+            return view.image(self.heap.read_again(int(rows[place]), self.side))
 
         for views in batched_ahead(read, todo, BATCH, workers):
             found = self._encode(torch.stack(views))
@@ -172,6 +166,18 @@ class Embeddings:
 
     def _encode(self, views: Tensor) -> Vectors:
         device = self.encoder.mean.device
-        with torch.inference_mode():
+        with torch.inference_mode(), _evaluating(self.encoder):
             cls = self.encoder(views.to(device, non_blocking=True).float() / 255).cls
         return F.normalize(cls.float(), dim=1).half().cpu().numpy()
+
+
+@contextmanager
+def _evaluating(encoder: Encoder) -> Iterator[None]:
+    """In training mode batch norm would mix the images of a batch, and learn from them."""
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

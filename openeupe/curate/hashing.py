@@ -25,15 +25,17 @@ MOST_BITS = 15  # that hashes found near may differ by
 _FREQUENCIES = np.cos(
     np.pi * np.arange(_LOW)[:, None] * (2 * np.arange(_SIDE)[None] + 1) / (2 * _SIDE)
 ).astype(np.float32)
-_MIRROR = np.array([1, -1] * (_LOW // 2), dtype=np.float32)  # of each horizontal frequency
+_SIGNS = np.array([1, -1] * (_LOW // 2), dtype=np.float32)  # of frequencies seen in a mirror
 _POWERS = (np.uint64(1) << np.arange(64, dtype=np.uint64)).astype(np.uint64)
 
 
 class Hashes(NamedTuple):
-    """Of the image, and of the same seen in a mirror; 0 where the image is flat."""
+    """Of the image, mirrored, upside down, and both (turned by 180 degrees); 0: it is flat."""
 
     plain: int
     mirrored: int
+    flipped: int
+    turned: int
 
 
 def digest(encoded: bytes) -> bytes:
@@ -42,13 +44,43 @@ def digest(encoded: bytes) -> bytes:
 
 
 def perceptual_hashes(image: Image.Image) -> Hashes:
-    """Hashes of an RGB or gray image; flat ones (a single colour) have none, which is written 0."""
+    """Hashes of an RGB or gray image; flat ones (a single colour) have none, which is written 0.
+
+    Those of the image turned by 90 degrees follow from them: see `faces`.
+    """
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     gray = np.asarray(small, dtype=np.float32)
     if gray.std() < FLAT:
-        return Hashes(0, 0)
+        return Hashes(0, 0, 0, 0)
     low = _FREQUENCIES @ gray @ _FREQUENCIES.T
-    return Hashes(_bits(low), _bits(low * _MIRROR))
+    flipped = low * _SIGNS[:, None]
+    return Hashes(_bits(low), _bits(low * _SIGNS), _bits(flipped), _bits(flipped * _SIGNS))
+
+
+def faces(
+    plain: NDArray[np.uint64],
+    mirrored: NDArray[np.uint64],
+    flipped: NDArray[np.uint64],
+    turned: NDArray[np.uint64],
+    mirrors: bool,
+) -> list[NDArray[np.uint64]]:
+    """Hashes of images as they are and turned by 90, 180 and 270 degrees: `[N]` each.
+
+    Args:
+        plain, mirrored, flipped, turned: fields of `Hashes`, `[N]` each.
+        mirrors: also of the mirrored images, which makes eight.
+    """
+    found = [plain, turned, _transposed(mirrored), _transposed(flipped)]
+    if mirrors:
+        found += [mirrored, flipped, _transposed(plain), _transposed(turned)]
+    return found
+
+
+def _transposed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hashes of the images mirrored at their diagonal: rows of signs become columns."""
+    bits = np.unpackbits(_bytes(hashes), axis=1, bitorder="little").reshape(-1, _LOW, _LOW)
+    moved = bits.transpose(0, 2, 1).reshape(-1, _LOW * _LOW)
+    return np.packbits(moved, axis=1, bitorder="little").view(np.uint64).ravel()
 
 
 def _bits(low: NDArray[np.floating]) -> int:

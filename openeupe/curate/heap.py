@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from openeupe.data import FolderSource, ShardSource, SourceConfig, open_source
+from openeupe.data import BrokenImage, FolderSource, ShardSource, SourceConfig, open_source
 from openeupe.errors import InputError
 
 PART = 2048  # images that are read, written and resumed together
@@ -91,29 +91,47 @@ class Heap:
         number, index = self._find(row)
         return self.sources[number].read(index, least_side)
 
+    def read_again(self, row: int, least_side: int) -> Image.Image:
+        """RGB image `row`, which `scan` could read; see `decode` for `least_side`.
+
+        Raises:
+            InputError: if it cannot be read now. Anything in its place would be saved as what is
+                known of the image that was scanned.
+        """
+        try:
+            return self.read(row, least_side)
+        except BrokenImage:
+            raise InputError(
+                f"{self.name(row)} cannot be read any more, it changed since it was scanned: "
+                "curate again"
+            ) from None
+
     def name(self, row: int) -> str:
         """What people call image `row`: its path, or shard and key."""
         number, index = self._find(row)
         return self.sources[number].name(index)
 
     def listing(self, part: int) -> str:
-        """Changes whenever a file of the part is added, removed, renamed or written."""
+        """Changes whenever a file of the part is added, removed, renamed or written, or the roots.
+
+        Files are not read: their size and both their times stand for what they hold, since nobody
+        can set the second (ctime) back.
+        """
         digest = hashlib.blake2b(digest_size=16)
         for line in self._states(part):
             digest.update(line.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     def _states(self, part: int) -> Iterator[str]:
-        shards: dict[str, int] = {}
+        shards: dict[str, str] = {}
         for row in self.rows(part):
             place = self.place(row)
-            file = os.path.join(self.roots[place.source], place.path)
+            root = self.roots[place.source]
+            file = os.path.join(root, place.path)
             if place.offset is None or file not in shards:
-                try:
-                    shards[file] = os.stat(file).st_mtime_ns
-                except OSError:
-                    shards[file] = -1
-            yield f"{file}\0{place.offset}\0{place.size_bytes}\0{shards[file]}\n"
+                shards[file] = _state(file)
+            where = f"{place.source}\0{root}\0{place.path}\0{place.offset}"
+            yield f"{where}\0{place.size_bytes}\0{shards[file]}\n"
 
     def _find(self, row: int) -> tuple[int, int]:
         if not 0 <= row < len(self):
@@ -127,3 +145,11 @@ def _size(source: FolderSource, index: int) -> int:
         return source.encoded_bytes(index)
     except OSError:
         return -1
+
+
+def _state(file: str) -> str:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"

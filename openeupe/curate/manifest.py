@@ -61,7 +61,9 @@ def write_manifest(
         for part in range(heap.parts):
             rows = heap.rows(part)
             here = slice(rows.start, rows.stop)
-            known = pq.read_table(file_of(scans, part)).drop_columns(["mirrored"])
+            known = pq.read_table(file_of(scans, part)).drop_columns(
+                ["mirrored", "flipped", "turned"]
+            )
             reason, cosine = decided.reason[here], decided.cosine[here]
             agreement, clusters = decided.agreement[here], shares.clusters[here]
             leaks = [decided.leaks.get(row) for row in rows]

@@ -113,7 +113,10 @@ def curate(
         shared = _Work(folder, config, encoder, here, progress)
         scanned = shared.scan(heap, "heap")
         theirs = shared.scan(evaluation, "against") if evaluation else None
-        decided = Decisions(scanned, config, _bits(config, encoder))
+        unreadable = _unreadable(evaluation, theirs, against)
+        bits = _bits(config, encoder)
+        alone = bits if encoder is None else min(bits, _bits_alone(config))
+        decided = Decisions(scanned, config, bits, alone)
         decided.by_shape()
         _somebody_left(decided, "can be read and is large enough")
         decided.by_bytes(theirs)
@@ -122,7 +125,9 @@ def curate(
         leak_agree = shared.agreement(config.leak_agreement, heap, scanned, evaluation, theirs)
         if encoder is None:
             if here.first:
-                decided.by_hash(theirs, agree, leak_agree)
+                if theirs:
+                    decided.leaks_by_hash(theirs, leak_agree)
+                decided.copies_by_hash(agree)
             shares = Shares.alike(len(heap))
         else:
             made = shared.embed(heap, "heap", decided.left, scanned)
@@ -152,6 +157,7 @@ def curate(
                 "config": config.model_dump() | {"hash_distance": decided.hash_distance},
                 "encoder": None if encoder is None else made.about,
                 "against": [str(path) for path in against],
+                "unreadable_against": unreadable,
                 "like": [str(path) for path in like],
                 "images": len(heap),
                 "kept": reasons.pop("kept", 0),
@@ -171,6 +177,11 @@ def _bits(config: CurateConfig, encoder: Encoder | None) -> int:
         return config.hash_distance
     if encoder is not None:
         return _HASH_AND_ENCODER
+    return _bits_alone(config)
+
+
+def _bits_alone(config: CurateConfig) -> int:
+    """By which copies may differ whatever an encoder sees in them."""
     return _HASH_AND_AGREEMENT if config.agreement else _HASH_ALONE
 
 
@@ -211,6 +222,21 @@ def _root(root: Path, out: Path) -> str:
     """Relative to the manifest where the images lie beside or below it, so that both can move."""
     here = out.resolve().parent
     return root.relative_to(here).as_posix() if root.is_relative_to(here) else str(root)
+
+
+def _unreadable(
+    evaluation: Heap | None, scanned: Scanned | None, against: Sequence[str | Path]
+) -> list[str]:
+    """Names of the evaluation images that cannot be read, so that no leak of them is found."""
+    if evaluation is None or scanned is None:
+        return []
+    rows = np.setdiff1d(np.arange(len(scanned)), readable(scanned))
+    if len(rows) == len(scanned):
+        raise InputError(
+            f"--against {', '.join(map(str, against))}: none of its {len(rows)} images can be "
+            "read, so no leak could be found: check the files"
+        )
+    return [evaluation.name(int(row)) for row in rows]
 
 
 def _somebody_left(decided: Decisions, what: str) -> None:

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from openeupe.curate.hashing import Hashes, digest, perceptual_hashes
+from openeupe.curate.hashing import Hashes, digest, faces, perceptual_hashes
 from openeupe.curate.heap import Heap
 from openeupe.curate.machines import Machines
 from openeupe.data import BrokenImage
 from openeupe.data.decode import opened, upright
 from openeupe.data.names import printable
 
+_VERSION = 2  # of what a scan holds and how it is computed: an older one is made again
 _HASHED = 96  # pixels that a JPEG may be decoded at for its hash: more than the hash looks at
 _SCHEMA = pa.schema(
     [
@@ -33,6 +34,8 @@ _SCHEMA = pa.schema(
         ("digest", pa.binary(16)),
         ("hash", pa.uint64()),
         ("mirrored", pa.uint64()),
+        ("flipped", pa.uint64()),
+        ("turned", pa.uint64()),
     ]
 )
 
@@ -42,7 +45,8 @@ class Scanned:
     """What is known of all images; arrays of one entry each.
 
     width, height: int32 pixels; 0 where the image cannot be read.
-    size_bytes: int64. digest: `[N, 2]` uint64. hash, mirrored: uint64, 0 for none.
+    size_bytes: int64. digest: `[N, 2]` uint64. hash, mirrored, flipped, turned: uint64, 0 for
+    none; see `Hashes`.
     """
 
     width: NDArray[np.int32]
@@ -51,9 +55,16 @@ class Scanned:
     digest: NDArray[np.uint64]
     hash: NDArray[np.uint64]
     mirrored: NDArray[np.uint64]
+    flipped: NDArray[np.uint64]
+    turned: NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.width)
+
+    def faces(self, rows: NDArray[np.int64], mirrors: bool) -> list[NDArray[np.uint64]]:
+        """Hashes of these rows in each position that a copy may be turned to: `[R]` each."""
+        each = (self.hash, self.mirrored, self.flipped, self.turned)
+        return faces(*(values[rows] for values in each), mirrors)
 
 
 def scan(heap: Heap, folder: Path, machines: Machines, workers: int, progress: Progress) -> Scanned:
@@ -68,7 +79,7 @@ def scan(heap: Heap, folder: Path, machines: Machines, workers: int, progress: P
     task = progress.add_task("reading", total=len(heap))
     with ThreadPoolExecutor(workers) as pool:
         for part in machines.mine(heap.parts):
-            listing = heap.listing(part)
+            listing = f"{_VERSION} {heap.listing(part)}"
             if _listing(folder, part) != listing:
                 rows = list(pool.map(lambda row: _look(heap, row), heap.rows(part)))
                 table = pa.Table.from_pylist(rows, _SCHEMA.with_metadata({"listing": listing}))
@@ -108,7 +119,7 @@ def _look(heap: Heap, row: int) -> dict[str, Any]:
         "offset": place.offset,
         "size_bytes": place.size_bytes,
     }
-    size, hashes, kind = (0, 0), Hashes(0, 0), None
+    size, hashes, kind = (0, 0), Hashes(0, 0, 0, 0), None
     try:
         if path != place.path:
             raise BrokenImage(f"{path}: its name is not valid Unicode, no manifest can hold it")
@@ -128,6 +139,8 @@ def _look(heap: Heap, row: int) -> dict[str, Any]:
         "format": kind,
         "hash": hashes.plain,
         "mirrored": hashes.mirrored,
+        "flipped": hashes.flipped,
+        "turned": hashes.turned,
     }
 
 
@@ -139,10 +152,9 @@ def _gather(heap: Heap, folder: Path) -> Scanned:
         np.empty(count, np.int32),
         np.empty(count, np.int64),
         np.empty((count, 2), np.uint64),
-        np.empty(count, np.uint64),
-        np.empty(count, np.uint64),
+        *(np.empty(count, np.uint64) for _ in range(4)),
     )
-    columns = ["width", "height", "size_bytes", "digest", "hash", "mirrored"]
+    columns = ["width", "height", "size_bytes", "digest", "hash", "mirrored", "flipped", "turned"]
     for part in range(heap.parts):
         rows = heap.rows(part)
         table = pq.read_table(file_of(folder, part), columns=columns)

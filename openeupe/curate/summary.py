@@ -64,11 +64,24 @@ def summary(manifest: Path) -> str:
     if leaks:
         lines += ["## Evaluation images that were among them", ""]
         lines += [_leak(row) for row in leaks[:_NAMED]] + _more(len(leaks)) + [""]
+    if blind := about.get("unreadable_against", []):
+        lines += ["## Unreadable evaluation images", "", f"{unprotected(len(blind))}:", ""]
+        lines += [f"- {name}" for name in blind[:_NAMED]] + _more(len(blind)) + [""]
     broken = table.filter(pc.equal(table["reason"].cast("string"), "unreadable"))["path"]
     if len(broken):
         lines += ["## Unreadable", ""]
         lines += [f"- {name}" for name in broken.to_pylist()[:_NAMED]] + _more(len(broken)) + [""]
     return "\n".join(lines)
+
+
+def unprotected(count: int) -> str:
+    """A sentence on evaluation images that cannot be read, without its full stop."""
+    images = (
+        "1 image of `--against` cannot be read, so copies of it are"
+        if count == 1
+        else (f"{count:,} images of `--against` cannot be read, so copies of them are")
+    )
+    return f"{images} not found"
 
 
 def settings(about: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from openeupe.data.names import printable
 from openeupe.data.questions import Question, with_article
 from openeupe.data.seeds import derive_seed
 from openeupe.errors import InputError
-from openeupe.identity import files_identity
+from openeupe.identity import facts_identity
+from openeupe.plain_yaml import parse_yaml
 
 _IRREGULAR = {"person": "people", "knife": "knives", "mouse": "mice"}
 _SAME = {"sheep", "skis", "scissors", "broccoli"}
@@ -81,11 +83,17 @@ class BoxQuestions:
         file = self.root / self._relative(index)
         return decode(file, printable(str(file)))
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Of the images, the boxes' files, and what is asked."""
-        files = files_identity(self._files[0].parent, (f for f in self._files if f.is_file()))
-        return f"{self._source.fingerprint}-{files}-{self.asked}-{self.most}-{self.seed}"
+        """Identity of the images, by names and contents."""
+        return self._source.fingerprint
+
+    @property
+    def identity(self) -> str:
+        """Identity of the images, the boxes, the classes' names, and what is asked."""
+        boxes = [found.tolist() for found in self._boxes]
+        asked = (self.asked, self.most, self.seed)
+        return facts_identity(self.fingerprint, self.classes, boxes, asked)
 
     def check(self) -> None:
         """Read every image's header; `InputError` names the first that has none."""
@@ -149,13 +157,13 @@ def plural(name: str) -> str:
 
 def _class_names(file: Path) -> list[str]:
     try:
-        raw: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+        raw: Any = parse_yaml(file.read_text(encoding="utf-8"), words=True)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         line = " ".join(str(error).split())
         raise InputError(f"names {file} cannot be read as YAML: {line}") from None
     names = raw.get("names") if isinstance(raw, dict) else None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[k] for k in range(len(names))]
+    if isinstance(names, dict) and set(names) == {str(k) for k in range(len(names))}:
+        names = [names[str(k)] for k in range(len(names))]
     if not isinstance(names, list) or not names:
         raise InputError(f"names {file} has no list `names` of classes, numbered from 0: add it")
     return [str(name) for name in names]

@@ -13,6 +13,7 @@ from openeupe.data.images import DepthImages, MaskedImages
 from openeupe.data.pairs import IGNORE, DepthFiles, MaskFiles, Pairs, by_stem
 from openeupe.data.scenes import Scenes, Split
 from openeupe.errors import InputError
+from openeupe.plain_yaml import parse_yaml
 
 ADE_CLASSES = 150
 NYU_LISTS = {
@@ -229,9 +230,12 @@ def _ade_names(table: Path) -> list[str]:
 
 def _read_names(file: Path) -> dict[int, str]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = parse_yaml(file.read_text(encoding="utf-8"), words=True)
         content = content.get("classes") or content.get("names") or content
-        return {int(value): str(name) for value, name in content.items()}
+        names = {int(value): str(name) for value, name in content.items()}
+        if len(names) < len(content):
+            raise ValueError("a value is given twice")
+        return names
     except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, ValueError) as error:
         line = " ".join(str(error).split())
         raise InputError(f"names {file} is not a YAML mapping of value: name ({line})") from None

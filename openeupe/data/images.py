@@ -14,7 +14,7 @@ class Images(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Which images these are, in hex digits: equal only for equal sets, on any machine."""
+        """Identity of the images by their contents, in hex digits: the key of cached tokens."""
         ...
 
     def __len__(self) -> int: ...
@@ -28,7 +28,16 @@ class Images(Protocol):
         ...
 
 
-class LabelledImages(Images, Protocol):
+class WithLabels(Images, Protocol):
+    """Images with labels of some kind."""
+
+    @property
+    def identity(self) -> str:
+        """Identity of images and labels, in hex digits: what a saved result depends on."""
+        ...
+
+
+class LabelledImages(WithLabels, Protocol):
     """Images with a class each."""
 
     @property
@@ -41,7 +50,7 @@ class LabelledImages(Images, Protocol):
         ...
 
 
-class MaskedImages(Images, Protocol):
+class MaskedImages(WithLabels, Protocol):
     """Images with a class for each pixel."""
 
     @property
@@ -54,7 +63,7 @@ class MaskedImages(Images, Protocol):
         ...
 
 
-class DepthImages(Images, Protocol):
+class DepthImages(WithLabels, Protocol):
     """Images with a distance for each pixel."""
 
     def depth(self, index: int) -> NDArray[np.float32]:
@@ -62,7 +71,7 @@ class DepthImages(Images, Protocol):
         ...
 
 
-class KeypointImages(Images, Protocol):
+class KeypointImages(WithLabels, Protocol):
     """Images of objects with named points, and which pairs of them are to be matched."""
 
     def keypoints(self, index: int) -> dict[str, tuple[float, float]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from openeupe.data.images import KeypointImages
 from openeupe.data.names import printable
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.errors import InputError
-from openeupe.identity import files_identity
+from openeupe.identity import facts_identity, files_identity
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -101,12 +101,15 @@ class KeypointSet:
         for index, file in enumerate(files):
             _check(root / file, points[index], sizes[index] if sizes else None)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Of the images' names and sizes, and of all annotations."""
-        images = files_identity(self.root, (self.root / file for file in self.files))
-        facts = json.dumps([self._points, self._boxes, self._pairs])
-        return hashlib.sha256(f"{images}{facts}".encode()).hexdigest()[:16]
+        """Identity of the images, by names and contents."""
+        return files_identity(self.root, (self.root / file for file in self.files))
+
+    @property
+    def identity(self) -> str:
+        """Identity of the images and all annotations."""
+        return facts_identity(self.fingerprint, self._points, self._boxes, self._pairs)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -19,6 +19,8 @@ from openeupe.data.folders import FolderSource
 from openeupe.data.images import LabelledImages
 from openeupe.data.names import printable
 from openeupe.errors import InputError
+from openeupe.identity import facts_identity
+from openeupe.plain_yaml import parse_yaml
 
 _CHECKED: set[tuple[Path, str]] = set()  # three columns over one data set read its headers once
 
@@ -82,11 +84,13 @@ class ClassData(Config):
         if self.names is not None:
             path = root / self.names.expanduser()
             try:
-                given = yaml.safe_load(path.read_text(encoding="utf-8"))
+                given = parse_yaml(path.read_text(encoding="utf-8"), words=True)
             except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
                 line = " ".join(str(error).split())
                 raise InputError(f"names {path} cannot be read as YAML: {line}") from None
-            given = {str(key): str(name) for key, name in dict(given or {}).items()}
+            if not isinstance(given, dict):
+                raise InputError(f"names {path} is not a YAML mapping of class: name: correct it")
+            given = {str(key): str(name) for key, name in given.items()}
             if lacking := [name for name in classes if name not in given]:
                 raise InputError(f"names {path} lacks the class {lacking[0]}: add a line for it")
             return [given[name] for name in classes]
@@ -115,8 +119,13 @@ class ClassFolder(FolderSource):
 
     @cached_property
     def fingerprint(self) -> str:
-        """As `FolderSource`; kept, since it asks a million files for their sizes."""
+        """As `FolderSource`; computed once, since it reads every file."""
         return super().fingerprint
+
+    @property
+    def identity(self) -> str:
+        """Identity of the images and their class folders."""
+        return facts_identity(self.fingerprint, self.classes)
 
     def name(self, index: int) -> str:
         """The path inside the folder, so that results of two machines can be compared."""

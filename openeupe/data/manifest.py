@@ -91,6 +91,10 @@ class ManifestSource:
         place = "" if offset < 0 else f", byte {offset}"
         return printable(f"{self._file(index)}{place}")
 
+    def files(self) -> list[Path]:
+        """The files that hold the images, each once, in the manifest's order."""
+        return list(dict.fromkeys(self._file(index) for index in range(len(self))))
+
     def _file(self, index: int) -> Path:
         return self.roots[self._roots[index]] / self._paths[index]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -15,7 +14,7 @@ from PIL import Image
 from openeupe.data.decode import EXTENSIONS, decode
 from openeupe.data.names import printable
 from openeupe.errors import InputError
-from openeupe.identity import files_identity
+from openeupe.identity import facts_identity, files_identity
 
 IGNORE = 255  # the mask value that is not judged
 _UNKNOWN = -1
@@ -49,10 +48,14 @@ class Pairs:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which images and labels these are, by relative names and sizes."""
-        images, labels = zip(*self.files, strict=True)
-        both = files_identity(self.root, images) + files_identity(self.root, labels)
-        return hashlib.sha256(both.encode()).hexdigest()[:16]
+        """Identity of the images, by relative names and contents."""
+        return files_identity(self.root, (image for image, _ in self.files))
+
+    @cached_property
+    def identity(self) -> str:
+        """Identity of images, label files, and what their values mean."""
+        labels = files_identity(self.root, (label for _, label in self.files))
+        return facts_identity(self.fingerprint, labels, self._meaning())
 
     def check(self) -> None:
         """Read every image's header and every label file; `InputError` names the first bad one."""
@@ -94,6 +97,10 @@ class Pairs:
     def _read_labels(self, index: int) -> NDArray[np.generic]:
         return self.values(index)
 
+    def _meaning(self) -> object:
+        """What a value of a label file stands for, as plain data."""
+        raise NotImplementedError
+
 
 class MaskFiles(Pairs):
     """Images with a class for each pixel: a `MaskedImages`.
@@ -124,7 +131,12 @@ class MaskFiles(Pairs):
 
     def _read_labels(self, index: int) -> NDArray[np.uint8]:
         values = self.values(index)
-        numbers = self._numbers[values]
+        if values.dtype.kind not in "uib" or values.min() < 0 or values.max() >= len(self._numbers):
+            raise InputError(
+                f"{printable(str(self.files[index][1]))} is no mask: its values must be whole "
+                "numbers from 0 to 65535"
+            )
+        numbers = self._numbers[values.astype(np.int64)]
         if (numbers == _UNKNOWN).any():
             raise InputError(
                 f"{printable(str(self.files[index][1]))} has the value "
@@ -132,6 +144,10 @@ class MaskFiles(Pairs):
                 "correct classes, or list the value under ignore"
             )
         return numbers.astype(np.uint8)
+
+    def _meaning(self) -> object:
+        known = np.flatnonzero(self._numbers != _UNKNOWN)
+        return [self.classes, known.tolist(), self._numbers[known].tolist()]
 
 
 class DepthFiles(Pairs):
@@ -148,6 +164,9 @@ class DepthFiles(Pairs):
     def depth(self, index: int) -> NDArray[np.float32]:
         """`[H, W]` float32 metres."""
         return (self.values(index).astype(np.float64) / self.scale).astype(np.float32)
+
+    def _meaning(self) -> object:
+        return self.scale
 
 
 def by_stem(

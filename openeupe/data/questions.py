@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from openeupe.data.images import Images
+from openeupe.data.images import WithLabels
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Question:
     choices: tuple[str, ...] = ()
 
 
-class QuestionedImages(Images, Protocol):
+class QuestionedImages(WithLabels, Protocol):
     """Images with questions about them."""
 
     def questions(self) -> list[Question]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
@@ -17,6 +16,7 @@ from openeupe.data.questions import Question, with_article
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.shapes import POINTS, SHAPES
 from openeupe.data.staging import COLOURS, Stage, Thing, stage_object, stage_scene
+from openeupe.identity import facts_identity
 
 VERSION = 1  # to be raised whenever any picture or answer changes
 
@@ -81,9 +81,13 @@ class Scenes:
 
     @property
     def fingerprint(self) -> str:
-        """Of the generator's version and all settings."""
-        facts = (VERSION, self.count, self.seed, self.split, self.side, self.content)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        """Identity of the generator's version and all settings."""
+        return facts_identity(VERSION, self.count, self.seed, self.split, self.side, self.content)
+
+    @property
+    def identity(self) -> str:
+        """The same: labels of every kind follow from it, too."""
+        return self.fingerprint
 
     def read(self, index: int) -> Image.Image:
         """RGB image `index`."""

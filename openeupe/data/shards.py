@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
 import tarfile
+import threading
 from array import array
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -97,25 +100,50 @@ class ShardSource:
 
 
 class OpenShards:
-    """Shards that stay open between reads; a copy in another process opens its own."""
+    """Shards that stay open between reads, for any number of threads and processes."""
 
     def __init__(self) -> None:
-        self._open: dict[str, BinaryIO] = {}
-        self._process = os.getpid()
+        self._opened = lru_cache(_OPEN_SHARDS)(_Shard)
 
     def read(self, file: str, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` on. Raises `OSError`."""
-        if self._process != os.getpid():  # a forked file would share its position with the parent
-            self._open, self._process = {}, os.getpid()
-        if file not in self._open:
-            if len(self._open) == _OPEN_SHARDS:
-                self._open.pop(next(iter(self._open))).close()
-            self._open[file] = open(file, "rb")  # noqa: SIM115 (stays open)
-        self._open[file].seek(offset)
-        return self._open[file].read(size)
+        return self._opened(file).read(offset, size)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+    def count(self) -> int:
+        """Number of shards that are open."""
+        return self._opened.cache_info().currsize
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OpenShards, ()
+
+
+class _Shard:
+    """An open file without a position that its readers could share; the last one closes it."""
+
+    def __init__(self, path: str) -> None:
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._lock = threading.Lock()  # only for systems without pread
+
+    def read(self, offset: int, size: int) -> bytes:
+        parts, lacking = [], size
+        while lacking:  # one call gives at most 2 GB
+            part = self._some(offset + size - lacking, lacking)
+            if not part:
+                raise OSError(errno.EIO, "the shard ends before its member")
+            parts.append(part)
+            lacking -= len(part)
+        return b"".join(parts)
+
+    def _some(self, offset: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._handle, size, offset)
+        with self._lock:  # Windows: no processes are forked, so that a lock is never copied
+            os.lseek(self._handle, offset, os.SEEK_SET)
+            return os.read(self._handle, size)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
 
 
 def find_shards(path: str) -> list[str]:

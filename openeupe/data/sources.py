@@ -15,6 +15,7 @@ from openeupe.data.manifest import ManifestSource
 from openeupe.data.shards import ShardSource
 from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
+from openeupe.identity import facts_identity, file_identity, files_identity
 
 
 class Source(Protocol):
@@ -59,6 +60,23 @@ def open_source(config: SourceConfig, part: Literal["train", "heldout"] = "train
     if kind == "manifest":
         return ManifestSource(config.path)
     return FolderSource(config.path, heldout=config.heldout, part=part)
+
+
+def source_identity(config: SourceConfig) -> str:
+    """Identity of a source's images by their contents; both parts of `heldout` together.
+
+    Every file is read once: as long as an epoch without training.
+    """
+    source = open_source(config.model_copy(update={"heldout": 0.0}))
+    if isinstance(source, FolderSource):
+        return source.fingerprint
+    if isinstance(source, ShardSource):
+        return facts_identity([file_identity(Path(shard)) for shard in source.shards])
+    root = Path(config.path).expanduser()
+    if isinstance(source, ManifestSource):
+        images = [file_identity(file) for file in source.files()]
+        return facts_identity(file_identity(root), images)
+    return files_identity(root, (path for path in sorted(root.rglob("*")) if path.is_file()))
 
 
 def mean_bytes(source: Source, sample: int = 256) -> float:

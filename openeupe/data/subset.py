@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from PIL import Image
 
 from openeupe.data.images import Images
+from openeupe.identity import facts_identity
 
 
 class Subset:
     """The images of a set at `indices`, in that order: an `Images`."""
 
     def __init__(self, images: Images, indices: Sequence[int]) -> None:
-        self.images, self.indices = images, list(indices)
-        facts = f"{images.fingerprint}{self.indices}"
-        self.fingerprint = hashlib.sha256(facts.encode()).hexdigest()[:16]
+        self.images, self.indices = images, [int(index) for index in indices]
+        self.fingerprint = facts_identity(images.fingerprint, self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)

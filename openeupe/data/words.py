@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from openeupe.data.images import Images
 from openeupe.data.lettering import FONTS, WORDS, Quad, cased, lettered, quad, warped
 from openeupe.data.seeds import derive_seed
+from openeupe.identity import facts_identity
 
 VERSION = 1  # to be raised whenever any picture or mask changes
 LEAST_LETTERS_PX = 10
@@ -66,9 +66,13 @@ class WordPhotos:
 
     @property
     def fingerprint(self) -> str:
-        """Of the photos, the generator's version and all settings."""
-        facts = (VERSION, self.photos.fingerprint, self.count, self.seed, self.size)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        """Identity of the photos, the generator's version and all settings."""
+        return facts_identity(VERSION, self.photos.fingerprint, self.count, self.seed, self.size)
+
+    @property
+    def identity(self) -> str:
+        """The same: the masks follow from it, too."""
+        return self.fingerprint
 
     def read(self, index: int) -> Image.Image:
         """RGB image `index`. Raises `BrokenImage` if its photo is broken."""
@@ -81,11 +85,12 @@ class WordPhotos:
     def _made(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        if self._last is None or self._last[0] != index:
+        last = self._last  # another thread may replace it at any time
+        if last is None or last[0] != index:
             photo = _fitted(self.photos.read(index % len(self.photos)), self.size)
             rng = np.random.default_rng(derive_seed(self.seed, "words", index))
-            self._last = (index, *written(photo, rng))
-        return self._last[1], self._last[2]
+            self._last = last = (index, *written(photo, rng))
+        return last[1], last[2]
 
 
 @dataclass(frozen=True)

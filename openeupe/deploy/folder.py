@@ -29,7 +29,8 @@ from PIL import Image
 
 file = str(Path(__file__).with_name("{file}"))
 photo = Image.open(sys.argv[1]).convert("RGB").resize(({width}, {height}))
-images = np.asarray(photo, np.{pixels}).transpose(2, 0, 1)[None]{scale}
+# Contiguous, because not every engine looks at strides.
+images = np.ascontiguousarray(np.asarray(photo, np.{pixels}).transpose(2, 0, 1)[None]{scale})
 {run}
 print("class token", cls.shape, "patch grid", patches.shape)
 '''
@@ -73,7 +74,9 @@ def describe(
         "target": target,
         "precision": precision,
         "pixels": pixels,
-        "input": {INPUT: f"[batch, 3, height, width] {pixels}, {scale}, not normalized"},
+        "input": {
+            INPUT: f"[batch, 3, height, width] {pixels}, contiguous, {scale}, not normalized"
+        },
         "outputs": {
             "cls": f"[batch, {cls}] float32, the class token (or pooled token)",
             "patches": f"[batch, {patches}, height/{encoder.patch_size}, "

@@ -16,6 +16,7 @@ from openeupe.distill.run import Run
 from openeupe.distill.standardize import Standardizer
 from openeupe.distill.student import load_student
 from openeupe.encoders import is_stored
+from openeupe.identity import facts_identity, tensors_identity
 
 
 class HeadChain:
@@ -33,6 +34,13 @@ class HeadChain:
         for head, statistics in self.steps:
             cls = head(cls.float()) * statistics.cls_std + statistics.cls_mean
         return cls
+
+    @property
+    def identity(self) -> str:
+        """Identity of every head and statistic on the way."""
+        return facts_identity(
+            *(tensors_identity(part.state_dict()) for step in self.steps for part in step)
+        )
 
 
 def chains(student: Path) -> dict[str, HeadChain]:

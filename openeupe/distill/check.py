@@ -8,7 +8,7 @@ import torch
 
 from openeupe import encoders
 from openeupe.data import open_source
-from openeupe.distill.recipe import STAGE_PREFIX, Recipe
+from openeupe.distill.recipe import STAGE_PREFIX, Recipe, StudentConfig, TeacherConfig
 from openeupe.distill.track import check_tracker
 from openeupe.encoders import Encoder, check_side
 from openeupe.errors import InputError
@@ -33,6 +33,7 @@ def check_recipe(recipe: Recipe) -> None:
                 field = f"stages.{stage_name}.{kind}.{name}"
                 try:
                     encoder = meta_encoder(recipe, member.encoder, member.args)
+                    _check_brought(recipe, member, encoder)
                     for side in member.resolution:
                         check_side(encoder, side)
                 except InputError as error:
@@ -40,15 +41,57 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def meta_encoder(recipe: Recipe, reference: str, args: dict[str, Any]) -> Encoder:
-    """The encoder that a recipe names, without weights or memory, on the meta device."""
+    """The encoder that a recipe names, without weights or memory, on the meta device.
+
+    args: laid over those that an encoder of `brings_weights` was made with.
+    """
+    if "pretrained" in args:
+        raise InputError("args.pretrained: write pretrained beside args, not among them")
     if reference.startswith(STAGE_PREFIX):
         stage, student = recipe.resolve(reference)
         source = recipe.stages[stage].students[student]
-        return meta_encoder(recipe, source.encoder, source.args)
+        return meta_encoder(recipe, source.encoder, source.args | args)
     if encoders.is_stored(reference):
-        reference, args = encoders.describe(reference)
+        reference, own = encoders.describe(reference)
+        args = own | args
     with torch.device("meta"):
         return encoders.create(reference, **args)
+
+
+def brings_weights(reference: str) -> bool:
+    """Whether an encoder comes with weights of its own, which `pretrained` cannot choose."""
+    return reference.startswith(STAGE_PREFIX) or encoders.is_stored(reference)
+
+
+def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: Encoder) -> None:
+    """Settings of an encoder that brings weights must leave these weights in their place."""
+    if not brings_weights(member.encoder):
+        return
+    if member.pretrained is False:
+        raise InputError(
+            f"pretrained: {member.encoder} brings its own weights: leave pretrained out, or name "
+            "an architecture to start at random"
+        )
+    if not member.args:
+        return
+    own = meta_encoder(recipe, member.encoder, {})
+    shapes, wanted = (
+        {k: tuple(v.shape) for k, v in one.state_dict().items()} for one in (own, made)
+    )
+    misfit = next((k for k in {**shapes, **wanted} if shapes.get(k) != wanted.get(k)), None)
+    if misfit:
+        raise InputError(
+            f"args: the weights of {member.encoder} do not fit {member.args} ({misfit}: "
+            f"{shapes.get(misfit, 'none')} there, {wanted.get(misfit, 'none')} here): leave "
+            "out what changes them"
+        )
+    has_heads = member.encoder.startswith(STAGE_PREFIX) and isinstance(member, StudentConfig)
+    same_widths = (own.cls_dim, own.patch_dim) == (made.cls_dim, made.patch_dim)
+    if has_heads and member.keep_heads and not same_widths:
+        raise InputError(
+            f"args: {member.args} change the widths of the tokens of {member.encoder}, and its "
+            "heads no longer fit: set keep_heads: false"
+        )
 
 
 def check_weights(recipe: Recipe, stages: list[str]) -> None:
@@ -58,11 +101,10 @@ def check_weights(recipe: Recipe, stages: list[str]) -> None:
         stage = recipe.stages[name]
         for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
             for key, member in members.items():
-                outside = not member.encoder.startswith(STAGE_PREFIX)
+                outside = not brings_weights(member.encoder)
                 if outside and member.pretrained and (member.encoder, member.args) not in checked:
                     try:
-                        if not encoders.is_stored(member.encoder):
-                            encoders.create(member.encoder, pretrained=True, **member.args)
+                        encoders.create(member.encoder, pretrained=True, **member.args)
                     except InputError as error:
                         raise InputError(f"stages.{name}.{kind}.{key}: {error}") from None
                     checked.append((member.encoder, member.args))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,8 +37,8 @@ class Learner:
         self.module = stage.trainable(name)
         self.parameters = list(self.module.parameters())
         self.optimizer = build_optimizer(stage.students[name], stage.heads[name], self.config)
-        if self.config.heads_first:
-            ready_optimizer(self.optimizer)  # a checkpoint holds also what has not moved yet
+        # A checkpoint also holds what has not moved yet, or never will for lack of a gradient.
+        ready_optimizer(self.optimizer)
         self.failed_at = torch.tensor(_NEVER, device=processes.device)
         self._noisy = any(_drops(m) for m in self.module.modules())
 
@@ -55,7 +56,9 @@ class Learner:
         torch.manual_seed(self._seed(step, part))
         losses = self.stage.losses(self.name, views, targets, step)
         total = self.stage.total(losses)
-        (total if parts == 1 else total / parts).backward()
+        recomputed = self.stage.config.students[self.name].checkpoint_activations
+        with unchanged_buffers(self.module) if recomputed else nullcontext():
+            (total if parts == 1 else total / parts).backward()
         values = {f"total/{self.name}": total.detach()}
         several = len(self.stage.students) > 1
         for teacher, loss in losses.items():
@@ -156,9 +159,23 @@ class Family:
         self.dropped = dict(state["dropped"])
         for name, step in state["failed_at"].items():
             self.learners[name].failed_at.fill_(step)
+        for name in self.dropped:
+            self.learners[name].optimizer.state.clear()
 
     def _failed_at(self, learner: Learner) -> int:
         return int(self.processes.least(learner.failed_at.clone()))
+
+
+@contextmanager
+def unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Put buffers back afterwards: recomputing a forward pass in backward moves batch norm's
+    running statistics a second time.
+    """
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 def _drops(module: nn.Module) -> bool:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe
+from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe, settings_that_count
 from openeupe.distill.student import DistilledStudent, load_student
 from openeupe.errors import InputError
 from openeupe.files import write_atomically
 
 _RECIPE = "recipe.yaml"
 FINISHED = "finished.json"
-# How images are read, how often is logged or saved, and how the work is dealt out, changes no
-# result beyond rounding.
+# How images are read, how often is logged or saved, and where networks lie, changes no result
+# beyond rounding. `accumulate` does: batch norm takes its statistics from each part.
 _WITHOUT_EFFECT = {
     *("workers", "cache_images", "max_broken", "log_every", "checkpoint_every"),
-    *("shard", "accumulate", "checkpoint_activations", "compile"),
+    *("shard", "checkpoint_activations", "compile"),
 }
 
 
@@ -105,7 +105,7 @@ def that_matter(settings: Any) -> Any:
 def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
     """The part of a recipe that may not change once `stages` have begun."""
     told = recipe.model_dump()
-    kept = {name: stage for name, stage in told["stages"].items() if name in stages}
+    kept = {k: settings_that_count(stage) for k, stage in recipe.stages.items() if k in stages}
     settled: dict[str, Any] = that_matter(
         {"seed": told["seed"], "data": told["data"], "stages": kept}
     )

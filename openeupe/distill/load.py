@@ -10,6 +10,7 @@ from torch import nn
 
 from openeupe import encoders
 from openeupe.data import derive_seed
+from openeupe.distill.check import brings_weights
 from openeupe.distill.folder import Run
 from openeupe.distill.recipe import STAGE_PREFIX, StageConfig, StudentConfig, TeacherConfig
 from openeupe.distill.stage import Stage
@@ -37,16 +38,37 @@ def load_networks(
         torch.manual_seed(derive_seed(run.recipe.seed, stage, kind, name))
         try:
             if member.encoder.startswith(STAGE_PREFIX):
-                loaded[name] = run.student(*run.recipe.resolve(member.encoder)).encoder
+                source = run.student(*run.recipe.resolve(member.encoder)).encoder
+                loaded[name] = _with_args(source, member.args)
             elif encoders.is_stored(member.encoder):
-                loaded[name] = encoders.load(member.encoder)
+                loaded[name] = _with_args(encoders.load(member.encoder), member.args)
             else:
                 loaded[name] = encoders.create(
-                    member.encoder, pretrained=member.pretrained, **member.args
+                    member.encoder, pretrained=bool(member.pretrained), **member.args
                 )
         except InputError as error:
             raise InputError(f"stages.{stage}.{kind}.{name}: {error}") from None
     return loaded
+
+
+def _with_args(encoder: Encoder, args: dict[str, Any]) -> Encoder:
+    """The same weights in an architecture made with other arguments."""
+    if not args:
+        return encoder
+    made = encoders.create(encoder.name, **(encoder.args | args))
+    try:
+        made.load_state_dict(encoder.state_dict())
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(
+            f"the weights of {encoder.name} do not fit args {args} ({reason}): "
+            "leave out what changes them"
+        ) from None
+    made.mean.copy_(encoder.mean)
+    made.std.copy_(encoder.std)
+    if "resolution" not in args:
+        made.resolution = encoder.resolution
+    return made.eval()
 
 
 def carry_over(run: Run, stage: Stage) -> bool:
@@ -78,6 +100,10 @@ def carry_over(run: Run, stage: Stage) -> bool:
 
 
 def _same_teachers(earlier: StageConfig, later: StageConfig) -> bool:
+    """Whether both stages have the same teachers and width of heads."""
+    if any(not t.pretrained and not brings_weights(t.encoder) for t in later.teachers.values()):
+        return False  # random weights are another stage's own
+
     def identity(stage: StageConfig) -> dict[str, Any]:
         return {k: (t.encoder, t.args, t.pretrained) for k, t in stage.teachers.items()}
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import nn
 
 from openeupe.config import Config
@@ -48,6 +48,21 @@ class OptimizerConfig(Config):
     final_lr: float = Field(
         0.0, ge=0, le=RATE, description="where the cosine ends, as a share of the peak"
     )
+
+
+class OwnOptimizerConfig(OptimizerConfig):
+    """What a student sets itself of its optimizer; everything else is the stage's."""
+
+    lr: float = Field(math.nan, gt=0, description="base learning rate")
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Written in full, it would keep a later change of the stage's settings from the student.
+        return {key: value for key, value in dump(self).items() if key in self.model_fields_set}
+
+    def over(self, shared: OptimizerConfig) -> OptimizerConfig:
+        """The student's settings laid over the stage's."""
+        return shared.model_copy(update={key: getattr(self, key) for key in self.model_fields_set})
 
 
 def build_optimizer(

@@ -12,10 +12,11 @@ from torch import nn
 from openeupe.config import Config, load_settings
 from openeupe.data import DataConfig
 from openeupe.distill.loss import LossConfig
-from openeupe.distill.optimizer import OptimizerConfig
+from openeupe.distill.optimizer import OptimizerConfig, OwnOptimizerConfig
 from openeupe.distill.standardize import StatisticsConfig
 from openeupe.distill.track import TrackerName
 from openeupe.encoders.arguments import RESERVED
+from openeupe.errors import InputError
 from openeupe.limits import BATCH, RATE, SEED, SIDE, STEPS, VIEWS, WIDTH
 from openeupe.names import Name
 
@@ -55,7 +56,11 @@ class EncoderConfig(Config):
     resolution: Sides = Field(
         description="side in pixels; with several, each step draws one (paper section 3.1, stage 3)"
     )
-    args: dict[str, Any] = Field(default={}, description="arguments for the architecture")
+    args: dict[str, Any] = Field(
+        default={},
+        description="arguments for the architecture; of stage:NAME and of stored encoders laid "
+        "over those it was made with, as far as its weights still fit (drop_path_rate, patches)",
+    )
 
     @model_validator(mode="after")
     def _nothing_reserved(self) -> Self:
@@ -77,7 +82,11 @@ class TeacherConfig(EncoderConfig):
 class StudentConfig(EncoderConfig):
     """A student of a stage: a new network, or one that an earlier stage finished."""
 
-    pretrained: bool = Field(False, description="start from the encoder's published weights")
+    pretrained: bool | None = Field(
+        None,
+        description="start from the encoder's published weights; default: at random. stage:NAME "
+        "and stored encoders always bring their own",
+    )
     keep_heads: bool = Field(
         True,
         description="with stage:NAME, also take its adapter heads and statistics where the teacher "
@@ -92,7 +101,7 @@ class StudentConfig(EncoderConfig):
     checkpoint_activations: bool = Field(
         False, description="keep only the blocks' inputs, and compute the rest again in backward"
     )
-    optimizer: OptimizerConfig | None = Field(
+    optimizer: OwnOptimizerConfig | None = Field(
         None, description="settings in which this student's optimizer differs from the stage's"
     )
 
@@ -145,20 +154,6 @@ class StageConfig(Config):
     log_every: int = Field(50, gt=0, le=STEPS, description="steps between metrics")
     checkpoint_every: int = Field(1000, gt=0, le=STEPS, description="steps between checkpoints")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _inherit_optimizer(cls, raw: Any) -> Any:
-        """A student's own optimizer settings are laid over the stage's."""
-        if not isinstance(raw, dict) or not isinstance(raw.get("students"), dict):
-            return raw
-        shared, students = raw.get("optimizer"), {}
-        for name, student in raw["students"].items():
-            own = student.get("optimizer") if isinstance(student, dict) else None
-            if isinstance(own, dict) and isinstance(shared, dict):
-                student = student | {"optimizer": shared | own}
-            students[name] = student
-        return raw | {"students": students}
-
     @model_validator(mode="after")
     def _what_can_be_stored(self) -> Self:
         if self.store != "none":
@@ -192,8 +187,9 @@ class StageConfig(Config):
         return self.students[student].teachers or tuple(self.teachers)
 
     def optimizer_of(self, student: str) -> OptimizerConfig:
-        """The optimizer settings of a student: its own, or the stage's."""
-        return self.students[student].optimizer or self.optimizer
+        """The optimizer settings of a student: its own, laid over the stage's."""
+        own = self.students[student].optimizer
+        return own.over(self.optimizer) if own else self.optimizer
 
     @property
     def side(self) -> int:
@@ -267,9 +263,34 @@ def load_recipe(source: str | Path, overrides: list[str] | None = None) -> Recip
     Raises:
         InputError: one line naming the file and field, and the mend.
     """
-    return load_settings(Recipe, "recipe", source, overrides)
+    recipe = load_settings(Recipe, "recipe", source, overrides)
+    for override in overrides or []:
+        _check_reach(recipe, override.partition("=")[0])
+    return recipe
+
+
+def _check_reach(recipe: Recipe, key: str) -> None:
+    """Refuse an override of a stage's optimizer that no student takes from the stage."""
+    group, _, field = key.rpartition(".")
+    for name, stage in recipe.stages.items():
+        own = [s.optimizer.model_fields_set if s.optimizer else () for s in stage.students.values()]
+        if group == f"stages.{name}.optimizer" and all(field in fields for fields in own):
+            students = (f"stages.{name}.students.{one}" for one in stage.students)
+            each = ", ".join(f"{student}.optimizer.{field}" for student in students)
+            raise InputError(
+                f"override {key} has no effect, each student has its own {field}: override {each}"
+            )
+
+
+def settings_that_count(stage: StageConfig) -> dict[str, Any]:
+    """A stage's settings as plain data, what students take from the stage written out."""
+    told = stage.model_dump(mode="json")
+    for name, student in told["students"].items():
+        student["optimizer"] = stage.optimizer_of(name).model_dump(mode="json")
+        student["pretrained"] = bool(student["pretrained"])
+    return told
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML: every number, nothing inherited."""
+    """The resolved recipe as YAML: every number, and what a student takes from its stage once."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=100)

@@ -18,7 +18,10 @@ class StatisticsConfig(Config):
 
     iterations: int = Field(500, gt=0, le=STEPS, description="batches (paper section 4.1, stage 1)")
     floor: float = Field(
-        0.01, ge=0, description="no std below this share of the token kind's RMS std; our guard"
+        0.01,
+        ge=0,
+        description="no std below this share of the token kind's RMS std; our guard. 0: the "
+        "paper's plain (y - mean) / std",
     )
 
 
@@ -65,7 +68,8 @@ class Standardizer(nn.Module):
 
     Without it one token type of one teacher dominates the loss (paper section 3.3). Coordinates
     that hardly move (dead channels of a ReLU network) would be blown up into noise, so no std is
-    taken below `floor` times the root mean square std of its token kind.
+    taken below `floor` times the root mean square std of its token kind. With `floor` 0 only
+    coordinates that do not vary at all are left undivided.
     """
 
     cls_mean: Tensor
@@ -83,12 +87,11 @@ class Standardizer(nn.Module):
         """Fix the constants from measured moments."""
         for kind, moments in (("cls", cls), ("patch", patches)):
             std = moments.std()
-            lowest = floor * std.square().mean().sqrt()
+            std = std.clamp_min(floor * std.square().mean().sqrt())
+            # A coordinate that varies less than float32 resolves is constant: std 1, target 0.
+            varies = std > torch.finfo(torch.float32).eps * moments.mean.abs()
             getattr(self, f"{kind}_mean").copy_(moments.mean)
-            # A teacher whose tokens never vary at all keeps std 1: its target is then zero.
-            getattr(self, f"{kind}_std").copy_(
-                torch.where(lowest > 0, std.clamp_min(lowest), torch.ones_like(std))
-            )
+            getattr(self, f"{kind}_std").copy_(torch.where(varies, std, torch.ones_like(std)))
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Teacher tokens of any float dtype -> standardized float32 tokens."""

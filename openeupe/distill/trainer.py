@@ -31,7 +31,6 @@ from openeupe.distill.checkpoint import (
     local_copies,
     module_tensors,
     optimizer_tensors,
-    ready_optimizer,
 )
 from openeupe.distill.family import Family
 from openeupe.distill.fp8 import check_parity, teachers_to_fp8
@@ -317,9 +316,6 @@ class Trainer:
             return None
         checkpoint = Checkpoint(found[-1])
         self.family.restore(checkpoint.extra["family"])
-        for learner in self.family.alive():
-            if any(name.startswith(f"optimizer.{learner.name}.") for name in checkpoint.shapes):
-                ready_optimizer(learner.optimizer)
         tensors = self._tensors()
         meter = checkpoint.extra["meter"]
         if meter:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from openeupe.encoders.arguments import check_size
 from openeupe.encoders.contract import Encoder, Tokens
-from openeupe.encoders.weights import first_line, read_weights
+from openeupe.encoders.weights import first_line, observed_loads, read_weights
 from openeupe.errors import InputError
 
 # Lets a network take other sizes than its native one; tried in turn, since timm has no common way.
@@ -24,11 +24,8 @@ _RESERVED = {
     *("features_only", "in_chans", "scriptable"),
 }
 
-_CLASSIFIER = {
-    f"{layer}.{kind}"
-    for layer in ("head", "head.fc", "head_dist", "fc", "classifier")
-    for kind in ("weight", "bias")
-}
+# Parts that timm leaves out on purpose where a network is used without them.
+_LEFT_OUT = ("attn_pool.", "AuxLogits.")
 
 
 class TimmEncoder(Encoder):
@@ -153,7 +150,7 @@ def _build(
     with torch.device("meta") if pretrained else nullcontext():
         trunk, any_size = _construct(timm_name, name, timm_args)
     if pretrained:
-        trunk = _with_weights(timm_name, name, pretrained, {**any_size, **timm_args})
+        trunk = _with_weights(timm_name, name, pretrained, type(trunk), {**any_size, **timm_args})
     if not hasattr(trunk, "forward_head") or not isinstance(trunk.num_features, int):
         raise InputError(f"{name}: this timm architecture cannot be an encoder: choose another")
     return trunk
@@ -177,23 +174,26 @@ def _construct(timm_name: str, name: str, timm_args: dict[str, Any]) -> tuple[An
 
 
 def _with_weights(
-    timm_name: str, name: str, pretrained: bool | str | Path, timm_args: dict[str, Any]
+    timm_name: str,
+    name: str,
+    pretrained: bool | str | Path,
+    kind: type[nn.Module],
+    timm_args: dict[str, Any],
 ) -> Any:
     source: dict[str, Any] = {}
     origin = "its published weights"
     if not isinstance(pretrained, bool):
         origin = f"the weights file {pretrained}"
         weights = read_weights(Path(pretrained), name)
-        if "num_classes" in timm_args:
-            # timm loads leniently when it has to drop a classifier itself: a foreign file would
-            # then pass for weights. Without one it is strict.
-            weights = {key: value for key, value in weights.items() if key not in _CLASSIFIER}
-            source["num_classes"] = timm_args["num_classes"]
         if not weights:
             raise InputError(f"{name}: {pretrained} holds no weights: give another file")
-        source = {"pretrained_cfg_overlay": {**source, "state_dict": weights}}
+        source = {"pretrained_cfg_overlay": {"label_offset": 0, "state_dict": weights}}
     try:
-        trunk: Any = timm.create_model(timm_name, pretrained=True, **source, **timm_args)
+        with observed_loads(kind) as loads:
+            trunk: Any = timm.create_model(timm_name, pretrained=True, **source, **timm_args)
+        wrong = next((text for load in loads if (text := _misfit(trunk, *load))), None)
+        if wrong or (source and not loads):
+            raise ValueError(wrong or "timm did not read it")
     except Exception as error:  # hub clients raise whatever their network library raises
         raise InputError(
             f"{name}: {origin} cannot be loaded ({first_line(error)}): connect to the hub once, "
@@ -203,12 +203,34 @@ def _with_weights(
     return trunk
 
 
+def _misfit(trunk: Any, missing: list[str], unexpected: list[str]) -> str | None:
+    """What is wrong with weights that were loaded leniently; None if they fit.
+
+    Every tensor of the trunk must be there, and nothing else but a classifier that it lacks.
+    """
+    if missing:
+        return f"it lacks {_counted(missing)}"
+    classifier = trunk.pretrained_cfg.get("classifier") or ()
+    names = (classifier,) if isinstance(classifier, str) else classifier
+    roots = {name.split(".")[0] for name in names}
+    foreign = [
+        key
+        for key in unexpected
+        if not key.startswith(_LEFT_OUT) and (key.split(".")[0] not in roots or "norm" in key)
+    ]
+    return f"it has {_counted(foreign)}, that the network does not know" if foreign else None
+
+
+def _counted(keys: list[str]) -> str:
+    return f"{len(keys)} tensor{'s' * (len(keys) > 1)}, such as {keys[0]}"
+
+
 def _choose_class_token(trunk: Any, choice: str | None, name: str) -> str:
     """Check the wished class token, or choose it; drop the pool that is then unused."""
     own = isinstance(getattr(trunk, "cls_token", None), nn.Parameter)
     attention_pool = getattr(trunk, "attn_pool", None) is not None
     possible = ["pooled", "mean"] + ["own"] * own
-    possible += ["projected"] * (not isinstance(trunk.get_classifier(), nn.Identity))
+    possible += ["projected"] * _keeps_head(trunk)
     if choice is None:
         plain = own and not attention_pool and _norm_behind_pool(trunk) is None
         choice = "own" if plain else "pooled"
@@ -219,6 +241,13 @@ def _choose_class_token(trunk: Any, choice: str | None, name: str) -> str:
     if attention_pool and choice in ("own", "mean"):
         trunk.attn_pool = None
     return choice
+
+
+def _keeps_head(trunk: Any) -> bool:
+    try:
+        return not isinstance(trunk.get_classifier(), nn.Identity)
+    except AttributeError:  # some networks look for it in the identity that took its place
+        return False
 
 
 def _norm_behind_pool(trunk: Any) -> nn.Module | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,35 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], path: Path, 
                 f"{list(tensor.shape)}: the file belongs to another encoder"
             )
     module.load_state_dict(dict(weights))
+
+
+_observing = threading.Lock()
+
+
+@contextmanager
+def observed_loads(kind: type[nn.Module]) -> Iterator[list[tuple[list[str], list[str]]]]:
+    """Collect what each `load_state_dict` of a class misses and ignores, also a lenient one.
+
+    timm gives no other access to it: for some networks, and wherever it cuts a classifier off, it
+    loads leniently, and a wrong file would leave random weights without an error.
+    """
+    found: list[tuple[list[str], list[str]]] = []
+    original, inherited = kind.load_state_dict, "load_state_dict" not in vars(kind)
+
+    def load(self: nn.Module, state: Mapping[str, Any], strict: bool = True, **more: Any) -> Any:
+        result = original(self, state, strict=False, **more)
+        found.append((list(result.missing_keys), list(result.unexpected_keys)))
+        return result
+
+    with _observing:
+        kind.load_state_dict = load  # type: ignore[method-assign, assignment]
+        try:
+            yield found
+        finally:
+            if inherited:
+                del kind.load_state_dict
+            else:
+                kind.load_state_dict = original  # type: ignore[method-assign]
 
 
 def first_line(error: BaseException) -> str:

@@ -42,6 +42,14 @@ class Column(Config):
         """
         raise NotImplementedError
 
+    def identities(self, data: Any) -> list[str]:
+        """Identities of all that a result depends on besides encoder, settings and precision.
+
+        Args:
+            data: what `open` returned; unless overridden, sets of images with labels.
+        """
+        return [part.identity for part in data]
+
     def run(self, data: Any, judged: Judged) -> dict[str, Outcome]:
         """Judge an encoder on the opened data.
 
@@ -64,6 +72,11 @@ class Chain(Protocol):
     Student head -> proxy statistics -> proxy's head -> the expert's statistics, de-standardized at
     each step (paper C.1); heads and statistics lie beside a student.
     """
+
+    @property
+    def identity(self) -> str:
+        """Identity of every weight on the way."""
+        ...
 
     def __call__(self, cls: Tensor) -> Tensor: ...
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from openeupe.errors import InputError
 from openeupe.evaluate.results import Results
-from openeupe.evaluate.statistics import Difference, difference, holm
-
-_ALPHA = 0.05
+from openeupe.evaluate.statistics import Difference, corrected, difference, verdict
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,8 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """ "better" or "worse" where noise is ruled out at 5 %, else "no difference shown"."""
-        if self.p >= _ALPHA or self.gain.delta == 0:
-            return "no difference shown"
-        return "better" if self.gain.delta > 0 else "worse"
+        """Of these two encoders: see `statistics.verdict`."""
+        return verdict(self.gain, self.p)
 
 
 def compare(first: Results, second: Results, columns: Sequence[str]) -> list[Compared]:
@@ -45,24 +43,38 @@ def compare(first: Results, second: Results, columns: Sequence[str]) -> list[Com
         a, b = first.column(name), second.column(name)
         if a is None or b is None or "headline" not in a or "headline" not in b:
             continue
-        for key, mend in (("protocol_hash", "settings"), ("data", "data")):
-            if a[key] != b[key]:
-                raise InputError(
-                    f"column {name}: {first.folder} and {second.folder} were evaluated with other "
-                    f"{mend}: evaluate both with the same suite and --data"
-                )
+        check_comparable(name, (first.folder, a), (second.folder, b))
         measure = first.measure(name)
         try:
             gap = difference(measure, second.measure(name))
         except ValueError as error:
             raise InputError(f"column {name}: {first.folder}, {second.folder}: {error}") from None
         if not measure.higher_is_better:
-            gap = Difference(-gap.delta, -gap.high, -gap.low, gap.p)
+            gap = gap.turned()
         found.append((name, gap, measure.unit))
-    adjusted = holm([gap.p for _, gap, _ in found])
+    adjusted = corrected([gap for _, gap, _ in found])
     return [
         Compared(name, gap, p, unit) for (name, gap, unit), p in zip(found, adjusted, strict=True)
     ]
+
+
+def check_comparable(
+    name: str, first: tuple[Path, Mapping[str, Any]], second: tuple[Path, Mapping[str, Any]]
+) -> None:
+    """Refuse two results of one column that rest on other settings or data.
+
+    Args:
+        first, second: the folder of the results, and what is saved of the column.
+
+    Raises:
+        InputError: in one line.
+    """
+    for key, what in (("protocol_hash", "settings"), ("data", "data")):
+        if first[1][key] != second[1][key]:
+            raise InputError(
+                f"column {name}: {first[0]} and {second[0]} were evaluated with other {what}: "
+                "evaluate both with the same suite and --data"
+            )
 
 
 def mean_ranks(everyone: Sequence[Results], columns: Sequence[str]) -> list[float]:

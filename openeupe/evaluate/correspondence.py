@@ -113,6 +113,10 @@ class Correspondence(Column):
         pairs = [(a, b, c) for a, b, c in pairs if points[a].keys() & points[b].keys()]
         return Matches(images, draw_pairs(pairs, self.pairs_per_category, self.seed), points)
 
+    def identities(self, data: Matches) -> list[str]:
+        """Of images, points, boxes and pairs; which pairs are drawn is a setting."""
+        return [data.images.identity]
+
     def run(self, data: Matches, judged: Judged) -> dict[str, Outcome]:
         """One category after the other, so that the tokens of one are held at a time."""
         side = self._side(judged.encoder)

@@ -1,4 +1,7 @@
-"""Training crops of images with labels: geometry for both, colour for the image alone."""
+"""Training crops of images with labels: geometry for both, colour for the image alone.
+
+The rules are those of the paper's released evaluation code; docs/evaluation.md names what differs.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ class LabelledCrops(Config):
     scale: tuple[float, float] = Field((0.5, 2.0), description="Times short, in training")
     crop: int = Field(512, ge=1, description="Pixels of the crop (and of the window that judges)")
     largest_share: float = Field(0.75, gt=0, description="No class may fill more of a crop ...")
-    tries: int = Field(10, ge=1, description="... if one of so many tries succeeds")
+    tries: int = Field(10, ge=1, description="... if one of so many crops succeeds")
     flip: float = Field(0.5, ge=0, le=1)
     distort: float = Field(0.5, ge=0, le=1, description="Probability of each colour change")
-    brightness: float = Field(0.125, ge=0, description="Factor 1 -+ this (32 of 256)")
-    contrast: float = Field(0.5, ge=0, le=1)
-    saturation: float = Field(0.5, ge=0, le=1)
+    brightness_offset: float = Field(32, ge=0, le=255, description="Added: 0 -+ this, of 255")
+    contrast: float = Field(0.5, ge=0, le=1, description="Factor of each value: 1 -+ this")
+    saturation: float = Field(0.5, ge=0, le=1, description="Factor about the gray value: 1 -+ this")
     hue: float = Field(0.5, ge=0, le=0.5, description="Turn of the circle -+ this")
 
 
@@ -43,8 +46,8 @@ class DepthCrops(Config):
     flip: float = Field(0.5, ge=0, le=1)
     crop: tuple[int, int] = Field((416, 544), description="Height, width")
     recolour: float = Field(0.5, ge=0, le=1, description="Probability of all three")
-    gamma: tuple[float, float] = (0.9, 1.1)
-    brightness: tuple[float, float] = (0.75, 1.25)
+    gamma: tuple[float, float] = Field((0.9, 1.1), description="Exponent of values of 0 to 255")
+    brightness: tuple[float, float] = Field((0.75, 1.25), description="Factor of all channels")
     colour: tuple[float, float] = Field((0.9, 1.1), description="Factor of each channel")
 
 
@@ -62,14 +65,16 @@ def labelled_crop(
     Args:
         ground: RGB of the padding: the encoder's mean, which it sees as zero.
     """
-    size = resized(image.size, short * random.uniform(*settings.scale))
+    size = resized(image.size, max(int(short * random.uniform(*settings.scale)), 1))
     image = image.resize(size, Image.Resampling.BILINEAR)
     labels = np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
     width, height = min(crop, size[0]), min(crop, size[1])
-    for _ in range(settings.tries):
+    for attempt in range(settings.tries + 1):
         left = int(random.integers(size[0] - width + 1))
         top = int(random.integers(size[1] - height + 1))
         part = labels[top : top + height, left : left + width]
+        if attempt == settings.tries:
+            break  # the last is taken as it is
         counts = np.bincount(part.ravel(), minlength=256)[:IGNORE]
         if (counts > 0).sum() > 1 and counts.max() < settings.largest_share * counts.sum():
             break
@@ -77,17 +82,19 @@ def labelled_crop(
     if random.random() < settings.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         part = part[:, ::-1]
-    ground_image = Image.new("RGB", (crop, crop), ground)
-    ground_image.paste(_distorted(image, random, settings))
+    pixels = distorted(v2.functional.pil_to_tensor(image), random, settings)
+    padded = torch.tensor(ground, dtype=torch.uint8)[:, None, None].repeat(1, crop, crop)
+    padded[:, :height, :width] = pixels
     out = np.full((crop, crop), IGNORE, np.uint8)
     out[:height, :width] = part
-    return v2.functional.pil_to_tensor(ground_image), torch.from_numpy(out)
+    return padded, torch.from_numpy(out)
 
 
-def _distorted(
-    image: Image.Image, random: np.random.Generator, settings: LabelledCrops
-) -> Image.Image:
-    """Photometric distortion: brightness, contrast (before or after the others), colour."""
+def distorted(pixels: Tensor, random: np.random.Generator, settings: LabelledCrops) -> Tensor:
+    """Photometric distortion of uint8 `[3, H, W]`: brightness, contrast (before or after), colour.
+
+    Values are cut to 0..255 and to whole levels after each change, as the released code cuts them.
+    """
 
     def factor(width: float) -> float:
         return float(random.uniform(1 - width, 1 + width))
@@ -95,25 +102,29 @@ def _distorted(
     def now() -> bool:
         return bool(random.random() < settings.distort)
 
-    contrast_last = random.random() < 0.5
+    def cut(values: Tensor) -> Tensor:
+        return values.clamp(0, 255).to(torch.uint8)
+
+    contrast_first = random.random() < 0.5
     if now():
-        image = v2.functional.adjust_brightness(image, factor(settings.brightness))
-    for contrast_here in (not contrast_last, contrast_last):
-        if contrast_here:
-            if now():
-                image = v2.functional.adjust_contrast(image, factor(settings.contrast))
-            continue
-        if now():
-            image = v2.functional.adjust_saturation(image, factor(settings.saturation))
-        if now():
-            image = v2.functional.adjust_hue(image, random.uniform(-settings.hue, settings.hue))
-    return image
+        offset = settings.brightness_offset
+        pixels = cut(pixels.float() + float(random.uniform(-offset, offset)))
+    if contrast_first and now():
+        pixels = cut(pixels.float() * factor(settings.contrast))
+    if now():
+        pixels = v2.functional.adjust_saturation(pixels, factor(settings.saturation))
+    if now():
+        turn = float(random.uniform(-settings.hue, settings.hue))
+        pixels = v2.functional.adjust_hue(pixels, turn)
+    if not contrast_first and now():
+        pixels = cut(pixels.float() * factor(settings.contrast))
+    return pixels
 
 
-def resized(size: tuple[int, int], short: float) -> tuple[int, int]:
+def resized(size: tuple[int, int], short: int) -> tuple[int, int]:
     """(width, height) of an image of `size` whose short side becomes `short`, aspect kept."""
-    scale = short / min(size)
-    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+    long = int(short * max(size) / min(size) + 0.5)
+    return (short, long) if size[0] < size[1] else (long, short)
 
 
 class TooSmall(ValueError):
@@ -147,9 +158,19 @@ def depth_crop(
     top = int(random.integers(image.height - height + 1))
     corners = (left, top, left + width, top + height)
     pixels = v2.functional.pil_to_tensor(image.crop(corners))
-    if random.random() < settings.recolour:
-        factor = random.uniform(*settings.brightness)
-        colours = torch.tensor(random.uniform(*settings.colour, size=(3, 1, 1)))
-        values = (pixels / 255) ** random.uniform(*settings.gamma) * (factor * colours).float()
-        pixels = (values.clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels = recoloured(pixels, random, settings)
     return pixels, torch.from_numpy(np.array(metres.crop(corners)))
+
+
+def recoloured(pixels: Tensor, random: np.random.Generator, settings: DepthCrops) -> Tensor:
+    """Gamma, brightness and colour of uint8 `[3, H, W]`: all three, or none.
+
+    The exponent is that of values of 0 to 255, as in the released code: at 0.9 a gray of 128
+    becomes 79, at 1.1 it becomes 208.
+    """
+    if random.random() >= settings.recolour:
+        return pixels
+    values = pixels.float() ** float(random.uniform(*settings.gamma))
+    factor = random.uniform(*settings.brightness)
+    colours = torch.tensor(random.uniform(*settings.colour, size=(3, 1, 1))) * factor
+    return (values * colours.float()).clamp(0, 255).round().to(torch.uint8)

@@ -22,19 +22,19 @@ from openeupe.data.dense import DepthData
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.crops import NYU_SIZE, DepthCrops, TooSmall, depth_crop
-from openeupe.evaluate.features import fitting_side, readable
+from openeupe.evaluate.features import fitting_side, mean_colour, readable
 from openeupe.evaluate.measure import Array, Measure, Outcome
 from openeupe.evaluate.online import (
     ahead,
-    cosine_with_warmup,
+    cosine,
     fit_online,
-    mean_colour,
     with_variant,
 )
 from openeupe.evaluate.probe import LinearProbe, fit_cached
 
 METRICS = ("rmse", "abs_rel", "delta1")
 EIGEN = (slice(45, 471), slice(41, 601))  # rows, columns of a 480 x 640 image that are judged
+_PROTOCOL = "nyuv2-linear/eupe-v2"
 _COUNTED = 500  # training depths that give the floors
 
 
@@ -47,13 +47,13 @@ class OnlineDepth(DepthCrops):
     name: Literal["online"] = "online"
     steps: int = Field(38_400, ge=1)
     batch_size: int = Field(16, ge=1)
-    lr: float = Field(3e-4, gt=0, description="Of the cosine's start; 2.25e-4 is the most reached")
+    lr: float = Field(3e-4, gt=0, description="Of the cosine's start; 2.253e-4 is the most reached")
     final_lr: float = Field(1.2e-8, ge=0)
     beta1: tuple[float, float] = Field((0.85, 0.95), description="0 in the warm-up, then from, to")
     beta2: float = 0.99
     weight_decay: float = Field(1e-3, ge=0)
     warmup_steps: int = Field(12_800, ge=0)
-    warmup_start: float = Field(0.0, ge=0)
+    warmup_start: float = Field(1e-3, ge=0, description="Times lr, added during the warm-up")
     clip: float = Field(35.0, gt=0, description="Largest norm of the gradient")
     loss_warmup_steps: int = Field(100, ge=0, description="SigLoss without its variance term")
 
@@ -82,7 +82,7 @@ class Depth(Column):
     """
 
     kind: Literal["depth"] = "depth"
-    protocol: str = "nyuv2-linear/eupe-v1"
+    protocol: str = _PROTOCOL
     domain: Domain = "dense"
     data: DepthData
     variant: Annotated[OnlineDepth | CachedDepth, Field(discriminator="name")] = OnlineDepth()
@@ -94,7 +94,7 @@ class Depth(Column):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, given: Any) -> Any:
-        return with_variant(given, cached="linear-depth/cached-v1")
+        return with_variant(given, online=_PROTOCOL, cached="linear-depth/cached-v1")
 
     def open(self, root: Path) -> tuple[DepthImages, DepthImages]:
         """(train, test), checked."""
@@ -179,16 +179,6 @@ class Depth(Column):
                     "variant.crop"
                 ) from None
 
-        def rate(step: int) -> float:
-            return cosine_with_warmup(
-                step,
-                steps=settings.steps,
-                warmup_steps=settings.warmup_steps,
-                peak=settings.lr,
-                start=settings.warmup_start,
-                end=settings.final_lr,
-            )
-
         probes = [
             fit_online(
                 judged,
@@ -200,7 +190,7 @@ class Depth(Column):
                 outputs=self.bins,
                 steps=settings.steps,
                 batch_size=settings.batch_size,
-                rate=rate,
+                rate=lambda step: learning_rate(step, settings),
                 betas=lambda step: (beta1(step, settings), settings.beta2),
                 weight_decay=settings.weight_decay,
                 seed=seed,
@@ -284,8 +274,8 @@ def sig_loss(predicted: Tensor, truth: Tensor, warming_up: bool = False) -> Tens
     if len(truth) < 2:  # no variance; a batch without depths
         return predicted.sum() * 0
     g = torch.log(predicted + 1e-3) - torch.log(truth + 1e-3)
-    mean = 0.15 * g.mean() ** 2
-    return torch.sqrt(mean) if warming_up else torch.sqrt(g.var() + mean)
+    squared = 0.15 * g.mean() ** 2 + (0 if warming_up else g.var())
+    return squared if squared <= 0 else torch.sqrt(squared)  # a root has no gradient at 0
 
 
 def upsampled(depth: Tensor, size: tuple[int, int]) -> Tensor:
@@ -313,6 +303,18 @@ def depth_errors(
     ratio = np.maximum(p / t, t / p)
     rmse = math.sqrt(np.mean((p - t) ** 2))
     return np.array([rmse, np.mean(np.abs(p - t) / t), np.mean(ratio < 1.25)])
+
+
+def learning_rate(step: int, settings: OnlineDepth) -> float:
+    """The released code's schedule: half a cosine over all steps, times a linear warm-up.
+
+    Since it falls during the warm-up too, the largest rate is below `lr`. In the warm-up a small
+    constant is added; after it the cosine is one step ahead.
+    """
+    if step < settings.warmup_steps:
+        falling = cosine(step, settings.steps, settings.lr, 0.0)
+        return settings.warmup_start * settings.lr + falling * step / settings.warmup_steps
+    return cosine(step + 1, settings.steps, settings.lr, settings.final_lr)
 
 
 def beta1(step: int, settings: OnlineDepth) -> float:

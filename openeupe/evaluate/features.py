@@ -175,3 +175,9 @@ def encode(
             cls.append(tokens.cls.float().cpu())
             patches.append(tokens.patches.float().cpu())
     return Tokens(torch.cat(cls), torch.cat(patches))
+
+
+def mean_colour(encoder: Encoder) -> tuple[int, int, int]:
+    """The encoder's input mean as an 8-bit color, cut as LLaVA cuts it: what it sees as zero."""
+    red, green, blue = (int(255 * value) for value in encoder.mean.flatten().tolist())
+    return red, green, blue

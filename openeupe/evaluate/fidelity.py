@@ -31,7 +31,8 @@ def fidelity(
     Args:
         train, test: the encoder's tokens of the training and the held-out views.
         train_targets, test_targets: each expert's standardized tokens of the same views.
-        groups: `[N]` photo of each training view; every fifth photo chooses the shrinkage.
+        groups: `[N]` photo of each training view, any integers; every fifth of the photos that
+            are there chooses the shrinkage.
     """
     result: dict[str, dict[str, float]] = {name: {} for name in train_targets}
     cls_readout = RidgeReadout(train.cls, groups)
@@ -56,12 +57,15 @@ def fidelity(
 class RidgeReadout:
     """Ridge regression from `x [N, D]` to any number of targets, decomposed once.
 
-    The shrinkage of a target is chosen on every fifth group, then all rows are used.
+    The shrinkage of a target is chosen on every fifth group, then all rows are used. One group
+    alone leaves nothing to choose on: the middle one is taken.
     """
 
     def __init__(self, x: Tensor, groups: Tensor) -> None:
-        validation = groups % 5 == 0
-        splits = bool(validation.any()) and not bool(validation.all())
+        # By rank: numbers of groups may have gaps, and be multiples of five all of them.
+        distinct, rank = groups.unique(return_inverse=True)
+        validation = rank % 5 == 0
+        splits = len(distinct) > 1
         self.validation = validation if splits else None
         self.x = x
         self.whole = _Decomposition(x)

@@ -93,6 +93,7 @@ class Measure:
     scale: the figure is this times the metric (100 for per cent).
     higher_is_better: False for errors.
     unit: what a table prints after the figure: "%", "m" or "".
+    trained: whether something was trained, so that a single seed leaves its noise unknown.
     """
 
     metric: str
@@ -101,6 +102,7 @@ class Measure:
     scale: float = 1.0
     higher_is_better: bool = True
     unit: str = ""
+    trained: bool = False
 
     def __post_init__(self) -> None:
         if self.sums.ndim != 3 or self.sums.shape[1] != len(self.samples):
@@ -128,6 +130,7 @@ def mean_measure(
     scale: float = 1.0,
     higher_is_better: bool = True,
     unit: str = "",
+    trained: bool = False,
 ) -> Measure:
     """A plain mean over samples, of values `[N]` or `[seeds, N]`.
 
@@ -141,6 +144,7 @@ def mean_measure(
         scale=scale,
         higher_is_better=higher_is_better,
         unit=unit,
+        trained=trained,
     )
 
 
@@ -152,13 +156,14 @@ def joined(
     scale: float = 1.0,
     higher_is_better: bool = True,
     unit: str = "",
+    trained: bool = False,
 ) -> Measure:
     """A measure of `sums [seeds, rows, M]` whose rows with equal names are added to one sample."""
     names, place = np.unique(np.asarray(samples), return_inverse=True)
     total = np.zeros((sums.shape[0], len(names), sums.shape[2]))
     for seed in range(sums.shape[0]):
         np.add.at(total[seed], place, sums[seed])
-    return Measure(metric, names.tolist(), total, scale, higher_is_better, unit)
+    return Measure(metric, names.tolist(), total, scale, higher_is_better, unit, trained)
 
 
 @dataclass(frozen=True)

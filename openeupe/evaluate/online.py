@@ -14,7 +14,6 @@ from torch import Tensor
 
 from openeupe.data import Images, derive_seed, shuffled
 from openeupe.data.ahead import batched_ahead
-from openeupe.encoders import Encoder
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import readable
 from openeupe.evaluate.probe import LinearProbe
@@ -22,33 +21,28 @@ from openeupe.evaluate.probe import LinearProbe
 Sample = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]
 
 
-def with_variant(given: Any, *, cached: str) -> Any:
-    """Settings as given, `variant: cached` written out, and `cached` as that variant's protocol."""
+def with_variant(given: Any, *, online: str, cached: str) -> Any:
+    """Settings as given, `variant: cached` written out, and under that variant's protocol.
+
+    Args:
+        online, cached: the protocols of the two variants. A suite that names the first and is told
+            to use the other variant gets the second.
+    """
     if not isinstance(given, dict):
         return given
     variant = given.get("variant", "online")
     if isinstance(variant, str):
         variant = {"name": variant}
-    if isinstance(variant, dict) and variant.get("name") == "cached":
-        given = {"protocol": cached, **given}
-    return {**given, "variant": variant}
+    given = {**given, "variant": variant}
+    is_cached = isinstance(variant, dict) and variant.get("name") == "cached"
+    if is_cached and given.get("protocol", online) == online:
+        given["protocol"] = cached
+    return given
 
 
-def cosine_with_warmup(
-    step: int, *, steps: int, warmup_steps: int, peak: float, start: float, end: float
-) -> float:
-    """Learning rate of `step`: a cosine over *all* steps, times a linear warm-up.
-
-    The released code's schedule: since the cosine falls during the warm-up too, the largest rate
-    is below `peak` (depth: 2.25e-4 of 3e-4).
-
-    Args:
-        start: factor at step 0 of the warm-up.
-        end: learning rate after the last step.
-    """
-    cosine = end + (peak - end) * (1 + math.cos(math.pi * step / steps)) / 2
-    share = min(step / warmup_steps, 1.0) if warmup_steps else 1.0
-    return cosine * (start + (1 - start) * share)
+def cosine(step: int, steps: int, peak: float, end: float) -> float:
+    """From `peak` at step 0 to `end` at step `steps`, on half a cosine."""
+    return end + (peak - end) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def fit_online(
@@ -109,11 +103,6 @@ def fit_online(
             optimizer.step()
             progress.advance(task)
     return probe.eval()
-
-
-def mean_colour(encoder: Encoder) -> tuple[int, ...]:
-    """The encoder's mean as an 8-bit colour."""
-    return tuple(round(255 * value) for value in encoder.mean.flatten().tolist())
 
 
 def ahead(images: Images, judged: Judged) -> Iterator[tuple[int, Image.Image]]:

@@ -75,6 +75,7 @@ class Results:
             figure["scale"],
             figure["higher_is_better"],
             figure["unit"],
+            trained="seeds" in column["settings"],
         )
 
     def keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
@@ -87,6 +88,10 @@ class Results:
         folder = self.folder / _COLUMNS
         folder.mkdir(parents=True, exist_ok=True)
         content = dict(about)
+        whole = folder / f"{name}.json"
+        if whole.is_file():  # until the new one is whole, neither it nor what was gathered holds
+            (self.folder / RESULTS).unlink(missing_ok=True)
+            whole.unlink()
         if outcome is not None:
             content |= {
                 "headline": outcome.headline,
@@ -105,7 +110,7 @@ class Results:
                 lines = "".join(json.dumps(a, ensure_ascii=False) + "\n" for a in outcome.answers)
                 write_atomically(self.folder / f"samples_{name}.jsonl", lines)
         # Last: a column with this file is whole.
-        write_atomically(folder / f"{name}.json", strict_json(content))
+        write_atomically(whole, strict_json(content))
 
     def gather(self, names: list[str], config: dict[str, Any]) -> dict[str, Any]:
         """Write and return `results.json` of these columns."""

@@ -21,17 +21,17 @@ from openeupe.data.pairs import IGNORE
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.crops import LabelledCrops, labelled_crop, resized
-from openeupe.evaluate.features import fitting_side, readable
+from openeupe.evaluate.features import fitting_side, mean_colour, readable
 from openeupe.evaluate.measure import Array, Measure, Outcome, class_mean
 from openeupe.evaluate.online import (
     ahead,
-    cosine_with_warmup,
+    cosine,
     fit_online,
-    mean_colour,
     with_variant,
 )
 from openeupe.evaluate.probe import LinearProbe, fit_cached
 
+_PROTOCOL = "ade20k-linear/eupe-v2"
 _COUNTED = 500  # training masks that say which class is commonest
 
 
@@ -85,7 +85,7 @@ class Segmentation(Column):
     """
 
     kind: Literal["segmentation"] = "segmentation"
-    protocol: str = "ade20k-linear/eupe-v1"
+    protocol: str = _PROTOCOL
     domain: Domain = "dense"
     data: MaskData
     variant: Annotated[OnlineSegmentation | CachedSegmentation, Field(discriminator="name")] = (
@@ -96,7 +96,7 @@ class Segmentation(Column):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, given: Any) -> Any:
-        return with_variant(given, cached="linear-segmentation/cached-v1")
+        return with_variant(given, online=_PROTOCOL, cached="linear-segmentation/cached-v1")
 
     def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
         """(train, test), checked."""
@@ -205,11 +205,29 @@ def sliding_logits(
     return found
 
 
-def upsampled_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of `[B, C, h, w]` logits, upsampled to labels `[B, H, W]` (255: none)."""
+def upsampled_loss(logits: Tensor, labels: Tensor, *, over_all: bool = False) -> Tensor:
+    """Mean cross-entropy of `[B, C, h, w]` logits, upsampled to labels `[B, H, W]` (255: none).
+
+    over_all: pixels without a label count in the mean, with a loss of 0, as in the released code.
+    """
     finer = F.interpolate(logits, labels.shape[-2:], mode="bilinear")
     total = F.cross_entropy(finer, labels.long(), ignore_index=IGNORE, reduction="sum")
+    if over_all:
+        return total / labels.numel()
     return total / (labels != IGNORE).sum().clamp(min=1)  # a batch may hold no label at all
+
+
+def learning_rate(step: int, settings: OnlineSegmentation) -> float:
+    """The released code's schedule: a linear warm-up that also decays, then half a cosine.
+
+    Its scheduler rests once, so that the first two steps have one rate; the cosine is one ahead.
+    """
+    step = max(step - 1, 0)
+    if step < settings.warmup_steps:
+        start = settings.warmup_start
+        share = start + (1 - start) * step / settings.warmup_steps
+        return settings.lr * share * (1 - step / settings.steps)
+    return cosine(step + 1, settings.steps, settings.lr, 0.0)
 
 
 Found = tuple[Iterator[list[Tensor]], dict[str, Any]]  # logits of each image, and sizes
@@ -231,26 +249,16 @@ def _online(
         image, mask = readable(train, index), train.mask(index)
         return labelled_crop(image, mask, random, settings, crop, short, ground)
 
-    def rate(step: int) -> float:
-        return cosine_with_warmup(
-            step,
-            steps=settings.steps,
-            warmup_steps=settings.warmup_steps,
-            peak=settings.lr,
-            start=settings.warmup_start,
-            end=0.0,
-        )
-
     probes = [
         fit_online(
             judged,
             train,
             sample,
-            lambda logits, labels, _: upsampled_loss(logits, labels),
+            lambda logits, labels, _: upsampled_loss(logits, labels, over_all=True),
             outputs=len(train.classes),
             steps=settings.steps,
             batch_size=settings.batch_size,
-            rate=rate,
+            rate=lambda step: learning_rate(step, settings),
             betas=lambda _: settings.betas,
             weight_decay=settings.weight_decay,
             seed=seed,

@@ -2,7 +2,9 @@
 
 Two sources of noise are kept apart: which samples the test set happens to hold (reweighted here,
 whole clusters at a time: images, pairs, scenes), and which seed a probe happened to be trained
-with (the spread over seeds). A comparison of two encoders adds both.
+with (the spread over seeds). A comparison of two encoders adds both. As in Welch's test, each side
+has its own number of seeds and its own spread. A side that was trained once has no known spread:
+such a comparison is only about the test items, and gets no verdict.
 
 The bootstrap is Rubin's Bayesian one (Annals of Statistics 1981): every sample keeps a positive
 random weight, while drawing with replacement loses the only image of a rare class in a third of the
@@ -13,12 +15,13 @@ the figure as their mean: an interval is about the figure that test sets of this
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from openeupe.evaluate.measure import METRICS, Array, Measure
 
+ALPHA = 0.05
 _LEVEL = 0.95
 _RESAMPLES = 2000  # of the test set: the ends of a 95 % interval need no more
 _SWAPS = 10_000  # a p-value has to survive Holm's correction over a suite's columns
@@ -45,13 +48,19 @@ class Difference:
     """First minus second, on the same samples.
 
     low, high: 95 % interval, of both sources of noise. p: two-sided permutation test of "they are
-    alike", before any correction.
+    alike", before any correction. one_seed: something was trained with one seed only, so that the
+    noise of its training is not in the interval and not in p.
     """
 
     delta: float
     low: float
     high: float
     p: float
+    one_seed: bool = False
+
+    def turned(self) -> Difference:
+        """Second minus first: a gain, where the figure is an error."""
+        return replace(self, delta=-self.delta, low=-self.high, high=-self.low)
 
 
 def interval(measure: Measure, seed: int = 0) -> Interval:
@@ -69,7 +78,8 @@ def difference(a: Measure, b: Measure, seed: int = 0, *, same_seeds: bool = Fals
     The interval: both are reweighted alike. The test: were they alike, each
     sample's two results could be swapped; p is the share of random swaps that give at least the
     difference seen. What the choice of training seeds adds to either is drawn from Student's t
-    with the spread over seeds; with `same_seeds`, where seed i of both shares what it drew (the
+    with the spread over its own seeds, whose numbers may differ (the setting of Welch's test, in
+    Behrens and Fisher's form); with `same_seeds`, where seed i of both shares what it drew (the
     images of a training), with the spread of their differences.
 
     Raises:
@@ -110,7 +120,30 @@ def mean_difference(
     # Sums of many terms: what is equal but for rounding counts as equal.
     extreme = np.abs(null) >= abs(delta) - 1e-9 * max(abs(delta), 1e-9)
     p = (1 + int(np.count_nonzero(extreme | np.isnan(null)))) / (1 + _SWAPS)
-    return Difference(delta, low, high, p)
+    one_seed = any(m.trained and len(m.sums) == 1 for m in every)
+    return Difference(delta, low, high, p, one_seed)
+
+
+def verdict(gain: Difference, p: float) -> str:
+    """Whether the first is "better" or "worse", as far as 5 % of the corrected `p` allow."""
+    if p >= ALPHA or gain.delta == 0:
+        return "no difference shown"
+    if gain.one_seed:
+        return "one seed: no verdict"
+    return "better" if gain.delta > 0 else "worse"
+
+
+def corrected(gains: Sequence[Difference]) -> list[float]:
+    """Holm's correction over comparisons.
+
+    The p of one seed, too small by an unknown amount, must not ease the correction of the others:
+    for them it counts as 1, and is itself multiplied by the number of comparisons.
+    """
+    adjusted = holm([1.0 if gain.one_seed else gain.p for gain in gains])
+    return [
+        min(gain.p * len(gains), 1.0) if gain.one_seed else p
+        for gain, p in zip(gains, adjusted, strict=True)
+    ]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -144,15 +177,20 @@ def _reweighted(measures: Sequence[Measure], seed: int) -> Iterator[Array]:
 def _swapped(a: Measure, b: Measure, seed: int) -> Iterator[Array]:
     """Differences `[chunk]` after each sample's two results were swapped or not, at random."""
     random = np.random.default_rng([seed, 2])
-    # Seeds are matched in order; where one side has a single, deterministic result it is repeated.
-    seeds = max(len(a.sums), len(b.sums))
-    first = np.broadcast_to(a.sums, (seeds, *a.sums.shape[1:]))
-    second = np.broadcast_to(b.sums, (seeds, *b.sums.shape[1:]))
-    total_a, total_b, gap = first.sum(axis=1), second.sum(axis=1), second - first
+    # Seeds are matched in order, and repeated until both sides have as many: each weighs the same.
+    count = np.arange(np.lcm(len(a.sums), len(b.sums)))
+    matched = [
+        (a.sums[i], b.sums[j])
+        for i, j in zip(count % len(a.sums), count % len(b.sums), strict=True)
+    ]
     for size in _chunks(_SWAPS, len(a.samples)):
         swap = random.integers(0, 2, size=(size, len(a.samples))).astype(np.float64)
-        moved = swap @ gap  # [seeds, chunk, M]
-        yield _figures(a, total_a[:, None] + moved) - _figures(b, total_b[:, None] - moved)
+        figures = np.zeros(size)
+        for first, second in matched:
+            moved = swap @ (second - first)  # [chunk, M]
+            figures += _figures(a, (first.sum(axis=0) + moved)[None])
+            figures -= _figures(b, (second.sum(axis=0) - moved)[None])
+        yield figures / len(matched)
 
 
 def _figures(measure: Measure, totals: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,19 +86,11 @@ def evaluate(
         for name in chosen
     }
     results = Results(folder)
-    about = {"encoder": encoder_identity(judged.encoder), "precision": judged.features.precision}
+    of = _of_encoder(judged)
     names = []
     for name in chosen:
         column, data = suite.columns[name], data_of[name]
-        settings = column.model_dump(mode="json")
-        what: dict[str, Any] = {
-            **about,
-            "protocol": column.protocol,
-            "protocol_hash": settings_identity(settings),
-            "domain": column.domain,
-            "data": _fingerprints(data),
-            "settings": settings,
-        }
+        what = {**of, **of_column(name, column), "data": column.identities(data)}
         done = _finished(results, name, what)
         if done is None:
             started = time.perf_counter()
@@ -119,18 +110,69 @@ def evaluate(
         else:
             console.print(f"{name}: {_said(results, done)}, kept", soft_wrap=True)
         names += done
-    before = [n for n in results.names() if n not in names] if only else []
+    others = [name for name in suite.columns if name not in chosen]
+    before = _before(suite, others, results, of, console)
     encoder = judged.encoder
     config = {
         "model": source,
         "model_args": {"name": encoder.name, **encoder.args},
         "parameters": sum(p.numel() for p in encoder.parameters()),
-        "encoder": about["encoder"],
-        "precision": judged.features.precision,
+        "encoder": of["encoder"],
+        "precision": of["precision"],
         "device": str(judged.device),
         "suite": suite.name,
     }
     return results.gather([*before, *names], config)
+
+
+def of_column(name: str, column: Column) -> dict[str, Any]:
+    """What a result keeps of its column: name, protocol and all settings."""
+    settings = column.model_dump(mode="json")
+    return {
+        "column": name,
+        "protocol": column.protocol,
+        "protocol_hash": settings_identity(settings),
+        "domain": column.domain,
+        "settings": settings,
+    }
+
+
+def _of_encoder(judged: Judged) -> dict[str, Any]:
+    """What a result keeps of its encoder, the heads that lead to experts included."""
+    return {
+        "encoder": encoder_identity(judged.encoder),
+        "heads": {expert: chain.identity for expert, chain in sorted(judged.chains.items())},
+        "precision": judged.features.precision,
+    }
+
+
+def _before(
+    suite: Suite, others: Sequence[str], results: Results, of: dict[str, Any], console: Console
+) -> list[str]:
+    """Outcomes of the other columns that an earlier command finished for this encoder.
+
+    Their data are not read again; each result has the identity of its own.
+    """
+    kept = []
+    for name in results.names():
+        found = results.column(name) or {}
+        column = str(found.get("column"))
+        if column not in others:
+            continue
+        if fits(found, {**of, **of_column(column, suite.columns[column])}):
+            kept.append(name)
+        else:
+            console.print(
+                f"{name}: left out, evaluated with another encoder, precision or settings: "
+                "evaluate it again",
+                soft_wrap=True,
+            )
+    return kept
+
+
+def fits(found: Mapping[str, Any], what: Mapping[str, Any]) -> bool:
+    """Whether a saved result is of just this encoder, settings and the like."""
+    return all(key in found and found[key] == value for key, value in what.items())
 
 
 def _opened(name: str, column: Column, root: Path) -> Any:
@@ -154,15 +196,13 @@ def _chosen(suite: Suite, only: Sequence[str] | None) -> list[str]:
 def _finished(results: Results, name: str, what: dict[str, Any]) -> list[str] | None:
     """The outcomes of a column that was finished before with just these settings and data."""
 
-    def fits(outcome: str) -> bool:
-        column = results.column(outcome)
-        return column is not None and all(column.get(key) == what[key] for key in what)
-
     for found in results.names():
-        if (found == name or found.startswith(f"{name}-")) and fits(found):
-            outcomes: list[str] = (results.column(found) or {})["outcomes"]
-            if found in outcomes and all(fits(other) for other in outcomes):
-                return outcomes
+        column = results.column(found) or {}
+        if not fits(column, what):
+            continue
+        outcomes: list[str] = column["outcomes"]
+        if found in outcomes and all(fits(results.column(o) or {}, what) for o in outcomes):
+            return outcomes
     return None
 
 
@@ -178,16 +218,3 @@ def _said(results: Results, names: Sequence[str]) -> str:
         digits = 1 if figure["scale"] != 1 else 3
         parts.append(f"{label}{figure['value']:.{digits}f} {figure['unit']}".strip())
     return ", ".join(parts)
-
-
-def _fingerprints(data: Any) -> list[str]:
-    """Fingerprints of every set of images in what a column opened."""
-    if hasattr(data, "fingerprint"):
-        return [data.fingerprint]
-    if dataclasses.is_dataclass(data):
-        data = [getattr(data, f.name) for f in dataclasses.fields(data)]
-    elif isinstance(data, dict):
-        data = list(data.values())
-    if isinstance(data, list | tuple):
-        return [mark for part in data for mark in _fingerprints(part)]
-    return []

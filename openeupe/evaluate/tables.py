@@ -95,6 +95,23 @@ def differences(compared: Sequence[Compared]) -> tuple[Row, list[Row]]:
     return header, rows
 
 
+def summary(compared: Sequence[Compared], first: str) -> str:
+    """How often `first` is better or worse, in a sentence or two."""
+    verdicts = [each.verdict for each in compared]
+    one_seed = verdicts.count("one seed: no verdict")
+    text = (
+        f"{first} is better on {verdicts.count('better')} columns, worse on "
+        f"{verdicts.count('worse')}; no difference shown on "
+        f"{verdicts.count('no difference shown')}."
+    )
+    if one_seed:
+        text += (
+            f" No verdict on {one_seed}: these test items show a difference, but a probe was "
+            "trained with one seed, and the noise of its training is not in p."
+        )
+    return text
+
+
 def rich_table(header: Row, rows: Sequence[Row], title: str = "") -> Table:
     """For a terminal."""
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)

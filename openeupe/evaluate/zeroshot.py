@@ -20,10 +20,11 @@ from openeupe.data.subset import Subset
 from openeupe.encoders.text import TextSpace, TextTower, text_space
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged, NotApplicable
-from openeupe.evaluate.features import Features
+from openeupe.evaluate.features import Features, Precision
 from openeupe.evaluate.fidelity import RidgeReadout
 from openeupe.evaluate.knn import class_labels, crop_view
 from openeupe.evaluate.measure import Outcome, mean_measure
+from openeupe.identity import facts_identity
 
 _OPENAI = "openai-80"
 
@@ -75,6 +76,11 @@ class _ByNames(Column):
             raise InputError(f"{self.kind}: template {wrong[0]!r} has no {{}} for the class")
         prompts = [[template.replace("{}", name) for template in templates] for name in names]
         return NamedImages(train, test, prompts, source, text_space(self.expert))
+
+    def identities(self, data: NamedImages) -> list[str]:
+        """Of the images, and of the prompts that names and templates made."""
+        words = facts_identity(data.prompts, data.space.tower.name)
+        return [data.train.identity, data.test.identity, words]
 
     def _judge(
         self, data: NamedImages, vectors: Tensor, judged: Judged, details: dict[str, object]
@@ -190,7 +196,7 @@ def _openai() -> tuple[list[str], list[str]]:
     return templates, list(open_clip.IMAGENET_CLASSNAMES)
 
 
-_VECTORS: dict[tuple[str, str, View], Tensor] = {}
+_VECTORS: dict[tuple[str, str, View, Precision], Tensor] = {}
 
 
 def _image_vectors(
@@ -203,7 +209,7 @@ def _image_vectors(
     with torch.device("meta"):
         side = encoders.create(expert).resolution
     view = View(side, side, "crop", short=round(short * side / crop))
-    key = (expert, images.fingerprint, view)
+    key = (expert, images.fingerprint, view, judged.features.precision)
     if key not in _VECTORS:
         encoder = encoders.load(expert).to(judged.device)
         features = Features(

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from openeupe.curate.summary import BECAUSE, likeness, settings
+from openeupe.curate.summary import BECAUSE, likeness, settings, unprotected
 from openeupe.data import BrokenImage, decode
 from openeupe.data.manifest import open_manifest, roots
 from openeupe.data.shards import OpenShards
@@ -158,7 +158,8 @@ def _pairs(told: _Told) -> _Part | None:
 
 def _leaks(told: _Told) -> _Part | None:
     rows = np.flatnonzero(told.reason == "leak")
-    if not len(rows):
+    blind = len(told.about.get("unreadable_against", []))
+    if not len(rows) and not blind:
         return None
     sheets = []
     for row in told.rows(_spread(rows, _PAIRS)):
@@ -170,6 +171,8 @@ def _leaks(told: _Told) -> _Part | None:
         sheets.append(_sheet([told.image(row), other], row["path"], lines, 2))
     named = [f"{row['path']} shows {row['against']}" for row in told.rows(rows[:_NAMES])]
     text = "Left: dropped. Right: the evaluation image that it shows."
+    if blind:
+        text += f" {unprotected(blind)}."
     return _Part("Evaluation images", text, sheets, named, len(rows))
 
 

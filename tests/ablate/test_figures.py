@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,6 +13,7 @@ import torch
 from openeupe.ablate.forecast import agreement, explained, spearman
 from openeupe.ablate.outcome import Outcome
 from openeupe.ablate.power import power, student
+from openeupe.ablate.report import _table
 from openeupe.ablate.study import ArmConfig, LoadedStudy, TableConfig
 from openeupe.evaluate.measure import Measure, mean_measure
 from openeupe.evaluate.statistics import difference
@@ -117,3 +119,41 @@ def test_a_forecast_that_is_right_agrees() -> None:
     ):
         assert found[name]["spearman"] == pytest.approx(1)
     assert found["frozen tokens on the column"]["pairs"] == 8
+
+
+def outcome_of(measures: dict[str, Measure], *encoders: str) -> Outcome:
+    """A study of these arms, all trained but the `encoders`, against the first."""
+    arms = {
+        name: ArmConfig(encoder=name) if name in encoders else ArmConfig(recipe="any")
+        for name in measures
+    }
+    table = TableConfig(rows=tuple(measures), reference=next(iter(measures)))
+    outcome = Outcome.__new__(Outcome)
+    outcome.loaded = cast(LoadedStudy, SimpleNamespace(
+        study=SimpleNamespace(arms=arms, tables={"t": table}), columns=["c"]
+    ))  # fmt: skip
+    outcome._measures = {(name, "c"): measure for name, measure in measures.items()}
+    return outcome
+
+
+@pytest.mark.parametrize("seeds", [2, 6])
+def test_arms_are_compared_with_an_encoder_whose_probe_has_other_seeds(seeds: int) -> None:
+    reference = replace(seeded([0.0, 0.1] * (seeds // 2)), trained=True)
+    encoder = replace(seeded([1.0, 1.1, 0.9]), trained=True)
+    (found,) = outcome_of({"direct": reference, "untrained": encoder}, "untrained").compare("t")
+    assert found.gain.delta == pytest.approx(0.95)
+    assert found.power is None
+    assert found.verdict == "better"
+
+
+def test_an_arm_of_one_seed_is_not_called_better() -> None:
+    one, six = (replace(seeded(means), trained=True) for means in ([5.0], [0.0, 0.1] * 3))
+    outcome = outcome_of({"six": six, "one": one})
+    (found,) = outcome.compare("t")
+    assert found.p < 0.05
+    assert found.verdict == "one seed: no verdict"
+    arms = {name: {"cost": None, "seeds": 1, "columns": {}} for name in ("six", "one")}
+    text = _table(outcome, "t", arms, [found])
+    assert " † |" in text
+    assert "† One seed: interval and p are about the test items alone." in text
+    assert "▲ |" not in text

@@ -16,6 +16,7 @@ from openeupe.ablate.running import Place, run_study
 from openeupe.ablate.study import LoadedStudy, load_study
 from openeupe.cli import app
 from openeupe.errors import InputError
+from openeupe.evaluate.knn import Knn
 
 
 def run(study: Path, out: Path, data: Path, *words: str) -> Any:
@@ -76,7 +77,7 @@ def test_a_study_from_file_to_tables(
         raise AssertionError("was made again")
 
     monkeypatch.setattr(running, "_train", nothing)
-    monkeypatch.setattr(running, "_judge", nothing)
+    monkeypatch.setattr(Knn, "run", nothing)
     monkeypatch.setattr(running, "_forecast", nothing)
     moved = tmp_path / "moved"
     out.rename(moved)
@@ -147,3 +148,9 @@ def test_missing_data_are_told_before_any_work(study_file: Path, tmp_path: Path)
     result = CliRunner().invoke(app, ["ablate", str(study_file), "--data", str(tmp_path)])
     assert isinstance(result.exception, InputError)
     assert "recipe two: data.sources.0" in str(result.exception)
+
+
+def test_one_seed_is_told_before_any_work(study_file: Path, colors: Path, tmp_path: Path) -> None:
+    said = run(study_file, tmp_path / "out", colors, "--no-run", "seeds=[0]").output
+    assert said.startswith("seeds: with one seed the noise of training is unknown")
+    assert "with one seed" not in run(study_file, tmp_path / "out", colors, "--no-run").output

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from openeupe.curate.hashing import MOST_BITS, HashIndex, perceptual_hashes
+from openeupe.curate.hashing import MOST_BITS, HashIndex, faces, perceptual_hashes
 
 from ..data.conftest import picture
 
@@ -34,8 +34,29 @@ def test_the_mirrored_hash_is_that_of_the_mirrored_image() -> None:
     assert _bits(hashes.plain, mirrored.plain) > 12
 
 
+@pytest.mark.parametrize("mirrors", [False, True])
+def test_faces_are_the_hashes_of_the_turned_images(mirrors: bool) -> None:
+    image = picture(3, 128, 96)
+    turns = [
+        None,
+        Image.Transpose.ROTATE_90,
+        Image.Transpose.ROTATE_180,
+        Image.Transpose.ROTATE_270,
+    ]
+    turned = [image if turn is None else image.transpose(turn) for turn in turns]
+    if mirrors:
+        turned += [ImageOps.mirror(one) for one in turned]
+    own = [np.array([value], np.uint64) for value in perceptual_hashes(image)]
+    found = [int(face[0]) for face in faces(*own, mirrors)]
+    assert len(found) == len(turned)
+    for one in turned:
+        assert min(_bits(perceptual_hashes(one).plain, face) for face in found) <= 2
+    if not mirrors:
+        assert min(_bits(perceptual_hashes(ImageOps.mirror(image)).plain, f) for f in found) > 12
+
+
 def test_flat_images_have_no_hash() -> None:
-    assert perceptual_hashes(Image.new("RGB", (90, 90), "teal")) == (0, 0)
+    assert perceptual_hashes(Image.new("RGB", (90, 90), "teal")) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("distance", [0, 3, 7, 12, MOST_BITS])

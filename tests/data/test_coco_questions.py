@@ -74,7 +74,26 @@ def test_questions_are_the_same_each_time_and_differ_by_seed(tmp_path: Path) -> 
     assert first == second
     other = data.model_copy(update={"seed": 1}).open(tmp_path)[0]
     assert other.questions() != first
-    assert other.fingerprint != data.open(tmp_path)[0].fingerprint
+    assert other.identity != data.open(tmp_path)[0].identity
+
+
+def test_the_identity_covers_the_names_of_the_classes(tmp_path: Path) -> None:
+    data = write(tmp_path)
+    before = data.open(tmp_path)[1]
+    names = tmp_path / "object_detection.yaml"
+    names.write_text(names.read_text().replace("dog", "fox"))
+    after = data.open(tmp_path)[1]
+    assert after.identity != before.identity
+    assert after.fingerprint == before.fingerprint  # the images' tokens serve both
+
+
+def test_boxes_in_several_folders_have_an_identity(tmp_path: Path) -> None:
+    data = write(tmp_path)
+    for kind, ending in (("images", "png"), ("boxes", "txt")):
+        deeper = tmp_path / kind / "train2017/more"
+        deeper.mkdir()
+        (tmp_path / kind / f"train2017/001.{ending}").rename(deeper / f"001.{ending}")
+    assert len(data.open(tmp_path)[1].identity) == 16
 
 
 @pytest.mark.parametrize(

@@ -50,12 +50,54 @@ def test_a_folder_counts_its_classes_without_the_ignored(folder: Path) -> None:
     assert train.fingerprint == test.fingerprint
 
 
+def test_a_value_that_is_named_twice_is_refused(folder: Path) -> None:
+    (folder / "names.yaml").write_text("{0: none, 7: cat, 07: dog}")
+    with pytest.raises(InputError, match="twice"):
+        masks(folder, names="names.yaml").open(folder)
+
+
 def test_names_may_have_gaps(folder: Path) -> None:
     (folder / "names.yaml").write_text("path: x\nclasses:\n  0: none\n  7: cat\n  3: dog\n")
     train, _ = masks(folder, names="names.yaml", ignore=(0,)).open(folder)
     assert train.classes == ["dog", "cat"]
     assert train.mask(0)[0].tolist() == [1, 255, 255, 255, 255, 255]
     assert train.mask(1)[0].tolist() == [0, 255, 255, 255, 255, 255]
+
+
+def test_the_identity_covers_masks_and_what_their_values_mean(folder: Path) -> None:
+    (folder / "names.yaml").write_text("{0: none, 7: cat, 3: dog}")
+    data = masks(folder, names="names.yaml")
+
+    def opened() -> tuple[str, str]:
+        train, _ = data.open(folder)
+        return train.identity, train.fingerprint
+
+    found = [opened(), opened()]
+    (folder / "names.yaml").write_text("{0: none, 7: dog, 3: cat}")
+    found.append(opened())
+    mask = np.zeros((4, 6))
+    mask[1, :2] = 7, 255  # the same values elsewhere
+    save(folder / "labels/a.png", mask)
+    found.append(opened())
+    assert found[0] == found[1]
+    assert len({identity for identity, _ in found}) == 3
+    assert len({fingerprint for _, fingerprint in found}) == 1
+
+
+def test_the_identity_covers_the_scale_of_depths(tmp_path: Path) -> None:
+    photo(tmp_path / "images/1.jpg")
+    save(tmp_path / "labels/1.png", np.full((4, 6), 51))
+    metres, feet = (
+        DepthData(
+            layout="folder",
+            path=tmp_path,
+            train=PART,
+            test=PART,
+            depth_scale=scale,  # type: ignore[arg-type]
+        ).open(Path())[0]
+        for scale in (1.0, 3.28)
+    )
+    assert metres.identity != feet.identity
 
 
 def test_zero_may_be_no_class(folder: Path) -> None:
@@ -75,6 +117,18 @@ def test_palettes_and_16_bits_are_numbers(folder: Path) -> None:
     train, _ = masks(folder, names="names.yaml").open(folder)
     assert train.mask(0)[0].tolist() == [1, 255, 0, 0, 0, 0]
     assert (train.mask(1) == 2).all()
+
+
+def test_masks_of_one_bit_are_numbers_and_fractions_are_refused(folder: Path) -> None:
+    half = np.arange(24).reshape(4, 6) % 2 > 0
+    save(folder / "labels/a.png", half, bool)
+    save(folder / "labels/b/2.png", half, bool)
+    train, _ = masks(folder, classes=2).open(folder)
+    np.testing.assert_array_equal(train.mask(0), half)
+    (folder / "labels/a.png").unlink()
+    save(folder / "labels/a.tif", np.full((4, 6), 0.5), np.float32)
+    with pytest.raises(InputError, match=r"a.tif is no mask: its values must be whole numbers"):
+        masks(folder, classes=2).open(folder)
 
 
 @pytest.fixture

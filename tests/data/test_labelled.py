@@ -66,6 +66,19 @@ def test_names_for_people(folder: Path) -> None:
         data.titles(folder, ["bun"])
 
 
+def test_names_and_classes_stay_as_they_are_written(folder: Path) -> None:
+    (folder / "names.yaml").write_text("no: yes\n010: 1_0\n")
+    data = ClassData(layout="folder", path=folder, names=Path("names.yaml"))
+    assert data.titles(folder, ["no", "010"]) == ["yes", "1_0"]
+
+
+def test_a_class_that_is_named_twice_is_refused(folder: Path) -> None:
+    (folder / "names.yaml").write_text("bun: roll\nbun: hare\n")
+    data = ClassData(layout="folder", path=folder, names=Path("names.yaml"))
+    with pytest.raises(InputError, match=r"bun.*twice"):
+        data.titles(folder, ["bun"])
+
+
 def test_imagenet(imagenet: Path) -> None:
     data = ClassData(layout="imagenet", path=imagenet)
     train, test = data.open(Path())

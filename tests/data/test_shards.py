@@ -4,6 +4,7 @@ import os
 import pickle
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -96,9 +97,9 @@ def test_travels_and_reopens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         _tar(tmp_path / f"{number}.tar", [(f"{number}.png", _png(number))])
     source = ShardSource(tmp_path)
     assert all(_is(source, number, number) for number in (0, 1, 2, 3, 0, 2))
-    assert len(source._files._open) == 2
+    assert source._files.count() == 2
     copy = pickle.loads(pickle.dumps(source))
-    assert not copy._files._open
+    assert copy._files.count() == 0
     assert _is(copy, 3, 3)
     (tmp_path / "1.tar").unlink()
     with pytest.raises(BrokenImage, match=r"1\.tar: 1"):
@@ -124,6 +125,37 @@ def test_broken_members_are_named(tmp_path: Path) -> None:
     source = ShardSource(_tar(tmp_path / "s.tar", [("a/1.png", _png(1)[:50])]))
     with pytest.raises(BrokenImage, match=r"s\.tar: a/1"):
         source.read(0)
+
+
+@pytest.mark.parametrize("positioned", [True, False])
+@pytest.mark.parametrize("kept_open", [2, 32])  # the former closes and reopens all the time
+def test_threads_read_the_bytes_of_their_own_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_open: int, positioned: bool
+) -> None:
+    if not positioned:  # as on Windows
+        monkeypatch.delattr(os, "pread", raising=False)
+    monkeypatch.setattr(shards_module, "_OPEN_SHARDS", kept_open)
+    contents = [f"{number:05d}".encode() * (20 + number % 50) for number in range(900)]
+    for shard in range(3):
+        members = [(f"{n}.png", contents[n]) for n in range(shard * 300, shard * 300 + 300)]
+        _tar(tmp_path / f"{shard}.tar", members)
+    source = ShardSource(tmp_path)
+    order = np.random.default_rng(0).permutation(np.repeat(np.arange(900), 10)).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(source.encoded, order))
+    assert sum(content != contents[n] for n, content in zip(order, read, strict=True)) == 0
+
+
+def test_a_member_that_was_cut_off_since_is_broken(tmp_path: Path) -> None:
+    path = _tar(tmp_path / "a.tar", [("1.png", _png(1)), ("2.png", _png(2))])
+    source = ShardSource(path)
+    with path.open("r+b") as file:
+        file.truncate(int(source.place(1)[1]) + 10)
+    assert _is(source, 0, 1)
+    with pytest.raises(OSError, match="ends"):
+        source.encoded(1)
+    with pytest.raises(BrokenImage, match="ends"):
+        source.read(1)
 
 
 def test_a_member_of_a_terabyte_is_refused(tmp_path: Path) -> None:

@@ -34,6 +34,19 @@ def test_an_image_is_a_pure_function_of_photo_seed_and_index(photos: FolderSourc
     assert len({d.fingerprint for d in (data, other, again)}) == 3
 
 
+def test_threads_that_read_at_once_get_their_own_image(photos: FolderSource) -> None:
+    class Raced(WordPhotos):
+        """Another thread reads image 1 whenever image 0 was just made."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "_last" and value is not None and value[0] == 0:  # type: ignore[index]
+                self.read(1)
+
+    alone, raced = (kind(photos, count=2, size=(128, 160)) for kind in (WordPhotos, Raced))
+    assert raced.read(0).tobytes() == alone.read(0).tobytes()
+
+
 def test_names_sizes_and_classes(photos: FolderSource) -> None:
     own = WordPhotos(photos)
     assert len(own) == 3

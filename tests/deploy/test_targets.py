@@ -75,8 +75,3 @@ def test_targets_of_fixed_sizes_say_so(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=rf"pip install 'openeupe\[{target}\]'"):
         export(vit, tmp_path / "out", target=target)
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_every_targets_example_is_python(target: str) -> None:
-    compile(TARGETS[target].example, target, "exec")

@@ -51,8 +51,11 @@ def test_how_the_work_is_done_may_change_in_a_run_that_has_begun(
     raw: dict[str, Any], tmp_path: Path
 ) -> None:
     plain = losses(raw, tmp_path / "run")
-    raw["stages"]["proxy"] |= {"accumulate": 2, "shard": "never", "compile": "teachers"}
+    raw["stages"]["proxy"] |= {"shard": "never", "compile": "teachers"}
     assert losses(raw, tmp_path / "run") == plain  # finished before; not refused
+    raw["stages"]["proxy"]["accumulate"] = 2  # batch norm would see parts
+    with pytest.raises(InputError, match=r"stages\.proxy\.accumulate: 1 then, 2 now"):
+        losses(raw, tmp_path / "run")
 
 
 def test_checkpointing_keeps_less_of_the_forward_pass() -> None:
@@ -105,7 +108,10 @@ def test_what_cannot_checkpoint_is_refused() -> None:
 def test_compiled_networks_give_the_same_losses(raw: dict[str, Any], tmp_path: Path) -> None:
     """Teachers and students, a transformer of two sides and a ConvNet, forward and backward."""
     stage = raw["stages"]["proxy"]
-    stage["students"]["second"] = {"encoder": "test_convnext", "resolution": [32, 64]}
+    noise = {"drop_path_rate": 0.3}  # compiled blocks draw as the plain ones do
+    stage["students"]["proxy"]["args"] = noise
+    second = {"encoder": "test_convnext", "resolution": [32, 64], "args": noise}
+    stage["students"]["second"] = second
     plain = losses(raw, tmp_path / "plain")
     for which in ("teachers", "all"):
         stage["compile"] = which

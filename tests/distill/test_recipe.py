@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from openeupe.config import packaged_names
-from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe
+from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe, settings_that_count
 from openeupe.errors import InputError
 
 
@@ -154,3 +154,30 @@ def test_several_students_need_naming(raw_recipe: dict[str, Any]) -> None:
     students["second"] = dict(students["proxy"])
     with pytest.raises(ValueError, match="several students, write stage:proxy/STUDENT"):
         Recipe.model_validate(raw_recipe)
+
+
+def test_an_override_of_a_resolved_recipe_reaches_students_that_have_not_set_their_own(
+    raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    proxy = raw_recipe["stages"]["proxy"]
+    proxy["students"]["proxy"]["optimizer"] = {"weight_decay": 0.5}
+    proxy["students"]["own"] = {**proxy["students"]["proxy"], "optimizer": {"lr": 0.25}}
+    raw_recipe["stages"] = {"proxy": proxy}
+    resolved = tmp_path / "recipe.yaml"
+    resolved.write_text(dump_recipe(Recipe.model_validate(raw_recipe)))
+    stage = load_recipe(resolved, ["stages.proxy.optimizer.lr=0.125"]).stages["proxy"]
+    assert stage.optimizer_of("proxy").lr == 0.125
+    assert stage.optimizer_of("proxy").weight_decay == 0.5
+    assert stage.optimizer_of("own").lr == 0.25
+    both = ["stages.proxy.students.proxy.optimizer.lr=1", "stages.proxy.optimizer.lr=0.125"]
+    with pytest.raises(InputError, match=r"lr has no effect, .*students\.own\.optimizer"):
+        load_recipe(resolved, both)
+
+
+def test_what_is_inherited_counts_as_if_it_were_written_out(raw_recipe: dict[str, Any]) -> None:
+    inherited = Recipe.model_validate(raw_recipe)
+    student = raw_recipe["stages"]["proxy"]["students"]["proxy"]
+    student["optimizer"] = inherited.stages["proxy"].optimizer.model_dump()
+    written = Recipe.model_validate(raw_recipe)
+    one, other = (settings_that_count(r.stages["proxy"]) for r in (inherited, written))
+    assert one == other

@@ -205,8 +205,8 @@ def test_a_saved_encoder_may_teach_and_be_trained_on(
     save(create("test_resnet"), tmp_path / "teacher")
     save(create("test_vit2"), tmp_path / "start")
     stage = raw_recipe["stages"]["proxy"]
-    stage["teachers"]["net"]["encoder"] = str(tmp_path / "teacher")
-    stage["students"]["proxy"]["encoder"] = str(tmp_path / "start")
+    stage["teachers"]["net"] = {"encoder": str(tmp_path / "teacher"), "resolution": 64}
+    stage["students"]["proxy"] = {"encoder": str(tmp_path / "start"), "resolution": 32}
     stage["optimizer"] = {"lr": 1e-12}
     raw_recipe["stages"] = {"proxy": stage}
     recipe = Recipe.model_validate(raw_recipe)

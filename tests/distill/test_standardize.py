@@ -47,3 +47,18 @@ def test_dead_coordinates_are_not_blown_up() -> None:
     assert out.cls[0, 1] < 0.1 / (0.01 * 0.5)  # floor, not 0.1 / 0
     assert torch.isfinite(out.patches).all()  # a teacher that never varied at all
     assert (out.patches == 1).all()
+
+
+def test_floor_0_is_the_papers_plain_standardization() -> None:
+    scales = torch.tensor([1.0, 4.7, 20.1, 97.5])
+    rows = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0)) * scales + 3
+    rows[:, 0] = 1 / 3  # constant: its mean in float64 differs from each row by rounding
+    patches = rows.view(500, 4, 4, 1).transpose(1, 2)
+    standardizer = Standardizer(SimpleNamespace(cls_dim=4, patch_dim=4))
+    by_kind = patches.flatten(2).transpose(1, 2).flatten(0, 1)
+    standardizer.set(moments(rows, chunks=7), moments(by_kind, chunks=3), floor=0)
+    out = standardizer(Tokens(rows, patches))
+    torch.testing.assert_close(out.cls[:, 1:].std(0, correction=0), torch.ones(3))
+    torch.testing.assert_close(standardizer.cls_std[0], torch.tensor(1.0))
+    assert out.cls[:, 0].abs().max() < 1e-6
+    torch.testing.assert_close(standardizer.patch_std[1:], by_kind[:, 1:].std(0, correction=0))

@@ -9,8 +9,10 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks.stages import HostReads
+from openeupe.distill.family import Learner
 from openeupe.distill.metrics import Meter, read_metrics
 from openeupe.distill.parallel import Processes
+from openeupe.distill.placement import place
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.distill.stage import Stage
@@ -133,3 +135,59 @@ def test_progress_is_shown_in_plain_lines_where_there_is_no_terminal(
     for part in ("images/s", "s left", "vit/cls", "vit/patches", "net/cls", "net/patches"):
         assert part in text
     assert "\x1b[" not in text
+
+
+def test_checkpointed_activations_update_running_statistics_once_a_step(
+    raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    stage = raw_recipe["stages"]["proxy"]
+    stage["student_precision"] = "fp32"
+    buffers = []
+    for again in (False, True):
+        stage["students"] = {
+            "net": {
+                "encoder": "resnet10t",
+                "resolution": 64,
+                "checkpoint_activations": again,
+            }
+        }
+        torch.manual_seed(0)
+        one = trainer(raw_recipe, tmp_path)
+        place(one.stage, one.processes)
+        one.stage.train()
+        torch.manual_seed(1)
+        one.step(torch.randint(0, 256, (4, 3, 64, 64)).byte(), 0)
+        buffers.append(dict(one.stage.students["net"].named_buffers()))
+    for name, plain in buffers[0].items():
+        torch.testing.assert_close(buffers[1][name], plain, msg=name)
+
+
+def test_a_student_with_parameters_that_get_no_gradient_resumes_to_the_same_bits(
+    raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = raw_recipe["stages"]["proxy"]
+    stage["students"] = {
+        "s": {  # the mean patch token leaves what its classifier would use without a gradient
+            "encoder": "mobilenetv3_small_050",
+            "args": {"class_token": "mean"},
+            "resolution": 64,
+        }
+    }
+    raw_recipe["stages"] = {"proxy": stage}
+    recipe = Recipe.model_validate(raw_recipe)
+    quiet = Console(quiet=True)
+    whole = run_recipe(recipe, tmp_path / "whole", console=quiet).student("proxy")
+    step = Learner.update
+
+    def cut(self: Learner, at: int) -> dict[str, torch.Tensor]:
+        if at == 3:
+            raise KeyboardInterrupt
+        return step(self, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe, tmp_path / "cut", console=quiet)
+    resumed = run_recipe(recipe, tmp_path / "cut", console=quiet).student("proxy")
+    one, other = (s.encoder.state_dict() | s.heads["vit"].state_dict() for s in (whole, resumed))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())

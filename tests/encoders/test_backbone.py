@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -166,8 +167,11 @@ def test_weights_that_cannot_be_had_are_an_input_error(
     with pytest.raises(InputError, match="holds tensors only"):
         create("resnet18", pretrained=tmp_path / "code.pt")
     torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "head.pt")
-    with pytest.raises(InputError, match=r"head\.pt holds no weights"):
+    with pytest.raises(InputError, match=r"head\.pt cannot be loaded \(it lacks 100 tensors"):
         create("resnet18", pretrained=tmp_path / "head.pt")
+    torch.save({}, tmp_path / "empty.pt")
+    with pytest.raises(InputError, match=r"empty\.pt holds no weights"):
+        create("resnet18", pretrained=tmp_path / "empty.pt")
     weights = timm.create_model("resnet18").state_dict()
     del weights["layer1.0.conv1.weight"]
     torch.save(weights, tmp_path / "part.pt")
@@ -188,6 +192,46 @@ def test_weights_that_cannot_be_had_are_an_input_error(
     assert "\n" not in message
     assert message.startswith("eupe_vit_t: its published weights cannot be loaded (cannot reach")
     assert "pretrained=False" in message
+
+
+# timm loads the first three leniently on purpose.
+LENIENT = ["dla34", "inception_v3", "vit_base_patch16_siglip_gap_224", "test_resnet", "test_vit2"]
+
+
+@pytest.mark.parametrize("name", LENIENT)
+def test_weights_of_another_network_are_refused(name: str, tmp_path: Path) -> None:
+    save_file(timm.create_model("resnet10t").state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=rf"{name}.*other\.safetensors cannot be loaded"):
+        create(name, pretrained=tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("name", [*LENIENT, "vit_base_patch16_siglip_224"])
+def test_a_file_that_lacks_or_adds_a_tensor_is_refused(name: str, tmp_path: Path) -> None:
+    args = {"depth": 2} if "siglip" in name else {}
+    weights = timm.create_model(name, **args).state_dict()
+    path = tmp_path / "weights.safetensors"
+    save_file(weights, path)  # with its classifier, which is cut off
+    trunk: Any = create(name, pretrained=path, **args).trunk
+    assert all(torch.equal(value, weights[key]) for key, value in trunk.state_dict().items())
+    last = [key for key, _ in trunk.named_parameters()][-1]
+    save_file({key: value for key, value in weights.items() if key != last}, path)
+    with pytest.raises(InputError, match=f"lacks 1 tensor, such as {last}"):
+        create(name, pretrained=path, **args)
+    save_file({**weights, "blocks.99.weight": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match=r"1 tensor, such as blocks\.99\.weight, that the"):
+        create(name, pretrained=path, **args)
+
+
+def test_published_weights_never_leave_a_layer_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm cuts the classifier off leniently, and would forgive a wrong depth with it."""
+    published = timm.create_model("test_vit").state_dict()
+    monkeypatch.setattr(
+        "timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(published)
+    )
+    depth = len(create("test_vit", pretrained=True).trunk.blocks)  # type: ignore[union-attr, arg-type]
+    for other in (depth - 1, depth + 1):
+        with pytest.raises(InputError, match="its published weights cannot be loaded"):
+            create("test_vit", pretrained=True, depth=other)
 
 
 def test_can_be_made_on_the_meta_device() -> None:

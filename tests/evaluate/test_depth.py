@@ -14,17 +14,17 @@ from torch.nn import functional as F
 from openeupe.encoders.contract import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Judged
-from openeupe.evaluate.crops import DepthCrops, depth_crop
+from openeupe.evaluate.crops import DepthCrops, depth_crop, recoloured
 from openeupe.evaluate.depth import (
     Depth,
     OnlineDepth,
     beta1,
     depth_errors,
     depth_from_bins,
+    learning_rate,
     sig_loss,
 )
 from openeupe.evaluate.features import Features
-from openeupe.evaluate.online import cosine_with_warmup
 from openeupe.evaluate.probe import LinearProbe
 
 
@@ -149,26 +149,51 @@ def test_sig_loss_in_closed_form() -> None:
     sig_loss(nothing, torch.zeros(0)).backward()
 
 
-def test_the_schedule_is_the_released_codes() -> None:
+@pytest.mark.parametrize(
+    ("step", "rate", "beta"),
+    [(0, 3e-07, 0), (1, 3.234374999607817e-07, 0), (6400, 0.00014025190528383288, 0),
+     (12_799, 0.00022529304852436912, 0), (12_800, 0.00022499237244348423, 0.85),
+     (20_000, 0.00014018367798558293, 0.8682803357918177),
+     (38_399, 1.2e-8, 0.9499999996235045)],
+)  # fmt: skip
+def test_the_schedule_is_what_the_released_code_prints(step: int, rate: float, beta: float) -> None:
+    """The numbers are what its WarmupOneCycleLR gave, run with its own settings."""
     settings = OnlineDepth()
-    rates = [
-        cosine_with_warmup(
-            step,
-            steps=settings.steps,
-            warmup_steps=settings.warmup_steps,
-            peak=settings.lr,
-            start=settings.warmup_start,
-            end=settings.final_lr,
-        )
-        for step in range(settings.steps + 1)
-    ]
-    assert rates[12_800] == max(rates) == pytest.approx(2.25e-4, rel=1e-4)
-    assert rates[0] == 0
-    assert rates[-1] == pytest.approx(1.2e-8)
-    assert [beta1(step, settings) for step in (0, 12_799)] == [0, 0]
-    assert beta1(12_800, settings) == pytest.approx(0.85)
-    assert beta1(25_600, settings) == pytest.approx(0.9)
-    assert beta1(38_400, settings) == pytest.approx(0.95)
+    assert learning_rate(step, settings) == pytest.approx(rate, rel=1e-9)
+    assert beta1(step, settings) == pytest.approx(beta, rel=1e-9)
+
+
+def test_a_perfect_prediction_has_a_gradient() -> None:
+    truth = torch.tensor([1.0, 2.0])
+    for warming_up in (True, False):
+        predicted = truth.clone().requires_grad_()
+        sig_loss(predicted, truth, warming_up).backward()
+        assert predicted.grad is not None
+        assert torch.isfinite(predicted.grad).all()
+
+
+@pytest.mark.parametrize(("gamma", "expected"), [(0.9, 79), (1.0, 128), (1.1, 208)])
+def test_gamma_acts_on_values_of_0_to_255(gamma: float, expected: int) -> None:
+    pixels = torch.full((3, 4, 4), 128, dtype=torch.uint8)
+    settings = DepthCrops(gamma=(gamma, gamma), brightness=(1, 1), colour=(1, 1), recolour=1)
+    found = recoloured(pixels, np.random.default_rng(0), settings)
+    assert found.dtype == torch.uint8
+    assert (found == expected).all()
+    white = torch.full((3, 1, 1), 255, dtype=torch.uint8)
+    assert recoloured(white, np.random.default_rng(0), settings).max() == round(
+        min(255**gamma, 255)
+    )
+
+
+def test_brightness_and_colour_are_factors() -> None:
+    pixels = torch.full((3, 1, 1), 100, dtype=torch.uint8)
+    settings = DepthCrops(gamma=(1, 1), brightness=(1.2, 1.2), colour=(0.9, 1.1), recolour=1)
+    found = torch.stack(
+        [recoloured(pixels, np.random.default_rng(seed), settings) for seed in range(200)]
+    )
+    assert found.min() in (108, 109)
+    assert found.max() in (131, 132)
+    assert (found[:, 0] != found[:, 1]).any()  # each channel its own
 
 
 def test_crops_keep_image_and_depth_together() -> None:
@@ -301,7 +326,7 @@ def test_a_wrong_scale_is_told(rooms: Path) -> None:
 
 def test_settings() -> None:
     data: Any = {"layout": "scenes"}
-    assert Depth(data=data).protocol == "nyuv2-linear/eupe-v1"
+    assert Depth(data=data).protocol == "nyuv2-linear/eupe-v2"
     short = Depth(data=data, variant="cached")  # type: ignore[arg-type]
     assert short.protocol == "linear-depth/cached-v1"
     assert Depth.model_validate(short.model_dump(mode="json")) == short

@@ -193,3 +193,21 @@ def test_features_are_what_their_names_say(colours: Path) -> None:
     patches = features.patches(train, view).float().mean((2, 3))
     expected = [F.normalize(features.cls(train, view)), F.normalize(patches)]
     torch.testing.assert_close(joined, torch.cat(expected, 1), atol=1e-3, rtol=0)
+
+
+def test_noise_of_equal_names_in_both_parts_scores_near_chance(tmp_path: Path) -> None:
+    """Train and test images share names and sizes in bytes, and nothing else."""
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("heads", "tails"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for number in range(30):
+                pixels = random.integers(0, 256, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.bmp")
+    settings = Knn(data={"layout": "folder", "path": tmp_path}, k=(1,), short=32, crop=32)  # type: ignore[arg-type]
+    data = settings.open(Path())
+    assert data[0].fingerprint != data[1].fingerprint
+    encoder = create("raw_pixels")
+    outcome = settings.run(data, Judged(encoder, Features(encoder)))[""]
+    assert 30 < outcome.measures["top1@1"].value < 70

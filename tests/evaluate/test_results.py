@@ -48,6 +48,22 @@ def test_samples_come_back_as_they_were(tmp_path: Path) -> None:
     assert results.names() == ["depth", "knn", "zero_shot"]
 
 
+def test_what_is_cut_off_while_it_is_replaced_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = made(tmp_path, 0.5, 0.4)
+    better = mean_measure(NAMES, np.ones(120), scale=100, unit="%")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("openeupe.evaluate.results.write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        results.keep("knn", Outcome("top1", {"top1": better}), about(settings={"k": 1}))
+    assert results.column("knn") is None  # not k = 10's figures with k = 1's samples
+    assert not Results.there(tmp_path)
+
+
 def test_results_json_has_the_shape_of_lm_eval(tmp_path: Path) -> None:
     made(tmp_path, 0.5, 0.4)
     content = json.loads((tmp_path / "results.json").read_text())
@@ -129,3 +145,14 @@ def test_damaged_results_name_the_file(tmp_path: Path) -> None:
         Results.open(tmp_path).read()
     with pytest.raises(InputError, match="run openeupe evaluate first"):
         Results.open(tmp_path / "nowhere")
+
+
+def test_a_probe_of_one_seed_gets_no_verdict(tmp_path: Path) -> None:
+    a = made(tmp_path / "a", 0.8, 0.3, settings={"seeds": 1})
+    b = made(tmp_path / "b", 0.5, 0.3, settings={"seeds": 1})
+    (found,) = compare(a, b, ["knn"])
+    assert found.p < 0.05
+    assert found.verdict == "one seed: no verdict"
+    said = tables.summary([found], "a")
+    assert "better on 0 columns, worse on 0; no difference shown on 0" in said
+    assert "No verdict on 1" in said

@@ -16,21 +16,23 @@ from torch.nn import functional as F
 from openeupe.encoders import create
 from openeupe.encoders.contract import Encoder, Tokens
 from openeupe.errors import InputError
+from openeupe.evaluate import segmentation
 from openeupe.evaluate.column import Judged
-from openeupe.evaluate.crops import LabelledCrops, labelled_crop
+from openeupe.evaluate.crops import LabelledCrops, distorted, labelled_crop, resized
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.measure import Measure
-from openeupe.evaluate.online import cosine_with_warmup
 from openeupe.evaluate.probe import LinearProbe
 from openeupe.evaluate.segmentation import (
     OnlineSegmentation,
     Segmentation,
     areas,
     best_classes,
+    learning_rate,
     sliding_logits,
     upsampled_loss,
     windows,
 )
+from openeupe.evaluate.suite import load_suite
 
 COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [220, 220, 90]], np.uint8)
 
@@ -152,24 +154,15 @@ def test_logits_of_windows_are_averaged() -> None:
     torch.testing.assert_close(found[:, :, 32:], right[:, :, 20:])
 
 
-def test_the_schedule_is_the_released_codes() -> None:
-    settings = OnlineSegmentation()
-
-    def rate(step: int) -> float:
-        return cosine_with_warmup(
-            step,
-            steps=settings.steps,
-            warmup_steps=settings.warmup_steps,
-            peak=settings.lr,
-            start=settings.warmup_start,
-            end=0.0,
-        )
-
-    for step, expected in ((1500, 9.97e-4), (5000, 9.6e-4), (20_000, 5e-4), (35_000, 3.8e-5)):
-        assert rate(step) == pytest.approx(expected, rel=5e-3)
-    assert rate(0) == pytest.approx(1e-9)
-    assert rate(750) == pytest.approx(5e-4, rel=1e-2)
-    assert rate(40_000) == pytest.approx(0, abs=1e-12)
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [(0, 1.0e-9), (1, 1.0e-9), (2, 6.676493083500112e-07), (750, 0.00048998380795835),
+     (1500, 0.0009618833173083499), (1501, 0.0009965296112632268), (5000, 0.0009619397662556434),
+     (20_000, 5e-4), (39_999, 1.5421257049119675e-12)],
+)  # fmt: skip
+def test_the_learning_rate_is_what_the_released_code_prints(step: int, rate: float) -> None:
+    """The numbers are what its WarmupOneCycleLR gave, run with its own settings."""
+    assert learning_rate(step, OnlineSegmentation()) == pytest.approx(rate, rel=1e-9)
 
 
 def test_ignored_pixels_have_no_loss() -> None:
@@ -180,6 +173,133 @@ def test_ignored_pixels_have_no_loss() -> None:
     expected = F.cross_entropy(fine[1:], labels[1:].long())
     torch.testing.assert_close(upsampled_loss(logits, labels), expected)
     assert upsampled_loss(logits, torch.full((2, 8, 8), 255, dtype=torch.uint8)) == 0
+    # The released code divides by all pixels, those without a label too.
+    half = upsampled_loss(logits, labels, over_all=True)
+    torch.testing.assert_close(half, expected / 2)
+
+
+def test_the_released_protocols_loss_is_a_mean_over_all_pixels(ade: Path) -> None:
+    """Twice as many pixels without a label: half the step of a linear optimizer's gradient."""
+    sizes = {"short": 32, "crop": 32, "stride": 20}
+    judge = column(ade, variant={"name": "online", "steps": 1, **sizes}, seeds=1)
+    seen: list[bool] = []
+
+    def spied(*given: object, over_all: bool = False) -> torch.Tensor:
+        seen.append(over_all)
+        return upsampled_loss(*given, over_all=over_all)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmentation, "upsampled_loss", spied)
+        judge.run(judge.open(Path()), judged(Telling(8)))
+        cached = column(ade, variant={"name": "cached", "steps": 1}, seeds=1)
+        cached.run(cached.open(Path()), judged(Telling(8)))
+    assert seen == [True, False]
+
+
+ONE_COLOUR = np.full((3, 2, 2), 100, np.uint8)
+
+
+def changed(settings: LabelledCrops, tries: int = 400) -> set[int]:
+    """Red after every change that so many seeds make of (100, 100, 100)."""
+    return {
+        int(distorted(torch.from_numpy(ONE_COLOUR), np.random.default_rng(seed), settings)[0, 0, 0])
+        for seed in range(tries)
+    }
+
+
+def test_brightness_is_an_offset_of_up_to_32_levels() -> None:
+    """U(-32, 32), cut to whole levels as the released code cuts them."""
+    alone = LabelledCrops(contrast=0, saturation=0, hue=0)
+    found = changed(alone)
+    assert min(found) in (68, 69)
+    assert max(found) in (130, 131)
+    dark = torch.full((3, 1, 1), 5, dtype=torch.uint8)
+    darker = {
+        int(distorted(dark, np.random.default_rng(seed), alone)[0, 0, 0]) for seed in range(40)
+    }
+    assert min(darker) == 0  # clipped, where a factor would leave 4 of 5
+    assert max(darker) > 30
+
+
+def test_contrast_multiplies_pixels() -> None:
+    """A factor of 0.5 to 1.5, and not a pull to the picture's mean, which is 100 here."""
+    found = changed(LabelledCrops(brightness_offset=0, saturation=0, hue=0))
+    assert min(found) in (50, 51)
+    assert max(found) in (148, 149)
+    bright = torch.full((3, 1, 1), 250, dtype=torch.uint8)
+    settings = LabelledCrops(brightness_offset=0, saturation=0, hue=0, distort=1)
+    brightest = [
+        int(distorted(bright, np.random.default_rng(seed), settings)[0, 0, 0]) for seed in range(30)
+    ]
+    assert max(brightest) == 255
+    assert min(brightest) < 150
+
+
+def test_saturation_and_hue_are_torchvisions() -> None:
+    pixels = torch.tensor([200, 40, 90], dtype=torch.uint8).view(3, 1, 1)
+    settings = LabelledCrops(brightness_offset=0, contrast=0, hue=0)
+    gray = int(0.2989 * 200 + 0.587 * 40 + 0.114 * 90)
+    for seed in range(20):
+        found = distorted(pixels, np.random.default_rng(seed), settings).flatten().tolist()
+        # Each channel by the same factor, 0.5 to 1.5, about the gray of the pixel.
+        factor = (found[1] - gray) / (40 - gray)
+        assert 0.4 < factor < 1.6
+        assert found[2] - gray == pytest.approx(factor * (90 - gray), abs=1.5)
+    turned = LabelledCrops(brightness_offset=0, contrast=0, saturation=0)
+    values = {
+        tuple(sorted(distorted(pixels, np.random.default_rng(seed), turned).flatten().tolist()))
+        for seed in range(60)
+    }
+    assert all(abs(low - 40) < 3 and abs(high - 200) < 3 for low, _, high in values)
+
+
+def test_the_short_side_is_cut_and_the_long_one_rounded() -> None:
+    assert resized((400, 300), 512) == (683, 512)
+    assert resized((300, 400), 512) == (512, 683)
+    assert resized((333, 500), 256) == (256, 384)  # 384.38
+    assert resized((7, 1000), 1) == (1, 143)
+
+
+def test_a_crop_is_drawn_again_after_each_try() -> None:
+    """Ten tries look at ten crops and leave, if all fail, an eleventh that nobody looked at."""
+    mask = np.zeros((64, 640), np.uint8)  # one class: every crop fails
+    draws = Counting(np.random.default_rng(0))
+    labelled_crop(
+        Image.new("RGB", (640, 64)), mask, draws, LabelledCrops(scale=(1, 1), distort=0),  # type: ignore[arg-type]
+        64, 64, (0, 0, 0),
+    )  # fmt: skip
+    assert draws.integers_drawn == 2 * 11
+
+
+class Counting:
+    """A random generator that counts."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self.made, self.integers_drawn = random, 0
+
+    def integers(self, *given: int) -> int:
+        self.integers_drawn += 1
+        return int(self.made.integers(*given))
+
+    def uniform(self, *given: float) -> float:
+        return self.made.uniform(*given)
+
+    def random(self) -> float:
+        return self.made.random()
+
+
+def test_a_label_of_the_first_protocol_is_not_given_to_the_second() -> None:
+    suite = load_suite("eupe")
+    assert suite.columns["ade20k"].protocol == "ade20k-linear/eupe-v2"
+    assert suite.columns["nyuv2"].protocol == "nyuv2-linear/eupe-v2"
+    data = {"layout": "scenes"}
+    assert Segmentation(data=data, variant="cached").protocol == "linear-segmentation/cached-v1"  # type: ignore[arg-type]
+    # `evaluate --suite eupe columns.ade20k.variant=cached`: no longer the paper's protocol.
+    shorter = load_suite("eupe", ["columns.ade20k.variant=cached", "columns.nyuv2.variant=cached"])
+    assert shorter.columns["ade20k"].protocol == "linear-segmentation/cached-v1"
+    assert shorter.columns["nyuv2"].protocol == "linear-depth/cached-v1"
+    own = Segmentation(data=data, variant="cached", protocol="mine/v3")  # type: ignore[arg-type]
+    assert own.protocol == "mine/v3"
 
 
 def test_crops_keep_image_and_mask_together() -> None:
@@ -312,7 +432,7 @@ def test_the_papers_training_learns(ade: Path) -> None:
 
 def test_settings() -> None:
     data: Any = {"layout": "scenes"}
-    assert Segmentation(data=data).protocol == "ade20k-linear/eupe-v1"
+    assert Segmentation(data=data).protocol == "ade20k-linear/eupe-v2"
     short = Segmentation(data=data, variant="cached")  # type: ignore[arg-type]
     assert short.protocol == "linear-segmentation/cached-v1"
     assert Segmentation.model_validate(short.model_dump(mode="json")) == short

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from openeupe.evaluate.measure import Measure, joined, mean_measure
-from openeupe.evaluate.statistics import difference, holm, interval, mean_difference
+from openeupe.evaluate.statistics import (
+    Difference,
+    corrected,
+    difference,
+    holm,
+    interval,
+    mean_difference,
+    verdict,
+)
 
 
 def names(n: int) -> list[str]:
@@ -159,3 +167,60 @@ def test_randomness_is_that_of_the_seed() -> None:
     measure: Measure = mean_measure(names(50), np.random.default_rng(0).random(50))
     assert repr(interval(measure)) == repr(interval(measure))
     assert interval(measure).low != interval(measure, seed=1).low
+
+
+@pytest.mark.parametrize(("many", "few"), [(6, 3), (2, 3), (3, 2), (5, 3), (6, 1)])
+def test_unequal_numbers_of_seeds_are_compared(many: int, few: int) -> None:
+    random = np.random.default_rng(4)
+    shape = random.random(300) * 0.1
+    a = mean_measure(names(300), shape + 0.05 + 0.001 * random.standard_normal((many, 1)))
+    b = mean_measure(names(300), shape + 0.001 * random.standard_normal((few, 1)))
+    found = difference(a, b)
+    assert found.delta == pytest.approx(a.value - b.value)
+    assert found.low < found.delta < found.high
+    assert found.p < 0.05
+    back = difference(b, a)
+    assert back.delta == -found.delta
+    assert back.p == pytest.approx(found.p, abs=0.01)
+    assert difference(a, a).p == 1
+
+
+def test_with_unequal_seeds_every_seed_weighs_the_same() -> None:
+    """Two seeds against three whose means are equal: no swap of items may favour a seed."""
+    a = mean_measure(names(40), np.array([[0.0], [1.0]]) + np.zeros(40))
+    b = mean_measure(names(40), np.array([[0.5], [0.4], [0.6]]) + np.zeros(40))
+    found = difference(a, b)
+    assert found.delta == pytest.approx(0)
+    assert found.p == 1
+
+
+def test_unequal_spreads_are_judged_as_welch_judges_them() -> None:
+    """Six calm seeds against three wild ones: called different no oftener than Welch's test."""
+    random = np.random.default_rng(9)
+    called, tries = 0, 200
+    for seed in range(tries):
+        calm = mean_measure(names(4), 0.1 * random.standard_normal((6, 1)) + np.zeros(4))
+        wild = mean_measure(names(4), 1.0 * random.standard_normal((3, 1)) + np.zeros(4))
+        called += difference(calm, wild, seed=seed).p < 0.05
+    assert called / tries < 0.09
+
+
+def test_one_training_is_told_since_its_noise_is_unknown() -> None:
+    values = np.random.default_rng(0).random((3, 100))
+    three = mean_measure(names(100), values, trained=True)
+    one = mean_measure(names(100), values[0] + 0.5, trained=True)
+    fixed = mean_measure(names(100), values[0] + 0.5)
+    assert difference(one, three).one_seed
+    assert difference(three.first_seeds(1), fixed).one_seed
+    assert not difference(three, three).one_seed
+    assert not difference(fixed, three).one_seed
+    assert verdict(difference(one, three), 0.001) == "one seed: no verdict"
+    assert verdict(difference(one, three), 0.2) == "no difference shown"
+    assert verdict(difference(fixed, three), 0.001) == "better"
+    assert verdict(difference(three, fixed), 0.001) == "worse"
+
+
+def test_what_one_seed_cannot_show_does_not_ease_the_correction_of_the_rest() -> None:
+    sure, one = Difference(1, 0, 2, 0.02), Difference(1, 0, 2, 0.001, one_seed=True)
+    assert corrected([one, sure]) == pytest.approx([0.002, 0.04])
+    assert corrected([sure, sure]) == holm([0.02, 0.02])

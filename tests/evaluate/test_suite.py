@@ -1,19 +1,23 @@
 """Suites carried out on columns that cost nothing: what is kept, resumed, refused."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from torch import Tensor
 
 from openeupe.config import packaged_names
-from openeupe.encoders import create
+from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
 from openeupe.evaluate import suite as suites
-from openeupe.evaluate.column import Judged
-from openeupe.evaluate.features import Features
+from openeupe.evaluate.column import Chain, Judged
+from openeupe.evaluate.features import Features, Precision
 from openeupe.evaluate.knn import Knn
+from openeupe.evaluate.segmentation import Segmentation
 
 SUITE = """
 name: colors
@@ -49,15 +53,22 @@ def colors(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(colors: Path, *overrides: str, only: list[str] | None = None) -> tuple[dict, str]:
+def run(
+    colors: Path,
+    *overrides: str,
+    only: list[str] | None = None,
+    encoder: Encoder | None = None,
+    precision: Precision = "fp32",
+    chains: Mapping[str, Chain] | None = None,
+) -> tuple[dict, str]:
     suite = suites.load_suite(colors / "suite.yaml", list(overrides))
-    encoder = create("raw_pixels").eval()
+    encoder = encoder or create("raw_pixels").eval()
     out = colors / "out"
     with (colors / "log").open("w") as file:
         console = Console(file=file, width=200)
         content = suites.evaluate(
             suite,
-            Judged(encoder, Features(encoder)),
+            Judged(encoder, Features(encoder, precision=precision), chains or {}),
             out,
             root=colors,
             source="pixels",
@@ -100,6 +111,106 @@ def test_some_columns_first_the_others_later(colors: Path) -> None:
     assert list(content["columns"]) == ["knn"]
     content, _ = run(colors, only=["zero_shot"])
     assert set(content["columns"]) == {"knn", "zero_shot"}
+
+
+def test_some_columns_first_leaves_out_those_of_another_encoder(colors: Path) -> None:
+    run(colors)
+    for changed in (
+        {"encoder": create("test_resnet").eval()},
+        {"precision": "bf16"},
+    ):
+        content, said = run(colors, only=["knn"], **changed)  # type: ignore[arg-type]
+        assert list(content["columns"]) == ["knn"]
+        assert "zero_shot: left out, evaluated with another encoder" in said
+    content, _ = run(colors, only=["knn"])
+    assert set(content["columns"]) == {"knn", "zero_shot"}
+
+
+def test_some_columns_first_leaves_out_those_of_other_settings(colors: Path) -> None:
+    run(colors)
+    content, said = run(colors, "columns.knn.k=[2]", only=["zero_shot"])
+    assert list(content["columns"]) == ["zero_shot"]
+    assert "knn: left out" in said
+
+
+def test_other_heads_are_judged_again(colors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Head:
+        def __init__(self, identity: str) -> None:
+            self.identity = identity
+
+        def __call__(self, cls: Tensor) -> Tensor:
+            return cls
+
+    calls = counted(monkeypatch, Knn)
+    for identity, expected in (("a", 1), ("a", 1), ("b", 2)):
+        run(colors, only=["knn"], chains={"hed": Head(identity)})
+        assert len(calls) == expected
+
+
+def test_columns_of_equal_settings_are_both_judged(colors: Path) -> None:
+    twin = "columns.knn-twin={kind: knn, protocol: knn/test-v1, k: [1], short: 32, crop: 32, data: "
+    twin += "{layout: folder, path: colors}}"
+    run(colors, twin, only=["knn-twin"])
+    content, _ = run(colors, twin)
+    assert set(content["columns"]) == {"knn", "knn-twin", "zero_shot"}
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[int]:
+    """Grows by one each time that a column of this kind is carried out."""
+    calls: list[int] = []
+    real = kind.run
+    monkeypatch.setattr(kind, "run", lambda *a: calls.append(1) or real(*a))
+    return calls
+
+
+def test_masks_that_moved_and_classes_renamed_are_judged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same names, the same bytes a file: only what the labels say has changed."""
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for kind in ("images", "masks"):
+            (tmp_path / part / kind).mkdir(parents=True)
+        for number in range(4):
+            mask = np.zeros((32, 32), np.uint8)
+            mask[:, :16] = 1
+            pixels = random.integers(0, 90, (32, 32, 3), np.uint8) + 160 * mask[..., None]
+            Image.fromarray(pixels).save(tmp_path / part / f"images/{number}.png")
+            Image.fromarray(mask).save(tmp_path / part / f"masks/{number}.bmp")
+    (tmp_path / "names.yaml").write_text("{0: dark, 1: light}")
+    (tmp_path / "suite.yaml").write_text("""
+name: halves
+columns:
+  segmentation:
+    kind: segmentation
+    variant: {name: cached, height: 32, width: 32, steps: 60, batch_size: 4, warmup_steps: 5}
+    seeds: 1
+    data:
+      layout: folder
+      path: .
+      train: {images: train/images, labels: train/masks}
+      test: {images: test/images, labels: test/masks}
+      names: names.yaml
+""")
+    calls = counted(monkeypatch, Segmentation)
+
+    def miou() -> float:
+        content, _ = run(tmp_path)
+        return float(content["results"]["segmentation"]["miou,none"])
+
+    first = miou()
+    assert miou() == first
+    assert len(calls) == 1
+    for file in (tmp_path / "test/masks").iterdir():
+        shifted = np.roll(np.asarray(Image.open(file)), 8, axis=1)
+        before = file.stat().st_size
+        Image.fromarray(shifted).save(file)
+        assert file.stat().st_size == before
+    assert miou() < first - 20
+    assert len(calls) == 2
+    (tmp_path / "names.yaml").write_text("{0: light, 1: dark}")
+    miou()
+    assert len(calls) == 3
 
 
 def test_bad_data_are_told_before_anything_runs(

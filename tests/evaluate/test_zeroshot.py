@@ -97,6 +97,31 @@ def test_the_expert_itself_is_asked_directly(painter: Painter, data: dict[str, A
     assert outcome.details["templates"] == ("a {} thing", "{}")
 
 
+def test_the_identity_covers_an_edited_file_of_names(
+    painter: Painter, data: dict[str, Any], tmp_path: Path
+) -> None:
+    names = tmp_path / "names.yaml"
+    settings = column(ZeroShot, {**data, "names": str(names)})
+    found = []
+    for first, second in (("red", "green"), ("red", "green"), ("green", "red")):
+        names.write_text(f"{{red: {first}, green: {second}, deep_blue: deep blue}}")
+        found.append(settings.identities(settings.open(Path())))
+    assert found[0] == found[1]
+    assert found[2] != found[0]
+    assert found[2][:2] == found[0][:2]  # the images are the same
+
+
+def test_the_experts_vectors_are_of_the_asked_precision(
+    painter: Painter, data: dict[str, Any]
+) -> None:
+    settings = column(ZeroShotRidge, data)
+    for precision in ("fp32", "bf16"):
+        encoder = create("raw_pixels")
+        features = Features(encoder, precision=precision)  # type: ignore[arg-type]
+        settings.run(settings.open(Path()), Judged(encoder, features))
+    assert {key[-1] for key in zeroshot._VECTORS} == {"fp32", "bf16"}
+
+
 def test_a_student_goes_through_its_chain(painter: Painter, data: dict[str, Any]) -> None:
     encoder = create("test_vit").eval()
     turned = torch.zeros(768)

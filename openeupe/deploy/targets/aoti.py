@@ -43,7 +43,7 @@ cls, patches = model(torch.from_numpy(images))"""
         model = torch._inductor.aoti_load_package(str(path))
 
         def run(images: Tensor) -> Tokens:
-            cls, patches = model(images)
+            cls, patches = model(images.contiguous())  # the machine code ignores strides
             return Tokens(cls, patches)
 
         return run

@@ -60,7 +60,7 @@ cls, patches = (model.predict({"images": images})[name] for name in ("cls", "pat
         model = coremltools.models.MLModel(str(path))
 
         def run(images: Tensor) -> Tokens:
-            said = model.predict({INPUT: images.numpy()})
+            said = model.predict({INPUT: images.contiguous().numpy()})
             return Tokens(*(torch.from_numpy(said[name]).float() for name in OUTPUTS))
 
         return run

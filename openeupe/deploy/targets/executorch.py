@@ -58,7 +58,7 @@ cls, patches = forward.execute([torch.from_numpy(images)])"""
         method = Runtime.get().load_program(path).load_method("forward")
 
         def run(images: Tensor) -> Tokens:
-            cls, patches = method.execute([images])
+            cls, patches = method.execute([images.contiguous()])
             return Tokens(cls.clone(), patches.clone())
 
         return run

@@ -23,9 +23,16 @@ from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Outcome
+from openeupe.evaluate.vlm.language import language_identity
 from openeupe.evaluate.vlm.llava import Llava, read_llava, train_llava
 from openeupe.evaluate.vlm.scorers import SCORERS, Record, over_seeds
-from openeupe.identity import encoder_identity, files_identity, settings_identity
+from openeupe.identity import (
+    encoder_identity,
+    facts_identity,
+    file_identity,
+    files_identity,
+    settings_identity,
+)
 
 Benchmark = Literal["textvqa", "sqa", "realworldqa", "pope", "gqa", "mme"]
 Sample = Mapping[str, Any]
@@ -46,7 +53,7 @@ class LlavaData:
 
     align, tune: (JSON file of conversations, folder that its image paths start from).
     task_folder: further task files of lmms-eval.
-    fingerprint: of both JSON files.
+    fingerprint: identity of what is trained on: both JSON files and their images.
     """
 
     align: tuple[Path, Path]
@@ -107,7 +114,14 @@ class VlmBenchmarks(Column):
             raise InputError(f"{extra}: no such folder (task_folder)")
         align = _checked(root / self.align_data, root / self.align_images)
         tune = _checked(root / self.tune_data, root / self.tune_images)
-        return LlavaData(align, tune, extra, files_identity(root, [align[0], tune[0]]))
+        return LlavaData(align, tune, extra, facts_identity(*map(_identity, (align, tune))))
+
+    def identities(self, data: LlavaData) -> list[str]:
+        """Of the training data, the language model, the tasks and the harness that asks them."""
+        extra = data.task_folder
+        tasks = extra and files_identity(extra, sorted(f for f in extra.rglob("*") if f.is_file()))
+        asked = facts_identity(tasks, version("lmms-eval"))
+        return [data.fingerprint, language_identity(self.language_model), asked]
 
     def run(self, data: LlavaData, judged: Judged) -> dict[str, Outcome]:
         from openeupe.evaluate.vlm.lmms import OpenEupeVlm
@@ -134,7 +148,7 @@ class VlmBenchmarks(Column):
         llava = self.llava.model_copy(update={"form": form})
         what = {
             "encoder": encoder_identity(encoder),
-            "language_model": self.language_model,
+            "language_model": language_identity(self.language_model),
             "llava": llava.model_dump(mode="json"),
             "data": data.fingerprint,
             "seed": seed,
@@ -236,6 +250,15 @@ def _truth(benchmark: str, doc: Mapping[str, Any], name: str) -> dict[str, Any]:
         image, category = doc["question_id"], doc["category"]
         return {"image": image, "category": category, "answer": doc["answer"]}
     return {"image": doc.get("image_path") or name, "answer": doc["answer"]}  # RealWorldQA
+
+
+def _identity(part: tuple[Path, Path]) -> str:
+    """Identity of a JSON file of conversations and of the images that it names."""
+    file, images = part
+    named = dict.fromkeys(image for image, _ in read_llava(file) if image is not None)
+    return facts_identity(
+        file_identity(file), files_identity(images, (images / name for name in named))
+    )
 
 
 def _checked(file: Path, images: Path) -> tuple[Path, Path]:

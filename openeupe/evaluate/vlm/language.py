@@ -21,6 +21,7 @@ from torch import Tensor
 from openeupe.data import derive_seed
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
+from openeupe.identity import files_identity
 from openeupe.registry import RegistryFile, cache_folder, fetch
 
 SMOLLM2 = RegistryFile(
@@ -59,6 +60,14 @@ def load_language(name: str | Path, dtype: torch.dtype = torch.float32) -> tuple
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def language_identity(name: str | Path) -> str:
+    """Identity of what `load_language` loads: a folder's contents, or a name as it is."""
+    folder = Path(name)
+    if str(name) == "smollm2" or not folder.is_dir():
+        return str(name)
+    return files_identity(folder, sorted(file for file in folder.rglob("*") if file.is_file()))
 
 
 def tiny_language(

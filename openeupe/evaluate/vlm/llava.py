@@ -19,11 +19,11 @@ from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.evaluate.features import Precision, fitting_side
-from openeupe.evaluate.vlm.language import load_language
+from openeupe.evaluate.vlm.language import language_identity, load_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
 from openeupe.evaluate.vlm.prompts import Sentence, Turn
 from openeupe.evaluate.vlm.training import Phase, Step, fit, orders
-from openeupe.identity import settings_identity
+from openeupe.identity import encoder_identity, file_identity, settings_identity
 
 
 class Llava(Config):
@@ -74,7 +74,14 @@ def train_llava(
     vlm.to(device)
     if settings.recompute:
         _recompute(model, True)
-    facts = {**settings.model_dump(mode="json"), "language": str(language), "seed": seed}
+    facts = {
+        **settings.model_dump(mode="json"),
+        "form": form.model_dump(mode="json"),
+        "encoder": encoder_identity(encoder),
+        "language": language_identity(language),
+        "data": file_identity(align[0]),
+        "seed": seed,
+    }
     kept = folder / f"aligned-{settings_identity(facts)}.safetensors"
     if kept.is_file():
         vlm.load_state_dict(load_file(kept), strict=False)
@@ -153,7 +160,11 @@ def _fit_llava(
                 one = model.sentence(
                     talks[index][1], count if image is not None else 0, phase.template
                 )
-                limit = settings.max_length
+                if one.prefix >= (limit := settings.max_length):
+                    raise InputError(
+                        f"max_length {limit} leaves no room behind the image, which ends at token "
+                        f"{one.prefix}: raise it (LLaVA-1.5 has 2048)"
+                    )
                 rows.append([Sentence(one.ids[:limit], one.labels[:limit])])
             yield tokens, rows
 

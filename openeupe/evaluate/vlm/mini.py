@@ -24,12 +24,17 @@ from openeupe.data.questioned import QuestionData, symbols
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import Features, Precision, fitting_side
 from openeupe.evaluate.measure import Array, Outcome, mean_measure
-from openeupe.evaluate.vlm.language import load_language, need_transformers, tiny_language
+from openeupe.evaluate.vlm.language import (
+    language_identity,
+    load_language,
+    need_transformers,
+    tiny_language,
+)
 from openeupe.evaluate.vlm.marking import exist_f1, gap_and_error, marked
 from openeupe.evaluate.vlm.model import Form, VisionLanguage, pooled
 from openeupe.evaluate.vlm.prompts import Template, put
+from openeupe.evaluate.vlm.reader import FOLDER, load_reader, truth
 from openeupe.evaluate.vlm.reader import FORM as READS
-from openeupe.evaluate.vlm.reader import load_reader, truth
 from openeupe.evaluate.vlm.training import Alignment, Lesson, align, fit_cached
 from openeupe.identity import settings_identity
 from openeupe.registry import cache_folder
@@ -103,6 +108,11 @@ class VlmMini(Column):
         """(train, test) of `data`."""
         need_transformers()
         return self.data.open(root)
+
+    def identities(self, data: Data) -> list[str]:
+        """Of images, questions and the language model."""
+        model = str(FOLDER) if self.language_model == "reader" else self.language_model
+        return [*(part.identity for part in data), language_identity(model)]
 
     def run(self, data: Data, judged: Judged) -> dict[str, Outcome]:
         train, test = data
@@ -230,7 +240,8 @@ class VlmMini(Column):
         """Which test questions a floor or the ceiling gets right, `[floor_seeds, Q]`; cached."""
         facts = self.model_dump(mode="json", exclude={"data", "seeds", "floors", "test_batch"})
         facts |= {
-            "data": [part.fingerprint for part in data],
+            "data": self.identities(data),
+            "encoder_precision": judged.features.precision,
             "name": name,
             "device": judged.device.type,
             "torch": torch.__version__,

@@ -19,7 +19,7 @@ from openeupe.config import Config
 from openeupe.data import View, derive_seed
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
-from openeupe.evaluate.features import frozen
+from openeupe.evaluate.features import frozen, mean_colour
 from openeupe.evaluate.vlm.language import load_language
 from openeupe.evaluate.vlm.prompts import (
     IMAGE,
@@ -164,7 +164,7 @@ class VisionLanguage(nn.Module):
         return sentence(self.tokenizer, template or self.form.template, turns, image_tokens)
 
     def loss(self, tokens: Tensor | None, rows: Sequence[Sequence[Sentence]]) -> Tensor:
-        """Mean cross-entropy of the answers' tokens.
+        """Mean cross-entropy of the answers' tokens; 0 if there are none.
 
         Args:
             tokens: `[K, D, h, w]` patch tokens of the K rows that have an image, in order.
@@ -173,19 +173,19 @@ class VisionLanguage(nn.Module):
         """
         batch = collate(rows, self.tokenizer.pad_token_id).to(self.device)
         # Logits only where an answer's token comes next: vocabularies are large.
-        places = (batch.labels != UNASKED).any(0).nonzero().flatten()
+        asked = (batch.labels != UNASKED) & (batch.before >= 0)
+        columns, place = batch.before[asked].unique(return_inverse=True)
         output = self.language(
             inputs_embeds=self._embedded(batch.ids, tokens),
             attention_mask=batch.mask,
             position_ids=batch.positions,
-            logits_to_keep=places - 1,
+            logits_to_keep=columns,
             use_cache=False,
         )
-        return F.cross_entropy(
-            output.logits.flatten(0, 1).float(),
-            batch.labels[:, places].flatten(),
-            ignore_index=UNASKED,
-        )
+        logits = output.logits[asked.nonzero()[:, 0], place].float()
+        if not len(logits):
+            return logits.sum()
+        return F.cross_entropy(logits, batch.labels[asked])
 
     @torch.no_grad()
     def generate(
@@ -234,7 +234,11 @@ class VisionLanguage(nn.Module):
     def _embedded(self, ids: Tensor, tokens: Tensor | None) -> Tensor:
         """`[B, L]` ids -> `[B, L, width]`, with the projected tokens where `IMAGE` stands."""
         words: Tensor = self.language.get_input_embeddings()(ids.clamp(min=0))
-        if tokens is None or len(tokens) == 0:
+        places = int((ids == IMAGE).sum())
+        given = 0 if tokens is None else len(tokens) * self.image_tokens(tokens)
+        if places != given:  # or each row would be shown a part of the one before
+            raise ValueError(f"{given} visual tokens for {places} places in the sentences")
+        if tokens is None or not given:
             return words
         visual = self.visual(tokens).to(words.dtype)
         return words.masked_scatter((ids == IMAGE)[..., None], visual)
@@ -302,12 +306,6 @@ def placed(tokens: Tensor) -> Tensor:
 def pooled(tokens: Tensor, grid: int | None) -> Tensor:
     """Tokens `[N, D, h, w]` averaged over cells to `[N, D, grid, grid]`; None: as they are."""
     return tokens if grid is None else F.adaptive_avg_pool2d(tokens, grid)
-
-
-def mean_colour(encoder: Encoder) -> tuple[int, int, int]:
-    """The encoder's input mean as an 8-bit colour."""
-    red, green, blue = (int(255 * value) for value in encoder.mean.flatten().tolist())
-    return red, green, blue
 
 
 def padded(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:

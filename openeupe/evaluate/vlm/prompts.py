@@ -45,13 +45,16 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded sentences. ids, labels, positions: int64 `[B, L]`. mask: bool, True is looked at:
-    `[B, L]`, or `[B, 1, L, L]` where several questions share the visual tokens of a row.
+    """Padded sentences. ids, labels, positions, before: int64 `[B, L]`. before: the place in the
+    row of the token before each in its own sentence, which predicts it (-1: none). mask: bool,
+    True is looked at: `[B, L]`, or `[B, 1, L, L]` where several questions share the visual tokens
+    of a row.
     """
 
     ids: Tensor
     labels: Tensor
     positions: Tensor
+    before: Tensor
     mask: Tensor
 
     def to(self, device: torch.device) -> Batch:
@@ -125,42 +128,47 @@ def collate(rows: Sequence[Sequence[Sentence]], pad: int) -> Batch:
     ids = torch.full((len(rows), length), pad)
     labels = torch.full((len(rows), length), UNASKED)
     positions = torch.zeros(len(rows), length, dtype=torch.int64)
-    group = torch.full((len(rows), length), -1)
+    before, group = (torch.full((len(rows), length), -1) for _ in range(2))
     for k, row in enumerate(joined):
-        for target, values in zip((ids, labels, positions, group), row, strict=True):
+        for target, values in zip((ids, labels, positions, before, group), row, strict=True):
             target[k, : len(values)] = torch.tensor(values)
     mask = group >= 0
     if any(len(row) > 1 for row in rows):
         shared = (group[:, None, :] == 0) | (group[:, None, :] == group[:, :, None])
         mask = (shared & torch.ones(length, length).tril().bool())[:, None]
-    return Batch(ids, labels, positions, mask)
+    return Batch(ids, labels, positions, before, mask)
 
 
 def collate_left(sentences: Sequence[Sentence], pad: int) -> Batch:
     """One row for each sentence, left-padded, so that all of them go on at the same place."""
     batch = collate([[s] for s in sentences], pad)
-    rolled = [batch.ids.clone(), batch.labels, batch.positions, batch.mask.clone()]
+    rolled = list(vars(batch).values())
     for k, one in enumerate(sentences):
         missing = batch.ids.shape[1] - len(one.ids)
         for tensor in rolled:
             tensor[k] = tensor[k].roll(missing, dims=0)
+        batch.before[k][batch.before[k] >= 0] += missing
     return Batch(*rolled)
 
 
-def _joined(row: Sequence[Sentence]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """ids, labels, positions and group (0: shared, 1...: which sentence) of one row."""
+def _joined(row: Sequence[Sentence]) -> tuple[list[int], ...]:
+    """ids, labels, positions, before and group (0: shared, 1...: which sentence) of one row."""
     first = row[0]
     shared = first.prefix if len(row) > 1 else 0
     ids, labels = first.ids[:shared], first.labels[:shared]
     positions, group = list(range(shared)), [0] * shared
+    before = [place - 1 for place in positions]
     for number, one in enumerate(row):
         if one.ids[:shared] != ids[:shared]:
             raise ValueError("sentences of one row must begin alike")
+        own = len(one.ids) - shared
+        # A sentence goes on from what is shared, not from the one before it in the row.
+        before += [shared - 1, *range(len(ids), len(ids) + own - 1)][:own]
         ids = ids + one.ids[shared:]
         labels = labels + one.labels[shared:]
         positions += range(shared, len(one.ids))
-        group += [number + 1] * (len(one.ids) - shared)
-    return ids, labels, positions, group
+        group += [number + 1] * own
+    return ids, labels, positions, before, group
 
 
 Pieces = list[tuple[str, bool]]  # text, and whether it is an answer

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from openeupe.config import Config
 from openeupe.data import Question, derive_seed
+from openeupe.errors import InputError
 from openeupe.evaluate.features import Precision
 from openeupe.evaluate.vlm.model import VisionLanguage
 from openeupe.evaluate.vlm.prompts import Sentence, Template, Turn, put
@@ -130,6 +131,9 @@ def fit(
     Args:
         batches: (patch tokens of the rows that have an image, rows), `micro_batches` a step.
         precision: "bf16" computes under autocast; weights stay as they are.
+
+    Raises:
+        InputError: if the loss is no longer a number.
     """
     model.requires_grad_(False)
     model.projector.requires_grad_(True)
@@ -149,13 +153,17 @@ def fit(
         Progress(console=console or Console(quiet=True), transient=True) as progress,
     ):
         task = progress.add_task(f"training ({phase.train})", total=steps)
-        for _ in range(steps):
+        for step in range(steps):
             total = 0.0
             for tokens, rows in islice(left, micro_batches):
                 with half:
                     loss = model.loss(tokens, rows)
                 (loss / micro_batches).backward()
                 total += loss.item() / micro_batches
+            if not math.isfinite(total):
+                raise InputError(
+                    f"the loss of phase {phase.train} became {total} at step {step}: lower its lr"
+                )
             torch.nn.utils.clip_grad_norm_(trained, phase.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -65,6 +65,26 @@ def test_opens_llava_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("libraries")
+def test_the_identity_covers_images_and_language_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmarks, "version", lambda _: "1")
+    model = tmp_path / "model"
+    (model / "weights").mkdir(parents=True)
+    (model / "weights/part").write_text("a")
+    column = VlmBenchmarks(**llava_folder(tmp_path), language_model=str(model))
+    found = [column.identities(column.open(tmp_path))]
+    Image.new("RGB", (32, 24), (0, 9, 0)).save(tmp_path / "coco/train2017/0.jpg")
+    found.append(column.identities(column.open(tmp_path)))
+    (model / "weights/part").write_text("b")
+    found.append(column.identities(column.open(tmp_path)))
+    assert found[0][0] != found[1][0] == found[2][0]
+    assert found[0][1] == found[1][1] != found[2][1]
+    monkeypatch.setattr(benchmarks, "version", lambda _: "2")  # of lmms-eval
+    assert column.identities(column.open(tmp_path)) != found[2]
+
+
+@pytest.mark.usefixtures("libraries")
 def test_bad_data_is_one_line(tmp_path: Path) -> None:
     settings = llava_folder(tmp_path)
     with pytest.raises(InputError, match=r"none\.json: no such file"):

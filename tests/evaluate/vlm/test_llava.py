@@ -84,6 +84,45 @@ def test_llava_files_to_a_saved_model(tmp_path: Path, monkeypatch: pytest.Monkey
         assert torch.equal(value, second.state_dict()[key]), key
 
 
+@pytest.mark.parametrize("changed", ["encoder", "data", "language"])
+def test_a_projector_of_other_weights_or_data_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """Interrupted behind the first phase, then called again with something else of one name."""
+    file = write_llava(tmp_path)
+    texts = ["what colour? is it red? no green blue"] * 3
+
+    def save_language(seed: int) -> None:
+        language, tokenizer = tiny_language(texts, width=32, seed=seed)
+        language.save_pretrained(tmp_path / "lm")
+        tokenizer.save_pretrained(tmp_path / "lm")
+
+    save_language(0)
+    encoder = encoders.create("test_vit", pretrained=False)
+    phases = []
+    fit = llava._fit_llava
+
+    def failing(model: VisionLanguage, phase: Phase, *rest: object) -> list[float]:
+        phases.append(phase.train)
+        if phase.train == "all":
+            raise KeyboardInterrupt
+        return fit(model, phase, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(llava, "_fit_llava", failing)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_llava(encoder, tmp_path / "lm", (file, tmp_path), (file, tmp_path),
+                        tmp_path / "out", settings(), seed=0)  # fmt: skip
+        if changed == "encoder":
+            with torch.no_grad():
+                next(iter(encoder.parameters())).add_(1)
+        elif changed == "data":
+            file.write_text(file.read_text().replace('"no"', '"yes"'))
+        else:
+            save_language(1)
+    assert phases == ["projector", "all"] * 2
+
+
 def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
     talks = read_llava(write_llava(tmp_path))
     losses = []
@@ -118,3 +157,38 @@ def test_a_missing_image_is_one_clear_line(tmp_path: Path) -> None:
     phase = Phase(train="projector", lr=1e-3, batch_size=6, steps=1)
     with pytest.raises(InputError, match=r"1\.png"):
         llava._fit_llava(model, phase, read_llava(file), tmp_path, settings(micro_batch=6), 0, None)
+
+
+def trained(tmp_path: Path, **changes: object) -> list[float]:
+    file = write_llava(tmp_path)
+    language, tokenizer = tiny_language(["what colour? is it red? no green blue"] * 3, width=32)
+    encoder = encoders.create("raw_pixels")
+    model = VisionLanguage(language, tokenizer, encoder.patch_dim, Form(side=32), encoder=encoder)
+    given = settings(**changes)
+    phase = given.tune.model_copy(update={"steps": 3})
+    return llava._fit_llava(model, phase, read_llava(file), tmp_path, given, 0, None)
+
+
+def test_a_conversation_cut_before_its_first_answer_loses_nothing(tmp_path: Path) -> None:
+    file = write_llava(tmp_path)
+    entries = json.loads(file.read_text())
+    long = {"from": "human", "value": "what colour? " * 200}
+    for entry in entries[:3]:
+        entry["conversations"][0] = long
+    file.write_text(json.dumps(entries))
+    language, tokenizer = tiny_language(["what colour? is it red? no green blue"] * 3, width=32)
+    encoder = encoders.create("raw_pixels")
+    model = VisionLanguage(language, tokenizer, encoder.patch_dim, Form(side=32), encoder=encoder)
+    given = settings(max_length=400, micro_batch=1)
+    losses = llava._fit_llava(model, given.tune, read_llava(file), tmp_path, given, 0, None)
+    assert all(np.isfinite(losses))
+
+
+def test_a_length_that_ends_inside_the_image_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"max_length 5 .*raise it"):
+        trained(tmp_path, max_length=5)
+
+
+def test_a_loss_that_is_no_number_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"loss .* nan .*lr"):
+        trained(tmp_path, tune=Phase(train="all", lr=1e30, batch_size=4, steps=3))

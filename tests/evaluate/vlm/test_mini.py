@@ -63,6 +63,24 @@ def test_a_run_gives_every_ability_with_floors_answers_and_gate() -> None:
         assert outcome.floors == again[ability].floors
 
 
+def test_floors_of_another_precision_are_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16's tokens are others than float32's, so that the cached floors are not theirs."""
+    column = small(seeds=1, floors=("raw pixels",))
+    data = column.open(Path())
+    column.run(data, judged())
+    trained = []
+    answers = VlmMini._answers
+
+    def counted(self: VlmMini, *args: object) -> list[str]:
+        trained.append(1)
+        return answers(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(VlmMini, "_answers", counted)
+    encoder = encoders.create("raw_pixels")
+    column.run(data, Judged(encoder, Features(encoder, precision="bf16")))
+    assert len(trained) == 3  # the encoder, the floor and the ceiling
+
+
 def test_raw_pixels_are_their_own_floor() -> None:
     """The same tokens by another road: seed 0's answers are those of the cached floor."""
     column = small(seeds=1)
@@ -87,6 +105,10 @@ def test_floors_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(trained) == 1
     small(seeds=1, width=48).run(data, judged())
     assert len(trained) == 1 + 4  # other settings: the encoder, two floors and the ceiling
+    eye = judged()
+    eye.features.precision = "bf16"  # raw pixels rounded: other floors
+    column.run(data, eye)
+    assert len(trained) == 1 + 4 + 4
 
 
 def test_blind_answers_do_not_depend_on_the_image() -> None:

@@ -13,7 +13,7 @@ from openeupe import encoders
 from openeupe.errors import InputError
 from openeupe.evaluate.vlm.language import _halves, load_language, tiny_language, word_tokenizer
 from openeupe.evaluate.vlm.model import Form, VisionLanguage, padded, pooled
-from openeupe.evaluate.vlm.prompts import IMAGE, UNASKED, collate, collate_left
+from openeupe.evaluate.vlm.prompts import IMAGE, UNASKED, Sentence, collate, collate_left
 
 pytest.importorskip("transformers")
 
@@ -70,8 +70,10 @@ def test_words_seen_are_tokens_and_others_are_spelt() -> None:
     assert tokenizer.decode(spelt) == "giraffe zoo"
 
 
-def test_packed_questions_lose_as_much_as_separate_ones() -> None:
-    model = make().eval()
+@pytest.mark.parametrize("template", ["bare", "plain", "vicuna_v1"])
+def test_packed_questions_lose_as_much_as_separate_ones(template: str) -> None:
+    """With `plain` an answer follows the image at once: it is predicted from there in each."""
+    model = make(template).eval()
     tokens = torch.randn(2, 5, 4, 4)
     asked = [("is there a red star?", "no"), ("how many keys are there?", "3"), ("red?", "yes")]
     sentences = [model.sentence([turn], 4) for turn in asked]
@@ -81,6 +83,46 @@ def test_packed_questions_lose_as_much_as_separate_ones() -> None:
     assert packed == pytest.approx(np.mean(apart), rel=1e-4)
     uneven = model.loss(tokens, [sentences[:1], sentences[1:]]).item()
     assert uneven == pytest.approx(np.mean([apart[0], apart[4], apart[5]]), rel=1e-4)
+
+
+def test_packed_answers_have_the_gradient_of_separate_ones() -> None:
+    model = make("plain").eval()
+    tokens = torch.randn(1, 5, 4, 4)
+    sentences = [model.sentence([("", answer)], 4) for answer in ("no", "3", "yes")]
+
+    def gradient(loss: torch.Tensor) -> torch.Tensor:
+        (found,) = torch.autograd.grad(loss, [model.projector[0].weight])
+        return found
+
+    packed = gradient(model.loss(tokens, [sentences]))
+    apart = torch.stack([gradient(model.loss(tokens, [[one]])) for one in sentences]).mean(0)
+    torch.testing.assert_close(packed, apart, rtol=1e-3, atol=1e-7)
+
+
+def test_an_answer_that_nothing_comes_before_is_left_out() -> None:
+    """A caption without an image, of a tokenizer without a first token."""
+    model = make("plain").eval()
+    one = model.sentence([("", "red blue")], 0)
+    assert one.labels[0] != UNASKED
+    without = Sentence(one.ids, [UNASKED, *one.labels[1:]])
+    assert model.loss(None, [[one]]) == model.loss(None, [[without]])
+
+
+def test_rows_without_any_answer_lose_nothing() -> None:
+    model = make().eval()
+    open_end = model.sentence([("red?", "")], 4)
+    loss = model.loss(torch.randn(1, 5, 4, 4), [[open_end]])
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in model.parameters())
+
+
+def test_visual_tokens_must_fill_their_places() -> None:
+    model = make().eval()
+    one = model.sentence([("red?", "yes")], 4)
+    cut = Sentence(one.ids[:3], one.labels[:3])
+    with pytest.raises(ValueError, match="visual tokens"):
+        model.loss(torch.randn(2, 5, 4, 4), [[cut], [one]])
 
 
 def test_rows_must_share_their_beginning() -> None:

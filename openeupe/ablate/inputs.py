@@ -1,0 +1,72 @@
+"""What the stages of a study's folder are trained from: images and stored encoders, by contents.
+
+Stages have addresses by the paths that recipes name. That a path still means the same is checked
+here, once for the whole folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from openeupe.ablate.study import LoadedStudy
+from openeupe.data.sources import source_identity
+from openeupe.distill.recipe import Recipe
+from openeupe.encoders import is_stored
+from openeupe.errors import InputError
+from openeupe.files import read_mapping, strict_json, write_atomically
+from openeupe.identity import encoder_identity
+from openeupe.loading import load
+
+INPUTS = "inputs.json"
+
+
+def check_inputs(loaded: LoadedStudy, root: Path, out: Path) -> None:
+    """Compare images and stored encoders with those of earlier commands in `out`, and save them.
+
+    Args:
+        root: where the recipes' relative data paths start.
+
+    Raises:
+        InputError: if a path now holds something else, so that finished stages would not be its.
+    """
+    saved = read_mapping(out / INPUTS)
+    if not saved and (out / "stages").is_dir() and any((out / "stages").iterdir()):
+        raise InputError(
+            f"{out} does not say what its stages were trained on ({INPUTS} is missing): name "
+            "another folder with --out"
+        )
+    found = _inputs(loaded, root)
+    for name, identity in found.items():
+        if saved.get(name, identity) != identity:
+            raise InputError(
+                f"{name} is not what the stages in {out} were trained on: name another folder "
+                "with --out, or put it back"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / INPUTS, strict_json({**saved, **found}))
+
+
+def rooted(recipe: Recipe, root: Path) -> Recipe:
+    """The recipe with its relative data paths starting from `root`."""
+    sources = [
+        source.model_copy(update={"path": str(root / Path(source.path).expanduser())})
+        for source in recipe.data.sources
+    ]
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": sources})})
+
+
+def _inputs(loaded: LoadedStudy, root: Path) -> dict[str, str]:
+    """Identities by "images PATH" and "encoder PATH", as the recipes write them."""
+    found: dict[str, str] = {}
+    for recipe in loaded.recipes.values():
+        for source, there in zip(
+            recipe.data.sources, rooted(recipe, root).data.sources, strict=True
+        ):
+            if (name := f"images {source.path}") not in found:
+                found[name] = source_identity(there)
+        for stage in recipe.stages.values():
+            for member in (*stage.teachers.values(), *stage.students.values()):
+                name = f"encoder {member.encoder}"
+                if name not in found and is_stored(member.encoder):
+                    found[name] = encoder_identity(load(member.encoder))
+    return found

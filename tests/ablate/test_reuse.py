@@ -1,0 +1,178 @@
+"""What a study finds in its folder is used only for the same settings, encoders and data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from openeupe.ablate.forecast import FORECAST
+from openeupe.ablate.outcome import Outcome
+from openeupe.ablate.report import TABLES, report
+from openeupe.ablate.running import Place, check, run_study
+from openeupe.ablate.study import load_study
+from openeupe.encoders import create, save
+from openeupe.errors import InputError
+from openeupe.evaluate.knn import Knn
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The k of every column that is carried out."""
+    calls: list[tuple[int, ...]] = []
+    real = Knn.run
+    monkeypatch.setattr(Knn, "run", lambda *given: calls.append(given[0].k) or real(*given))
+    return calls
+
+
+@pytest.fixture
+def place(colors: Path, tmp_path: Path) -> Place:
+    """A copy of the images, to be changed."""
+    shutil.copytree(colors / "colors", tmp_path / "data" / "colors")
+    return Place(tmp_path / "out", tmp_path / "data", "cpu")
+
+
+def write(colors: Path, tmp_path: Path, k: int = 1, **arms: str) -> Path:
+    """A study that trains nothing."""
+    suite = yaml.safe_load((colors / "suite.yaml").read_text())
+    suite["columns"]["knn"]["k"] = [k]
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    study = {"name": "tiny", "suite": "suite.yaml", "tables": {"t": {"rows": list(arms)}},
+             "arms": {arm: {"encoder": encoder} for arm, encoder in arms.items()}}  # fmt: skip
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(study))
+    return file
+
+
+def test_other_settings_and_another_encoder_are_judged_again(
+    colors: Path, tmp_path: Path, place: Place, judged: list[Any]
+) -> None:
+    first = {"a": "untrained:test_vit", "b": "raw_pixels"}
+    run_study(load_study(write(colors, tmp_path, **first)), place)
+    run_study(load_study(write(colors, tmp_path, **first)), place)
+    assert judged == [(1,), (1,)]
+    run_study(load_study(write(colors, tmp_path, 3, **first)), place)
+    assert judged[2:] == [(3,), (3,)]
+    other = load_study(write(colors, tmp_path, 3, a="untrained:test_resnet", b="raw_pixels"))
+    run_study(other, place)
+    assert judged[4:] == [(3,)]
+
+
+def test_a_stored_encoder_that_was_replaced_is_judged_again(
+    colors: Path, tmp_path: Path, place: Place, judged: list[Any]
+) -> None:
+    loaded = load_study(write(colors, tmp_path, a=str(tmp_path / "encoder")))
+    for _ in range(2):
+        save(create("test_vit"), tmp_path / "encoder")
+        run_study(loaded, place)
+        shutil.rmtree(tmp_path / "encoder")
+    assert len(judged) == 2
+
+
+def test_changed_images_and_another_precision_are_judged_again(
+    colors: Path, tmp_path: Path, place: Place, judged: list[Any]
+) -> None:
+    file = write(colors, tmp_path, a="raw_pixels")
+    run_study(load_study(file), place)
+    Image.fromarray(np.full((40, 40, 3), 9, np.uint8)).save(place.data / "colors/test/red/0.png")
+    run_study(load_study(file), place)
+    run_study(load_study(file, ["judge.precision=bf16"]), place)
+    assert len(judged) == 3
+
+
+def test_tables_leave_out_and_name_what_is_of_other_settings(
+    colors: Path, tmp_path: Path, place: Place
+) -> None:
+    run_study(load_study(write(colors, tmp_path, a="raw_pixels")), place)
+    content = report(Outcome(load_study(write(colors, tmp_path, 3, a="raw_pixels")), place))
+    assert content["arms"]["a"]["columns"] == {}
+    assert content["stale"] == ["a, seed 0: knn"]
+    assert "a, seed 0: knn. Run the study again." in (place.out / TABLES).read_text()
+
+
+def test_arms_of_unequal_data_are_not_compared(colors: Path, tmp_path: Path, place: Place) -> None:
+    loaded = load_study(write(colors, tmp_path, a="untrained:test_vit", b="raw_pixels"))
+    run_study(loaded, place)
+    (file,) = place.out.glob("encoders/b-*/colors/columns/knn.json")
+    saved = json.loads(file.read_text())
+    file.write_text(json.dumps({**saved, "data": ["of", "others"]}))
+    with pytest.raises(InputError, match=r"column knn: .*evaluated with other data"):
+        report(Outcome(loaded, place))
+
+
+def test_other_images_do_not_take_finished_stages(
+    study_file: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_study(study_file, ["seeds=[0]"])
+    check(loaded, place)
+    check(loaded, place)
+    moved = tmp_path / "moved"
+    place.data.rename(moved)
+    check(loaded, Place(place.out, moved, "cpu"))  # the same images elsewhere
+    file = moved / "colors/train/red/0.png"
+    Image.fromarray(np.asarray(Image.open(file))[::-1].copy()).save(file)
+    with pytest.raises(InputError, match=r"images colors/train is not what the stages in .*--out"):
+        check(loaded, Place(place.out, moved, "cpu"))
+
+
+def test_another_stored_teacher_does_not_take_finished_stages(
+    raw_study: dict[str, Any], study_file: Path, place: Place, tmp_path: Path
+) -> None:
+    teacher = {"encoder": str(tmp_path / "teacher"), "resolution": 32}
+    for recipe in raw_study["recipes"].values():
+        for stage in recipe["stages"].values():
+            if "vit" in stage["teachers"]:
+                stage["teachers"]["vit"] = teacher
+    study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
+    loaded = load_study(study_file, ["seeds=[0]"])
+    save(create("test_vit"), tmp_path / "teacher")
+    check(loaded, place)
+    shutil.rmtree(tmp_path / "teacher")
+    save(create("test_vit"), tmp_path / "teacher")
+    with pytest.raises(InputError, match=r"encoder .*teacher is not what the stages"):
+        check(loaded, place)
+
+
+def test_stages_of_unknown_images_are_not_taken(study_file: Path, place: Place) -> None:
+    (place.out / "stages/proxy-0123").mkdir(parents=True)
+    with pytest.raises(InputError, match="does not say what its stages were trained on"):
+        check(load_study(study_file), place)
+
+
+def test_a_forecast_of_other_settings_is_made_again(
+    raw_study: dict[str, Any], study_file: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw_study["forecast"] = {"recipe": "direct", "student": "all", "images": 12, "batches": 2}
+    raw_study["arms"] = {"pixels": {"encoder": "raw_pixels"}}
+    raw_study["tables"] = {}
+    study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
+    run_study(load_study(study_file), place)
+    first = (place.out / FORECAST).read_text()
+    run_study(load_study(study_file), place)
+    assert (place.out / FORECAST).read_text() == first
+    run_study(load_study(study_file, ["forecast.images=8"]), place)
+    assert json.loads((place.out / FORECAST).read_text())["photos"] == 8
+    unknown = report(Outcome(load_study(study_file), place))
+    assert unknown["forecast"] is None  # what lies there is of 8 images, not of 12
+
+
+def test_a_seed_given_twice_is_refused(colors: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one seed twice is one run"):
+        load_study(write(colors, tmp_path, a="raw_pixels"), ["seeds=[0, 1, 0]"])
+
+
+def test_a_stage_of_an_encoder_that_exists_is_refused(colors: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="stage and student are of a recipe"):
+        load_study(write(colors, tmp_path, a="raw_pixels"), ["arms.a.stage=proxy"])
+
+
+def test_columns_that_fill_several_are_refused(colors: Path, tmp_path: Path) -> None:
+    file = write(colors, tmp_path, a="raw_pixels")
+    with pytest.raises(InputError, match="column vlm fills several"):
+        load_study(file, ["suite=mini"])

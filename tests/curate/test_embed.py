@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from openeupe.curate import CurateConfig, curate
+from openeupe.curate.embed import identity
+from openeupe.encoders import Encoder
+
+SMALL = CurateConfig(side=32, clusters=[3], hash_distance=12)
+
+
+def test_other_input_constants_are_another_identity(encoder: Encoder) -> None:
+    before = identity(encoder, 32)
+    mean = encoder.mean.clone()
+    encoder.mean.add_(0.1)
+    try:
+        assert identity(encoder, 32) != before
+    finally:
+        encoder.mean.copy_(mean)
+    assert identity(encoder, 64) != before
+
+
+def test_an_encoder_in_training_mode_is_left_as_it_was(
+    heap: Path, tmp_path: Path, encoder: Encoder
+) -> None:
+    """Batch norm uses its running statistics and does not change them."""
+    curate([heap], tmp_path / "a.parquet", encoder, SMALL)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    encoder.train()
+    try:
+        about = curate([heap], tmp_path / "b.parquet", encoder, SMALL)
+        assert encoder.training
+    finally:
+        encoder.eval()
+    after = encoder.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert (tmp_path / "b.work" / "heap-vectors" / "000000.safetensors").read_bytes() == (
+        tmp_path / "a.work" / "heap-vectors" / "000000.safetensors"
+    ).read_bytes()
+    assert about["encoder"]["identity"] == identity(encoder, 32)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from openeupe.curate import curate, scan
+
+from .conftest import jpeg, photo
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Path:
+    """Two photos each in `p/a` and `p/b`."""
+    for number in range(4):
+        folder = tmp_path / "p" / "ab"[number // 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(jpeg(photo(number)))
+    return tmp_path / "p"
+
+
+def test_a_scan_under_other_roots_is_not_reused(nested: Path, tmp_path: Path) -> None:
+    out, fresh = tmp_path / "out.parquet", tmp_path / "fresh.parquet"
+    curate([nested / "a", nested / "b"], out, None)
+    curate([nested], out, None)
+    curate([nested], fresh, None)
+    assert pq.read_table(out).equals(pq.read_table(fresh))
+
+
+def test_an_image_replaced_at_the_same_size_and_time_is_read_again(
+    nested: Path, tmp_path: Path
+) -> None:
+    out, file = tmp_path / "out.parquet", nested / "a" / "0.jpg"
+    for number, shade in enumerate((10, 200)):
+        noise = Image.effect_noise((96, 96), 90).point(lambda value, s=shade: (value + s) % 256)
+        noise.convert("RGB").save(file.with_suffix(".bmp"))
+        os.replace(file.with_suffix(".bmp"), file)
+        os.utime(file, ns=(10**18, 10**18))
+        curate([nested], out, None)
+        table = pq.read_table(out, columns=["path", "digest"]).to_pylist()
+        digest = next(row["digest"] for row in table if row["path"] == "a/0.jpg")
+        assert digest == scan.digest(file.read_bytes()), f"run {number}"
+
+
+def test_a_scan_by_another_version_of_the_hash_is_not_reused(
+    nested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    curate([nested], out, None)
+    looked, look = [], scan._look
+    monkeypatch.setattr(scan, "_look", lambda heap, row: looked.append(row) or look(heap, row))
+    curate([nested], out, None)
+    assert not looked
+    monkeypatch.setattr(scan, "_VERSION", 0)
+    curate([nested], out, None)
+    assert looked

@@ -1,0 +1,64 @@
+"""Settings from YAML: nothing that a user wrote vanishes or changes its value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from openeupe.config import Config, load_settings, read_settings
+from openeupe.errors import InputError
+from openeupe.plain_yaml import parse_yaml
+
+
+class _Numbers(Config):
+    seed: int = 0
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    "text", ["seed: 1\nseed: 2", "{seed: 1, seed: 1}", "a: {b: 1, c: 2, b: 3}", "- {a: 1, a: 2}"]
+)
+def test_a_key_that_is_given_twice_is_refused(text: str) -> None:
+    with pytest.raises(yaml.YAMLError, match="twice"):
+        parse_yaml(text)
+
+
+def test_the_message_names_file_key_and_both_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seed: 1\nname: x\nseed: 2\n")
+    with pytest.raises(InputError, match=r"a\.yaml.*seed.*lines 1 and 3"):
+        load_settings(_Numbers, "recipe", tmp_path / "a.yaml")
+
+
+def test_an_override_with_a_duplicate_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seed: 1\n")
+    with pytest.raises(InputError, match="twice"):
+        read_settings("recipe", tmp_path / "a.yaml", ["a={b: 1, b: 2}"])
+
+
+def test_anchors_and_merged_mappings_still_work() -> None:
+    text = "a: &x {p: 1, q: 2}\nb: {<<: *x, q: 3}\nc: *x\n"
+    assert parse_yaml(text)["b"] == {"p": 1, "q": 3}
+
+
+@pytest.mark.parametrize(("text", "seed"), [("010", 10), ("-010", -10), ("08", 8), ("0x10", 16)])
+def test_digits_are_decimal_whatever_they_begin_with(tmp_path: Path, text: str, seed: int) -> None:
+    (tmp_path / "a.yaml").write_text(f"seed: {text}\n")
+    assert load_settings(_Numbers, "recipe", tmp_path / "a.yaml").seed == seed
+    assert load_settings(_Numbers, "recipe", tmp_path / "a.yaml", [f"seed={text}"]).seed == seed
+
+
+def test_a_clock_time_is_no_number() -> None:
+    assert parse_yaml("[1:30, 16:9, 1_000, 0]") == ["1:30", "16:9", 1000, 0]
+
+
+@pytest.mark.parametrize("name", ["010", "08", "1:30", "0o10", "1e5", "on", "0x1", "1_0"])
+def test_what_is_dumped_is_read_back_equal(name: str) -> None:
+    assert parse_yaml(yaml.safe_dump({"name": name, name: 1})) == {"name": name, name: 1}
+
+
+def test_words_stay_as_they_are_written() -> None:
+    words: Any = parse_yaml("{010: no, 1e3: null, on: 1_0}", words=True)
+    assert words == {"010": "no", "1e3": "null", "on": "1_0"}

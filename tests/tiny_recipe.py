@@ -1,0 +1,50 @@
+"""A recipe of one tiny stage and its images, for the scripts that run it very often."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+
+def write_images(folder: Path, count: int = 24) -> Path:
+    """Smooth random images of 80 x 60 pixels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    for number in range(count):
+        small = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        image = Image.fromarray(small).resize((80, 60), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number}.png")
+    return folder
+
+
+def write_recipe(folder: Path, steps: int, **stage: Any) -> Path:
+    """Write `tiny.yaml` and its images into `folder`: one teacher, one student at 32 pixels.
+
+    Args:
+        folder: gets `images/` and `tiny.yaml`.
+        steps: training steps of the only stage, "student".
+        stage: further settings of that stage, which replace those written here.
+    """
+    images = write_images(folder / "images")
+    settings: dict[str, Any] = {
+        "teachers": {"vit": {"encoder": "test_vit", "pretrained": False, "resolution": 32}},
+        "students": {"student": {"encoder": "test_vit2", "pretrained": False, "resolution": 32}},
+        "steps": steps,
+        "batch_size": 4,
+        "head_hidden": 16,
+        "statistics": {"iterations": 2},
+        "optimizer": {"lr": 1e-3},
+        **stage,
+    }
+    recipe = {
+        "name": "tiny",
+        "data": {"sources": [{"path": str(images)}]},
+        "stages": {"student": settings},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return path
