@@ -1,13 +1,24 @@
-"""Files: written whole or not at all, also when the machine is switched off; and their names."""
+"""Files that are written whole or not at all, also in a power cut; JSON; names."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import platform
 import re
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_PARTIAL = ".writing"
+_NAME = 80  # characters of a name that its partial file repeats
+_HOST = re.sub(r"[^\w-]", "", platform.node())[:24]
+_DAY = 24 * 3600
 
 
 def strict_json(content: Any) -> str:
@@ -44,10 +55,98 @@ def folder_name(source: str) -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a small text file whole or not at all."""
-    partial = path.with_name(f".{path.name}.writing")
-    partial.write_text(text, encoding="utf-8")
-    flush(partial)
-    partial.replace(path)
+    with durable(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def durable(path: Path) -> Iterator[Path]:
+    """A place to write a file at. In the end it is flushed and takes the place of `path`.
+
+    After a crash or a power cut `path` is the old file or the new one, whole. The umask decides
+    its mode, whoever wrote it.
+    """
+    remove_partials(path.parent, path.name)
+    partial = partial_path(path)
+    try:
+        partial.unlink(missing_ok=True)
+        partial.touch()
+        mode = stat.S_IMODE(partial.stat().st_mode)
+        yield partial
+        partial.chmod(mode)  # safetensors makes files that nobody else can read
+        flush(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+@contextmanager
+def partial_folder(folder: Path) -> Iterator[Path]:
+    """A new, empty folder next to `folder`, to write what shall take its place.
+
+    The caller calls `flush_folder` and moves it, or the files in it. What is left is removed.
+    """
+    remove_partials(folder.parent, folder.name)
+    partial = partial_path(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def partial_path(path: Path) -> Path:
+    """Where this process writes what becomes `path`; no other process uses this name."""
+    return path.with_name(f".{path.name[:_NAME]}.{os.getpid()}@{_HOST}{_PARTIAL}")
+
+
+def remove_partials(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half written in a folder.
+
+    Args:
+        name: of a file or folder; only what should have become that is removed.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        found = re.fullmatch(rf"\.(.+)\.(\d+)@([\w-]*){re.escape(_PARTIAL)}", path.name)
+        if not found or (name is not None and found[1] != name[:_NAME]):
+            continue
+        if _is_writing(int(found[2]), found[3], path):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_writing(process: int, host: str, partial: Path) -> bool:
+    """Whether the process that began a partial file may still be writing it."""
+    if host != _HOST or os.name == "nt":  # where we cannot ask
+        try:
+            return time.time() - partial.stat().st_mtime < _DAY
+        except OSError:
+            return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until a folder and everything in it is on the disk; the umask decides the modes."""
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for inner in folder.iterdir():
+        if inner.is_dir():
+            flush_folder(inner)
+        else:
+            inner.chmod(mode)
+            flush(inner)
+    flush(folder)
 
 
 def flush(path: Path) -> None:

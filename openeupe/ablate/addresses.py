@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +77,15 @@ def stage_folder(out: Path, recipe: Recipe, stage: str) -> Path:
 def link_run(out: Path, recipe: Recipe, stage: str) -> tuple[Path, Recipe]:
     """A run folder that ends with `stage` and whose stages are links to where they are kept.
 
-    It is made anew each time: it holds nothing of its own. Returns it with the recipe so far.
+    The links are made anew each time; what else lies there stays. Returns it with the recipe so
+    far.
     """
     folder = out / "runs" / address(recipe, stage)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for link in list(folder.iterdir()):
+        if link.is_symlink():
+            link.unlink()
+    (folder / "recipe.yaml").unlink(missing_ok=True)  # data may have moved since
     names = [*needs(recipe, stage), stage]
     for name in names:
         kept = stage_folder(out, recipe, name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import default_device, run_recipe
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity
+from openeupe.locks import locked
+from openeupe.stopping import Stopped, end_with_parent
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,13 @@ def run_study(
     Returns one line for each piece of work that failed.
     """
     console = console or Console(quiet=True)
-    forget()
-    tasks = {task.name: task for task in _tasks(loaded, place)}
-    if jobs == 1:
-        return _one_by_one(tasks, console)
-    return _side_by_side(tasks, jobs, console)
+    place.out.mkdir(parents=True, exist_ok=True)
+    with locked(place.out, "the study"):
+        forget()
+        tasks = {task.name: task for task in _tasks(loaded, place)}
+        if jobs == 1:
+            return _one_by_one(tasks, console)
+        return _side_by_side(tasks, jobs, console)
 
 
 def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Path:
@@ -181,7 +187,10 @@ def _side_by_side(tasks: dict[str, Task], jobs: int, console: Console) -> list[s
     failed: dict[str, str] = {}
     waiting = dict(tasks)
     running: dict[Future[str | None], tuple[Task, float]] = {}
-    with ProcessPoolExecutor(jobs, mp_context=_processes(), initializer=_quiet_start) as pool:
+    with (
+        ProcessPoolExecutor(jobs, mp_context=_processes(), initializer=_quiet_start) as pool,
+        _passing_stops_on(pool),
+    ):
         while waiting or running:
             open_names = {*waiting, *(task.name for task, _ in running.values())}
             for task in list(waiting.values()):
@@ -205,6 +214,18 @@ def _side_by_side(tasks: dict[str, Task], jobs: int, console: Console) -> list[s
     return [f"{name}: {why}" for name, why in failed.items()]
 
 
+@contextmanager
+def _passing_stops_on(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """The processes save their work and end, too, if this one is asked to stop."""
+    try:
+        yield
+    except Stopped:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+
+
 def _processes() -> multiprocessing.context.BaseContext:
     """How processes start: not as copies of this one, which could not use the GPU."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
@@ -215,8 +236,13 @@ def _processes() -> multiprocessing.context.BaseContext:
 
 
 def _quiet_start() -> None:
-    """In each process: threads are shared out by running several processes, not inside one."""
+    """In each process: threads are shared out by running several processes, not inside one.
+
+    Ctrl-C reaches all of them: the first process passes it on, as SIGTERM.
+    """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 def _lacks(task: Task, failed: dict[str, str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from io import TextIOWrapper
@@ -12,6 +13,7 @@ from rich.text import Text
 from openeupe.cli.app import app, errors, first_process
 from openeupe.cli.mistakes import as_mistake, bug
 from openeupe.errors import one_line
+from openeupe.stopping import Stopped, stop_at_once
 
 # Importing a file of commands adds them to the application, in the order that --help shows.
 # isort: off
@@ -37,6 +39,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that is not valid UTF-8 is told all the same
             stream.reconfigure(errors="backslashreplace")
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(signum) != signal.SIG_IGN:  # as `nohup` and background jobs have it
+            signal.signal(signum, stop_at_once)
     try:
         try:
             app([word for word in arguments if word != "--debug"])
@@ -45,6 +50,13 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter's end complains
         sys.exit(141)
+    except Stopped as stopped:
+        if first_process():
+            where = f" at {stopped.where}" if stopped.where else ""
+            name = signal.Signals(stopped.signum).name
+            told = f"stopped by {name}{where}: run the same command again to go on from there"
+            errors.print(told, soft_wrap=True, highlight=False, markup=False)
+        sys.exit(128 + stopped.signum)
     except Exception as error:
         mistake = as_mistake(error)
         if debug or mistake is None:

@@ -20,6 +20,7 @@ from openeupe.curate.duplicates import Rows
 from openeupe.curate.hashing import FLAT
 from openeupe.curate.heap import Heap
 from openeupe.curate.libraries import import_opencv
+from openeupe.files import durable
 
 _SIDES = (32, 64)  # pixels: coarse first, which finds larger moves
 _STEPS = 30
@@ -65,10 +66,8 @@ class Agreement:
             return known
         with ThreadPoolExecutor(self._workers) as pool:
             found = np.fromiter(pool.map(self._compare, rows, others), np.float32, len(rows))
-        partial = file.with_suffix(".writing")
-        with partial.open("wb") as stream:
+        with durable(file) as partial, partial.open("wb") as stream:
             np.save(stream, found)
-        partial.replace(file)
         return found
 
     @staticmethod

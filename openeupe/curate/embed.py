@@ -22,6 +22,7 @@ from openeupe.curate.machines import Machines
 from openeupe.data import View
 from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
+from openeupe.files import durable
 from openeupe.identity import encoder_identity, facts_identity
 
 BATCH = 32  # images that the encoder sees at once
@@ -88,10 +89,9 @@ class Embeddings:
             old = self._read(part)
             if old is None or not np.array_equal(old[0], digests):
                 vectors = self._vectors(rows, digests, old, workers)
-                partial = self.folder / f".{part:06d}.writing"
                 tensors: dict[str, NDArray[Any]] = {"digests": digests, "vectors": vectors}
-                save_file(tensors, partial, {"identity": self.identity})
-                partial.replace(self._file(part))
+                with durable(self._file(part)) as partial:
+                    save_file(tensors, partial, {"identity": self.identity})
             progress.advance(task, len(rows))
         machines.wait()
         progress.remove_task(task)

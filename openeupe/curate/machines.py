@@ -9,6 +9,8 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from openeupe.stopping import end_with_parent
+
 _PATIENCE = timedelta(days=7)  # until the slowest machine has finished its parts
 
 
@@ -42,6 +44,7 @@ def machines() -> Iterator[Machines]:
     """The processes of this launch, joined while it lasts."""
     here = Machines()
     if here.count > 1:
+        end_with_parent()
         dist.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield here

@@ -17,6 +17,7 @@ from openeupe.curate.decide import NONE, REASONS, Decisions
 from openeupe.curate.heap import Heap
 from openeupe.curate.scan import file_of
 from openeupe.data.manifest import METADATA
+from openeupe.files import durable
 
 SCHEMA = pa.schema(
     [
@@ -56,8 +57,7 @@ def write_manifest(
         scans: folder of the parts that `scan` wrote.
     """
     schema = SCHEMA.with_metadata({METADATA: json.dumps(about)})
-    partial = out.with_name(f".{out.name}.writing")
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with durable(out) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for part in range(heap.parts):
             rows = heap.rows(part)
             here = slice(rows.start, rows.stop)
@@ -80,7 +80,6 @@ def write_manifest(
             }
             columns = [more[n] if n in more else known.column(n) for n in SCHEMA.names]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-    partial.replace(out)
 
 
 def _named(numbers: NDArray[np.uint8], names: tuple[str, ...]) -> pa.DictionaryArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +31,7 @@ from openeupe.curate.scan import Scanned, readable, scan
 from openeupe.data.manifest import VERSION
 from openeupe.encoders import Encoder, check_side
 from openeupe.errors import InputError
+from openeupe.locks import locked
 
 # Bits by which copies may differ, chosen on planted ones: docs/curate.md.
 _HASH_ALONE, _HASH_AND_AGREEMENT, _HASH_AND_ENCODER = 6, 10, 18
@@ -109,7 +111,11 @@ def curate(
     evaluation = Heap(against) if against else None
     seeds = Heap(like) if like else None
     folder = _folder(out, work)
-    with machines() as here, Progress(console=_console(console, here), transient=True) as progress:
+    with (
+        machines() as here,
+        locked(folder, "the work folder") if here.first else nullcontext(),
+        Progress(console=_console(console, here), transient=True) as progress,
+    ):
         shared = _Work(folder, config, encoder, here, progress)
         scanned = shared.scan(heap, "heap")
         theirs = shared.scan(evaluation, "against") if evaluation else None

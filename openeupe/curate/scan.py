@@ -19,6 +19,7 @@ from openeupe.curate.machines import Machines
 from openeupe.data import BrokenImage
 from openeupe.data.decode import opened, upright
 from openeupe.data.names import printable
+from openeupe.files import durable
 
 _VERSION = 2  # of what a scan holds and how it is computed: an older one is made again
 _HASHED = 96  # pixels that a JPEG may be decoded at for its hash: more than the hash looks at
@@ -83,9 +84,8 @@ def scan(heap: Heap, folder: Path, machines: Machines, workers: int, progress: P
             if _listing(folder, part) != listing:
                 rows = list(pool.map(lambda row: _look(heap, row), heap.rows(part)))
                 table = pa.Table.from_pylist(rows, _SCHEMA.with_metadata({"listing": listing}))
-                partial = folder / f".{part:06d}.writing"
-                pq.write_table(table, partial)
-                partial.replace(file_of(folder, part))
+                with durable(file_of(folder, part)) as partial:
+                    pq.write_table(table, partial)
             progress.advance(task, len(heap.rows(part)))
     machines.wait()
     progress.remove_task(task)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.progress import Progress
 
@@ -16,38 +20,102 @@ from openeupe.curate.manifest import SCHEMA
 from openeupe.data.manifest import METADATA, open_manifest, roots
 from openeupe.data.shards import OpenShards
 from openeupe.errors import InputError
+from openeupe.files import flush, flush_folder, partial_folder, partial_path
 
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
 MANIFEST = "manifest.parquet"
+_UNFINISHED = ".manifest.parquet.writing"
 
 
 def write_shards(manifest: Path, folder: Path, size_bytes: int, progress: Progress) -> Path:
     """Copy the kept images, as they are, into `folder/00000.tar` and so on.
 
-    The folder can be moved: its manifest names shards beside it. Written again from the start if
-    it was cut off; without a manifest the folder is not finished.
+    The folder can be moved: its manifest names shards next to it. It is written from the start
+    each time, in another place, and replaces shards that were written here before.
 
     Args:
         size_bytes: of a shard at most, unless one image alone is larger.
 
-    Returns the new manifest.
+    Returns:
+        The new manifest.
+
+    Raises:
+        InputError: if the folder holds anything else, or images of the manifest; or if an image
+            cannot be read or a shard not written.
     """
     file, about = open_manifest(manifest)
     places = roots(manifest, about)
-    folder.mkdir(parents=True, exist_ok=True)
-    foreign = [f.name for f in folder.iterdir() if f.name != MANIFEST and f.suffix != ".tar"]
-    if foreign:
+    if folder.resolve() in _folders(file, places):
+        raise InputError(
+            f"the images lie in {folder}, which the new shards would replace: name another --out"
+        )
+    _check_ours(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial_folder(folder) as part:
+            _write(file, about, places, part, size_bytes, progress)
+            flush_folder(part)
+            _take_place(part, folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror}): free space and curate again"
+        ) from None
+    return folder / MANIFEST
+
+
+def _folders(file: pq.ParquetFile, places: list[Path]) -> set[Path]:
+    """Folders of all shards that a manifest names."""
+    found: set[tuple[int, str]] = set()
+    for batch in file.iter_batches(columns=["source", "path", "offset"]):
+        table = pa.table(batch).filter(pc.is_valid(pc.field("offset")))
+        pairs = table.select(["source", "path"]).group_by(["source", "path"]).aggregate([])
+        found |= {(row["source"], row["path"]) for row in pairs.to_pylist()}
+    return {(places[source] / path).resolve().parent for source, path in found}
+
+
+def _check_ours(folder: Path) -> None:
+    """Raise `InputError` unless the folder is missing, empty, or just what `write_shards` made."""
+    if not folder.is_dir():
+        if folder.exists():
+            raise InputError(f"{folder} is a file: name another --out")
+        return
+    there = {path.name for path in folder.iterdir()}
+    ours = {MANIFEST, _UNFINISHED}
+    if MANIFEST in there:
+        with suppress(InputError, OSError, pa.ArrowException, KeyError):
+            file, _ = open_manifest(folder / MANIFEST)
+            ours |= set(file.read(columns=["path"]).column("path").to_pylist())
+    elif _UNFINISHED in there:  # an earlier version was cut off; it had emptied the folder first
+        ours |= {name for name in there if re.fullmatch(r"\d{5}\.tar", name)}
+    if foreign := sorted(there - ours):
         raise InputError(f"{folder} holds other files ({foreign[0]}): name another --out")
-    for old in folder.iterdir():
-        old.unlink()
+
+
+def _take_place(part: Path, folder: Path) -> None:
+    """Move the finished folder to its place; what `_check_ours` found there goes last."""
+    before = partial_path(folder.with_name(f"{folder.name}.before"))
+    if folder.exists():
+        folder.rename(before)
+    part.rename(folder)
+    flush(folder.parent)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _write(
+    file: pq.ParquetFile,
+    about: dict[str, Any],
+    places: list[Path],
+    folder: Path,
+    size_bytes: int,
+    progress: Progress,
+) -> None:
     task = progress.add_task("writing shards", total=about["kept"])
     shards = _Shards(folder, size_bytes)
     files = OpenShards()
     rows: list[dict[str, Any]] = []
-    partial = folder / f".{MANIFEST}.writing"
     schema = SCHEMA.with_metadata({METADATA: json.dumps({**about, "roots": ["."]})})
     number = 0
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(folder / MANIFEST, schema, compression="zstd") as writer:
         for batch in file.iter_batches(batch_size=4096):
             rows = [row for row in batch.to_pylist() if row["weight"] > 0]
             for row in rows:
@@ -69,8 +137,6 @@ def write_shards(manifest: Path, folder: Path, size_bytes: int, progress: Progre
             writer.write_table(pa.Table.from_pylist(rows, schema))
     shards.close()
     progress.remove_task(task)
-    partial.replace(folder / MANIFEST)
-    return folder / MANIFEST
 
 
 class _Shards:

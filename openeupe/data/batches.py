@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from openeupe.data.augment import Augment
 from openeupe.data.batch_augment import batch_draws
@@ -21,6 +21,7 @@ from openeupe.data.decode import BrokenImage
 from openeupe.data.repeated import RepeatedViews
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.sources import Source, open_source
+from openeupe.data.workers import loaded
 from openeupe.errors import InputError
 
 _ATTEMPTS = 20  # images tried for one place of a batch
@@ -121,30 +122,12 @@ class Batches:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[Batch]:
-        workers = self.config.workers
-        loader = DataLoader(
-            self._dataset,
-            batch_size=None,  # an item is a whole batch
-            sampler=self._steps,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            prefetch_factor=2 if workers else None,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else the loader draws from the global one
-        )
-        try:
-            for batch in loader:
-                if isinstance(batch, str):
-                    raise InputError(batch)
-                self.broken.add(batch.broken, len(batch.images))
-                yield batch
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            raise InputError(
-                "a data loader process was killed, probably for lack of (shared) memory: "
-                "lower data.workers or the batch size"
-            ) from error
+        pin = torch.cuda.is_available()
+        for batch in loaded(self._dataset, self._steps, self.config.workers, pin=pin):
+            if isinstance(batch, str):
+                raise InputError(batch)
+            self.broken.add(batch.broken, len(batch.images))
+            yield batch
 
 
 class _Steps(Dataset["Batch | str"]):
@@ -253,7 +236,3 @@ class _Steps(Dataset["Batch | str"]):
         if (source, index) not in self.cache:
             self.cache[source, index] = self.sources[source].read(index, self.least_side)
         return self.cache[source, index]
-
-
-def _as_it_is(item: Any) -> Any:
-    return item

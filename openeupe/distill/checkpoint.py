@@ -7,10 +7,12 @@ into a safetensors file of its own, and any other number of processes reads from
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,13 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 
 from openeupe.distill.parallel import Processes, whole
 from openeupe.errors import InputError
-from openeupe.files import flush
+from openeupe.files import flush, flush_folder, read_mapping
+from openeupe.identity import file_identity, settings_identity
 
+CHECKPOINTS = "checkpoints"  # where they lie in a stage's folder
 _PREFIX = "step-"
 _EXTRA = "state.json"
+_DAMAGED = ".damaged"
 _ALONE = Processes(torch.device("cpu"))
 
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # we say so ourselves
@@ -75,16 +80,18 @@ class CheckpointWriter:
         write_tensors(partial, tensors, self.processes)
         if not self.processes.first:
             return
-        (partial / _EXTRA).write_text(json.dumps({"step": step, **extra}), encoding="utf-8")
-        flush(partial / _EXTRA)
-        flush(partial)
+        digests = {file.name: file_identity(file) for file in sorted(partial.iterdir())}
+        state = {"step": step, **extra, "files": digests}
+        state["identity"] = settings_identity(state)
+        (partial / _EXTRA).write_text(json.dumps(state), encoding="utf-8")
+        flush_folder(partial)
         final = folder / f"{_PREFIX}{step:09d}"
         if final.exists():  # a resumed run passes the same step again, with the same content
-            shutil.rmtree(final)
+            _remove(final)
         partial.rename(final)
         flush(folder)
         for old in checkpoints(folder)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
 
     def wait(self) -> None:
         """Until the last checkpoint is on the disk.
@@ -115,7 +122,69 @@ def write_tensors(folder: Path, tensors: dict[str, Any], processes: Processes) -
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first; leftovers of an interrupted write are not among them."""
-    return sorted(folder.glob(f"{_PREFIX}*")) if folder.is_dir() else []
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if re.fullmatch(rf"{_PREFIX}\d{{9,}}", path.name))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints and what an interrupted write left; what else lies there stays."""
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        ours = rf"{_PREFIX}\d{{9,}}({re.escape(_DAMAGED)})?|\.writing-\d+"
+        if re.fullmatch(ours, path.name):
+            _remove(path)
+    with suppress(OSError):  # not empty, or not there
+        folder.rmdir()
+
+
+def _remove(checkpoint: Path) -> None:
+    if checkpoint.is_dir() and not checkpoint.is_symlink():
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def newest_whole(folder: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint whose files are what was written; None if there is none at all.
+
+    Args:
+        tell: is given a line for each damaged checkpoint, which is set aside.
+
+    Raises:
+        InputError: if there are checkpoints, and all are damaged.
+    """
+    damaged: dict[Path, str] = {}
+    for path in reversed(checkpoints(folder)):
+        what = _damage(path)
+        if not what:
+            for bad, why in damaged.items():  # else they would count as the newest ones
+                _remove(aside := bad.with_name(f"{bad.name}{_DAMAGED}"))
+                bad.rename(aside)
+                tell(f"checkpoint {bad} is damaged ({why}): going on from {path.name}")
+            return path
+        damaged[path] = what
+    if damaged:
+        path, why = next(iter(damaged.items()))
+        raise InputError(
+            f"checkpoint {path} is damaged ({why}), and so is every one before it: copy it back, "
+            f"or delete {folder.parent} to begin the stage anew"
+        )
+    return None
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a checkpoint; empty if nothing is."""
+    state = read_mapping(path / _EXTRA)
+    if "step" not in state:
+        return f"{_EXTRA} cannot be read"
+    if "files" not in state:  # written by a version without digests
+        return ""
+    if state.pop("identity", None) != settings_identity(state):
+        return f"{_EXTRA} is not what was written"
+    for name, digest in state["files"].items():
+        try:
+            if file_identity(path / name) != digest:
+                return f"{name} is not what was written"
+        except InputError as error:
+            return str(error)
+    return ""
 
 
 class Checkpoint:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe, settings_that_count
 from openeupe.distill.student import DistilledStudent, load_student
 from openeupe.errors import InputError
-from openeupe.files import write_atomically
+from openeupe.files import read_mapping, remove_partials, write_atomically
+from openeupe.identity import file_identity
 
 _RECIPE = "recipe.yaml"
 FINISHED = "finished.json"
@@ -59,6 +59,7 @@ class Run:
                     "with --run, or delete this one"
                 )
         folder.mkdir(parents=True, exist_ok=True)
+        remove_partials(folder)
         write_atomically(path, dump_recipe(recipe))
         return cls(folder, recipe)
 
@@ -68,9 +69,36 @@ class Run:
 
     def dropped(self, stage: str) -> dict[str, int]:
         """Students that diverged, with the step; step 0: what they come from had diverged."""
-        finished = json.loads((self.folder / stage / FINISHED).read_text(encoding="utf-8"))
-        dropped: dict[str, int] = finished.get("dropped", {})
+        dropped: dict[str, int] = self._ending(stage).get("dropped", {})
         return dropped
+
+    def check(self, stage: str, student: str | None = None) -> None:
+        """Compare the files of a stage's finished students (or of one) with what was written.
+
+        Raises:
+            InputError: naming the file that is missing or damaged, and what to do.
+        """
+        written = self._ending(stage).get("files")
+        if written is None:  # by a version that kept no digests: what can be opened is whole
+            dropped = self.dropped(stage)
+            for name in [student] if student else self.recipe.stages[stage].students:
+                if name not in dropped:
+                    load_student(self.folder / stage / name)
+            return
+        for name, digest in written.items():
+            file = self.folder / stage / name
+            if student in (None, file.parent.name) and file_identity(file) != digest:
+                raise InputError(
+                    f"{file} is damaged: it is not what the stage wrote. Copy it back, or delete "
+                    f"{self.folder / stage} and run distill again to train the stage anew"
+                )
+
+    def _ending(self, stage: str) -> dict[str, Any]:
+        path = self.folder / stage / FINISHED
+        found = read_mapping(path)
+        if not found:
+            raise InputError(f"{path} is damaged: copy it back, or delete it and run distill again")
+        return found
 
     def student(self, stage: str, student: str | None = None) -> DistilledStudent:
         """A finished student of a stage, by default the stage's only one."""
@@ -92,6 +120,7 @@ class Run:
                 f"{dropped[student or students[0]]} and was dropped: lower its optimizer.lr and "
                 "run the stage in another folder"
             )
+        self.check(stage, student or students[0])
         return self.folder / stage / (student or students[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ class MetricsLog:
         self.file.flush()
         scalars = {k: v for k, v in record.items() if isinstance(v, int | float) and k != "step"}
         self.tracker.log(scalars, record["step"])
+
+    def flush(self) -> None:
+        """Wait until all records are on the disk."""
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close both."""

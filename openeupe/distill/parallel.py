@@ -26,6 +26,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from openeupe.errors import InputError
+from openeupe.stopping import StopRequest, end_with_parent
 
 _PATIENCE = timedelta(hours=1)  # the first process may be fetching weights meanwhile
 
@@ -94,6 +95,14 @@ class Processes:
         return group
 
     @cached_property
+    def signalling(self) -> dist.ProcessGroup | None:
+        """All processes once more, for `StopTogether`: `beside` belongs to another thread."""
+        if self.count == 1:
+            return None
+        group: dist.ProcessGroup = dist.new_group(backend="gloo")  # type: ignore[assignment]
+        return group
+
+    @cached_property
     def replicated(self) -> DeviceMesh:
         """Every process holds everything."""
         return self._mesh(1)
@@ -108,6 +117,34 @@ class Processes:
         return init_device_mesh(self.device.type, shape, mesh_dim_names=names)
 
 
+class StopTogether:
+    """Agreement of all processes on the step after which they stop.
+
+    A signal reaches them at different moments. Each step begins an exchange that the next one
+    reads, so that nobody waits for it.
+    """
+
+    def __init__(self, processes: Processes, request: StopRequest) -> None:
+        self.request = request
+        self._group = processes.signalling
+        self._asked = torch.zeros((), dtype=torch.int32)
+        self._exchange: dist.Work | None = None
+
+    def signal(self) -> int:
+        """The signal after which all stop now; 0: none. All processes call it, once a step."""
+        if self._group is None:
+            return self.request.signum or 0
+        found = 0
+        if self._exchange is not None:
+            self._exchange.wait()
+            found = int(self._asked)
+        self._asked = torch.tensor(self.request.signum or 0, dtype=torch.int32)
+        self._exchange = dist.all_reduce(
+            self._asked, dist.ReduceOp.MAX, group=self._group, async_op=True
+        )
+        return found
+
+
 @contextmanager
 def processes(device: torch.device | None) -> Iterator[Processes]:
     """Join the job that torchrun started, or stand alone.
@@ -119,6 +156,7 @@ def processes(device: torch.device | None) -> Iterator[Processes]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Processes(device or torch.device("cuda" if cuda else "cpu"))
         return
+    end_with_parent()
     local, per_node = (int(os.environ[f"LOCAL_{name}"]) for name in ("RANK", "WORLD_SIZE"))
     if cuda and local >= torch.cuda.device_count():
         raise InputError(

@@ -22,6 +22,13 @@ from openeupe.names import Name
 
 STAGE_PREFIX = "stage:"
 
+# Students lie beside these in a stage's folder.
+_OUR_FOLDERS = {
+    ("students", name)
+    for name in ("stored", "checkpoints", "tensorboard", "evaluations", "wandb", "wandb-run",
+                 "mlflow-run")
+}  # fmt: skip
+
 Side = Annotated[int, Field(gt=0, le=SIDE)]
 Sides = Annotated[
     tuple[Side, ...],
@@ -218,7 +225,7 @@ class Recipe(Config):
                     field = f"stages.{name}.{kind}.{key}"
                     if not key.replace("-", "_").isidentifier():
                         raise ValueError(f"{field}: a name is made of letters, digits, _ and -")
-                    if hasattr(nn.ModuleDict, key):
+                    if hasattr(nn.ModuleDict, key) or (kind, key.lower()) in _OUR_FOLDERS:
                         raise ValueError(f"{field}: {key} is a reserved name, choose another")
                     if encoder.encoder.startswith(STAGE_PREFIX):
                         self._check_reference(f"{field}.encoder", encoder.encoder, earlier)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from openeupe.distill.check import check_recipe, check_weights
+from openeupe.distill.checkpoint import CHECKPOINTS, remove_checkpoints
 from openeupe.distill.folder import FINISHED, Run
 from openeupe.distill.load import carry_over, load_networks, orphaned
 from openeupe.distill.parallel import Processes, check_share, processes
@@ -21,12 +22,14 @@ from openeupe.distill.placement import place, unsharded
 from openeupe.distill.precision import resolve_precision
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.stage import Stage
-from openeupe.distill.store import STORED
-from openeupe.distill.student import save_student
+from openeupe.distill.store import STORED, remove_store
+from openeupe.distill.student import save_student, student_files
 from openeupe.distill.track import open_tracker
 from openeupe.distill.trainer import Trainer
 from openeupe.errors import InputError
-from openeupe.files import write_atomically
+from openeupe.files import remove_partials, write_atomically
+from openeupe.identity import file_identity
+from openeupe.locks import locked
 
 
 def run_recipe(
@@ -47,22 +50,39 @@ def run_recipe(
         check_recipe(recipe)
         for name, config in recipe.stages.items():
             check_share(config.batch_size, config.accumulate, here.count, f"stages.{name}")
-        if here.first:
-            Run.start(recipe, folder)
-        here.wait()
-        run = Run(folder, recipe)
-        ahead = [name for name in recipe.stages if not run.finished(name)]
-        if here.first:
-            check_weights(recipe, ahead[1:])  # those of the first are loaded in a moment anyway
-        here.wait()
-        for name in recipe.stages:
-            if name in ahead:
-                _run_stage(run, name, here, console, on_log)
-                continue
-            console.print(f"{name}: finished before, {folder / name}")
+        with _alone(folder, here):
             if here.first:
-                _tidy(folder / name)
+                Run.start(recipe, folder)
+            here.wait()
+            run = Run(folder, recipe)
+            ahead = [name for name in recipe.stages if not run.finished(name)]
+            if here.first:
+                for name in recipe.stages:
+                    if name not in ahead:
+                        run.check(name)
+                check_weights(recipe, ahead[1:])  # those of the first are loaded in a moment anyway
+            here.wait()
+            for name in recipe.stages:
+                if name in ahead:
+                    _run_stage(run, name, here, console, on_log)
+                    continue
+                console.print(f"{name}: finished before, {folder / name}")
+                if here.first:
+                    _tidy(folder / name)
     return run
+
+
+def _alone(folder: Path, here: Processes) -> AbstractContextManager[None]:
+    """The lock of the run, which the first process holds for all."""
+    if not here.first:
+        return nullcontext()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--run {folder} cannot be made ({error.strerror}): choose another folder"
+        ) from None
+    return locked(folder, "the run")
 
 
 def default_device() -> torch.device:
@@ -111,7 +131,7 @@ def _run_stage(
 
 
 def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, Any]) -> None:
-    """Write the finished students, and last that the stage has ended."""
+    """Write the finished students, then that the stage has ended; then remove checkpoints."""
     stage.eval()
     for learner in trainer.family.alive():
         encoder, heads = unsharded(stage, learner.name, trainer.processes)
@@ -122,15 +142,26 @@ def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, A
     broken = trainer.broken_names()
     if trainer.processes.first:
         dropped = {**dict.fromkeys(orphans, 0), **trainer.family.dropped}
-        finished = {"broken_images": broken, "dropped": dropped, **info}
+        students = [trainer.folder / learner.name for learner in trainer.family.alive()]
+        files = [file for student in students for file in student_files(student)]
+        finished = {
+            "broken_images": broken,
+            "dropped": dropped,
+            "files": {
+                file.relative_to(trainer.folder).as_posix(): file_identity(file) for file in files
+            },
+            **info,
+        }
+        # All students are on the disk; only when this is, too, may the checkpoints go.
         write_atomically(trainer.folder / FINISHED, json.dumps(finished, indent=2))
         _tidy(trainer.folder)
 
 
 def _tidy(stage_folder: Path) -> None:
     """Remove what a finished stage needs no more, and what killed writes left behind."""
-    for path in (stage_folder / "checkpoints", stage_folder / STORED, *stage_folder.glob(".*")):
-        shutil.rmtree(path, ignore_errors=True)
+    remove_checkpoints(stage_folder / CHECKPOINTS)
+    remove_store(stage_folder / STORED)
+    remove_partials(stage_folder)
 
 
 def _info(run: Run, stage: Stage, here: Processes) -> dict[str, Any]:

@@ -6,8 +6,10 @@ A store is a folder of safetensors shards, each with the tokens of so many views
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,14 @@ from torch import Tensor
 from openeupe.distill.stage import Stage
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
+from openeupe.files import remove_partials
+from openeupe.identity import tensors_identity
+from openeupe.locks import LOCK
 
 STORED = "stored"  # where outputs lie in a stage's folder, unless told otherwise
+SETTINGS = "store.json"
+DIGEST = "digest"  # in a shard's metadata; shards of earlier versions have none
+_SHARD = r"(\d{8,})\.safetensors"
 _OPEN_SHARDS = 64
 
 
@@ -80,6 +88,37 @@ def view_bytes(teachers: dict[str, tuple[int, int, int]], kind: str) -> int:
 def shard_path(folder: Path, shard: int) -> Path:
     """Where a shard lies."""
     return folder / f"{shard:08d}.safetensors"
+
+
+def shards_there(folder: Path) -> set[int]:
+    """Numbers of the shards in a folder."""
+    found = (
+        (re.fullmatch(_SHARD, path.name) for path in folder.iterdir()) if folder.is_dir() else ()
+    )
+    return {int(one[1]) for one in found if one}
+
+
+def is_whole(shard: Path) -> bool:
+    """Whether a shard holds what was written to it."""
+    try:
+        with safe_open(shard, "pt") as file:
+            digest = (file.metadata() or {}).get(DIGEST)
+            names = file.keys()
+            return digest is None or digest == tensors_identity(
+                {name: file.get_tensor(name) for name in names}
+            )
+    except (OSError, SafetensorError):
+        return False
+
+
+def remove_store(folder: Path) -> None:
+    """Remove the files of a store; what else lies in its folder stays."""
+    for path in list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else ():
+        if path.name in (SETTINGS, LOCK) or re.fullmatch(_SHARD, path.name):
+            path.unlink()
+    remove_partials(folder)
+    with suppress(OSError):  # not empty, or not there
+        folder.rmdir()
 
 
 def stored_targets(stage: Stage, kept: dict[str, Tensor]) -> dict[str, Tokens]:

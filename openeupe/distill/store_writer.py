@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,18 +15,31 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from openeupe.data import RepeatedViews
+from openeupe.data.workers import loaded
 from openeupe.distill.parallel import Processes
 from openeupe.distill.stage import Stage, Views
-from openeupe.distill.store import StoredTokens, pack, restore, shard_path, view_bytes
+from openeupe.distill.store import (
+    DIGEST,
+    SETTINGS,
+    StoredTokens,
+    is_whole,
+    pack,
+    restore,
+    shard_path,
+    shards_there,
+    view_bytes,
+)
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
-from openeupe.files import flush, write_atomically
+from openeupe.files import durable, read_mapping, remove_partials, write_atomically
+from openeupe.identity import tensors_identity
+from openeupe.locks import locked
 
 SHARD_BYTES = 2**28  # small enough that a kill costs seconds, large enough for a billion images
-_SETTINGS = "store.json"
+_READERS = 4  # threads; hashing releases the lock
 
 
 class StoreWriter:
@@ -60,14 +75,49 @@ class StoreWriter:
         Raises:
             InputError: if the disk is too small or gets full, or the store is another stage's.
         """
+        damaged = self._damaged()
+        if damaged:
+            names = ", ".join(shard_path(self.folder, s).name for s in sorted(damaged)[:5])
+            console.print(
+                f"{self.stage.name}: {len(damaged)} damaged file(s) in {self.folder} ({names}): "
+                "computed again",
+                soft_wrap=True,
+                highlight=False,
+            )
+        with self._alone(damaged):
+            return self._write(damaged, console)
+
+    def _damaged(self) -> set[int]:
+        """Shards that are not what was written; each process looks at its part."""
+        here = self.processes
+        there = here.gather_plain(sorted(shards_there(self.folder)))[0]
+        with ThreadPoolExecutor(_READERS) as pool:
+            own = there[here.rank :: here.count]
+            whole = pool.map(is_whole, [shard_path(self.folder, shard) for shard in own])
+            bad = [shard for shard, good in zip(own, whole, strict=True) if not good]
+        return {shard for some in here.gather_plain(bad) for shard in some}
+
+    def _alone(self, damaged: set[int]) -> AbstractContextManager[None]:
+        """The lock of the folder; none where nothing is missing: several runs may read it."""
+        per_shard = read_mapping(self.folder / SETTINGS).get("per_shard")
+        shards = range(-(-len(self.views) // per_shard)) if per_shard else range(0)
+        whole = shards and not damaged and set(shards) <= shards_there(self.folder)
+        if not self.processes.first or whole:
+            return nullcontext()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return locked(self.folder, "the store")
+
+    def _write(self, damaged: set[int], console: Console) -> StoredTokens:
         if self.processes.first:
+            remove_partials(self.folder)
             self._claim()
         self.processes.wait()
-        held = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
+        held = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
         self.per_shard = held["per_shard"]
         stored = StoredTokens(self.folder, self.per_shard, tuple(self.stage.teachers))
         shards = range(-(-len(self.views) // self.per_shard))
-        missing = [s for s in shards if not shard_path(self.folder, s).exists()]
+        there = shards_there(self.folder) - damaged
+        missing = [s for s in shards if s not in there]
         missing = self.processes.gather_plain(missing)[0]  # all agree, before anyone writes
         others = [name for name in held["teachers"] if name not in self.stage.teachers]
         if missing and others:
@@ -93,7 +143,7 @@ class StoreWriter:
             "images": len(self.views) // self.views.views,
             "teachers": {name: list(shape) for name, shape in _shapes(self.stage).items()},
         }
-        path = self.folder / _SETTINGS
+        path = self.folder / SETTINGS
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
             held = before["teachers"]
@@ -139,14 +189,7 @@ class StoreWriter:
             shard = missing[place] if place < len(missing) else None
             for at in range(0, self.per_shard, self.batch):
                 turns.append((shard, self._numbers(shard, at)))
-        loader = DataLoader(
-            _Chosen(self.views),
-            batch_size=None,
-            sampler=[numbers for _, numbers in turns],
-            num_workers=self.workers,
-            collate_fn=_as_it_is,
-            generator=torch.Generator(),
-        )
+        loader = loaded(_Chosen(self.views), [numbers for _, numbers in turns], self.workers)
         parts: dict[str, list[Tensor]] = {}
         with console.status(f"{self.stage.name}: storing teacher outputs") as status:
             for turn, ((shard, numbers), images) in enumerate(zip(turns, loader, strict=True)):
@@ -190,14 +233,12 @@ class StoreWriter:
             for name in self.stage.teachers
         }
         path = shard_path(self.folder, shard)
-        partial = path.with_name(f".{path.name}.writing")
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        about = {"off": json.dumps(off), DIGEST: tensors_identity(contiguous)}
         try:
-            contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-            save_file(contiguous, partial, metadata={"off": json.dumps(off)})
-            flush(partial)
-            partial.replace(path)
+            with durable(path) as partial:
+                save_file(contiguous, partial, metadata=about)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
             raise InputError(
                 f"{path} cannot be written ({error}): free space and run distill again, what is "
                 "stored is kept"
@@ -258,7 +299,3 @@ class _Chosen(Dataset[Tensor]):
             side = self.views.augment.side
             return torch.zeros(1, 3, side, side, dtype=torch.uint8)
         return self.views.readable(numbers)
-
-
-def _as_it_is(item: Any) -> Any:
-    return item

@@ -16,9 +16,9 @@ from openeupe import encoders
 from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.standardize import Standardizer
 from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders.folder import written_whole
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
-from openeupe.files import write_atomically
 from openeupe.limits import WIDTH
 
 _HEADS = "heads.safetensors"
@@ -51,11 +51,18 @@ def save_student(
     statistics: Mapping[str, nn.Module],
     info: dict[str, Any],
 ) -> None:
-    """Write the encoder folder (safetensors and config) with heads and statistics beside it."""
-    encoders.save(student, folder)
-    save_file(_flat(heads), folder / _HEADS)
-    save_file(_flat(statistics), folder / _STATISTICS)
-    write_atomically(folder / _INFO, json.dumps(info, indent=2))
+    """Write the encoder folder with heads and statistics; it is on the disk when this returns."""
+    with written_whole(folder) as part:
+        encoders.save(student, part)
+        save_file(_flat(heads), part / _HEADS)
+        save_file(_flat(statistics), part / _STATISTICS)
+        (part / _INFO).write_text(json.dumps(info, indent=2), encoding="utf-8")
+
+
+def student_files(folder: Path) -> list[Path]:
+    """The files that a finished student consists of."""
+    names = ("config.json", "model.safetensors", _HEADS, _STATISTICS, _INFO)
+    return [folder / name for name in names]
 
 
 def load_student(folder: Path) -> DistilledStudent:

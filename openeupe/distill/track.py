@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from openeupe.errors import InputError
+from openeupe.files import write_atomically
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
@@ -104,7 +105,7 @@ class _Mlflow:
             module.start_run(run_id=known.read_text())
         else:
             begun = module.start_run(run_name=stage, experiment_id=experiment.experiment_id)
-            known.write_text(begun.info.run_id)
+            write_atomically(known, begun.info.run_id)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         self.module.log_metrics(dict(values), step=step)
@@ -119,5 +120,5 @@ def _identity(folder: Path) -> str:
 
     path = folder / "wandb-run"
     if not path.is_file():
-        path.write_text(uuid.uuid4().hex[:12])
+        write_atomically(path, uuid.uuid4().hex[:12])
     return path.read_text()

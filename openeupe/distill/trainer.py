@@ -25,21 +25,23 @@ from openeupe.data import (
     open_source,
 )
 from openeupe.distill.checkpoint import (
+    CHECKPOINTS,
     Checkpoint,
     CheckpointWriter,
-    checkpoints,
     local_copies,
     module_tensors,
+    newest_whole,
     optimizer_tensors,
 )
 from openeupe.distill.family import Family
 from openeupe.distill.fp8 import check_parity, teachers_to_fp8
 from openeupe.distill.metrics import Meter, MetricsLog, StageProgress
-from openeupe.distill.parallel import Processes, average_batch_norm
+from openeupe.distill.parallel import Processes, StopTogether, average_batch_norm
 from openeupe.distill.stage import Stage, Views
 from openeupe.distill.store import STORED, StoredTokens, stored_targets
 from openeupe.distill.store_writer import StoreWriter
 from openeupe.distill.track import TensorBoard, Tracker
+from openeupe.stopping import Stopped, StopRequest, stop_requested
 
 
 class Trainer:
@@ -83,6 +85,7 @@ class Trainer:
         self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.broken = BrokenImages(data.max_broken)
         self.writer = CheckpointWriter(processes)
+        self.log: MetricsLog | None = None
 
     def run(self, *, keep_statistics: bool = False) -> None:
         """Train to the last step, from the newest checkpoint if there is one.
@@ -106,14 +109,15 @@ class Trainer:
         if self.config.store != "none":
             self.stored = self._store()
         self.stage.train()
-        log = MetricsLog(self.folder, done, self.tracker(done)) if self.processes.first else None
+        if self.processes.first:
+            self.log = MetricsLog(self.folder, done, self.tracker(done))
         progress = StageProgress(self.console, self.stage.name, self.config.steps, done)
         try:
-            with progress:
-                self._loop(done, log, progress)
+            with progress, stop_requested() as stop:
+                self._loop(done, progress, stop)
         finally:
-            if log:
-                log.close()
+            if self.log:
+                self.log.close()
 
     def step(
         self, images: Tensor, step: int, kept: dict[str, Tensor] | None = None
@@ -142,8 +146,9 @@ class Trainer:
             sums = {name: value / len(parts) for name, value in sums.items()}
         return sums | norms
 
-    def _loop(self, done: int, log: MetricsLog | None, progress: StageProgress) -> None:
-        config = self.config
+    def _loop(self, done: int, progress: StageProgress, stop: StopRequest) -> None:
+        config, log = self.config, self.log
+        stopping = StopTogether(self.processes, stop)
         last, waited, images_since = time.perf_counter(), 0.0, 0
         for step, images, kept, wait_s in self._batches(done, config.steps, "train"):
             self.meter.add(self.step(images, step, kept))
@@ -169,8 +174,15 @@ class Trainer:
                     self.on_log(record)
                 last, waited, images_since = time.perf_counter(), 0.0, 0
             progress.advance(done)
-            if done % config.checkpoint_every == 0 or done == config.steps:
+            signum = stopping.signal()
+            if done % config.checkpoint_every == 0 or done == config.steps or signum:
                 self._save(done)
+            if signum:
+                self.writer.wait()
+                raise Stopped(signum, f"{self.stage.name}, step {done} of {config.steps}")
+
+    def _tell(self, line: str) -> None:
+        self.console.print(f"{self.stage.name}: {line}", soft_wrap=True, highlight=False)
 
     def _means(self) -> dict[str, float]:
         """Means since the last log; a student that is not finite is reported and dropped."""
@@ -179,11 +191,9 @@ class Trainer:
         means = self.meter.flush()
         if not all(math.isfinite(value) for value in means.values()):
             for name in self.family.drop_failed():
-                self.console.print(
-                    f"{self.stage.name}: the loss of {name} was not finite at step "
-                    f"{self.family.dropped[name]}: dropped, the others go on",
-                    soft_wrap=True,
-                    highlight=False,
+                self._tell(
+                    f"the loss of {name} was not finite at step {self.family.dropped[name]}: "
+                    "dropped, the others go on"
                 )
         return self.family.without_dropped(means)
 
@@ -248,11 +258,7 @@ class Trainer:
         errors = teachers_to_fp8(self.stage, images)
         means = {name: float(self.processes.mean(error)) for name, error in errors.items()}
         told = ", ".join(f"{name} {error:.2%}" for name, error in means.items())
-        self.console.print(
-            f"{self.stage.name}: fp8 changes the teachers' tokens by: {told}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        self._tell(f"fp8 changes the teachers' tokens by: {told}")
         check_parity(self.stage, means)
 
     def _views(self) -> RepeatedViews | None:
@@ -307,14 +313,19 @@ class Trainer:
         if self.meter.sums is not None:
             tensors["meter"] = self.processes.mean(self.meter.sums)
             extra["meter"] = {"names": self.meter.names, "count": self.meter.count}
-        self.writer.save(self.folder / "checkpoints", step, local_copies(tensors), extra)
+        if self.log:
+            self.log.flush()  # a checkpoint never knows more steps than the metrics
+        self.writer.save(self.folder / CHECKPOINTS, step, local_copies(tensors), extra)
 
     def _resume(self) -> int | None:
         """Restore the newest checkpoint; its step, or None where there is none."""
-        found = checkpoints(self.folder / "checkpoints")
-        if not found:
+        found: Path | None = None
+        if self.processes.first:
+            found = newest_whole(self.folder / CHECKPOINTS, self._tell)
+        found = self.processes.gather_plain(found)[0]
+        if found is None:
             return None
-        checkpoint = Checkpoint(found[-1])
+        checkpoint = Checkpoint(found)
         self.family.restore(checkpoint.extra["family"])
         tensors = self._tensors()
         meter = checkpoint.extra["meter"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -20,16 +18,28 @@ from openeupe.encoders.contract import Encoder
 from openeupe.encoders.create import create
 from openeupe.encoders.weights import load_strictly
 from openeupe.errors import InputError
+from openeupe.files import (
+    flush,
+    flush_folder,
+    partial_folder,
+    read_mapping,
+    write_atomically,
+)
 
 FORMAT = 1
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+# All that a saved encoder consists of: what else lies in its folder is not ours.
+FILES = (
+    *("README.md", _CONFIG, "preprocessor_config.json", _WEIGHTS),
+    *("heads.safetensors", "statistics.safetensors", "distillation.json"),
+)
 _FIELDS = ("name", "args", "cls_dim", "patch_dim", "patch_size", "resolution", "mean", "std")
 
 
 def save(encoder: Encoder, folder: str | Path) -> Path:
-    """Write an encoder to `folder`, replacing an encoder that lies there.
+    """Write an encoder to `folder`, replacing the files of one that was saved there before.
 
-    The folder is written beside its place and then moved there: it is never half an encoder.
+    It is written next to its place, flushed to the disk, and then moved there.
 
     Raises:
         InputError: if its settings are no JSON, if `folder` holds something else, or if it cannot
@@ -66,22 +76,24 @@ def save(encoder: Encoder, folder: str | Path) -> Path:
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write an encoder into; at the end it takes the place of `folder`.
+    """A folder to write an encoder into; at the end it is flushed, and `folder` gets its files.
+
+    Of an encoder that we wrote to `folder` before, only the files that we know are replaced.
 
     Raises:
-        InputError: if `folder` holds something else than an encoder, or it cannot be written.
+        InputError: if `folder` holds something else, or it cannot be written.
     """
-    if folder.exists() and not (folder / _CONFIG).is_file() and _holds_anything(folder):
-        raise InputError(f"{folder} holds something else than an encoder: choose another folder")
+    if not _replaceable(folder):
+        raise InputError(
+            f"{folder} holds something else than an encoder that openeupe saved: choose another "
+            "folder"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            part.chmod(0o755)
+        with partial_folder(folder) as part:
             yield part
-            _replace(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            flush_folder(part)
+            _take_place(part, folder)
     except OSError as error:
         raise InputError(
             f"cannot write the encoder to {folder} ({error.strerror}): free space or choose another"
@@ -125,6 +137,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): save the encoder again") from error
+    if isinstance(config, dict) and config.get("unfinished"):
+        raise InputError(f"{folder} is half written, saving it was cut off: save the encoder again")
     if not isinstance(config, dict) or "format" not in config:
         raise InputError(f"{path} does not describe an OpenEUPE encoder: give another folder")
     if config["format"] != FORMAT:
@@ -160,19 +174,34 @@ def _load_weights(encoder: Encoder, path: Path) -> None:
     load_strictly(encoder, weights, path, encoder.name)
 
 
-def _replace(part: Path, folder: Path) -> None:
-    """Move `part` to `folder`; what lay there is set aside first and deleted last."""
-    if not folder.exists():
+def _replaceable(folder: Path) -> bool:
+    """Whether the folder is missing, empty, or an encoder that `save` wrote, in any layout."""
+    if not folder.is_dir():
+        return not folder.exists()
+    config = read_mapping(folder / _CONFIG)
+    pretrained = config.get("pretrained_cfg")
+    timm = isinstance(pretrained, dict) and pretrained.get("tag") == "openeupe"
+    return "openeupe" in config or timm or not any(folder.iterdir())
+
+
+def _take_place(part: Path, folder: Path) -> None:
+    """Move the files of `part` to `folder`, config.json last; what else lies there stays."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        if folder.is_dir():
+            folder.rmdir()  # only Windows needs this
         part.rename(folder)
+        flush(folder.parent)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    folder.rename(aside / "old")
-    part.rename(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _holds_anything(folder: Path) -> bool:
-    return not folder.is_dir() or any(folder.iterdir())
+    # From here to the last line the folder is no encoder, and says so; saved again, it is one.
+    write_atomically(folder / _CONFIG, json.dumps({"openeupe": _version(), "unfinished": True}))
+    for name in FILES:
+        if name != _CONFIG and (part / name).exists():
+            (part / name).replace(folder / name)
+        elif name not in (_CONFIG, "README.md"):  # the rest belongs to the encoder before
+            (folder / name).unlink(missing_ok=True)
+    flush(folder)
+    (part / _CONFIG).replace(folder / _CONFIG)
+    flush(folder)
 
 
 def _version() -> str:

@@ -148,7 +148,12 @@ def save(encoder: Encoder, folder: Path) -> None:
             f"transformers has no class for {encoder.name}: save it as timm or openeupe"
         )
     config = (_vit_config if vit else _convnext_config)(trunk)
-    shape = {"image_size": encoder.resolution, "dtype": "float32", "torch_dtype": "float32"}
+    shape = {
+        "image_size": encoder.resolution,
+        "dtype": "float32",
+        "torch_dtype": "float32",
+        "openeupe": "saved",
+    }  # so that `save` knows the folder as ours
     size = {"height": encoder.resolution, "width": encoder.resolution}
     processor = {
         "image_processor_type": "DINOv3ViTImageProcessorFast",

@@ -22,7 +22,7 @@ from openeupe.errors import InputError
 from openeupe.evaluate.measure import Measure, Outcome
 from openeupe.evaluate.saved import AGAIN, read_column, read_results
 from openeupe.evaluate.statistics import interval
-from openeupe.files import strict_json, write_atomically
+from openeupe.files import durable, remove_partials, strict_json, write_atomically
 from openeupe.plain_json import read_arrays
 
 RESULTS = "results.json"
@@ -46,6 +46,11 @@ class Results:
     def there(folder: Path) -> bool:
         """Whether a folder holds results (a run's own `results.json` is another thing)."""
         return (folder / RESULTS).is_file() and (folder / _COLUMNS).is_dir()
+
+    def remove_partials(self) -> None:
+        """Remove what a killed process left half written."""
+        remove_partials(self.folder)
+        remove_partials(self.folder / _COLUMNS)
 
     def read(self) -> dict[str, Any]:
         """What `results.json` holds."""
@@ -113,7 +118,8 @@ class Results:
                     f"{key}:sums": measure.sums,
                     f"{key}:samples": np.asarray(measure.samples),
                 }
-            np.savez_compressed(folder / f"{name}.npz", **arrays)
+            with durable(folder / f"{name}.npz") as partial, partial.open("wb") as stream:
+                np.savez_compressed(stream, **arrays)
             if outcome.answers:
                 lines = "".join(json.dumps(a, ensure_ascii=False) + "\n" for a in outcome.answers)
                 write_atomically(self.folder / f"samples_{name}.jsonl", lines)

@@ -24,6 +24,7 @@ from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
 from openeupe.evaluate.vlm.mini import VlmMini
 from openeupe.evaluate.zeroshot import ZeroShot, ZeroShotRidge
 from openeupe.identity import encoder_identity, settings_identity
+from openeupe.locks import locked
 from openeupe.names import Name
 
 AnyColumn = Annotated[
@@ -85,10 +86,30 @@ def evaluate(
         name: ready[name] if name in ready else _opened(name, suite.columns[name], root)
         for name in chosen
     }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"results cannot be written to {folder} ({error.strerror}): choose another --out"
+        ) from None
+    with locked(folder, "the results folder"):
+        Results(folder).remove_partials()
+        return _fill(suite, judged, folder, data_of, source, console)
+
+
+def _fill(
+    suite: Suite,
+    judged: Judged,
+    folder: Path,
+    data_of: Mapping[str, Any],
+    source: str,
+    console: Console,
+) -> dict[str, Any]:
+    """Carry out the columns of `data_of`; others that fit this encoder stay."""
     results = Results(folder)
     of = _of_encoder(judged)
     names = []
-    for name in chosen:
+    for name in data_of:
         column, data = suite.columns[name], data_of[name]
         what = {**of, **of_column(name, column), "data": column.identities(data)}
         done = _finished(results, name, what)
@@ -110,7 +131,7 @@ def evaluate(
         else:
             console.print(f"{name}: {_said(results, done)}, kept", soft_wrap=True)
         names += done
-    others = [name for name in suite.columns if name not in chosen]
+    others = [name for name in suite.columns if name not in data_of]
     before = _before(suite, others, results, of, console)
     encoder = judged.encoder
     config = {

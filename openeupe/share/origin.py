@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ import yaml
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
 from openeupe.distill.run import Run
 from openeupe.encoders import Encoder, is_stored
+from openeupe.encoders.create import is_name
+from openeupe.encoders.hub import HUB
 from openeupe.encoders.licences import Licence, licence_of
 from openeupe.files import folder_name, read_mapping
 from openeupe.identity import encoder_identity
 from openeupe.loading import student_folder
+
+DISTILLATION = "distillation.json"
 
 
 @dataclass
@@ -34,9 +39,9 @@ class Origin:
 
     @property
     def recipe_yaml(self) -> str:
-        """The resolved recipe; of paths only the last name, since the card is for others."""
+        """The resolved recipe; of paths only the last name: the card is for others."""
         assert self.recipe is not None
-        told = _without_folders(yaml.safe_load(dump_recipe(self.recipe)))
+        told = for_others(yaml.safe_load(dump_recipe(self.recipe)))
         return yaml.safe_dump(told, sort_keys=False, width=100)
 
 
@@ -57,7 +62,7 @@ def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
             found.experts[source] = licence_of(source)
         found.results = _results([Path("evaluations") / folder_name(source)], encoder)
         return found
-    found.info = read_mapping(student / "distillation.json")
+    found.info = read_mapping(student / DISTILLATION)
     run_folder = student.parent.parent
     if found.info and (run_folder / "recipe.yaml").is_file():
         found.recipe = Run.open(run_folder).recipe
@@ -75,21 +80,34 @@ def _add_experts(
     for told in info.get("teachers", {}).values():
         encoder: str = told["encoder"]
         if not encoder.startswith(STAGE_PREFIX):
-            name = Path(encoder).name if is_stored(encoder) else encoder
+            named = is_name(encoder) and not is_stored(encoder)
+            name = encoder if named else Path(encoder).name
             experts.setdefault(name, licence_of(encoder))
         elif recipe is not None:
             stage, name = recipe.resolve(encoder)
             earlier = student.parent.parent / stage / name
-            _add_experts(experts, earlier, read_mapping(earlier / "distillation.json"), recipe)
+            _add_experts(experts, earlier, read_mapping(earlier / DISTILLATION), recipe)
 
 
-def _without_folders(settings: Any) -> Any:
-    if isinstance(settings, dict):
-        return {key: _without_folders(value) for key, value in settings.items()}
+def for_others(settings: Any) -> Any:
+    """Settings without folders of this machine: of a path only the last name is left."""
     if isinstance(settings, list):
-        return [_without_folders(value) for value in settings]
-    path = isinstance(settings, str) and Path(settings).is_absolute()
-    return Path(settings).name if path else settings
+        return [for_others(value) for value in settings]
+    if not isinstance(settings, dict):
+        path = isinstance(settings, str) and Path(settings).is_absolute()
+        return Path(settings).name if path else settings
+    # An encoder's name alone could be that of a published one.
+    return {
+        key: f"local/{Path(value).name}" if key == "encoder" and _is_path(value)
+        else for_others(value)
+        for key, value in settings.items()
+    }  # fmt: skip
+
+
+def _is_path(encoder: Any) -> bool:
+    if not isinstance(encoder, str) or encoder.startswith((STAGE_PREFIX, HUB)):
+        return False
+    return ("/" in encoder or os.sep in encoder) and not is_name(encoder)
 
 
 def _results(folders: list[Path], encoder: Encoder) -> list[dict[str, Any]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from openeupe.encoders.folder import FILES
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
-
-_FILES = (
-    *("README.md", "config.json", "preprocessor_config.json", "model.safetensors"),
-    *("heads.safetensors", "statistics.safetensors", "distillation.json"),
-)
+from openeupe.files import read_mapping
+from openeupe.share.origin import DISTILLATION, for_others
 
 
 def push(folder: Path, repository: str, *, private: bool = False) -> str:
@@ -40,18 +39,20 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
         (f'from_pretrained("{folder.name}")', f'from_pretrained("{repository}")'),
     ):
         card = card.replace(here, there)
+    told = {"README.md": card}
+    if info := read_mapping(folder / DISTILLATION):
+        told[DISTILLATION] = json.dumps(for_others(info), indent=2)
     client = HfApi()
     try:
         client.create_repo(repository, private=private, exist_ok=True)
         client.upload_folder(
             repo_id=repository,
             folder_path=folder,
-            allow_patterns=[name for name in _FILES if name != "README.md"],
+            allow_patterns=[name for name in FILES if name not in told],
             commit_message="An encoder made with OpenEUPE",
         )
-        client.upload_file(
-            path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repository
-        )
+        for name, text in told.items():
+            client.upload_file(path_or_fileobj=text.encode(), path_in_repo=name, repo_id=repository)
     except Exception as error:  # hub clients raise whatever their network library raises
         raise InputError(
             f"{repository} cannot be written ({first_line(error)}): check the name, the network "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -9,15 +10,17 @@ from typing import Literal
 from safetensors.torch import save_file
 
 from openeupe import encoders
+from openeupe.distill.folder import FINISHED
 from openeupe.encoders import timm_folder, transformers_folder
 from openeupe.encoders.folder import written_whole
 from openeupe.errors import InputError
+from openeupe.files import read_mapping
 from openeupe.loading import load, load_heads
 from openeupe.share.card import card_licence, model_card
-from openeupe.share.origin import origin, stored_folder
+from openeupe.share.origin import DISTILLATION, for_others, origin, stored_folder
 
 Layout = Literal["openeupe", "timm", "transformers"]
-_BESIDE = ("heads.safetensors", "statistics.safetensors", "distillation.json")
+_BESIDE = ("heads.safetensors", "statistics.safetensors", DISTILLATION)
 
 
 def save(
@@ -37,6 +40,8 @@ def save(
     student = stored_folder(source)
     if student is not None and folder.resolve() == student.resolve():
         raise InputError(f"{folder} is the encoder itself: choose another folder")
+    if (folder.parent / FINISHED).is_file() and (folder / DISTILLATION).is_file():
+        raise InputError(f"{folder} is the finished student of a run: choose another folder")
     told = origin(source, student, encoder)
     with written_whole(folder) as part:
         if layout == "openeupe":
@@ -49,6 +54,9 @@ def save(
         for file in _BESIDE:
             if student is not None and (student / file).is_file():
                 shutil.copyfile(student / file, part / file)
+        if info := read_mapping(part / DISTILLATION):
+            text = json.dumps(for_others(info), indent=2)
+            (part / DISTILLATION).write_text(text, encoding="utf-8")
         if student is None and Path(source).is_file():
             heads = load_heads(source)
             state = {f"{t}.{k}": v for t, h in heads.items() for k, v in h.state_dict().items()}

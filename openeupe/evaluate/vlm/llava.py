@@ -23,6 +23,7 @@ from openeupe.evaluate.vlm.language import language_identity, load_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
 from openeupe.evaluate.vlm.prompts import Sentence, Turn
 from openeupe.evaluate.vlm.training import Phase, Step, fit, orders
+from openeupe.files import durable
 from openeupe.identity import encoder_identity, file_identity, settings_identity
 
 
@@ -88,12 +89,13 @@ def train_llava(
     else:
         _fit_llava(vlm, settings.align, talks[0], align[1], settings, seed, console)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(vlm.seeing(), kept)
+        with durable(kept) as partial:
+            save_file(vlm.seeing(), partial)
     _fit_llava(vlm, settings.tune, talks[1], tune[1], settings, seed, console)
     if settings.recompute:
         _recompute(model, False)
     vlm.save(folder)
-    kept.unlink()
+    kept.unlink(missing_ok=True)
     return vlm
 
 

@@ -31,6 +31,7 @@ from openeupe.evaluate.vlm.prompts import (
     collate_left,
     sentence,
 )
+from openeupe.files import durable, flush_folder, write_atomically
 
 _CONFIG, _PROJECTOR = "vision_language.json", "projector.safetensors"
 
@@ -251,9 +252,11 @@ class VisionLanguage(nn.Module):
             encoders.save(self.encoder, folder / "encoder")
         self.language.save_pretrained(folder / "language")
         self.tokenizer.save_pretrained(folder / "language")
-        save_file(self.seeing(), folder / _PROJECTOR)
+        with durable(folder / _PROJECTOR) as partial:
+            save_file(self.seeing(), partial)
+        flush_folder(folder)
         facts = {"format": 1, "patch_dim": self.patch_dim, "form": self.form.model_dump()}
-        (folder / _CONFIG).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        write_atomically(folder / _CONFIG, json.dumps(facts, indent=2) + "\n")  # last
         return folder
 
     def seeing(self) -> dict[str, Tensor]:

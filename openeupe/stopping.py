@@ -1,0 +1,95 @@
+"""How a process ends before its work is done: by a signal, or together with its parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+_POLL_S = 1.0
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGINT asked this process to stop; what it had finished is on the disk.
+
+    Attributes:
+        signum: the signal.
+        where: how far the work had come; may be empty.
+    """
+
+    def __init__(self, signum: int, where: str = "") -> None:
+        super().__init__(signum, where)
+        self.signum = signum
+        self.where = where
+
+
+class StopRequest:
+    """Which signal asked for the end of the work, if one did."""
+
+    signum: int | None = None
+
+    def note(self, signum: int, _: FrameType | None) -> None:
+        """Remember the first signal; a second Ctrl-C stops at once."""
+        if self.signum is not None and signum == signal.SIGINT:
+            raise Stopped(signum)
+        self.signum = self.signum or signum
+
+
+@contextmanager
+def stop_requested() -> Iterator[StopRequest]:
+    """Note SIGTERM and SIGINT instead of ending, so that the caller can save its work first.
+
+    In other threads than the main one nothing is noted: Python calls no handlers there. A signal
+    that is ignored stays so.
+
+    Raises:
+        Stopped: at the end, if a signal was noted and the caller did not see it.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    before = {s: handler for s, handler in before.items() if handler != signal.SIG_IGN}
+    for signum in before:
+        signal.signal(signum, request.note)
+    try:
+        yield request
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
+    if request.signum is not None:
+        raise Stopped(request.signum)
+
+
+def stop_at_once(signum: int, _: FrameType | None) -> NoReturn:
+    """Handler of a signal for a whole program: what is half written is removed on the way out."""
+    raise Stopped(signum)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone, also when that was killed.
+
+    Call it in processes that torchrun or `multiprocessing` starts. They would work on otherwise,
+    and keep the device.
+    """
+    threading.Thread(target=_watch_parent, name="end-with-parent", daemon=True).start()
+
+
+def _watch_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    elif os.name == "nt":  # which never tells that a parent is gone
+        return
+    else:
+        first = os.getppid()
+        while os.getppid() == first:
+            time.sleep(_POLL_S)
+    os._exit(1)
