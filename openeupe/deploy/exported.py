@@ -13,6 +13,7 @@ from openeupe.deploy.parity import run_in_batches
 from openeupe.deploy.program import Size, size_name
 from openeupe.deploy.targets import TARGETS, Session
 from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
 
@@ -75,10 +76,18 @@ class ExportedEncoder(Encoder):
             )
         opened = f"{key} {batch}"
         if opened not in self._sessions:
-            self._sessions[opened] = self.engine.open(
-                self.folder / files[key],
-                self.about["precision"],
-                self.threads or torch.get_num_threads(),
-                batch or self.engine.batch,
-            )
+            try:
+                self._sessions[opened] = self.engine.open(
+                    self.folder / files[key],
+                    self.about["precision"],
+                    self.threads or torch.get_num_threads(),
+                    batch or self.engine.batch,
+                )
+            except (InputError, MemoryError):
+                raise
+            except Exception as error:  # each engine raises its own on damaged bytes
+                raise InputError(
+                    f"{self.folder / files[key]} cannot be opened ({first_line(error)}): export "
+                    "the encoder again"
+                ) from None
         return self._sessions[opened]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openeupe.deploy.program import INPUT, Pixels, Size, size_name
+from openeupe.deploy.saved import read_about
 from openeupe.deploy.targets import TARGETS
 from openeupe.deploy.targets.openvino import INFERENCE
 from openeupe.encoders import Encoder
@@ -16,7 +17,6 @@ from openeupe.errors import InputError
 
 FORMAT = 1
 ABOUT = "export.json"
-_NEEDED = ("target", "precision", "pixels", "files", "encoder", "parity", "source", "bytes")
 
 _EXAMPLE = '''\
 """The tokens of a photo: python example.py PHOTO"""
@@ -109,12 +109,7 @@ def read(folder: Path) -> dict[str, Any]:
         InputError: if it is missing, damaged, or of another version.
     """
     path = folder / ABOUT
-    try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): export the encoder again") from error
-    if not isinstance(about, dict) or any(key not in about for key in _NEEDED):
-        raise InputError(f"{path} does not describe an export: export the encoder again")
+    about = read_about(path)
     if about.get("format") != FORMAT or about["target"] not in TARGETS:
         raise InputError(f"{path} was made by another version: update openeupe, or export again")
     for name in about["files"].values():

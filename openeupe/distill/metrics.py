@@ -22,6 +22,7 @@ from torch import Tensor
 
 from openeupe.distill.track import Tracker
 from openeupe.files import write_atomically
+from openeupe.plain_json import parse_json
 
 
 class Meter:
@@ -83,11 +84,14 @@ class MetricsLog:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Records of a `metrics.jsonl`; a last line cut off by a kill is left out."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = parse_json(line)
+        except ValueError:
             break
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            break
+        records.append(record)
     return records
 
 

@@ -88,7 +88,7 @@ def check_size(name: str, build: Callable[[], nn.Module]) -> None:
 
 def _hints(maker: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)  # type: ignore[misc]
+        return typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
     except (NameError, TypeError, AttributeError):  # annotations that cannot be evaluated
         return {}
 

@@ -77,6 +77,13 @@ def check_comparable(
             )
 
 
+def _value(column: Mapping[str, Any]) -> float | None:
+    """The headline figure; None where there is none."""
+    headline = column.get("headline")
+    value: float | None = column["figures"][headline]["value"] if headline else None
+    return value
+
+
 def mean_ranks(everyone: Sequence[Results], columns: Sequence[str]) -> list[float]:
     """Mean rank of each encoder over the columns that all have; 1 is best, ties share.
 
@@ -85,7 +92,7 @@ def mean_ranks(everyone: Sequence[Results], columns: Sequence[str]) -> list[floa
     ranks: list[list[float]] = [[] for _ in everyone]
     for name in columns:
         found = [results.column(name) for results in everyone]
-        there = [c for c in found if c is not None and "headline" in c]
+        there = [c for c in found if c is not None and _value(c) is not None]
         if len(there) < len(everyone):
             continue
         figures = [c["figures"][c["headline"]] for c in there]

@@ -20,8 +20,10 @@ import torch
 
 from openeupe.errors import InputError
 from openeupe.evaluate.measure import Measure, Outcome
+from openeupe.evaluate.saved import AGAIN, read_column, read_results
 from openeupe.evaluate.statistics import interval
 from openeupe.files import durable, remove_partials, strict_json, write_atomically
+from openeupe.plain_json import read_arrays
 
 RESULTS = "results.json"
 _COLUMNS = "columns"
@@ -52,13 +54,12 @@ class Results:
 
     def read(self) -> dict[str, Any]:
         """What `results.json` holds."""
-        content: dict[str, Any] = _read_json(self.folder / RESULTS)
-        return content
+        return read_results(self.folder / RESULTS)
 
     def column(self, name: str) -> dict[str, Any] | None:
         """What is kept of a column besides its samples; None if it was never finished."""
         path = self.folder / _COLUMNS / f"{name}.json"
-        return _read_json(path) if path.is_file() else None
+        return read_column(path) if path.is_file() else None
 
     def names(self) -> list[str]:
         """Names of the finished columns."""
@@ -71,17 +72,24 @@ class Results:
             raise InputError(f"{self.folder}: column {name} has no figures")
         headline = column["headline"]
         figure = column["figures"][headline]
-        with np.load(self.folder / _COLUMNS / f"{name}.npz") as file:
-            sums, samples = file[f"{headline}:sums"], file[f"{headline}:samples"].tolist()
-        return Measure(
-            figure["metric"],
-            samples,
-            sums,
-            figure["scale"],
-            figure["higher_is_better"],
-            figure["unit"],
-            trained="seeds" in column["settings"],
-        )
+        path = self.folder / _COLUMNS / f"{name}.npz"
+        arrays = read_arrays(path, AGAIN)
+        try:
+            measure = Measure(
+                figure["metric"],
+                [str(sample) for sample in arrays[f"{headline}:samples"].tolist()],
+                arrays[f"{headline}:sums"].astype(np.float64, casting="safe"),
+                figure["scale"],
+                figure["higher_is_better"],
+                figure["unit"],
+                trained="seeds" in column["settings"],
+            )
+            if not (measure.sums.size and np.isfinite(measure.sums).all()):
+                raise ValueError("sums are empty or no finite numbers")
+            _ = measure.value
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise InputError(f"{path} is damaged ({error}): {AGAIN}") from None
+        return measure
 
     def keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
         """Write one finished column.
@@ -188,10 +196,3 @@ def _lm_eval(column: dict[str, Any]) -> dict[str, Any]:
 
 def _count(column: dict[str, Any]) -> int:
     return int(column["figures"][column["headline"]]["samples"])
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): delete it and evaluate again") from None

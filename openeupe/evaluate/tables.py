@@ -70,7 +70,8 @@ def many(
                 continue
             figure = column["figures"][column["headline"]]
             arrow = f" {column['headline']}{_arrow(figure)}"
-            half = (figure["high"] - figure["low"]) / 2
+            low, high = figure["low"], figure["high"]
+            half = None if low is None or high is None else (high - low) / 2
             cells.append(f"{_flagged(column, figure)} ± {_number(half, figure)}")
         rows.append([f"{name}{arrow}", *cells])
     return header, rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from openeupe.distill.recipe import StageConfig
 from openeupe.distill.run import Run
 from openeupe.errors import InputError
 from openeupe.evaluate.results import Results
+from openeupe.plain_json import read_json
 from openeupe.report.deployment import Deployed, deployed
 
 
@@ -129,12 +129,11 @@ def _evaluations(folder: Path, results: Sequence[Path]) -> Iterator[Evaluation]:
         if path in own:  # RUN/evaluations/SUITE, RUN/STAGE/evaluations/SUITE
             inside = path.parent.parent.relative_to(folder).as_posix()
             label = "this run" if inside == "." else inside
-        yield Evaluation(label, str(config["suite"]), content)
+        yield Evaluation(label, str(config.get("suite", "")), content)
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): delete it and run again") from None
+    content = read_json(path, "delete it and run again")
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged (it is no mapping): delete it and run again")
+    return content

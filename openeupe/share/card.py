@@ -89,6 +89,8 @@ def _eval_results(content: dict[str, Any]) -> list[EvalResult]:
         if "headline" not in told:
             continue
         figure = told["figures"][told["headline"]]
+        if figure["value"] is None:
+            continue
         found.append(
             EvalResult(
                 task_type="image-feature-extraction",
@@ -109,6 +111,7 @@ def _results(origin: Origin) -> str:
         for column, told in content["columns"].items()
         if "headline" in told
         for figure in [told["figures"][told["headline"]]]
+        if None not in (figure["value"], figure["low"], figure["high"])
     ]
     if not rows:
         return "## Results\n\nNot evaluated yet: `openeupe evaluate`.\n"

@@ -160,5 +160,5 @@ def test_a_damaged_export_is_told(exported: dict[str, Path], tmp_path: Path) -> 
     with pytest.raises(InputError, match="another version"):
         openeupe.load(tmp_path)
     (tmp_path / "export.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is damaged"):
         openeupe.load(tmp_path)

@@ -141,7 +141,7 @@ def test_fingerprint_is_of_the_weights() -> None:
 def test_damaged_results_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{")
     (tmp_path / "columns").mkdir()
-    with pytest.raises(InputError, match=r"results.json cannot be read.*evaluate again"):
+    with pytest.raises(InputError, match=r"results.json is damaged.*evaluate again"):
         Results.open(tmp_path).read()
     with pytest.raises(InputError, match="run openeupe evaluate first"):
         Results.open(tmp_path / "nowhere")
@@ -156,3 +156,73 @@ def test_a_probe_of_one_seed_gets_no_verdict(tmp_path: Path) -> None:
     said = tables.summary([found], "a")
     assert "better on 0 columns, worse on 0; no difference shown on 0" in said
     assert "No verdict on 1" in said
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"null", b"[]", b"{}", b"{", b"[" * 20000, b"\xff\xfe", b'{"columns": 3}'),
+        *(b'{"config": {"model": 3}, "columns": {}}', b'{"headline": "x", "figures": {}}'),
+        *(b"1" * 5000, b'{"a": NaN}'),
+    ],
+)
+@pytest.mark.parametrize("name", ["results.json", "columns/knn.json", "columns/knn.npz"])
+def test_damaged_results_are_one_line(damage: bytes, name: str, tmp_path: Path) -> None:
+    good, bad = made(tmp_path / "good", 0.5, 0.4), made(tmp_path / "bad", 0.6, 0.5)
+    (bad.folder / name).write_bytes(damage)
+
+    def use() -> None:
+        bad.read()
+        compare(good, bad, ["knn", "depth"])
+
+    with pytest.raises(InputError, match=f"{name}.*evaluate again"):
+        use()
+
+
+def test_values_of_another_kind_are_refused(tmp_path: Path) -> None:
+    for field, value in (
+        ("value", "x"), ("low", [1]), ("samples", None), ("metric", "no such"), ("scale", None),
+        ("unit", 3), ("higher_is_better", "no"),
+    ):  # fmt: skip
+        results = made(tmp_path / field, 0.5, 0.4)
+        path = results.folder / "columns" / "knn.json"
+        content = json.loads(path.read_text())
+        content["figures"]["top1"][field] = value
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=f"knn.json.*{field}"):
+            results.measure("knn")
+
+
+def test_samples_of_another_shape_are_refused(tmp_path: Path) -> None:
+    sums, samples = np.ones((1, 120, 2)), np.asarray(NAMES)
+    for number, arrays in enumerate(
+        (
+            {"top1:sums": sums},
+            {"top1:samples": samples},
+            {"top1:sums": sums[0], "top1:samples": samples},
+            {"top1:sums": sums[:, :3], "top1:samples": samples},
+            {"top1:sums": sums[..., :1], "top1:samples": samples},
+            {"top1:sums": sums[:0], "top1:samples": samples},
+            {"top1:sums": sums * np.nan, "top1:samples": samples},
+            {"top1:sums": sums.astype(str), "top1:samples": samples},
+            {"top1:sums": sums * 1j, "top1:samples": samples},
+        )
+    ):
+        results = made(tmp_path / str(number), 0.5, 0.4)
+        np.savez(results.folder / "columns" / "knn.npz", **arrays)
+        with pytest.raises(InputError, match=r"knn\.npz"):
+            results.measure("knn")
+
+
+def test_figures_that_are_no_numbers_are_left_out_of_tables_and_ranks(tmp_path: Path) -> None:
+    """NaN is written as null: a mean over no samples."""
+    results = made(tmp_path, 0.5, 0.4)
+    for path in (tmp_path / "columns" / "knn.json", tmp_path / "results.json"):
+        content = json.loads(path.read_text())
+        column = content["columns"]["knn"] if "columns" in content else content
+        column["figures"]["top1"] |= {"value": None, "low": None, "high": None}
+        path.write_text(json.dumps(content))
+    content = results.read()
+    _, rows = tables.many([content, content], ["a", "b"], ["knn", "depth"])
+    assert "n/a" in rows[0][1]
+    assert mean_ranks([results, results], ["knn", "depth"]) == [1.5, 1.5]

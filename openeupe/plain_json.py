@@ -1,0 +1,65 @@
+"""JSON and NumPy files that somebody else may have written, or that a crash has damaged."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openeupe.errors import InputError
+from openeupe.limits import JSON_BYTES
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The plain value of a JSON text; `NaN` and `Infinity` are no JSON.
+
+    Raises:
+        ValueError: for whatever is wrong with the text.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON number")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def read_json(path: Path, fix: str) -> Any:
+    """The plain value of a JSON file.
+
+    Args:
+        fix: what to do about a damaged one, as "evaluate again".
+
+    Raises:
+        InputError: naming the file and the fix.
+    """
+    try:
+        if path.stat().st_size > JSON_BYTES:
+            raise ValueError(f"it has more than {JSON_BYTES} bytes")
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): {fix}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): {fix}") from None
+
+
+def read_arrays(path: Path, fix: str) -> dict[str, NDArray[Any]]:
+    """The arrays of an `.npz` file; nothing is unpickled.
+
+    Raises:
+        InputError: naming the file and the fix.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > JSON_BYTES:
+                raise ValueError(f"it unpacks to more than {JSON_BYTES} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # the readers of zip and npy raise nearly anything
+        raise InputError(f"{path} is damaged ({error}): {fix}") from None
