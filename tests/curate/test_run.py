@@ -219,7 +219,11 @@ def test_mistakes_are_one_line(heap: Path, tmp_path: Path, encoder: Encoder) -> 
         (([tmp_path / "bad"], out, None), r"no image can be read .*1 unreadable"),
         (([heap], tmp_path / "out.csv", None), "ends in .parquet"),
         (([heap], Path("/proc/out.parquet"), None), "cannot be written"),
-        (([heap], out, None, CurateConfig(size=3)), "need an encoder"),
+        (([heap], out, None, CurateConfig(size=3)), "--size has no effect without --encoder"),
+        (([heap], out, None, CurateConfig(balance="neighbours")), "--balance has no effect"),
+        (([heap], out, encoder, CurateConfig(near=0.3)), "without --balance neighbours"),
+        (([heap], out, encoder, CurateConfig(like_each=3)), "--like-each .* without --like"),
+        (([heap], out, None, CurateConfig(leak_agreement=0.9)), "without --against"),
         (([heap], out, None, CurateConfig(hash_distance=20)), "finds too much by itself"),
         (([heap], out, encoder, CurateConfig(clusters=[3, 3])), "the finest level first"),
     ]:

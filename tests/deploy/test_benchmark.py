@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from openeupe.deploy import benchmark as measuring
+from openeupe.deploy.export import export
 from openeupe.deploy.worker import Worker
-from openeupe.encoders import create
+from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
+from openeupe.identity import encoder_identity, settings_identity
 
 from .conftest import small
 
@@ -64,3 +66,24 @@ def test_a_file_that_cannot_run_here_is_told(exported: dict[str, Path]) -> None:
     contender = measuring.exported(exported["onnx-fp32"])
     with pytest.raises(InputError, match="has no file for 32x32, only 64x96"):
         Worker({**contender.what, "size": (32, 32), "threads": 1})
+
+
+def test_each_export_keeps_its_own_rows(vit: Encoder, tmp_path: Path) -> None:
+    """float32 and uint8, fixed and open sizes: one name, three files."""
+    settings = {
+        "fixed": {"sizes": [(32, 32)]},
+        "bytes": {"sizes": [(32, 32)], "pixels": "uint8"},
+        "open": {"dynamic": True},
+    }
+    for name, more in settings.items():
+        export(vit, tmp_path / name, target="onnx", **more)  # type: ignore[arg-type]
+    contenders = [measuring.exported(tmp_path / name) for name in settings]
+    again = measuring.exported(tmp_path / "fixed")
+    rows = measuring.benchmark([*contenders, again], size=(32, 32), threads=[1], rounds=2, batch=2)
+    assert len(rows) == len({row.label for row in rows}) == 4
+    for name in settings:
+        kept = json.loads((tmp_path / name / "benchmark.json").read_text())
+        about = json.loads((tmp_path / name / "export.json").read_text())
+        assert len(kept["rows"]) == 1
+        assert kept["export"] == settings_identity(about)
+        assert about["encoder"]["identity"] == encoder_identity(vit)
