@@ -20,7 +20,7 @@ from openeupe.data.questions import Question, QuestionedImages
 from openeupe.data.repeated import RepeatedViews
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.shards import ShardSource
-from openeupe.data.sources import Source, mean_bytes, open_source
+from openeupe.data.sources import Source, check_heldout, mean_bytes, open_source, open_sources
 from openeupe.data.views import View
 from openeupe.data.weighted import Weights
 
@@ -51,10 +51,12 @@ __all__ = [
     "View",
     "Weights",
     "center_view",
+    "check_heldout",
     "decode",
     "derive_seed",
     "mean_bytes",
     "open_source",
+    "open_sources",
     "resize",
     "shuffled",
 ]

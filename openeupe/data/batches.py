@@ -20,7 +20,7 @@ from openeupe.data.config import DataConfig
 from openeupe.data.decode import BrokenImage
 from openeupe.data.repeated import RepeatedViews
 from openeupe.data.seeds import derive_seed, shuffled
-from openeupe.data.sources import Source, open_source
+from openeupe.data.sources import Source, open_sources
 from openeupe.errors import InputError
 
 _ATTEMPTS = 20  # images tried for one place of a batch
@@ -102,7 +102,7 @@ class Batches:
         if not 0 <= rank < world_size:
             raise InputError(f"rank {rank} does not exist among {world_size} processes")
         self.config = config
-        self.sources = list(sources) if sources else [open_source(one) for one in config.sources]
+        self.sources = list(sources) if sources else open_sources(config.sources)
         self.broken = BrokenImages(config.max_broken)
         share = batch_size // world_size
         self._steps = range(first_step, last_step)

@@ -9,12 +9,14 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from openeupe.data.names import printable
 from openeupe.errors import InputError
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
+# Resampling puts some float pixels above white; they do not make the range a larger one.
+_OVERSHOOT = 1.5
 
 
 class BrokenImage(Exception):
@@ -90,6 +92,15 @@ def image_size(file: Path) -> tuple[int, int]:
         ) from error
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an `opened` image as `upright` gives it; of a PNG this reads the file.
+
+    Raises whatever Pillow's readers raise.
+    """
+    turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return image.size[::-1] if turned else image.size
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return _deep_gray(image)
@@ -101,12 +112,15 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_gray(image: Image.Image) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    values = np.asarray(image).astype(np.float64)
     if image.mode.startswith("I;16"):
         white = 65535.0
     else:  # 32-bit integers and floats do not say their range: the smallest usual one that fits
-        top = values.max()
-        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        white = next((level for level in usual if top <= level), top)
+        floats = image.mode == "F"
+        top = values[np.isfinite(values)].max(initial=0)
+        usual = (1.0, 255.0, 65535.0) if floats else (255.0, 65535.0)
+        over = _OVERSHOOT if floats else 1.0
+        white = next((level for level in usual if top <= level * over), top)
+    values = np.nan_to_num(values, nan=0.0, posinf=white, neginf=0.0)
     gray = (values.clip(0, white) * (255 / white)).round().astype(np.uint8)
     return Image.fromarray(gray).convert("RGB")

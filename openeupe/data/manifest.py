@@ -80,6 +80,11 @@ class ManifestSource:
             raise BrokenImage(f"{self.name(index)}: {error.strerror}") from error
         return decode(encoded, self.name(index), least_side)
 
+    def places(self) -> Iterator[str]:
+        """Absolute path of each image's file or shard, with `/` and without links to the roots."""
+        roots = [root.resolve().as_posix().rstrip("/") for root in self.roots]
+        return (f"{roots[self._roots[i]]}/{self._paths[i]}" for i in range(len(self)))
+
     def encoded_bytes(self, index: int) -> int:
         """Size of the file or member."""
         return int(self._sizes[index])

@@ -12,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from openeupe.data.decode import EXTENSIONS, decode
+from openeupe.data.decode import EXTENSIONS, decode, upright_size
 from openeupe.data.names import printable
 from openeupe.errors import InputError
 from openeupe.identity import files_identity
 
 IGNORE = 255  # the mask value that is not judged
 _UNKNOWN = -1
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_ORIENTATION = 0x0112
 
 
 class Pairs:
@@ -49,7 +47,7 @@ class Pairs:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which images and labels these are, by relative names and sizes."""
+        """Which images and labels these are, by relative names and contents."""
         images, labels = zip(*self.files, strict=True)
         both = files_identity(self.root, images) + files_identity(self.root, labels)
         return hashlib.sha256(both.encode()).hexdigest()[:16]
@@ -77,13 +75,10 @@ class Pairs:
     def _check(self, index: int) -> None:
         image, labels = self.files[index]
         with _opened(image, "image") as opened:
-            size = opened.size
             try:
-                orientation = opened.getexif().get(_ORIENTATION)  # of a PNG: reads the whole file
+                size = upright_size(opened)
             except Exception as error:
                 raise _damaged(image, "image") from error
-            if orientation in _TURNED:
-                size = size[::-1]
         height, width = self._read_labels(index).shape
         if (width, height) != size:
             raise InputError(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from openeupe import encoders
-from openeupe.data import open_source
+from openeupe.data import check_heldout, open_source
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe
 from openeupe.distill.track import check_tracker
 from openeupe.encoders import Encoder, check_side
@@ -22,11 +22,13 @@ def check_recipe(recipe: Recipe) -> None:
         InputError: one line naming the field and the mend.
     """
     check_tracker(recipe.tracker)
+    opened = []
     for i, source in enumerate(recipe.data.sources):
         try:
-            open_source(source)
+            opened.append(open_source(source))
         except InputError as error:
             raise InputError(f"data.sources.{i}: {error}") from None
+    check_heldout(recipe.data.sources, opened)
     for stage_name, stage in recipe.stages.items():
         for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
             for name, member in members.items():

@@ -118,11 +118,18 @@ class TimmEncoder(Encoder):
 
     def grid(self, features: Tensor, height: int, width: int) -> Tensor:
         """The patch tokens as `[B, Dp, h, w]`, from whichever layout the trunk has."""
+        grid = (height // self.patch_size, width // self.patch_size)
         if features.ndim == 4:
             channels_first = features.shape[1] == self.patch_dim
-            return features if channels_first else features.permute(0, 3, 1, 2)
+            patches = features if channels_first else features.permute(0, 3, 1, 2)
+            if patches.shape[-2:] != grid:  # convolutions without padding (inception)
+                raise InputError(
+                    f"{self.name} gives {patches.shape[-2]}x{patches.shape[-1]} patch tokens of "
+                    f"{height}x{width} pixels, not {grid[0]}x{grid[1]}: this timm architecture "
+                    "cannot be an encoder"
+                )
+            return patches
         prefix = getattr(self.trunk, "num_prefix_tokens", 0)
-        grid = (height // self.patch_size, width // self.patch_size)
         if features.shape[1] != prefix + grid[0] * grid[1]:
             raise InputError(
                 f"{self.name}: {features.shape[1]} tokens do not make a {grid[0]}x{grid[1]} grid "

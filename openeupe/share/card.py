@@ -74,7 +74,7 @@ def model_card(
         f"`{encoder.name}`, {parameters:.1f} M parameters, made with "
         "[OpenEUPE](https://arxiv.org/abs/2603.22387). "
         f"Class token {encoder.cls_dim}, patch tokens {encoder.patch_dim} wide, one every "
-        f"{encoder.patch_size} pixels; made for {encoder.resolution} px. Input constants: mean "
+        f"{encoder.patch_size} pixels; {_sides(encoder, origin)}. Input constants: mean "
         f"{_rounded(encoder.mean)}, std {_rounded(encoder.std)}.\n",
         _opening(layout, name, opening),
         _results(origin),
@@ -155,6 +155,12 @@ def _licences(origin: Origin) -> str:
     )
     table = "\n".join(["| weights | licence | what follows |", "|---|---|---|", *rows])
     return f"## Licences\n\n{table}\n\n{end} No legal advice.\n"
+
+
+def _sides(encoder: Encoder, origin: Origin) -> str:
+    native = f"the architecture's own resolution is {encoder.resolution} px"
+    trained = ", ".join(map(str, origin.sides))
+    return f"distilled at {trained} px ({native})" if trained else native
 
 
 def _rounded(constants: Any) -> str:

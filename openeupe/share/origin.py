@@ -24,12 +24,14 @@ class Origin:
     experts: names of the frozen encoders at the beginning of the chain, with their licences.
     info: `distillation.json` of the stage that finished it; empty if it was not distilled here.
     recipe: of the run, if the run folder lies around the encoder.
+    sides: pixels at which the last stage trained it, where the recipe is known.
     results: the contents of each `results.json` of `openeupe evaluate`.
     """
 
     experts: dict[str, Licence] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
+    sides: tuple[int, ...] = ()
     results: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -61,6 +63,9 @@ def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
     run_folder = student.parent.parent
     if found.info and (run_folder / "recipe.yaml").is_file():
         found.recipe = Run.open(run_folder).recipe
+        stage = found.recipe.stages.get(found.info.get("stage", ""))
+        if stage is not None and student.name in stage.students:
+            found.sides = tuple(stage.students[student.name].resolution)
     if found.info:
         _add_experts(found.experts, student, found.info, found.recipe)
     places = {student, student.parent, Path(source)}

@@ -51,7 +51,13 @@ def test_sixteen_bit_gray_is_scaled_by_its_range() -> None:
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 51.0, 255.0], [0, 51, 255])],
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 51.0, 255.0], [0, 51, 255]),
+        ([0.0, 0.5, 1.004], [0, 128, 255]),  # resampling overshoots
+        ([0.0, 51.0, 260.0], [0, 51, 255]),
+        ([0.5, float("inf"), float("nan")], [128, 255, 0]),
+    ],
 )
 def test_float_gray(values: list[float], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], dtype=np.float32))
