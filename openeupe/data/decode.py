@@ -14,6 +14,9 @@ from PIL import ExifTags, Image, ImageOps
 from openeupe.data.names import printable
 from openeupe.errors import InputError
 
+# Odd metadata of one web image is nobody's news. For good: `catch_warnings` is not for threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
 # Resampling puts some float pixels above white; they do not make the range a larger one.
 _OVERSHOOT = 1.5
@@ -55,11 +58,10 @@ def decode(
 @contextlib.contextmanager
 def opened(encoded: bytes | Path) -> Iterator[Image.Image]:
     """An image of which only the header is read yet. Raises whatever Pillow's readers raise."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata of one web image is nobody's news
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(encoded if isinstance(encoded, Path) else BytesIO(encoded)) as image:
-            yield image
+    with Image.open(encoded if isinstance(encoded, Path) else BytesIO(encoded)) as image:
+        if (most := Image.MAX_IMAGE_PIXELS) is not None and image.width * image.height > most:
+            raise Image.DecompressionBombError(f"more than {most} pixels")
+        yield image
 
 
 def upright(

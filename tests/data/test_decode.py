@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openeupe.data.decode import BrokenImage, decode
+from openeupe.data.decode import BrokenImage, decode, opened
 
 from .conftest import picture
 
@@ -153,3 +154,14 @@ def test_gray_is_the_luminance_of_the_colours(kind: str) -> None:
         assert gray.size == colours.size
         off = np.abs(np.asarray(gray, dtype=int) - np.asarray(colours, dtype=int))
         assert off.mean() < 2
+
+
+def test_images_that_are_open_at_once_leave_no_trace_in_the_warnings() -> None:
+    """Threads decode at the same time, and the filters of warnings belong to all of them."""
+    before = list(warnings.filters)
+    first, second = (opened(_encode(picture(number), "PNG")) for number in (1, 2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert list(warnings.filters) == before
