@@ -21,7 +21,7 @@ from openeupe.data.decode import BrokenImage
 from openeupe.data.recorded import content
 from openeupe.data.repeated import RepeatedViews, contents
 from openeupe.data.seeds import derive_seed, shuffled
-from openeupe.data.sources import Source, open_source
+from openeupe.data.sources import Source, open_sources
 from openeupe.data.workers import loaded
 from openeupe.errors import InputError
 
@@ -106,7 +106,7 @@ class Batches:
         if not 0 <= rank < world_size:
             raise InputError(f"rank {rank} does not exist among {world_size} processes")
         self.config = config
-        self.sources = list(sources) if sources else [open_source(one) for one in config.sources]
+        self.sources = list(sources) if sources else open_sources(config.sources)
         self.broken = BrokenImages(config.max_broken)
         share = batch_size // world_size
         self._steps = range(first_step, last_step)

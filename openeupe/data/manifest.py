@@ -96,6 +96,11 @@ class ManifestSource:
                 yield self._paths[index], file.stat().st_size if file.is_file() else -1
             last = file
 
+    def places(self) -> Iterator[str]:
+        """Absolute path of each image's file or shard, with `/` and without links to the roots."""
+        roots = [root.resolve().as_posix().rstrip("/") for root in self.roots]
+        return (f"{roots[self._roots[i]]}/{self._paths[i]}" for i in range(len(self)))
+
     def encoded_bytes(self, index: int) -> int:
         """Size of the file or member."""
         return int(self._sizes[index])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from openeupe import encoders
-from openeupe.data import Source, open_source
+from openeupe.data import Source, check_heldout, open_source
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, StudentConfig, TeacherConfig
 from openeupe.distill.track import check_tracker
 from openeupe.encoders import Encoder, check_side
@@ -31,6 +31,7 @@ def check_recipe(recipe: Recipe) -> list[Source]:
             sources.append(open_source(source))
         except InputError as error:
             raise InputError(f"data.sources.{i}: {error}") from None
+    check_heldout(recipe.data.sources, sources)
     for stage_name, stage in recipe.stages.items():
         for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
             for name, member in members.items():

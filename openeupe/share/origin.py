@@ -31,12 +31,14 @@ class Origin:
         weights that a student started from), with their licences.
     info: `distillation.json` of the stage that finished it; empty if it was not distilled here.
     recipe: of the run, if the run folder lies around the encoder.
+    sides: pixels at which the last stage trained it, where the recipe is known.
     results: the contents of each `results.json` of `openeupe evaluate`.
     """
 
     experts: dict[str, Licence] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
+    sides: tuple[int, ...] = ()
     results: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -72,6 +74,7 @@ def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
         told = (found.info.get("run"), found.info.get("stage"))
         if own and student.name in own.students and told == (recipe.name, student.parent.name):
             found.recipe = recipe
+            found.sides = tuple(own.students[student.name].resolution)
     if found.info:
         _add_experts(found.experts, student, found.info, found.recipe)
     places = {student, student.parent, Path(source)}

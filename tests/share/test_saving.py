@@ -58,6 +58,9 @@ def test_a_runs_student_is_saved_with_heads_and_card(
     (result,) = card.data.eval_results
     assert (result.dataset_type, result.metric_value) == ("mini/knn", 41.25)
     assert card.data.license == "other"  # the boundary expert's images were for research
+    assert (
+        "distilled at 128, 192, 256 px (the architecture's own resolution is 192 px)" in card.text
+    )
     for words in ("| hed | MIT (package); trained on BSDS500", "| craft |", "efficientnet_lite0",
                   "Stage `finetuned`", "smooth_l1: 0.1", "38.00 to 44.50"):  # fmt: skip
         assert words in card.text, words
@@ -77,6 +80,33 @@ def test_a_timm_student_is_saved_for_timm(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "README.md").read_text()
     assert 'timm.create_model("local-dir:out", pretrained=True)' in text
     assert ModelCard.load(tmp_path / "out" / "README.md").data.license == "mit"
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("deit_tiny_distilled_patch16_224", {"depth": 1}),
+        ("eupe_vit_t", {"depth": 1, "class_token": "mean"}),
+        ("convnext_atto", {}),
+    ],
+)
+def test_the_lines_of_the_card_give_the_tokens(
+    name: str, args: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = openeupe.create(name, **args).eval()
+    openeupe.encoders.save(encoder, tmp_path / "encoder")
+    save(str(tmp_path / "encoder"), tmp_path / "out", "timm", licence="mit")
+    text = (tmp_path / "out" / "README.md").read_text()
+    block = text.split("```python\n")[2].split("```")[0]
+    assert "import timm" in block
+    monkeypatch.chdir(tmp_path)
+    pixels = (torch.rand(1, 3, 224, 224) - encoder.mean) / encoder.std
+    known: dict[str, Any] = {"pixels": pixels}
+    with torch.no_grad():
+        exec(block, known)
+        tokens = encoder.tokens(pixels)
+    torch.testing.assert_close(known["cls"], tokens.cls, rtol=1e-5, atol=1e-5)
+    assert known["features"].numel() >= tokens.patches.numel()
 
 
 def test_a_released_file_is_saved_for_transformers_with_its_heads(tmp_path: Path) -> None:
