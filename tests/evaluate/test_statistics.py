@@ -224,3 +224,13 @@ def test_what_one_seed_cannot_show_does_not_ease_the_correction_of_the_rest() ->
     sure, one = Difference(1, 0, 2, 0.02), Difference(1, 0, 2, 0.001, one_seed=True)
     assert corrected([one, sure]) == pytest.approx([0.002, 0.04])
     assert corrected([sure, sure]) == holm([0.02, 0.02])
+
+
+def test_a_reference_that_several_pairs_share_brings_its_noise_once() -> None:
+    """(a + b) / 2 minus one reference: its spread does not average out over the pairs."""
+    shaky = mean_measure(names(200), np.array([[0.5], [-0.5], [0.1]]) + np.zeros(200))
+    steady = [mean_measure(names(200), np.full((3, 200), 0.3)) for _ in range(4)]
+    alone = difference(steady[0], shaky)
+    shared = mean_difference([(one, shaky) for one in steady])
+    assert shared.high - shared.low == pytest.approx(alone.high - alone.low, rel=0.01)
+    assert shared.p == pytest.approx(alone.p, abs=0.01)
