@@ -37,6 +37,7 @@ from openeupe.evaluate.vlm.reader import FOLDER as READER_FOLDER
 from openeupe.evaluate.vlm.reader import FORM as READS
 from openeupe.evaluate.vlm.reader import load_reader, truth
 from openeupe.evaluate.vlm.training import Alignment, Lesson, align, fit_cached
+from openeupe.files import write_atomically
 from openeupe.identity import settings_identity
 from openeupe.registry import cache_folder
 
@@ -261,7 +262,7 @@ class VlmMini(Column):
             said = [self._answers(train, test, data, seed, judged) for seed in seeds]
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(said), encoding="utf-8")
+            write_atomically(file, json.dumps(said))
         return marked(said, asked)
 
     def _replaced(self, name: Reference, data: Data, judged: Judged) -> tuple[Tensor, Tensor]:
