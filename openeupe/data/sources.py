@@ -86,7 +86,9 @@ def source_identity(config: SourceConfig) -> str:
     if isinstance(source, ManifestSource):
         images = [file_identity(file) for file in source.files()]
         return facts_identity(file_identity(root), images)
-    return files_identity(root, (path for path in sorted(root.rglob("*")) if path.is_file()))
+    # "cache-": what the datasets library leaves beside the rows.
+    files = (path for path in sorted(root.rglob("*")) if not path.name.startswith("cache-"))
+    return files_identity(root, (path for path in files if path.is_file()))
 
 
 def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:

@@ -64,6 +64,15 @@ def test_what_is_cut_off_while_it_is_replaced_does_not_count(
     assert not Results.there(tmp_path)
 
 
+def test_what_is_replaced_leaves_no_answers_behind(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    measure = mean_measure(NAMES, np.ones(120), scale=100, unit="%")
+    outcome = Outcome("accuracy", {"accuracy": measure}, answers=[{"said": "yes"}])
+    results.keep("vlm-exist", outcome, about(domain="language"))
+    results.keep("vlm-exist", None, about(domain="language", missing="no patch tokens"))
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["vlm-exist.json"]
+
+
 def test_results_json_has_the_shape_of_lm_eval(tmp_path: Path) -> None:
     made(tmp_path, 0.5, 0.4)
     content = json.loads((tmp_path / "results.json").read_text())
