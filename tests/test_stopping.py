@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
+from openeupe.distill.recipe import load_recipe
+from openeupe.distill.run import run_recipe
 from openeupe.stopping import Stopped, stop_requested
 
 from .data.test_workers import alive
@@ -79,8 +82,7 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_ends_bit_identical(
     saved = sorted((cut / "proxy" / "checkpoints").iterdir())[-1].name
     assert 0 < int(saved.removeprefix("step-")) < 60
     for run in (cut, whole):
-        again = start("distill", recipe, "--run", run)
-        assert "Done" in again.communicate(timeout=300)[0]
+        run_recipe(load_recipe(recipe), run, console=Console(quiet=True))
     one, two = (run / "proxy" / "proxy" / "model.safetensors" for run in (whole, cut))
     assert one.read_bytes() == two.read_bytes()
     assert not [p for p in cut.rglob(".*") if p.name != ".lock"]
@@ -93,11 +95,13 @@ def test_a_second_process_on_a_run_ends_at_once_and_loses_nothing(
     first = start("distill", recipe, "--run", run)
     metrics = run / "proxy" / "metrics.jsonl"
     until(lambda: metrics.is_file() and metrics.read_text())
+    first.send_signal(signal.SIGSTOP)  # else it could end before the second one begins
     second = start("distill", recipe, "--run", run)
     said = second.communicate(timeout=120)[1]
     assert second.returncode == 2, said
     assert f"is in use by process {first.pid} on " in said
     assert said.count("\n") == 1
+    first.send_signal(signal.SIGCONT)
     assert "Done" in first.communicate(timeout=300)[0]
     assert len(metrics.read_text().splitlines()) == 60
 

@@ -12,6 +12,8 @@ from openeupe.evaluate.measure import Outcome, mean_measure
 from openeupe.evaluate.results import Results
 from openeupe.identity import encoder_identity, settings_identity
 
+from ..recorded import Disk
+
 NAMES = [f"image-{i:03}" for i in range(120)]
 
 
@@ -46,6 +48,20 @@ def test_samples_come_back_as_they_were(tmp_path: Path) -> None:
     assert list(measure.samples) == NAMES
     assert not results.measure("depth").higher_is_better
     assert results.names() == ["depth", "knn", "zero_shot"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /proc")
+def test_a_column_is_on_the_disk_before_it_counts_as_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path)
+    disk.watch(monkeypatch)
+    made(tmp_path, 0.5, 0.4)
+    samples = disk.settled(tmp_path / "columns" / "knn.npz")
+    assert samples < disk.first("rename", tmp_path / "columns" / "knn.json")
+    finished = disk.settled(tmp_path / "columns" / "knn.json")
+    assert finished < disk.first("rename", tmp_path / "results.json")
+    disk.settled(tmp_path / "results.json")
 
 
 def test_results_json_has_the_shape_of_lm_eval(tmp_path: Path) -> None:
