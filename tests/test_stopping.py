@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a checkpoint at the next step, a line how to go on, exit codes 143 and 130."""
+"""SIGTERM and SIGINT: a checkpoint at the next step, a line how to go on, codes 143 and 130."""
 
 from __future__ import annotations
 

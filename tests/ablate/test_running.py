@@ -134,6 +134,8 @@ def begun(study_file: Path, out: Path, data: Path) -> subprocess.Popen[str]:
     words = ["ablate", study_file, "--out", out, "--data", data, "--device", "cpu", "--jobs", "2"]
     child = subprocess.Popen([sys.executable, "-m", "openeupe", *map(str, words)], text=True,
                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    lock = out / ".lock"
+    until(lambda: lock.is_file() and str(child.pid) in lock.read_text())
     until(lambda: list(out.glob("stages/*/checkpoints")))
     return child
 

@@ -154,7 +154,7 @@ def test_shards_never_replace_the_tars_that_they_are_made_of(
     for given in ([source], [source, tars]):
         out = tmp_path / "X.parquet"
         curate(given, out, None)
-        with pytest.raises(InputError, match="images lie in .*X.shards.* name another --out"):
+        with pytest.raises(InputError, match=r"images lie in .*X.shards.* name another --out"):
             shards(out, source)
         assert contents(source) == before
 
@@ -183,7 +183,7 @@ def test_shards_are_replaced_and_leftovers_do_not_block_the_repeat(
     shards(out, folder)
     assert contents(folder) == made
     (folder / "more.tar").write_text("mine")
-    with pytest.raises(InputError, match="other files .more.tar"):
+    with pytest.raises(InputError, match=r"other files .more.tar"):
         shards(out, folder)
     assert (folder / "more.tar").exists()
     assert not [p.name for p in tmp_path.iterdir() if p.name.endswith(".writing")]
@@ -201,7 +201,7 @@ def test_a_cut_off_copy_leaves_the_old_shards(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("openeupe.curate.tars._Shards.add", full)
-    with pytest.raises(InputError, match="No space left.*free space and curate again"):
+    with pytest.raises(InputError, match=r"No space left.*free space and curate again"):
         shards(out, folder)
     assert contents(folder) == before
     assert not [p.name for p in tmp_path.iterdir() if p.name.endswith(".writing")]

@@ -163,7 +163,7 @@ def test_processes_end_with_a_killed_torchrun_and_stop_together_when_asked(
     def started() -> tuple[subprocess.Popen[str], list[int]]:
         begun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
                  "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]  # fmt: skip
-        job = subprocess.Popen([*begun, *map(str, words)], text=True,
+        job = subprocess.Popen([*begun, "--", *map(str, words)], text=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
         records = len(metrics(run))
         until(lambda: len(metrics(run)) > records)
@@ -179,7 +179,7 @@ def test_processes_end_with_a_killed_torchrun_and_stop_together_when_asked(
     said = job.communicate(timeout=120)[1]
     assert said.count("stopped by SIGTERM at ") == 1
     assert not any(alive(pid) for pid in ranks)
-    done = torchrun(2, "-m", "openeupe", *words[1:])
+    done = torchrun(2, "-m", "--", "openeupe", *words[1:])
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(metrics(run)) == len(metrics(alone))
 

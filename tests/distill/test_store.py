@@ -141,9 +141,9 @@ def test_a_store_is_written_by_one_process_and_read_by_many(
 ) -> None:
     store = tmp_path / "store"
     store.mkdir()
-    with locked(store, "the store"):
-        with pytest.raises(InputError, match=f"store {store} is in use by process"):
-            losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
+    used = pytest.raises(InputError, match=f"store {store} is in use by process")
+    with locked(store, "the store"), used:
+        losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
     losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
     with locked(store, "the store"):
         losses(raw, tmp_path / "two", store="int8", store_path=str(store), steps=2)
