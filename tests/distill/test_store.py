@@ -23,6 +23,7 @@ from openeupe.distill.store import StoredTokens, pack, shard_path, view_bytes
 from openeupe.distill.store_writer import StoreWriter
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
+from openeupe.locks import locked
 
 QUIET = Console(quiet=True)
 TIMES = ("images_per_s", "waiting")
@@ -116,6 +117,40 @@ def test_a_kill_leaves_whole_shards_and_only_the_rest_is_computed(
     monkeypatch.setattr(StoreWriter, "_finish", counted)
     assert losses(raw, tmp_path / "cut") == whole
     assert not set(again) & set(written)
+
+
+def test_a_damaged_shard_is_found_and_computed_again(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_writer, "SHARD_BYTES", 20_000)
+    store = tmp_path / "store"
+    losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
+    shards = sorted(store.glob("*.safetensors"))
+    before = [shard.read_bytes() for shard in shards]
+    content = bytearray(before[1])
+    content[-400:] = bytes(400)
+    shards[1].write_bytes(content)
+    shards[2].write_bytes(before[2][:300])
+    with (tmp_path / "log").open("w") as log:
+        run_recipe(Recipe.model_validate(raw), tmp_path / "two",
+                   console=Console(file=log, width=400))  # fmt: skip
+    said = (tmp_path / "log").read_text()
+    assert f"2 damaged file(s) in {store} ({shards[1].name}, {shards[2].name})" in said
+    assert [shard.read_bytes() for shard in shards] == before
+    assert not [p.name for p in store.iterdir() if p.name.endswith(".writing")]
+
+
+def test_a_store_is_written_by_one_process_and_read_by_many(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    used = pytest.raises(InputError, match=f"store {store} is in use by process")
+    with locked(store, "the store"), used:
+        losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
+    losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
+    with locked(store, "the store"):
+        losses(raw, tmp_path / "two", store="int8", store_path=str(store), steps=2)
 
 
 def test_a_full_disk_is_one_line_before_and_while_writing(

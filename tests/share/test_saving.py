@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 import openeupe
+from openeupe import encoders
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.encoders import Encoder
@@ -153,6 +154,62 @@ def test_a_released_file_teaches_and_its_licence_is_told(tmp_path: Path) -> None
     assert (card.data.license, card.data.license_name) == ("other", FAIR)
     assert f"| EUPE-ViT-T.pt | {FAIR} | noncommercial research only" in card.text
     assert str(tmp_path) not in card.content
+
+
+def test_no_folder_of_this_machine_is_saved_or_pushed(
+    tmp_path: Path, raw_distillation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = raw_distillation
+    info = json.loads((run / "student" / "student" / "distillation.json").read_text())
+    assert info["teachers"]["mine"]["encoder"].startswith("/")
+    assert info["teachers"]["near"]["encoder"].count("/") > 1
+    call("save", run, tmp_path / "saved")
+    for file in (tmp_path / "saved").rglob("*"):
+        for place in (str(tmp_path), "secret", "elsewhere"):
+            assert place.encode() not in file.read_bytes(), (file, place)
+    told = json.loads((tmp_path / "saved" / "distillation.json").read_text())["teachers"]
+    assert {name: one["encoder"] for name, one in told.items()} == {
+        "mine": "local/efficientnet_lite0", "near": "local/teacher", "known": "test_vit",
+    }  # fmt: skip
+    assert told["mine"]["resolution"] == [32]
+    # What an earlier version saved is not pushed as it is.
+    shutil.copy(run / "student" / "student" / "distillation.json", tmp_path / "saved")
+    sent: dict[str, bytes] = {}
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    client = huggingface_hub.HfApi
+    monkeypatch.setattr(client, "create_repo", lambda *_, **__: None)
+    monkeypatch.setattr(client, "upload_folder", lambda self, **given: sent.update(
+        {n: (Path(given["folder_path"]) / n).read_bytes() for n in given["allow_patterns"]
+         if (Path(given["folder_path"]) / n).is_file()}))  # fmt: skip
+    monkeypatch.setattr(client, "upload_file", lambda self, **given: sent.update(
+        {given["path_in_repo"]: given["path_or_fileobj"]}))  # fmt: skip
+    push(tmp_path / "saved", "me/mine")
+    assert {"model.safetensors", "distillation.json", "README.md"} <= set(sent)
+    assert not [name for name, content in sent.items() if b"secret" in content]
+
+
+@pytest.fixture
+def raw_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose teachers are a folder by an absolute path, one by a relative path, and a name."""
+    monkeypatch.chdir(tmp_path)
+    places = {"mine": tmp_path / "secret" / "efficientnet_lite0", "near": Path("elsewhere/teacher")}
+    for folder in places.values():
+        encoders.save(openeupe.create("test_vit"), folder)
+    (tmp_path / "images").mkdir()
+    for i in range(4):
+        Image.new("RGB", (40, 40), (60 * i, 90, 20)).save(tmp_path / "images" / f"{i}.png")
+    teachers = {
+        "mine": {"encoder": str(places["mine"]), "resolution": 32},
+        "near": {"encoder": "../" + tmp_path.name + "/elsewhere/teacher", "resolution": 32},
+        "known": {"encoder": "test_vit", "pretrained": False, "resolution": 32},
+    }
+    stage = {"teachers": teachers, "students": {"student": {"encoder": "test_vit2",
+             "resolution": 32}}, "steps": 1, "batch_size": 2, "head_hidden": 8,
+             "optimizer": {"lr": 1e-3}, "statistics": {"iterations": 1}}  # fmt: skip
+    recipe = {"name": "r", "data": {"workers": 0, "sources": [{"path": "images"}]},
+              "stages": {"student": stage}}  # fmt: skip
+    run_recipe(Recipe.model_validate(recipe), tmp_path / "run", console=Console(quiet=True))
+    return tmp_path / "run"
 
 
 def test_results_of_other_weights_are_not_shown(
