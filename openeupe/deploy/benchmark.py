@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe.deploy import folder as folders
 from openeupe.deploy.program import Size
-from openeupe.deploy.worker import Process, matmul_gflop
+from openeupe.deploy.worker import Process, matmul_gflop, multiplies_faster
 from openeupe.encoders import Encoder, create
 from openeupe.files import write_atomically
 from openeupe.identity import settings_identity
@@ -55,7 +55,8 @@ class Row:
     memory_mb: growth of the peak resident set while it was loaded and run at batch 1, with this
         and smaller numbers of threads.
     of_peak: share of the machine's matrix-multiply rate, measured in the same run, in the
-        precision that its matrices are multiplied in.
+        precision that its matrices are multiplied in. None where the machine does not multiply
+        faster in it than in float32.
     """
 
     label: str
@@ -72,7 +73,7 @@ class Row:
     megabytes: float
     parameters_m: float
     gmacs: float
-    of_peak: float
+    of_peak: float | None
 
 
 def eager(encoder: Encoder, label: str, precision: str = "fp32") -> Contender:
@@ -161,7 +162,7 @@ def machine() -> dict[str, Any]:
 
 def gmacs(encoder: Encoder, size: Size) -> float:
     """Billions of multiply-adds for one image."""
-    shapes = copy.deepcopy(encoder).to("meta")
+    shapes = copy.deepcopy(encoder).eval().to("meta")
     with FlopCounterMode(display=False) as counter:
         shapes(torch.empty(1, 3, *size, device="meta"))
     return counter.get_total_flops() / 2e9
@@ -188,6 +189,7 @@ def _in_turns(
     console.print(f"{name}: {len(contenders)} contenders start", highlight=False)
     shared = {"size": size, "threads": counts[0]}
     kinds = list(dict.fromkeys(_COMPUTES_IN[contender.precision] for contender in contenders))
+    kinds = [kind for kind in kinds if multiplies_faster(kind)]
     everyone = [Process({"kind": "matmul", "precision": kind, **shared}) for kind in kinds]
     try:
         everyone += [Process({**contender.what, **shared}) for contender in contenders]
@@ -206,6 +208,7 @@ def _in_turns(
     for count in counts:
         best = [min(found.times) for found in series[count][: len(kinds)]]
         peaks = {kind: matmul_gflop() / ms for kind, ms in zip(kinds, best, strict=True)}
+        peaks = {kind: rate for kind, rate in peaks.items() if rate >= peaks["fp32"]}
         own = series[count][len(kinds) :]
         found = _rows(name, contenders, size, count, own, rates[count], peaks, about)
         rows += zip(found, contenders, strict=True)
@@ -244,11 +247,13 @@ def _rows(
 ) -> list[Row]:
     """Rows of the contenders, the first of which is the baseline.
 
-    peaks: GFLOP/ms of the machine. about: parameters in millions, multiply-adds in billions.
+    peaks: GFLOP/ms of the machine, by precision.
+    about: parameters in millions, multiply-adds in billions.
     """
     base = series[0]
     rows = []
     for contender, found, rate in zip(contenders, series, rates, strict=True):
+        peak = peaks.get(_COMPUTES_IN[contender.precision])
         pairs = zip(base.medians, found.medians, strict=True)
         rows.append(
             Row(
@@ -266,7 +271,7 @@ def _rows(
                 megabytes=contender.megabytes,
                 parameters_m=about[0],
                 gmacs=about[1],
-                of_peak=2 * about[1] / min(found.times) / peaks[_COMPUTES_IN[contender.precision]],
+                of_peak=None if peak is None else 2 * about[1] / min(found.times) / peak,
             )
         )
     return rows
