@@ -91,10 +91,9 @@ def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: 
             f"{shapes.get(misfit, 'none')} there, {wanted.get(misfit, 'none')} here): leave "
             "out what changes them"
         )
-    from_stage = member.encoder.startswith(STAGE_PREFIX)
-    keeps_heads = from_stage and isinstance(member, StudentConfig) and member.keep_heads
+    goes_on = isinstance(member, StudentConfig) and member.keep_heads
     same_widths = (own.cls_dim, own.patch_dim) == (made.cls_dim, made.patch_dim)
-    if keeps_heads and not same_widths:
+    if goes_on and member.encoder.startswith(STAGE_PREFIX) and not same_widths:
         raise InputError(
             f"args: {member.args} change the widths of the tokens of {member.encoder}, and its "
             "heads no longer fit: set keep_heads: false"

@@ -47,7 +47,7 @@ def place(stage: Stage, processes: Processes) -> list[str]:
         _spread(stage, processes, sharded)
     stage.to(processes.device)
     if config.compile != "none":
-        _compile(stage, students=config.compile == "all")
+        compile_networks(stage, students=config.compile == "all")
     return sharded
 
 
@@ -131,7 +131,7 @@ def hold_in_bf16(teacher: nn.Module) -> None:
             module.bfloat16()
 
 
-def _compile(stage: Stage, students: bool) -> None:
+def compile_networks(stage: Stage, students: bool) -> None:
     """Compile repeated layers one by one: blocks of one shape share a program, for every side.
 
     A network of fifty blocks compiles as fast as one block; what lies between the blocks stays

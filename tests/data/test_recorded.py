@@ -83,9 +83,10 @@ def test_shards_and_manifests_and_datasets_are_known_too(
         assert source.encoded(1) == files[1].read_bytes()
     before, again = image_sets(opened()), opened()
     assert changed(before, image_sets(again)) is None
-    flip(tmp_path / "a.tar", 512 + 100)  # in the first image
+    first = ShardSource(tmp_path / "a.tar").place(0)[1]
+    flip(tmp_path / "a.tar", first + 60)
     assert "sources.0: contents" in str(changed(before, image_sets(opened())))
-    flip(tmp_path / "a.tar", 512 + 100)
+    flip(tmp_path / "a.tar", first + 60)
     files[2].unlink()
     assert "sources.1: names and sizes" in str(changed(before, image_sets(again)))
 
