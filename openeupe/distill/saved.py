@@ -1,0 +1,58 @@
+"""What the files of a finished stage must hold before anything is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from openeupe.limits import WIDTH
+from openeupe.plain_json import Saved, read_checked
+
+_Width = Annotated[int, Field(gt=0, le=WIDTH)]
+
+
+class _Teacher(Saved):
+    encoder: str
+    cls_dim: _Width
+    patch_dim: _Width
+
+
+class _Info(Saved):
+    run: str
+    stage: str
+    seed: int
+    steps: int
+    images: int
+    head_hidden: _Width
+    teachers: dict[str, _Teacher]
+    device: str = ""
+    versions: dict[str, str] = Field({})
+
+
+class _Ending(Saved):
+    dropped: dict[str, int] = Field({})
+    broken_images: list[str] = Field([])
+    files: dict[str, str] | None = None
+    seed: int = 0
+    device: str = ""
+    versions: dict[str, str] = Field({})
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """What `distillation.json` holds: teachers and their widths, stage, seed, steps, versions.
+
+    Raises:
+        InputError: naming the file and the field that is missing or wrong.
+    """
+    return read_checked(path, _Info, "copy the student again")
+
+
+def read_ending(path: Path) -> dict[str, Any]:
+    """What `finished.json` holds.
+
+    Raises:
+        InputError: naming the file and the field that is missing or wrong.
+    """
+    return read_checked(path, _Ending, "copy it back, or delete it and run distill again")
