@@ -22,7 +22,6 @@ from openeupe.deploy.worker import Process, matmul_gflop, multiplies_faster
 from openeupe.encoders import Encoder, create
 from openeupe.files import write_atomically
 
-BENCHMARK = "benchmark.json"
 _TURN = 0.3  # seconds
 _COMPUTES_IN = {"fp32": "fp32", "fp16": "fp32", "bf16": "bf16", "int8": "int8"}
 
@@ -84,6 +83,7 @@ def eager(encoder: Encoder, label: str, precision: str = "fp32") -> Contender:
 def exported(folder: Path) -> Contender:
     """An exported folder."""
     about = folders.read(folder)
+    folders.check_contents(folder, about)
     sizes = [size for key in about["files"] if (size := folders.parse_size(key))]
     return Contender(
         label=f"{about['target']} {about['precision']}",
@@ -135,7 +135,9 @@ def benchmark(
             label = f"{contender.encoder[0]} {contender.label}"
             mine = [asdict(row) for row in rows if row.label == label]
             content = {"machine": machine(), "rows": mine}
-            write_atomically(contender.folder / BENCHMARK, json.dumps(content, indent=2) + "\n")
+            write_atomically(
+                contender.folder / folders.BENCHMARK, json.dumps(content, indent=2) + "\n"
+            )
     return rows
 
 

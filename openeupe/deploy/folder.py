@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from openeupe.deploy.targets import TARGETS
 from openeupe.deploy.targets.openvino import INFERENCE
 from openeupe.encoders import Encoder
 from openeupe.encoders.licences import Licence
+from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
+from openeupe.files import read_mapping
+from openeupe.identity import files_identity
 
 FORMAT = 1
 ABOUT = "export.json"
-_NEEDED = ("target", "precision", "pixels", "files", "encoder", "parity", "source", "bytes")
+BENCHMARK = "benchmark.json"
+_SIZES = ("cls_dim", "patch_dim", "patch_size", "resolution")
 
 _EXAMPLE = '''\
 """The tokens of a photo: python example.py PHOTO"""
@@ -111,16 +116,59 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): export the encoder again") from error
-    if not isinstance(about, dict) or any(key not in about for key in _NEEDED):
+    except (OSError, ValueError, RecursionError) as error:
+        reason = first_line(error)
+        raise InputError(f"{path} cannot be read ({reason}): export the encoder again") from error
+    if not isinstance(about, dict) or "format" not in about:
         raise InputError(f"{path} does not describe an export: export the encoder again")
-    if about.get("format") != FORMAT or about["target"] not in TARGETS:
+    target = about.get("target")
+    if about["format"] != FORMAT or (isinstance(target, str) and target not in TARGETS):
         raise InputError(f"{path} was made by another version: update openeupe, or export again")
+    if wrong := next((field for field, right in _FIELDS.items() if not right(about)), None):
+        raise InputError(f"{path}: {wrong} is missing or wrong: export the encoder again")
     for name in about["files"].values():
         if not (folder / name).exists():
             raise InputError(f"{folder / name} is missing: copy the whole exported folder")
     return about
+
+
+def contents(folder: Path, target: str, files: Mapping[str, str]) -> str:
+    """Identity of the exported files' bytes."""
+    every = [part for name in files.values() for part in TARGETS[target].files(folder / name)]
+    inner = [sorted(part.rglob("*")) if part.is_dir() else [part] for part in every]
+    return files_identity(folder, [file for files in inner for file in files if file.is_file()])
+
+
+def check_contents(folder: Path, about: Mapping[str, Any]) -> str:
+    """Identity of the files, which must be those that were exported and proved.
+
+    Raises:
+        InputError: if they are damaged or incomplete.
+    """
+    found = contents(folder, about["target"], about["files"])
+    if found != about.get("contents", found):  # earlier versions stored none
+        raise InputError(
+            f"{folder}: files differ from what was exported ({', '.join(about['files'].values())}):"
+            " copy the whole folder, or export the encoder again"
+        )
+    return found
+
+
+def own_files(folder: Path) -> set[str]:
+    """Names in an exported folder that the next export may delete: all that we wrote there."""
+    own = {ABOUT, BENCHMARK, "example.py", "LICENCE.txt"}
+    about = read_mapping(folder / ABOUT)
+    if about.get("target") in list(TARGETS) and _is_file_list(about.get("files")):
+        for name in about["files"].values():
+            own |= {file.name for file in TARGETS[about["target"]].files(folder / name)}
+    return own
+
+
+def replaceable(folder: Path) -> bool:
+    """Whether an export may be written here: nothing is there, or an export is."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return "openeupe" in read_mapping(folder / ABOUT) or not any(folder.iterdir())
 
 
 def example(about: dict[str, Any]) -> str:
@@ -140,6 +188,46 @@ def example(about: dict[str, Any]) -> str:
         scale=" / np.float32(255)" if about["pixels"] == "float32" else "",
         run=run,
     )
+
+
+def _is_file_list(files: Any) -> bool:
+    """Sizes and the names of files that lie in the folder itself."""
+    return (
+        isinstance(files, dict)
+        and bool(files)
+        and all(
+            re.fullmatch(r"any|[1-9]\d{0,5}x[1-9]\d{0,5}", key)
+            and isinstance(name, str)
+            and re.fullmatch(r"[\w-][\w.-]*", name)
+            for key, name in files.items()
+        )
+    )
+
+
+def _is_encoder(encoder: Any) -> bool:
+    return (
+        isinstance(encoder, dict)
+        and isinstance(encoder.get("name"), str)
+        and isinstance(encoder.get("args"), dict)
+        and all(type(encoder.get(key)) is int and encoder[key] > 0 for key in _SIZES)
+    )
+
+
+def _is_bytes(sizes: Any) -> bool:
+    return isinstance(sizes, dict) and bool(sizes) and all(type(n) is int for n in sizes.values())
+
+
+# What must hold of each field that is read again.
+_FIELDS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "target": lambda about: isinstance(about.get("target"), str),
+    "precision": lambda about: about.get("precision") in TARGETS[about["target"]].precisions,
+    "pixels": lambda about: about.get("pixels") in ("float32", "uint8"),
+    "files": lambda about: _is_file_list(about.get("files")),
+    "encoder": lambda about: _is_encoder(about.get("encoder")),
+    "bytes": lambda about: _is_bytes(about.get("bytes")),
+    "parity": lambda about: isinstance(about.get("parity"), list),
+    "source": lambda about: isinstance(about.get("source"), str),
+}
 
 
 def file_key(size: Size | None) -> str:
