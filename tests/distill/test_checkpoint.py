@@ -109,3 +109,17 @@ def test_optimizer_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
     train(one, first, 3)
     train(two, second, 3)
     assert torch.equal(one.weight, two.weight)
+
+
+def test_a_state_without_its_digests_is_damaged(tmp_path: Path) -> None:
+    """Only a version that kept no digests at all is believed without them."""
+    CheckpointWriter().save(tmp_path, 1, {"a": torch.zeros(2)}, {})
+    writer = CheckpointWriter()
+    writer.save(tmp_path, 2, {"a": torch.zeros(2)}, {})
+    writer.wait()
+    (path,) = [p for p in checkpoints(tmp_path) if p.name.endswith("2")]
+    state = json.loads((path / "state.json").read_text())
+    del state["files"]
+    (path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(InputError, match=r"state\.json is not what was written"):
+        newest_whole(path.parent, print)
