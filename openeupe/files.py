@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 _PARTIAL = ".writing"
 _NAME = 80  # characters of a name that its partial file repeats
 _HOST = re.sub(r"[^\w-]", "", platform.node())[:24]
@@ -72,7 +74,8 @@ def durable(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         partial.touch()
         mode = stat.S_IMODE(partial.stat().st_mode)
-        yield partial
+        with _os_errors():
+            yield partial
         partial.chmod(mode)  # safetensors makes files that nobody else can read
         flush(partial)
         partial.replace(path)
@@ -93,9 +96,22 @@ def partial_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        yield partial
+        with _os_errors():
+            yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """Make what safetensors raises for a full disk the error that all others raise."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 def partial_path(path: Path) -> Path:

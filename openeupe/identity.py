@@ -99,3 +99,19 @@ def arrays_identity(*arrays: NDArray[Any]) -> str:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:_DIGITS]
+
+
+def bytes_identity(content: bytes) -> str:
+    """Identity of bytes that are at hand."""
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
+
+
+def listing_identity(entries: Iterable[tuple[str, int]]) -> str:
+    """Identity of a listing, names and sizes in order: cheap, and blind to what lies in the files.
+
+    Where it stands for images, their contents are compared as well.
+    """
+    digest = hashlib.sha256()
+    for name, size in entries:
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:_DIGITS]

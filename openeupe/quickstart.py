@@ -36,6 +36,7 @@ from openeupe.files import strict_json, write_atomically
 from openeupe.loading import load_stages
 from openeupe.look.figures import save, side_by_side
 from openeupe.look.photos import patch_tokens
+from openeupe.report.belonging import Belonging
 from openeupe.report.page import write_report
 from openeupe.report.seen import Seen, photo_side, source_photos
 
@@ -121,7 +122,11 @@ def _measure(
         train, heldout = targets["train"], targets["heldout"]
         r2 = fidelity(tokens["train"], train, tokens["heldout"], heldout, groups)
         rows.append({"encoder": name, "resolution": at, "r2": r2})
-    results: dict[str, Any] = {"fidelity": rows, "photos": {k: len(v) for k, v in parts.items()}}
+    results: dict[str, Any] = {
+        "fidelity": rows,
+        "encoders": Belonging(run).students,
+        "photos": {k: len(v) for k, v in parts.items()},
+    }
     seen_photos = _look(run, parts["heldout"], experts, encoders)
     everyone = {
         **{k: (e, first.teachers[k].resolution[0]) for k, e in experts.items()},

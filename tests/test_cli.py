@@ -185,3 +185,14 @@ def test_help_names_every_command_and_is_quick_to_come() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert loaded.stdout.strip() == "False"
+
+
+def test_compare_refuses_two_encoders_of_one_results_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second would have overwritten the first, and be found equal to it."""
+    (tmp_path / "columns").mkdir()
+    (tmp_path / "results.json").write_text("{}")
+    monkeypatch.setattr("openeupe.cli.judge._evaluate", lambda *_: ({}, tmp_path))
+    with pytest.raises(InputError, match="a/b and a_b share the results folder"):
+        call("compare", "a/b", "a_b")

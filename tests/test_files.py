@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from openeupe import encoders
@@ -40,10 +42,26 @@ def test_a_file_is_flushed_renamed_and_its_folder_flushed(
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
-    with pytest.raises(OSError, match="full"), durable(tmp_path / "file") as partial:  # noqa: PT012
-        partial.write_text("half")
-        raise OSError("full")
+
+    def write() -> None:
+        with durable(tmp_path / "file") as partial:
+            partial.write_text("half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write()
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"file": "old"}
+
+
+def test_a_full_disk_is_the_same_error_whoever_writes(tmp_path: Path) -> None:
+    message = "Error while serializing: I/O error: No space left on device (os error 28)"
+    for writing in (durable, partial_folder):
+        with pytest.raises(OSError, match="No space left") as error, writing(tmp_path / "file"):
+            raise SafetensorError(message)
+        assert error.value.errno == errno.ENOSPC
+    with pytest.raises(SafetensorError, match="shape"), durable(tmp_path / "file"):
+        raise SafetensorError("wrong shape")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_write(

@@ -105,21 +105,22 @@ class Outcome:
     def compare(self, table: str) -> list[Compared]:
         """Every row against the table's reference, or every effect, on every column there is."""
         config = self.loaded.study.tables[table]
-        found: list[tuple[str, str, Difference, list[tuple[Measure, Measure]]]] = []
+        found: list[tuple[str, str, Difference, list[tuple[Measure, Measure]], bool]] = []
         for row, arms in config.compared.items():
             for column in config.columns or self.loaded.columns:
                 if (pairs := self._pairs(arms, column)) is None:
                     continue
                 try:
-                    gap = mean_difference(pairs, same_seeds=self._trained(arms))
+                    shared = self._trained(arms)
+                    gap = mean_difference(pairs, same_seeds=shared)
                 except ValueError as error:
                     told = ", ".join(arm for pair in arms for arm in pair)
                     raise InputError(f"column {column}: {told}: {error}") from None
-                found.append((row, column, gap, pairs))
-        adjusted = corrected([gap for *_, gap, _ in found])
+                found.append((row, column, gap, pairs, shared))
+        adjusted = corrected([gap for _, _, gap, *_ in found])
         compared = []
-        for (row, column, gap, pairs), p in zip(found, adjusted, strict=True):
-            could = power(pairs, tests=len(found))
+        for (row, column, gap, pairs, shared), p in zip(found, adjusted, strict=True):
+            could = power(pairs, tests=len(found)) if shared else None
             if not pairs[0][0].higher_is_better:
                 gap = gap.turned()
             compared.append(Compared(row, column, gap, p, pairs[0][0].unit, could))

@@ -56,7 +56,7 @@ class Task:
 
 
 def check(loaded: LoadedStudy, place: Place) -> None:
-    """Open every data set and build every architecture, before any work; see also `check_inputs`.
+    """Open every data set and build every architecture, before any work.
 
     Raises:
         InputError: in one line.
@@ -71,7 +71,6 @@ def check(loaded: LoadedStudy, place: Place) -> None:
             loaded.suite.columns[name].open(place.data)
         except InputError as error:
             raise InputError(f"column {name}: {error}") from None
-    check_inputs(loaded, place.data, place.out)
 
 
 def warm_up() -> None:
@@ -88,10 +87,14 @@ def run_study(
     """Train and judge what is missing. What fails is told, and what does not need it goes on.
 
     Returns one line for each piece of work that failed.
+
+    Raises:
+        InputError: if finished stages were trained on other images or encoders.
     """
     console = console or Console(quiet=True)
     place.out.mkdir(parents=True, exist_ok=True)
     with locked(place.out, "the study"):
+        check_inputs(loaded, place.data, place.out)
         forget()
         tasks = {task.name: task for task in _tasks(loaded, place)}
         if jobs == 1:

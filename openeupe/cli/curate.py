@@ -53,7 +53,8 @@ def curate(
         ),
     ] = None,
     similarity: Annotated[
-        float, typer.Option(help="Cosine of embeddings that copies have at least.")
+        float,
+        typer.Option(help="Cosine of embeddings that copies have at least, or else nearer hashes."),
     ] = 0.85,
     leak_similarity: Annotated[
         float, typer.Option(help="The same, between an image and an evaluation image.")
@@ -65,7 +66,7 @@ def curate(
     leak_agreement: Annotated[
         float, typer.Option(help="The same, between an image and an evaluation image.")
     ] = 0.8,
-    mirrored: Annotated[bool, typer.Option(help="A mirrored image is a copy.")] = True,
+    mirrored: Annotated[bool, typer.Option(help="A mirrored image is a copy, too.")] = True,
     min_side: Annotated[int, typer.Option(help="Smaller images are dropped.")] = 64,
     max_aspect: Annotated[float, typer.Option(help="Narrower images are dropped.")] = 5.0,
     like_each: Annotated[int, typer.Option(help="Images fetched for each of the seed set.")] = 16,

@@ -188,17 +188,21 @@ def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:
 
 
 def _stages(names: list[str], device: torch.device) -> dict[str, dict[str, Encoder]]:
-    """Of each run among the names, the students of its stages, by the run's folder name."""
+    """Of each run among the names, the students of its stages, by the run's folder name.
+
+    Runs of one folder name are numbered.
+    """
     from openeupe.distill.run import Run
     from openeupe.loading import load_stages
+    from openeupe.look.photos import unused_name
 
     runs = [Path(name) for name in names if (Path(name) / "recipe.yaml").is_file()]
-    return {
-        run.resolve().name: {
-            key: encoder.to(device) for key, encoder in load_stages(Run.open(run)).items()
-        }
-        for run in runs
-    }
+    stages: dict[str, dict[str, Encoder]] = {}
+    for run in runs:
+        students = load_stages(Run.open(run))
+        name = unused_name(run.resolve().name, stages)
+        stages[name] = {key: encoder.to(device) for key, encoder in students.items()}
+    return stages
 
 
 def _place(text: str) -> tuple[float, float]:

@@ -39,7 +39,9 @@ def export(
         typer.Option(help="Photos to calibrate and prove with.  [default: the package registry's]"),
     ] = None,
     uint8: Annotated[bool, typer.Option("--uint8", help="The file takes 0..255 pixels.")] = False,
-    opset: Annotated[int, typer.Option(help="Of ONNX files.")] = 20,
+    opset: Annotated[
+        int | None, typer.Option(help="Of onnx and openvino files.  [default: 20]")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder to write.  [default: exports/NAME-TARGET-PRECISION]"),
@@ -151,14 +153,15 @@ def benchmark(
         table.add_row(
             row.label, size_name(row.size), f"{row.threads}", f"{row.latency_p50_ms:.1f}",
             f"{row.latency_p90_ms:.1f}", f"{row.ratio_median:.2f}", f"{row.ratio_minimum:.2f}",
-            f"{row.images_per_second:.1f}", f"{row.memory_mb:.0f}", f"{row.of_peak:.0%}",
+            f"{row.images_per_second:.1f}", f"{row.memory_mb:.0f}",
+            "" if row.of_peak is None else f"{row.of_peak:.0%}",
             f"{row.megabytes:.1f}", f"{row.parameters_m:.1f}", f"{row.gmacs:.2f}",
         )  # fmt: skip
     console.print(table)
     console.print(
         f"{measuring.machine()['processor']}. Batch 1 but for images/s. x eager: medians of rounds "
         "in turns; of peak: share of the matrix-multiply rate measured in the same run, in the "
-        "precision that is computed in.",
+        "precision that is computed in; empty where that is no faster than fp32 here.",
         highlight=False,
     )
 

@@ -102,8 +102,11 @@ def plan(
     from openeupe.distill.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    tflops = device_tflops(device, efficiency)
     gib, bf16 = device_gib(device), device_has_bf16(device)
+    tflops = {
+        precision: device_tflops(device, efficiency, precision)
+        for precision in sorted(planning.precisions(loaded, bf16))
+    }
     costs = planning.plan(loaded, tflops, devices, gib, bf16=bf16)
     if as_json:
         print_json([dataclasses.asdict(c) for c in costs])
@@ -139,8 +142,9 @@ def plan(
                 f"{cost.stage}: shared among the devices of a node: {', '.join(cost.sharded)}",
                 highlight=False,
             )
+    rates = ", ".join(f"{rate:,.2f} TFLOP/s in {name}" for name, rate in tflops.items())
     console.print(
-        f"{device} at {tflops:,.2f} TFLOP/s sustained (efficiency {efficiency:g}): {_hours(total)} "
+        f"{device} at {rates} sustained (efficiency {efficiency:g}): {_hours(total)} "
         f"device-hours, {_hours(total / devices)} hours on {devices}. A multiply-add counts as two "
         "FLOPs. Memory is a lower bound: weights, AdamW, and what autograd keeps, each in its "
         "precision; a run takes about a tenth more.",

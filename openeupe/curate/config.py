@@ -35,7 +35,9 @@ class CurateConfig(Config):
         "encoder; 10 without; 6 if edges need not agree either]",
     )
     similarity: Cosine = Field(
-        default=0.85, description="Cosine of the embeddings that copies have at least."
+        default=0.85,
+        description="Cosine of the embeddings that copies have at least, unless their hashes are "
+        "near enough without an encoder.",
     )
     leak_similarity: Cosine = Field(
         default=0.8,
@@ -57,7 +59,9 @@ class CurateConfig(Config):
         "(and encoder) find near is a leak.",
     )
     mirrored: bool = Field(
-        default=True, description="Whether a mirrored image is a copy (training mirrors at random)."
+        default=True,
+        description="Whether a mirrored image is a copy (training mirrors at random); one turned "
+        "by 90, 180 or 270 degrees always is.",
     )
     side: int | None = Field(
         default=None, ge=16, le=SIDE, description="Pixels the encoder sees.  [its own resolution]"

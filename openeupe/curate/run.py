@@ -35,6 +35,10 @@ from openeupe.locks import locked
 
 # Bits by which copies may differ, chosen on planted ones: docs/curate.md.
 _HASH_ALONE, _HASH_AND_AGREEMENT, _HASH_AND_ENCODER = 6, 10, 18
+_NEED_ENCODER = (
+    *("size", "clusters", "similarity", "leak_similarity", "side", "like_each", "balance"),
+    *("near", "resampling", "max_weight"),
+)
 
 
 @dataclass
@@ -106,7 +110,7 @@ def curate(
             left.
     """
     config = config or CurateConfig()
-    _check(out, encoder, config, like)
+    _check(out, encoder, config, like, against)
     heap = Heap(paths)
     evaluation = Heap(against) if against else None
     seeds = Heap(like) if like else None
@@ -205,7 +209,11 @@ def _folder(out: Path, work: Path | None) -> Path:
 
 
 def _check(
-    out: Path, encoder: Encoder | None, config: CurateConfig, like: Sequence[str | Path]
+    out: Path,
+    encoder: Encoder | None,
+    config: CurateConfig,
+    like: Sequence[str | Path],
+    against: Sequence[str | Path],
 ) -> None:
     import_faiss()
     import_opencv()
@@ -213,8 +221,7 @@ def _check(
         raise InputError(f"--out {out}: name a file that ends in .parquet")
     if config.clusters and any(a <= b for a, b in pairwise(config.clusters)):
         raise InputError(f"clusters {config.clusters}: give the finest level first, as in 400,50")
-    if encoder is None and (like or config.size or config.clusters):
-        raise InputError("--like, --size and --clusters need an encoder: name one with --encoder")
+    _check_used(config, encoder is not None, bool(like), bool(against))
     if encoder is None and (config.hash_distance or 0) > MOST_BITS:
         raise InputError(
             f"--hash-distance {config.hash_distance} finds too much by itself: name an encoder "
@@ -222,6 +229,25 @@ def _check(
         )
     if encoder is not None and config.side:
         check_side(encoder, config.side)
+
+
+def _check_used(config: CurateConfig, encoder: bool, like: bool, against: bool) -> None:
+    """Raise `InputError` for a setting that would change nothing."""
+    needs = {
+        "--encoder": (encoder, _NEED_ENCODER),
+        "--like": (like, ("like_each",)),
+        "--against": (against, ("leak_similarity", "leak_agreement")),
+        "--balance neighbours": (config.balance == "neighbours", ("near",)),
+    }
+    if like and not encoder:
+        raise InputError("--like needs an encoder: name one with --encoder")
+    for option, (given, names) in needs.items():
+        for name in names:
+            if not given and getattr(config, name) != CurateConfig.model_fields[name].default:
+                raise InputError(
+                    f"--{name.replace('_', '-')} has no effect without {option}: leave it out, or "
+                    f"add {option}"
+                )
 
 
 def _root(root: Path, out: Path) -> str:

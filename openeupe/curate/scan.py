@@ -64,8 +64,8 @@ class Scanned:
 
     def faces(self, rows: NDArray[np.int64], mirrors: bool) -> list[NDArray[np.uint64]]:
         """Hashes of these rows in each position that a copy may be turned to: `[R]` each."""
-        each = (self.hash, self.mirrored, self.flipped, self.turned)
-        return faces(*(values[rows] for values in each), mirrors)
+        plain, mirrored = self.hash[rows], self.mirrored[rows]
+        return faces(plain, mirrored, self.flipped[rows], self.turned[rows], mirrors)
 
 
 def scan(heap: Heap, folder: Path, machines: Machines, workers: int, progress: Progress) -> Scanned:
@@ -83,6 +83,8 @@ def scan(heap: Heap, folder: Path, machines: Machines, workers: int, progress: P
             listing = f"{_VERSION} {heap.listing(part)}"
             if _listing(folder, part) != listing:
                 rows = list(pool.map(lambda row: _look(heap, row), heap.rows(part)))
+                if any(row.get("failed") for row in rows):
+                    listing = ""  # bytes could not be had, perhaps for a moment: look again
                 table = pa.Table.from_pylist(rows, _SCHEMA.with_metadata({"listing": listing}))
                 with durable(file_of(folder, part)) as partial:
                     pq.write_table(table, partial)
@@ -132,6 +134,7 @@ def _look(heap: Heap, row: int) -> dict[str, Any]:
         raise
     except (BrokenImage, Exception):  # Pillow's readers raise nearly anything on damaged bytes
         size = (0, 0)
+        known["failed"] = path == place.path and "digest" not in known
         known.setdefault("digest", bytes(16))
     return known | {
         "width": size[0],

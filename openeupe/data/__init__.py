@@ -17,10 +17,11 @@ from openeupe.data.images import (
 )
 from openeupe.data.manifest import ManifestSource
 from openeupe.data.questions import Question, QuestionedImages
+from openeupe.data.recorded import changed, image_sets
 from openeupe.data.repeated import RepeatedViews
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.shards import ShardSource
-from openeupe.data.sources import Source, mean_bytes, open_source
+from openeupe.data.sources import Source, check_heldout, mean_bytes, open_source, open_sources
 from openeupe.data.views import View
 from openeupe.data.weighted import Weights
 
@@ -51,10 +52,14 @@ __all__ = [
     "View",
     "Weights",
     "center_view",
+    "changed",
+    "check_heldout",
     "decode",
     "derive_seed",
+    "image_sets",
     "mean_bytes",
     "open_source",
+    "open_sources",
     "resize",
     "shuffled",
 ]

@@ -18,9 +18,10 @@ from openeupe.data.batch_augment import batch_draws
 from openeupe.data.broken import BrokenImages
 from openeupe.data.config import DataConfig
 from openeupe.data.decode import BrokenImage
-from openeupe.data.repeated import RepeatedViews
+from openeupe.data.recorded import content
+from openeupe.data.repeated import RepeatedViews, contents
 from openeupe.data.seeds import derive_seed, shuffled
-from openeupe.data.sources import Source, open_source
+from openeupe.data.sources import Source, open_sources
 from openeupe.data.workers import loaded
 from openeupe.errors import InputError
 
@@ -64,8 +65,10 @@ class Batches:
         side: side of the views in pixels: the largest size of the pyramid.
         stream: another name gives other draws (say "train" and "statistics").
         sources: `config.sources`, already open, to spare a second indexing.
-        repeated: if given, images come in these views, in turn, and not in new ones.
-        kept: view numbers of `repeated` -> tensors by name; called in the loader processes.
+        repeated: if given, images come in these views, in turn (see `RepeatedViews.number`), and
+            not in new ones.
+        kept: view numbers of `repeated` -> tensors by name; called in the loader processes. Their
+            `contents` (see `RepeatedViews`) must be those of the images that are shown.
 
     Attributes:
         broken: the account of unreadable images among the batches handed out.
@@ -103,7 +106,7 @@ class Batches:
         if not 0 <= rank < world_size:
             raise InputError(f"rank {rank} does not exist among {world_size} processes")
         self.config = config
-        self.sources = list(sources) if sources else [open_source(one) for one in config.sources]
+        self.sources = list(sources) if sources else open_sources(config.sources)
         self.broken = BrokenImages(config.max_broken)
         share = batch_size // world_size
         self._steps = range(first_step, last_step)
@@ -156,6 +159,7 @@ class _Steps(Dataset["Batch | str"]):
         self.repeated = repeated
         self.kept = kept
         self.cache: dict[tuple[int, int], Image.Image] | None = {} if config.cache_images else None
+        self.known: dict[tuple[int, int], str] = {}  # of the images in `cache`
 
     def __getitem__(self, step: int) -> Batch | str:
         threads = torch.get_num_threads()
@@ -177,6 +181,7 @@ class _Steps(Dataset["Batch | str"]):
         broken: list[str] = []
         numbers: list[int] = []
         seeds: list[int] = []
+        shown: list[tuple[int, int]] = []
         indices, visits = self._indices(step, source)
         for row, place in enumerate(self.places):
             image, index = self._readable(step, place, source, int(indices[row]), broken)
@@ -185,10 +190,36 @@ class _Steps(Dataset["Batch | str"]):
                 numbers.append(self.repeated.number(source, index, int(visits[row])))
                 seed = self.repeated.seed_of(numbers[-1])
             seeds.append(seed)
+            shown.append((source, index))
             images[row] = self.augment(image, seed)
         kept = self.kept(numbers) if self.kept else {}
+        if self.kept:
+            self._check(kept.pop("contents"), shown)
         draws = batch_draws(seeds) if self.on_device else None
         return Batch(step, images, source, broken, kept, draws)
+
+    def _check(self, stored: Tensor, shown: list[tuple[int, int]]) -> None:
+        """What is kept of views must have been made of the images that are shown.
+
+        By the bytes of every image when it is used, since a whole set is too large to read
+        beforehand. Bytes are exact where pixels are not: a blur rounds differently on other
+        processors. Reading them again costs some 1 % of decoding and augmenting them.
+        """
+        now = contents([self._content(source, index) for source, index in shown])
+        wrong = (stored != now).any(1).nonzero().flatten().tolist()
+        if wrong:
+            source, index = shown[wrong[0]]
+            raise InputError(
+                f"{self.sources[source].name(index)} is not the image that its stored teacher "
+                "outputs were made of: put that image back, or delete the stored outputs"
+            )
+
+    def _content(self, source: int, index: int) -> str:
+        if self.cache is None:
+            return content(self.sources[source], index)
+        if (source, index) not in self.known:
+            self.known[source, index] = content(self.sources[source], index)
+        return self.known[source, index]
 
     def _indices(self, step: int, source: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which images of the source this rank takes, the step's window of its epochs; and the

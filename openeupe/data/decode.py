@@ -12,14 +12,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from openeupe.data.names import printable
 from openeupe.errors import InputError
 from openeupe.limits import IMAGE_BYTES
 
+# Odd metadata of one web image is nobody's news. For good: `catch_warnings` is not for threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
 _STRIP = 2**22  # pixels that are converted at once: copies of a large image take gigabytes
+# Resampling puts some float pixels above white; they do not make the range a larger one.
+_OVERSHOOT = 1.5
 
 
 class BrokenImage(Exception):
@@ -78,13 +83,12 @@ def check_file(file: Path) -> None:
 @contextlib.contextmanager
 def opened(encoded: bytes | Path) -> Iterator[Image.Image]:
     """An image of which only the header is read yet. Raises whatever Pillow's readers raise."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata of one web image is nobody's news
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        if isinstance(encoded, Path):
-            check_file(encoded)
-        with Image.open(encoded if isinstance(encoded, Path) else BytesIO(encoded)) as image:
-            yield image
+    if isinstance(encoded, Path):
+        check_file(encoded)
+    with Image.open(encoded if isinstance(encoded, Path) else BytesIO(encoded)) as image:
+        if (most := Image.MAX_IMAGE_PIXELS) is not None and image.width * image.height > most:
+            raise Image.DecompressionBombError(f"more than {most} pixels")
+        yield image
 
 
 def upright(
@@ -115,6 +119,15 @@ def image_size(file: Path) -> tuple[int, int]:
         raise InputError(
             f"{printable(str(file))} cannot be read as an image: replace the file"
         ) from error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an `opened` image as `upright` gives it; of a PNG this reads the file.
+
+    Raises whatever Pillow's readers raise.
+    """
+    turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return image.size[::-1] if turned else image.size
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -148,19 +161,27 @@ def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]
 
 
 def _values(image: Image.Image) -> NDArray[np.float64]:
-    return np.nan_to_num(np.asarray(image).astype(np.float64))
+    return np.asarray(image).astype(np.float64)
+
+
+def _top(image: Image.Image) -> float:
+    values = _values(image)
+    return float(values[np.isfinite(values)].max(initial=0))
 
 
 def _deep_gray(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         white = 65535.0
     else:  # 32-bit integers and floats do not say their range: the smallest usual one that fits
-        top = max(float(_values(strip).max()) for _, strip in _strips(image))
-        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        white = next((level for level in usual if top <= level), top)
+        top = max(_top(strip) for _, strip in _strips(image))
+        floats = image.mode == "F"
+        usual = (1.0, 255.0, 65535.0) if floats else (255.0, 65535.0)
+        over = _OVERSHOOT if floats else 1.0
+        white = next((level for level in usual if top <= level * over), top)
 
     def scaled(strip: Image.Image) -> Image.Image:
-        gray = (_values(strip).clip(0, white) * (255 / white)).round().astype(np.uint8)
+        values = np.nan_to_num(_values(strip), nan=0.0, posinf=white, neginf=0.0)
+        gray = (values.clip(0, white) * (255 / white)).round().astype(np.uint8)
         return Image.fromarray(gray).convert("RGB")
 
     return _in_strips(image, scaled)

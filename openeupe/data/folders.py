@@ -63,7 +63,7 @@ class FolderSource:
         if all("/" in name for name in found):  # of both parts, so that their numbers agree
             self.classes = sorted({name.split("/", 1)[0] for name in found})
         if heldout or part == "heldout":
-            found = [name for name in found if _is_heldout(name, heldout) == (part == "heldout")]
+            found = [name for name in found if is_heldout(name, heldout) == (part == "heldout")]
             if not found:
                 raise InputError(
                     f"data path {path}: heldout {heldout:g} leaves no image in the part {part!r}; "
@@ -91,9 +91,18 @@ class FolderSource:
         """The file's path inside the folder, with `/`."""
         return self._names[index]
 
+    def places(self) -> Iterator[str]:
+        """Absolute path of each image, with `/` and without links to the folder."""
+        root = self.root.resolve().as_posix().rstrip("/")
+        return (f"{root}/{self._names[index]}" for index in range(len(self)))
+
     def encoded_bytes(self, index: int) -> int:
         """Size of the file."""
         return (self.root / self._names[index]).stat().st_size
+
+    def listing(self) -> Iterator[tuple[str, int]]:
+        """Relative path and size of every file."""
+        return ((self._names[index], self.encoded_bytes(index)) for index in range(len(self)))
 
     def name(self, index: int) -> str:
         """The file's path, for messages."""
@@ -116,7 +125,8 @@ class FolderSource:
         return None if self.classes is None else int(self._labels[index])
 
 
-def _is_heldout(name: str, share: float) -> bool:
+def is_heldout(name: str, share: float) -> bool:
+    """Whether an image is held out, by its path inside the folder."""
     return derive_seed("heldout", name) < share * 2**63
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -73,6 +74,19 @@ class HuggingFaceSource:
             raise BrokenImage(f"{self.name(index)}: the row has no image")
         encoded = value["bytes"] if value["bytes"] is not None else Path(value["path"])
         return decode(encoded, self.name(index), least_side)
+
+    def encoded(self, index: int) -> bytes:
+        """The row's encoded image. Raises `OSError`."""
+        value = self._rows[index][self._column]
+        if value is None or (value["bytes"] is None and value["path"] is None):
+            raise FileNotFoundError(f"{self.name(index)}: the row has no image")
+        found: bytes | None = value["bytes"]
+        return Path(value["path"]).read_bytes() if found is None else found
+
+    def listing(self) -> Iterator[tuple[str, int]]:
+        """The Arrow files that hold the rows, by name and size."""
+        for file in sorted(Path(self.path).expanduser().glob("*.arrow")):
+            yield file.name, file.stat().st_size
 
     def encoded_bytes(self, index: int) -> int:
         """Size of the encoded image, or of the file that the row names."""

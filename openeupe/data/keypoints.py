@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from openeupe.config import Config
-from openeupe.data.decode import decode, image_size
+from openeupe.data.decode import decode, opened, upright_size
 from openeupe.data.images import KeypointImages
 from openeupe.data.names import printable
 from openeupe.data.seeds import derive_seed, shuffled
@@ -78,7 +78,7 @@ class KeypointSet:
         points: for each image, visible points by name: (x, y) in pixels of the image.
         boxes: for each image the object's box (x0, y0, x1, y1) in pixels.
         pairs: (source image, target image, category).
-        sizes: (width, height) that the annotations say, checked against each image's header.
+        sizes: (width, height) that the annotations say, checked against each upright image's.
 
     Raises:
         InputError: for an image that is missing, damaged or of another size, for a point outside
@@ -168,6 +168,8 @@ def read_spair(path: Path, split: str = "test") -> KeypointSet:
             for end in ("src", "trg"):
                 image = f"JPEGImages/{category}/{pair[f'{end}_imname']}"
                 box, size = _floats(pair[f"{end}_bndbox"], 4), pair.get(f"{end}_imsize")
+                if not (box[0] < box[2] and box[1] < box[3]):  # PCK's threshold is measured by it
+                    raise ValueError(f"{end}_bndbox {list(box)} is empty")
                 given = {
                     str(number): _floats(point, 2)
                     for number, point in zip(pair["kps_ids"], pair[f"{end}_kps"], strict=True)
@@ -291,7 +293,13 @@ def _extent(points: dict[str, Point], margin: float) -> Box:
 def _check(path: Path, points: dict[str, Point], said: tuple[int, int] | None) -> None:
     if not path.is_file():
         raise InputError(f"{path} is missing, though the keypoints name it: restore the image")
-    width, height = image_size(path)
+    try:
+        with opened(path) as image:
+            width, height = upright_size(image)  # as `read` gives it, and people mark it
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+        raise InputError(
+            f"{printable(str(path))} cannot be read as an image: replace the file"
+        ) from error
     if said is not None and said != (width, height):
         raise InputError(
             f"{path} has {width}x{height} pixels, its annotation says {said[0]}x{said[1]}: "

@@ -16,6 +16,7 @@ from openeupe.data.names import Names, printable
 from openeupe.data.shards import OpenShards
 from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
+from openeupe.identity import file_identity
 from openeupe.limits import IMAGE_BYTES, IMAGE_WEIGHT
 
 VERSION = 1
@@ -72,14 +73,33 @@ class ManifestSource:
 
     def read(self, index: int, least_side: int | None = None) -> Image.Image:
         """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
-        file, offset = self._file(index), int(self._offsets[index])
-        if offset < 0:
-            return decode(file, self.name(index), least_side)
         try:
-            encoded = self._shards.read(str(file), offset, int(self._sizes[index]))
+            encoded = self.encoded(index)
         except OSError as error:
             raise BrokenImage(f"{self.name(index)}: {error.strerror}") from error
         return decode(encoded, self.name(index), least_side)
+
+    def encoded(self, index: int) -> bytes:
+        """The file's or member's bytes. Raises `OSError`."""
+        file, offset = self._file(index), int(self._offsets[index])
+        if offset < 0:
+            return file.read_bytes()
+        return self._shards.read(str(file), offset, int(self._sizes[index]))
+
+    def listing(self) -> Iterator[tuple[str, int]]:
+        """The manifest by its contents, and the files that it names as they now are."""
+        yield file_identity(Path(self.path).expanduser()), len(self)
+        last = None
+        for index in range(len(self)):
+            file = self._file(index)
+            if file != last:  # rows of one shard follow each other
+                yield self._paths[index], file.stat().st_size if file.is_file() else -1
+            last = file
+
+    def places(self) -> Iterator[str]:
+        """Absolute path of each image's file or shard, with `/` and without links to the roots."""
+        roots = [root.resolve().as_posix().rstrip("/") for root in self.roots]
+        return (f"{roots[self._roots[i]]}/{self._paths[i]}" for i in range(len(self)))
 
     def encoded_bytes(self, index: int) -> int:
         """Size of the file or member."""

@@ -11,15 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from openeupe.data.decode import EXTENSIONS, decode
+from openeupe.data.decode import EXTENSIONS, decode, upright_size
 from openeupe.data.names import printable
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity, files_identity
 
 IGNORE = 255  # the mask value that is not judged
 _UNKNOWN = -1
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_ORIENTATION = 0x0112
 
 
 class Pairs:
@@ -80,13 +78,10 @@ class Pairs:
     def _check(self, index: int) -> None:
         image, labels = self.files[index]
         with _opened(image, "image") as opened:
-            size = opened.size
             try:
-                orientation = opened.getexif().get(_ORIENTATION)  # of a PNG: reads the whole file
+                size = upright_size(opened)
             except Exception as error:
                 raise _damaged(image, "image") from error
-            if orientation in _TURNED:
-                size = size[::-1]
         height, width = self._read_labels(index).shape
         if (width, height) != size:
             raise InputError(

@@ -13,6 +13,7 @@ from openeupe.data.augment import Augment
 from openeupe.data.batch_augment import BatchAugment, batch_draws
 from openeupe.data.config import DataConfig
 from openeupe.data.decode import BrokenImage
+from openeupe.data.recorded import content
 from openeupe.data.seeds import derive_seed
 from openeupe.data.sources import Source
 
@@ -42,7 +43,12 @@ class RepeatedViews(Dataset[Tensor]):
         return self._starts[-1] * self.views
 
     def number(self, source: int, index: int, visit: int) -> int:
-        """The view that visit `visit` (from 0) of an image shows: they take turns."""
+        """The view that visit `visit` (from 0) of an image shows: they take turns.
+
+        In a source with weights visits are counted within an epoch and begin one later in each, so
+        that an image drawn several times an epoch may show a view again before all were shown;
+        over many epochs it shows all of them equally often.
+        """
         return (self._starts[source] + index) * self.views + visit % self.views
 
     def seed_of(self, number: int) -> int:
@@ -51,21 +57,30 @@ class RepeatedViews(Dataset[Tensor]):
 
     def __getitem__(self, number: int) -> Tensor:
         """View `number`, uint8 `[3, side, side]`. Raises `BrokenImage`."""
-        image = number // self.views
-        source = max(i for i, start in enumerate(self._starts[:-1]) if start <= image)
-        picture = self.sources[source].read(image - self._starts[source], self.least_side)
+        source, index = self._place(number)
+        picture = self.sources[source].read(index, self.least_side)
         return self.augment(picture, self.seed_of(number))
 
-    def readable(self, numbers: Sequence[int]) -> Tensor:
-        """Views uint8 `[n, 3, side, side]`; black where an image cannot be read."""
+    def _place(self, number: int) -> tuple[int, int]:
+        """Source and index of the image that view `number` shows."""
+        image = number // self.views
+        source = max(i for i, start in enumerate(self._starts[:-1]) if start <= image)
+        return source, image - self._starts[source]
+
+    def readable(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Views uint8 `[n, 3, side, side]`, black where an image cannot be read; and `contents` of
+        their images, 0 where one cannot be read.
+        """
         side = self.augment.side
         found = torch.zeros(len(numbers), 3, side, side, dtype=torch.uint8)
+        places = [self._place(number) for number in numbers]
+        known = contents([content(self.sources[source], index) for source, index in places])
         for row, number in enumerate(numbers):
             try:
                 found[row] = self[number]
             except BrokenImage:
-                continue  # training will not read it either
-        return found
+                known[row] = 0  # if training can read it after all, this view was not stored
+        return found, known
 
     def finish(self, found: Tensor, numbers: Sequence[int]) -> Tensor:
         """What `augment.on_device` left to do, where the `readable` views now lie."""
@@ -74,3 +89,9 @@ class RepeatedViews(Dataset[Tensor]):
             return found
         draws = batch_draws([self.seed_of(number) for number in numbers]).to(found.device)
         return BatchAugment(config, self.augment.side, found.device)(found, draws)
+
+
+def contents(identities: Sequence[str]) -> Tensor:
+    """Identities of images' bytes (see `content`) as uint8 `[n, 8]`; 0 where there is none."""
+    digits = "".join(one or "0" * 16 for one in identities)
+    return torch.tensor(list(bytes.fromhex(digits)), dtype=torch.uint8).view(-1, 8)

@@ -94,6 +94,12 @@ class ShardSource:
         """Size of the member."""
         return int(self._sizes[index])
 
+    def listing(self) -> Iterator[tuple[str, int]]:
+        """Shard, key and size of every member."""
+        for index in range(len(self)):
+            shard = Path(self.shards[self._shards[index]]).name
+            yield f"{shard}: {self._keys[index]}", self.encoded_bytes(index)
+
     def name(self, index: int) -> str:
         """`shard.tar: key`, for messages."""
         return printable(f"{self.shards[self._shards[index]]}: {self._keys[index]}")

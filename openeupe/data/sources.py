@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 from PIL import Image
 
 from openeupe.data.config import SourceConfig
-from openeupe.data.folders import FolderSource
+from openeupe.data.folders import FolderSource, is_heldout
 from openeupe.data.huggingface import HuggingFaceSource
 from openeupe.data.manifest import ManifestSource
+from openeupe.data.names import printable
 from openeupe.data.shards import ShardSource
 from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
@@ -32,8 +34,16 @@ class Source(Protocol):
         """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
         ...
 
+    def encoded(self, index: int) -> bytes:
+        """The encoded image, as it lies on the disk. Raises `OSError`."""
+        ...
+
     def encoded_bytes(self, index: int) -> int:
         """Bytes that are read for image `index`."""
+        ...
+
+    def listing(self) -> Iterator[tuple[str, int]]:
+        """Names, the same wherever the source lies, and sizes of all that it reads."""
         ...
 
     def name(self, index: int) -> str:
@@ -76,7 +86,42 @@ def source_identity(config: SourceConfig) -> str:
     if isinstance(source, ManifestSource):
         images = [file_identity(file) for file in source.files()]
         return facts_identity(file_identity(root), images)
-    return files_identity(root, (path for path in sorted(root.rglob("*")) if path.is_file()))
+    # "cache-": what the datasets library leaves beside the rows.
+    files = (path for path in sorted(root.rglob("*")) if not path.name.startswith("cache-"))
+    return files_identity(root, (path for path in files if path.is_file()))
+
+
+def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
+    """Open the sources of training together: none may hold what another one holds out.
+
+    Raises:
+        InputError: as `open_source`, and if a held-out image lies in another source.
+    """
+    sources = [open_source(config) for config in configs]
+    check_heldout(configs, sources)
+    return sources
+
+
+def check_heldout(configs: Sequence[SourceConfig], sources: Sequence[Source]) -> None:
+    """Raise `InputError` if training would see an image that one of its sources holds out.
+
+    Folders and manifests are compared, by the places of their files.
+    """
+    for config, source in zip(configs, sources, strict=True):
+        if not config.heldout or not isinstance(source, FolderSource):
+            continue
+        root = f"{source.root.resolve().as_posix().rstrip('/')}/"
+        for other_config, other in zip(configs, sources, strict=True):
+            if other is source or not isinstance(other, FolderSource | ManifestSource):
+                continue
+            for place in other.places():
+                inside = place.removeprefix(root)
+                if inside != place and is_heldout(inside, config.heldout):
+                    raise InputError(
+                        f"data path {other_config.path} holds {printable(place)}, which heldout of "
+                        f"{config.path} keeps from training: name folders that do not overlap, or "
+                        "give both the same path and heldout"
+                    )
 
 
 def mean_bytes(source: Source, sample: int = 256) -> float:

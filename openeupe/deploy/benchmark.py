@@ -18,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe.deploy import folder as folders
 from openeupe.deploy.program import Size
-from openeupe.deploy.worker import Process, matmul_gflop
+from openeupe.deploy.worker import Process, matmul_gflop, multiplies_faster
 from openeupe.encoders import Encoder, create
 from openeupe.files import write_atomically
+from openeupe.identity import settings_identity
 
 BENCHMARK = "benchmark.json"
 _TURN = 0.3  # seconds
@@ -33,6 +34,7 @@ class Contender:
 
     label: its name in the table. encoder: name and args, whose eager float32 form is the baseline.
     what: the worker's description of it. megabytes: of the file, or of the weights in float32.
+    export: identity of what the exported folder holds.
     """
 
     label: str
@@ -42,6 +44,7 @@ class Contender:
     megabytes: float
     sizes: list[Size] = field(default_factory=list)
     folder: Path | None = None
+    export: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Row:
     memory_mb: growth of the peak resident set while it was loaded and run at batch 1, with this
         and smaller numbers of threads.
     of_peak: share of the machine's matrix-multiply rate, measured in the same run, in the
-        precision that its matrices are multiplied in.
+        precision that its matrices are multiplied in. None where the machine does not multiply
+        faster in it than in float32.
     """
 
     label: str
@@ -69,7 +73,7 @@ class Row:
     megabytes: float
     parameters_m: float
     gmacs: float
-    of_peak: float
+    of_peak: float | None
 
 
 def eager(encoder: Encoder, label: str, precision: str = "fp32") -> Contender:
@@ -84,14 +88,18 @@ def exported(folder: Path) -> Contender:
     """An exported folder."""
     about = folders.read(folder)
     sizes = [size for key in about["files"] if (size := folders.parse_size(key))]
+    label = f"{about['target']} {about['precision']}"
+    label += " uint8" if about["pixels"] == "uint8" else ""
+    label += "" if sizes else " any size"
     return Contender(
-        label=f"{about['target']} {about['precision']}",
+        label=label,
         precision=about["precision"],
         encoder=(about["encoder"]["name"], about["encoder"]["args"]),
         what={"kind": "export", "folder": str(folder)},
         megabytes=next(iter(about["bytes"].values())) / 1e6,
         sizes=sizes,
         folder=folder,
+        export=settings_identity(about),
     )
 
 
@@ -119,7 +127,10 @@ def benchmark(
     """
     console = console or Console(quiet=True)
     counts = sorted(set(threads or (1, os.cpu_count() or 1)))
+    once = {json.dumps(contender.what): contender for contender in contenders}
+    contenders = list(once.values())
     rows: list[Row] = []
+    by_folder: dict[Path | None, list[Row]] = {}
     for name, args in _distinct(contenders):
         encoder = create(name, **args).eval()
         own = [c for c in contenders if c.encoder == (name, args)]
@@ -128,12 +139,13 @@ def benchmark(
         baseline = eager(encoder, "PyTorch fp32")
         own = [baseline, *(c for c in own if c.what != baseline.what)]
         about = (sum(p.numel() for p in encoder.parameters()) / 1e6, gmacs(encoder, shown))
-        rows += _in_turns(name, own, shown, counts, rounds, batch, about, console)
+        for row, contender in _in_turns(name, own, shown, counts, rounds, batch, about, console):
+            rows.append(row)
+            by_folder.setdefault(contender.folder, []).append(row)
     for contender in contenders:
         if contender.folder is not None:
-            label = f"{contender.encoder[0]} {contender.label}"
-            mine = [asdict(row) for row in rows if row.label == label]
-            content = {"machine": machine(), "rows": mine}
+            mine = [asdict(row) for row in by_folder[contender.folder]]
+            content = {"machine": machine(), "export": contender.export, "rows": mine}
             write_atomically(contender.folder / BENCHMARK, json.dumps(content, indent=2) + "\n")
     return rows
 
@@ -150,7 +162,7 @@ def machine() -> dict[str, Any]:
 
 def gmacs(encoder: Encoder, size: Size) -> float:
     """Billions of multiply-adds for one image."""
-    shapes = copy.deepcopy(encoder).to("meta")
+    shapes = copy.deepcopy(encoder).eval().to("meta")
     with FlopCounterMode(display=False) as counter:
         shapes(torch.empty(1, 3, *size, device="meta"))
     return counter.get_total_flops() / 2e9
@@ -173,10 +185,11 @@ def _in_turns(
     batch: int,
     about: tuple[float, float],
     console: Console,
-) -> list[Row]:
+) -> list[tuple[Row, Contender]]:
     console.print(f"{name}: {len(contenders)} contenders start", highlight=False)
     shared = {"size": size, "threads": counts[0]}
     kinds = list(dict.fromkeys(_COMPUTES_IN[contender.precision] for contender in contenders))
+    kinds = [kind for kind in kinds if multiplies_faster(kind)]
     everyone = [Process({"kind": "matmul", "precision": kind, **shared}) for kind in kinds]
     try:
         everyone += [Process({**contender.what, **shared}) for contender in contenders]
@@ -191,12 +204,14 @@ def _in_turns(
     finally:
         for worker in everyone:
             worker.close()
-    rows = []
+    rows: list[tuple[Row, Contender]] = []
     for count in counts:
         best = [min(found.times) for found in series[count][: len(kinds)]]
         peaks = {kind: matmul_gflop() / ms for kind, ms in zip(kinds, best, strict=True)}
+        peaks = {kind: rate for kind, rate in peaks.items() if rate >= peaks["fp32"]}
         own = series[count][len(kinds) :]
-        rows += _rows(name, contenders, size, count, own, rates[count], peaks, about)
+        found = _rows(name, contenders, size, count, own, rates[count], peaks, about)
+        rows += zip(found, contenders, strict=True)
     return rows
 
 
@@ -232,11 +247,13 @@ def _rows(
 ) -> list[Row]:
     """Rows of the contenders, the first of which is the baseline.
 
-    peaks: GFLOP/ms of the machine. about: parameters in millions, multiply-adds in billions.
+    peaks: GFLOP/ms of the machine, by precision.
+    about: parameters in millions, multiply-adds in billions.
     """
     base = series[0]
     rows = []
     for contender, found, rate in zip(contenders, series, rates, strict=True):
+        peak = peaks.get(_COMPUTES_IN[contender.precision])
         pairs = zip(base.medians, found.medians, strict=True)
         rows.append(
             Row(
@@ -254,7 +271,7 @@ def _rows(
                 megabytes=contender.megabytes,
                 parameters_m=about[0],
                 gmacs=about[1],
-                of_peak=2 * about[1] / min(found.times) / peaks[_COMPUTES_IN[contender.precision]],
+                of_peak=None if peak is None else 2 * about[1] / min(found.times) / peak,
             )
         )
     return rows

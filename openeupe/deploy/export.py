@@ -36,7 +36,7 @@ def export(
     dynamic: bool = False,
     pixels: Pixels = "float32",
     images: Path | None = None,
-    opset: int = 20,
+    opset: int | None = None,
     source: str | None = None,
     licences: Mapping[str, Licence] | None = None,
     console: Console | None = None,
@@ -49,6 +49,7 @@ def export(
         sizes: (height, width) of each file; default: the encoder's resolution.
         dynamic: one file that takes any multiple of the patch size instead.
         pixels: what the file takes: float32 in [0, 1] or uint8.
+        opset: of ONNX, which the file is or is made by way of; default: 20.
         images: folder of photos for calibration and parity; default: the package registry's.
         source: what the user called the encoder.
         licences: of the published weights it is, or was made from, by name.
@@ -65,7 +66,7 @@ def export(
             f"{encoder.folder} is an export already: give the encoder that it was made from, "
             f"{encoder.about['source']}"
         )
-    engine, precision = _checked(target, precision, dynamic)
+    engine, precision = _checked(target, precision, dynamic, opset)
     native = (encoder.resolution, encoder.resolution)
     wanted: list[Size | None] = [None] if dynamic else list(sizes or [native])
     for side in (side for size in wanted for side in size or native):
@@ -104,7 +105,9 @@ def export(
     return about
 
 
-def _checked(target: str, precision: Precision | None, dynamic: bool) -> tuple[Target, Precision]:
+def _checked(
+    target: str, precision: Precision | None, dynamic: bool, opset: int | None
+) -> tuple[Target, Precision]:
     if target not in TARGETS:
         raise InputError(f"--to {target}: use one of {', '.join(TARGETS)}")
     engine = TARGETS[target]
@@ -117,6 +120,11 @@ def _checked(target: str, precision: Precision | None, dynamic: bool) -> tuple[T
         )
     if dynamic and not engine.dynamic:
         raise InputError(f"{target} files have fixed sizes: give --resolution, not --dynamic")
+    if opset is not None and not engine.by_onnx:
+        others = [name for name, other in TARGETS.items() if other.by_onnx]
+        raise InputError(
+            f"--opset {opset}: {target} files have none, only {', '.join(others)}: leave it out"
+        )
     engine.require(engine.packages)
     return engine, chosen
 

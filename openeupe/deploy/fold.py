@@ -44,7 +44,9 @@ def fold_layer_scales(network: nn.Module) -> int:
 def pixel_layer(encoder: Encoder) -> nn.Conv2d | None:
     """The one plain convolution that sees the pixels, if there is just one."""
     seen: list[nn.Conv2d] = []
-    pixels = torch.rand(1, 3, encoder.resolution, encoder.resolution)
+    shape = (1, 3, encoder.resolution, encoder.resolution)
+    pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    training = [module for module in encoder.modules() if module.training]
 
     def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         if given[0].shape == pixels.shape and torch.equal(given[0], pixels):
@@ -57,8 +59,10 @@ def pixel_layer(encoder: Encoder) -> nn.Conv2d | None:
     ]
     try:
         with torch.no_grad():
-            encoder.tokens(pixels)
+            encoder.eval().tokens(pixels)
     finally:
+        for module in training:
+            module.training = True
         for hook in hooks:
             hook.remove()
     # Subclasses that change their weights on the fly (standardized ones) cannot be scaled.

@@ -14,6 +14,7 @@ from openeupe.deploy.targets.openvino import INFERENCE
 from openeupe.encoders import Encoder
 from openeupe.encoders.licences import Licence
 from openeupe.errors import InputError
+from openeupe.identity import encoder_identity
 
 FORMAT = 1
 ABOUT = "export.json"
@@ -66,6 +67,7 @@ def describe(
         "encoder": {
             "name": encoder.name,
             "args": encoder.args,
+            "identity": encoder_identity(encoder),
             "cls_dim": cls,
             "patch_dim": patches,
             "patch_size": encoder.patch_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,9 +106,13 @@ def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> 
 
 
 class Proof:
-    """Photos of one size, uint8 `[N, 3, H, W]`, and the float32 tokens that files must give."""
+    """Photos of one size, uint8 `[N, 3, H, W]`, and the float32 tokens that files must give.
+
+    The tokens are those of eval mode; the encoder itself is copied, and stays as it is.
+    """
 
     def __init__(self, encoder: Encoder, photos: Tensor) -> None:
+        encoder = copy.deepcopy(encoder).cpu().float().eval()
         with torch.no_grad():
             parts = [encoder(part.float() / 255) for part in photos.split(1)]
         self.photos = photos

@@ -28,6 +28,7 @@ from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
 _SIDE = 1536  # of the matrices whose product is the machine's measured peak
+_SMALL_SIDE = 256  # of those that show whether it is worth measuring
 
 
 def main() -> None:
@@ -132,12 +133,7 @@ class Worker:
         return run
 
     def _matmul(self, batch: int) -> Callable[[], object]:
-        if self.what["precision"] == "int8":
-            c, d = (torch.randint(-128, 128, (_SIDE, _SIDE), dtype=torch.int8) for _ in range(2))
-            return lambda: torch._int_mm(c, d)
-        kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.what["precision"]]
-        a, b = (torch.randn(_SIDE, _SIDE).to(kind) for _ in range(2))
-        return lambda: a @ b
+        return _product(self.what["precision"], _SIDE)
 
 
 class Process:
@@ -201,6 +197,36 @@ class Process:
             self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+def _product(precision: str, side: int) -> Callable[[], object]:
+    """A call that multiplies two square matrices."""
+    if precision == "int8":
+        c, d = (torch.randint(-128, 128, (side, side), dtype=torch.int8) for _ in range(2))
+        return lambda: torch._int_mm(c, d)
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    a, b = (torch.randn(side, side).to(kind) for _ in range(2))
+    return lambda: a @ b
+
+
+def multiplies_faster(precision: str) -> bool:
+    """Whether this machine multiplies small matrices faster in a precision than in float32.
+
+    Processors without its instructions take seconds for the large product: that is no peak.
+    """
+    if precision == "fp32":
+        return True
+    best = []
+    for kind in (precision, "fp32"):
+        run = _product(kind, _SMALL_SIDE)
+        run()
+        times = []
+        for _ in range(3):
+            started = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - started)
+        best.append(min(times))
+    return best[0] < best[1]
 
 
 def matmul_gflop() -> float:

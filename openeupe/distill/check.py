@@ -7,26 +7,31 @@ from typing import Any
 import torch
 
 from openeupe import encoders
-from openeupe.data import open_source
+from openeupe.data import Source, check_heldout, open_source
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, StudentConfig, TeacherConfig
 from openeupe.distill.track import check_tracker
 from openeupe.encoders import Encoder, check_side
 from openeupe.errors import InputError
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe) -> list[Source]:
     """Hold a recipe against the world: data sources are opened, every encoder is built on the
     meta device, and each resolution is held against its encoder's patch size.
+
+    Returns:
+        The data's sources, open.
 
     Raises:
         InputError: one line naming the field and the mend.
     """
     check_tracker(recipe.tracker)
+    sources = []
     for i, source in enumerate(recipe.data.sources):
         try:
-            open_source(source)
+            sources.append(open_source(source))
         except InputError as error:
             raise InputError(f"data.sources.{i}: {error}") from None
+    check_heldout(recipe.data.sources, sources)
     for stage_name, stage in recipe.stages.items():
         for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
             for name, member in members.items():
@@ -38,6 +43,7 @@ def check_recipe(recipe: Recipe) -> None:
                         check_side(encoder, side)
                 except InputError as error:
                     raise InputError(f"{field}: {error}") from None
+    return sources
 
 
 def meta_encoder(recipe: Recipe, reference: str, args: dict[str, Any]) -> Encoder:
@@ -85,9 +91,9 @@ def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: 
             f"{shapes.get(misfit, 'none')} there, {wanted.get(misfit, 'none')} here): leave "
             "out what changes them"
         )
-    has_heads = member.encoder.startswith(STAGE_PREFIX) and isinstance(member, StudentConfig)
+    goes_on = isinstance(member, StudentConfig) and member.keep_heads
     same_widths = (own.cls_dim, own.patch_dim) == (made.cls_dim, made.patch_dim)
-    if has_heads and member.keep_heads and not same_widths:
+    if goes_on and member.encoder.startswith(STAGE_PREFIX) and not same_widths:
         raise InputError(
             f"args: {member.args} change the widths of the tokens of {member.encoder}, and its "
             "heads no longer fit: set keep_heads: false"

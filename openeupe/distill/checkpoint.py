@@ -198,7 +198,8 @@ class Checkpoint:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.extra: dict[str, Any] = json.loads((path / _EXTRA).read_text(encoding="utf-8"))
+            state: dict[str, Any] = json.loads((path / _EXTRA).read_text(encoding="utf-8"))
+            self.extra = {k: v for k, v in state.items() if k not in ("files", "identity")}
             stored = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
         except (OSError, ValueError, SafetensorError) as error:
             raise self._unreadable(error) from None

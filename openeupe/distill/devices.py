@@ -10,27 +10,33 @@ from openeupe.distill.parallel import Processes, device_memory
 from openeupe.distill.precision import resolve_precision
 from openeupe.errors import InputError
 
-# Dense bf16 matrix peak in TFLOP/s, and memory in GiB.
-DEVICES: dict[str, tuple[float, float]] = {
-    "a100": (312.0, 80),
-    "h100": (989.0, 80),
-    "h200": (989.0, 141),
-    "b200": (2250.0, 180),
-    "l4": (121.0, 24),
-    "l40s": (362.0, 48),
-    "rtx4090": (165.0, 24),
+# Dense peak in TFLOP/s of bf16 matrices and of float32 (no TF32, as PyTorch multiplies by
+# default), and memory in GiB.
+DEVICES: dict[str, tuple[float, float, float]] = {
+    "a100": (312.0, 19.5, 80),
+    "h100": (989.0, 67.0, 80),
+    "h200": (989.0, 67.0, 141),
+    "b200": (2250.0, 75.0, 180),
+    "l4": (121.0, 30.3, 24),
+    "l40s": (362.0, 91.6, 48),
+    "rtx4090": (165.0, 82.6, 24),
 }
+_PATIENCE = 5.0  # seconds of measuring: CPUs without bf16 instructions take long for a product
 
 
-def device_tflops(device: str, efficiency: float) -> float:
+def device_tflops(device: str, efficiency: float, precision: str = "bf16") -> float:
     """Sustained TFLOP/s of a named device; `this` measures the machine at hand.
+
+    Args:
+        efficiency: share of the peak that is reached.
+        precision: "bf16" or "fp32".
 
     Raises:
         InputError: for a name that is not known.
     """
     if device == "this":
-        return _measured_tflops() * efficiency
-    return _known(device)[0] * efficiency
+        return _measured_tflops(precision) * efficiency
+    return _known(device)[precision == "fp32"] * efficiency
 
 
 def device_gib(device: str) -> float:
@@ -38,7 +44,7 @@ def device_gib(device: str) -> float:
     if device == "this":
         kind = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return device_memory(Processes(kind)) / 2**30
-    return _known(device)[1]
+    return _known(device)[2]
 
 
 def device_has_bf16(device: str) -> bool:
@@ -49,20 +55,22 @@ def device_has_bf16(device: str) -> bool:
     return resolve_precision("auto", kind) == "bf16"
 
 
-def _known(device: str) -> tuple[float, float]:
+def _known(device: str) -> tuple[float, float, float]:
     if device not in DEVICES:
         raise InputError(f"--device {device}: use this, or one of {', '.join(DEVICES)}")
     return DEVICES[device]
 
 
-def _measured_tflops() -> float:
-    """Best of a few large matrix products, in the precision that training would use."""
+def _measured_tflops(precision: str) -> float:
+    """Best of a few large matrix products."""
     cuda = torch.cuda.is_available()
     size, products = (8192, 20) if cuda else (1536, 1)
-    dtype = torch.bfloat16 if cuda else torch.float32
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     a = torch.randn(size, size, device="cuda" if cuda else "cpu", dtype=dtype)
-    best = float("inf")
-    for _ in range(6):
+    best, begun = float("inf"), time.perf_counter()
+    for number in range(6):
+        if number and time.perf_counter() - begun > _PATIENCE:
+            break
         start = time.perf_counter()
         for _ in range(products):
             a @ a

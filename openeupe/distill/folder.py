@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openeupe.data import changed
 from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe, settings_that_count
 from openeupe.distill.saved import read_ending
 from openeupe.distill.student import DistilledStudent, load_student
@@ -15,6 +17,7 @@ from openeupe.identity import file_identity
 
 _RECIPE = "recipe.yaml"
 FINISHED = "finished.json"
+_IMAGES = "images.json"
 # How images are read, how often is logged or saved, and where networks lie, changes no result
 # beyond rounding. `accumulate` does: batch norm takes its statistics from each part.
 _WITHOUT_EFFECT = {
@@ -28,8 +31,9 @@ class Run:
     """A run folder: the resolved recipe, and one folder a stage.
 
     What is finished is not done again; what was cut off resumes. Layout:
-    `recipe.yaml`, `STAGE/metrics.jsonl`, `STAGE/STUDENT/` (an encoder folder with its heads and
-    statistics), `STAGE/finished.json` (written last).
+    `recipe.yaml`, `STAGE/images.json` (what identifies the images), `STAGE/metrics.jsonl`,
+    `STAGE/STUDENT/` (an encoder folder with its heads and statistics), `STAGE/finished.json`
+    (written last).
     """
 
     folder: Path
@@ -53,16 +57,42 @@ class Run:
         if path.exists():
             before = load_recipe(path)
             begun = {name for name in before.stages if (folder / name).is_dir()}
-            difference = begun and _difference(_settled(before, begun), _settled(recipe, begun))
-            if difference:
+            found = begun and difference(_settled(before, begun), _settled(recipe, begun))
+            if found:
                 raise InputError(
-                    f"{folder} was begun with another recipe ({difference}): name another folder "
+                    f"{folder} was begun with another recipe ({found}): name another folder "
                     "with --run, or delete this one"
                 )
         folder.mkdir(parents=True, exist_ok=True)
         remove_partials(folder)
         write_atomically(path, dump_recipe(recipe))
         return cls(folder, recipe)
+
+    def check_images(self, now: list[dict[str, Any]]) -> list[str]:
+        """Refuse to go on with other images (see `image_sets`) than a stage was begun with.
+
+        Batches are a function of the step and of the set of images, so that even one image more
+        would change all of them. Returns the begun stages that have no record to compare.
+        """
+        unknown = []
+        for stage in self.recipe.stages:
+            path = self.folder / stage / _IMAGES
+            if not path.is_file():
+                unknown += [stage] if (self.folder / stage / "checkpoints").is_dir() else []
+                continue
+            found = changed(json.loads(path.read_text(encoding="utf-8")), now)
+            if found:
+                raise InputError(
+                    f"{self.folder / stage} was begun with other images ({found}): put the images "
+                    "back as they were, or begin another run with --run"
+                )
+        return unknown
+
+    def record_images(self, stage: str, now: list[dict[str, Any]]) -> None:
+        """Keep what identifies the images that a stage begins with, unless it is recorded."""
+        path = self.folder / stage / _IMAGES
+        if not path.is_file():
+            write_atomically(path, json.dumps(now, indent=2))
 
     def finished(self, stage: str) -> bool:
         """Whether the stage has ended."""
@@ -138,11 +168,11 @@ def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
     return settled
 
 
-def _difference(before: Any, now: Any, path: str = "") -> str | None:
-    """The first field in which two resolved recipes differ, with both values."""
+def difference(before: Any, now: Any, path: str = "") -> str | None:
+    """The first field in which two groups of settings differ, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(k for k in now if k not in before)]:
-            found = _difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            found = difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
             if found:
                 return found
         return None

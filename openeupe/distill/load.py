@@ -12,7 +12,7 @@ from openeupe import encoders
 from openeupe.data import derive_seed
 from openeupe.distill.check import brings_weights
 from openeupe.distill.folder import Run
-from openeupe.distill.recipe import STAGE_PREFIX, StageConfig, StudentConfig, TeacherConfig
+from openeupe.distill.recipe import STAGE_PREFIX, Recipe, StageConfig, StudentConfig, TeacherConfig
 from openeupe.distill.stage import Stage
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
@@ -77,26 +77,32 @@ def carry_over(run: Run, stage: Stage) -> bool:
     Statistics are taken only when every student brings the same ones for every teacher, because
     heads are trained towards tokens standardized in one particular way. True if they were.
     """
-    sources = {
-        key: run.recipe.resolve(student.encoder)
-        for key, student in stage.config.students.items()
-        if student.encoder.startswith(STAGE_PREFIX) and student.keep_heads
-    }
-    if len(sources) < len(stage.students) or len({s for s, _ in sources.values()}) > 1:
-        return False
-    earlier = run.recipe.stages[next(iter(sources.values()))[0]]
-    if not _same_teachers(earlier, stage.config):
-        return False
-    for key, (_, student) in sources.items():
-        if not set(stage.config.teachers_of(key)) <= set(earlier.teachers_of(student)):
-            return False
+    sources = carried_from(run.recipe, stage.config)
     for key, (source, student) in sources.items():
         finished = run.student(source, student)
         for teacher in stage.config.teachers_of(key):
             heads = cast(nn.ModuleDict, stage.heads[key])
             heads[teacher].load_state_dict(finished.heads[teacher].state_dict())
             stage.statistics[teacher].load_state_dict(finished.statistics[teacher].state_dict())
-    return True
+    return bool(sources)
+
+
+def carried_from(recipe: Recipe, config: StageConfig) -> dict[str, tuple[str, str]]:
+    """(stage, student) that each student's heads and all statistics come from; empty: none do."""
+    sources = {
+        key: recipe.resolve(student.encoder)
+        for key, student in config.students.items()
+        if student.encoder.startswith(STAGE_PREFIX) and student.keep_heads
+    }
+    if len(sources) < len(config.students) or len({s for s, _ in sources.values()}) > 1:
+        return {}
+    earlier = recipe.stages[next(iter(sources.values()))[0]]
+    if not _same_teachers(earlier, config):
+        return {}
+    for key, (_, student) in sources.items():
+        if not set(config.teachers_of(key)) <= set(earlier.teachers_of(student)):
+            return {}
+    return sources
 
 
 def _same_teachers(earlier: StageConfig, later: StageConfig) -> bool:

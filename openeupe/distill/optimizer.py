@@ -70,17 +70,18 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW over the trainable parameters of a student and its heads, in the order of their names.
 
-    Weight decay goes to matrices and kernels; vectors (biases, norms, layer scales) have none.
+    Weight decay goes to matrices and kernels. Biases, norms, layer scales, class tokens and
+    embeddings have none, whatever their shape: these are no `weight` of a layer.
     """
     shares = [([network, heads], 1.0)]
     if config.backbone_lr != 1:
         shares = [([network], config.backbone_lr), ([heads], 1.0)]
     groups = []
     for modules, share in shares:
-        parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-        matrices = [p for p in parameters if p.ndim >= 2]
-        vectors = [p for p in parameters if p.ndim < 2]
-        for params, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+        named = [(k, p) for m in modules for k, p in m.named_parameters() if p.requires_grad]
+        decaying = [p for k, p in named if p.ndim >= 2 and k.endswith("weight")]
+        free = [p for k, p in named if p.ndim < 2 or not k.endswith("weight")]
+        for params, decay in ((decaying, config.weight_decay), (free, 0.0)):
             if params:
                 groups.append({"params": params, "weight_decay": decay, "lr_share": share})
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from openeupe import encoders
@@ -46,7 +47,7 @@ def place(stage: Stage, processes: Processes) -> list[str]:
         _spread(stage, processes, sharded)
     stage.to(processes.device)
     if config.compile != "none":
-        _compile(stage, students=config.compile == "all")
+        compile_networks(stage, students=config.compile == "all")
     return sharded
 
 
@@ -122,20 +123,22 @@ def checkpoint_activations(student: Encoder) -> None:
 def hold_in_bf16(teacher: nn.Module) -> None:
     """Keep the weights of matrix products as autocast would cast them at every pass.
 
-    The outputs under autocast stay the same to the last bit; half the memory, and no cast.
+    The outputs under autocast stay the same to the last bit; half the memory, and no cast. Layers
+    that compute with their weights before (weight standardization) keep them in float32.
     """
     for module in teacher.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if type(module) in (nn.Linear, nn.Conv2d, Conv2dSame):
             module.bfloat16()
 
 
-def _compile(stage: Stage, students: bool) -> None:
+def compile_networks(stage: Stage, students: bool) -> None:
     """Compile repeated layers one by one: blocks of one shape share a program, for every side.
 
     A network of fifty blocks compiles as fast as one block; what lies between the blocks stays
     eager, random draws of the embedding among it.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
+    torch._inductor.config.fallback_random = True  # blocks draw what they would draw uncompiled
     networks = [*stage.teachers.values()]
     if students:
         networks += [*stage.students.values()]

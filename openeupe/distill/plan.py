@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe import encoders
 from openeupe.data import DataConfig, mean_bytes, open_source
+from openeupe.distill.activation_memory import Saved, saved_by_autograd
 from openeupe.distill.check import meta_encoder
 from openeupe.distill.heads import TeacherHeads
-from openeupe.distill.parallel import layers
+from openeupe.distill.load import carried_from
+from openeupe.distill.parallel import check_share
 from openeupe.distill.placement import (
     FROZEN_BYTES,
     TRAINED_BYTES,
-    checkpoint_activations,
     choose_sharded,
 )
-from openeupe.distill.precision import autocast
 from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig, StudentConfig
 from openeupe.distill.store import view_bytes
 from openeupe.encoders import Encoder, Tokens
@@ -66,17 +64,6 @@ class StageCost:
     device_hours: float
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """Bytes that autograd keeps of a forward pass, float32 weights apart.
-
-    once: whatever the number of images (weights as autocast casts them); each: of an image.
-    """
-
-    once: int
-    each: int
-
-
 def petaflops(recipe: Recipe) -> dict[str, float]:
     """What each stage will compute, in 1e15 FLOPs: all forwards and backwards, with statistics.
 
@@ -93,9 +80,15 @@ def petaflops(recipe: Recipe) -> dict[str, float]:
             heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
             trained += _trained(config.students[key], gflops, _heads_gflops(student, heads, grids))
         images = config.steps * config.batch_size
-        statistics = config.statistics.iterations * config.batch_size
+        statistics = _statistics_images(recipe, config)
         found[name] = (images * (taught + trained) + statistics * taught) / 1e6
     return found
+
+
+def _statistics_images(recipe: Recipe, config: StageConfig) -> int:
+    """Images that the teachers' statistics are measured on: none where they are carried over."""
+    iterations = 0 if carried_from(recipe, config) else config.statistics.iterations
+    return iterations * config.batch_size
 
 
 def _forward(encoder: Encoder, sides: Sequence[int]) -> tuple[float, list[tuple[int, int]]]:
@@ -121,7 +114,7 @@ def _forward_at(name: str, args: str, side: int) -> tuple[float, tuple[int, int]
 
 def plan(
     recipe: Recipe,
-    tflops: float,
+    tflops: float | Mapping[str, float],
     devices: int = 1,
     memory_gib: float = 80,
     per_node: int = 8,
@@ -136,21 +129,42 @@ def plan(
     at once. What the allocator adds is not in it.
 
     Args:
-        tflops: sustained TFLOP/s of one device (peak times efficiency).
+        tflops: sustained TFLOP/s of one device (peak times efficiency): of "bf16" and "fp32", as
+            far as `precisions` asks for them, or one number for both. fp8 counts as bf16.
         devices: those that share a batch.
         memory_gib: of one device; decides what `shard: auto` shares.
         per_node: devices of a machine, among which networks are shared.
         bf16: whether the devices have instructions for it, which precision `auto` asks for.
+
+    Raises:
+        InputError: if a stage's batch cannot be dealt out to so many devices.
     """
+    for name, config in recipe.stages.items():
+        check_share(config.batch_size, config.accumulate, devices, f"stages.{name}")
+    if not isinstance(tflops, Mapping):
+        tflops = dict.fromkeys(("bf16", "fp32"), tflops)
     bytes_each = _bytes_each(recipe.data)
     shape = (devices, memory_gib, min(per_node, devices), bf16)
     return [_stage_cost(recipe, name, tflops, shape, bytes_each) for name in recipe.stages]
 
 
+def precisions(recipe: Recipe, bf16: bool) -> set[str]:
+    """Of "bf16" and "fp32", those that some network of the recipe computes in."""
+    return {
+        _rate(precision, bf16)
+        for config in recipe.stages.values()
+        for precision in (config.teacher_precision, config.student_precision)
+    }
+
+
+def _rate(precision: str, bf16: bool) -> str:
+    return "fp32" if _precise(precision, bf16) == "fp32" else "bf16"
+
+
 def _stage_cost(
     recipe: Recipe,
     name: str,
-    tflops: float,
+    tflops: Mapping[str, float],
     shape: tuple[int, float, int, bool],
     bytes_each: tuple[float, int] | None,
 ) -> StageCost:
@@ -177,7 +191,7 @@ def _stage_cost(
     held = sum(n // (per_node if k in sharded else 1) for k, n in needs.items())
     held += kept_bytes
     images = config.steps * config.batch_size
-    statistics = config.statistics.iterations * config.batch_size
+    statistics = _statistics_images(recipe, config)
     teacher_gflops = sum(c.gflops for c in teacher_costs)
     seen_by_teachers, stored = images, 0
     if config.store != "none" and config.views and bytes_each:
@@ -187,7 +201,14 @@ def _stage_cost(
             for k, t in teachers.items()
         }
         stored = seen_by_teachers * view_bytes(grids, config.store)
-    gflops = images * trained_gflops + (seen_by_teachers + statistics) * teacher_gflops
+    taught_by = (seen_by_teachers + statistics) * teacher_gflops
+    seconds = sum(
+        gflops / (tflops[_rate(precision, bf16)] * 1e3)
+        for gflops, precision in (
+            (images * trained_gflops, config.student_precision),
+            (taught_by, config.teacher_precision),
+        )
+    )
     return StageCost(
         stage=name,
         teachers=teacher_costs,
@@ -200,7 +221,7 @@ def _stage_cost(
         memory_gib=held / 2**30,
         read_gib=images * bytes_each[0] / 2**30 if bytes_each else None,
         stored_gib=stored / 2**30,
-        device_hours=gflops / (tflops * 1e3) / 3600,
+        device_hours=seconds / 3600,
     )
 
 
@@ -221,14 +242,14 @@ def _encoder_cost(name: str, encoder: Encoder, config: EncoderConfig) -> Encoder
 
 def _student_step(
     name: str, student: Encoder, heads: list[TeacherHeads], config: StageConfig, bf16: bool
-) -> tuple[EncoderCost, _Kept]:
+) -> tuple[EncoderCost, Saved]:
     """Cost of a student's heads, and the bytes autograd keeps at the largest side."""
     sides = config.students[name].resolution
     gflops = _heads_gflops(student, heads, _forward(student, sides)[1])
     student.train()
     precision = _precise(config.student_precision, bf16)
     again = config.students[name].checkpoint_activations
-    kept = _kept(student, heads, max(sides), precision, again)
+    kept = saved_by_autograd(student, heads, max(sides), precision, again)
     return EncoderCost(f"{name} heads", sum(_count(h) for h in heads), gflops), kept
 
 
@@ -252,65 +273,6 @@ def _heads_gflops(
         pair, _ = _counted(lambda t: [head(t) for head in heads], Tokens(cls, patches))
         flops.append(pair / 2)
     return sum(flops) / len(flops) / 1e9
-
-
-def _kept(
-    student: Encoder, heads: list[TeacherHeads], side: int, precision: str, again: bool
-) -> _Kept:
-    """What autograd keeps of a student's step.
-
-    again: blocks are computed again. Then it is autograd's own part, the blocks' inputs, which lie
-        outside it, and one block's activations while it is computed again.
-
-    Networks are turned into fake ones on a CPU, since autocast knows no meta device.
-    """
-    with FakeTensorMode():
-        for module in (student, *heads):
-            module._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device="cpu"))
-        plain = _kept_of(student, heads, side, precision, [])
-        if not again:
-            return plain
-        checkpoint_activations(student)
-        blocks = list(layers(student, _count(student)))
-        kept = _kept_of(student, heads, side, precision, blocks)
-    return _Kept(plain.once, kept.each + plain.each // max(len(blocks), 1))
-
-
-def _kept_of(
-    student: Encoder,
-    heads: list[TeacherHeads],
-    side: int,
-    precision: str,
-    blocks: list[nn.Module],
-) -> _Kept:
-    """What autograd keeps, and the inputs of `blocks`; in the mode that made the networks."""
-    cpu = torch.device("cpu")
-    own = {p.untyped_storage()._cdata for m in (student, *heads) for p in m.parameters()}
-    alive: list[Tensor] = []  # else a freed storage's address would be counted for another
-    inputs: list[int] = []
-    handles = [b.register_forward_pre_hook(lambda _, x: inputs.append(x[0].nbytes)) for b in blocks]
-    totals = []
-    for count in (2, 4):
-        alive.clear()
-        inputs.clear()
-        with autocast(precision, cpu), saved_tensors_hooks(_then(alive.append), lambda t: t):
-            tokens = student(torch.empty(count, 3, side, side, device=cpu))
-            for head in heads:
-                head(tokens)
-        stores = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in alive}
-        totals.append(sum(n for k, n in stores.items() if k not in own) + sum(inputs))
-    for handle in handles:
-        handle.remove()
-    each = (totals[1] - totals[0]) // 2
-    return _Kept(totals[0] - 2 * each, each)
-
-
-def _then(act: Callable[[Tensor], None]) -> Callable[[Tensor], Tensor]:
-    def acted(tensor: Tensor) -> Tensor:
-        act(tensor)
-        return tensor
-
-    return acted
 
 
 def _counted(network: Callable[[Any], Any], given: Any) -> tuple[int, Any]:

@@ -134,7 +134,8 @@ class StageConfig(Config):
         None,
         gt=0,
         le=VIEWS,
-        description="distinct views of each image, in turn; without it every one is new",
+        description="distinct views of each image, in turn (with weights of a manifest: equally "
+        "often); without it every one is new",
     )
     store: Literal["none", "bf16", "int8"] = Field(
         "none", description="compute the teachers' outputs once for all views, and keep them so"

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from openeupe.data import image_sets
 from openeupe.distill.check import check_recipe, check_weights
 from openeupe.distill.checkpoint import CHECKPOINTS, remove_checkpoints
 from openeupe.distill.folder import FINISHED, Run
@@ -43,11 +44,13 @@ def run_recipe(
     """Carry out every stage of `recipe` in `folder`, resuming where an earlier call was cut off.
 
     Raises:
-        InputError: a mistake in the recipe, before any work; or data that cannot be read.
+        InputError: a mistake in the recipe, before any work; data that cannot be read; or another
+            process is at work in `folder`.
+        Stopped: on SIGTERM or SIGINT, once a checkpoint of the step is on the disk.
     """
     with processes(device) as here:
         console = (console or Console()) if here.first else Console(quiet=True)
-        check_recipe(recipe)
+        sources = check_recipe(recipe)
         for name, config in recipe.stages.items():
             check_share(config.batch_size, config.accumulate, here.count, f"stages.{name}")
         with _alone(folder, here):
@@ -56,15 +59,21 @@ def run_recipe(
             here.wait()
             run = Run(folder, recipe)
             ahead = [name for name in recipe.stages if not run.finished(name)]
+            images = image_sets(sources) if here.first and ahead else []
             if here.first:
                 for name in recipe.stages:
                     if name not in ahead:
                         run.check(name)
                 check_weights(recipe, ahead[1:])  # those of the first are loaded in a moment anyway
+            if images:
+                for name in run.check_images(images):
+                    console.print(
+                        f"{name}: images not recorded by an earlier version, not compared"
+                    )
             here.wait()
             for name in recipe.stages:
                 if name in ahead:
-                    _run_stage(run, name, here, console, on_log)
+                    _run_stage(run, name, here, console, on_log, images)
                     continue
                 console.print(f"{name}: finished before, {folder / name}")
                 if here.first:
@@ -96,6 +105,7 @@ def _run_stage(
     here: Processes,
     console: Console,
     on_log: Callable[[Stage, dict[str, float]], None] | None,
+    images: list[dict[str, Any]],
 ) -> None:
     config = run.recipe.stages[name]
     orphans = orphaned(run, config)
@@ -112,6 +122,8 @@ def _run_stage(
     stage = Stage(name, config, teachers, students, run.recipe.seed)
     carried = carry_over(run, stage)
     folder.mkdir(exist_ok=True)  # from here on the stage has begun
+    if here.first:
+        run.record_images(name, images)
     headline = _headline(stage, here)
     sharded = place(stage, here)
     headline += f", sharded over {here.per_node}: {', '.join(sharded)}" if sharded else ""

@@ -15,6 +15,7 @@ from openeupe.distill.precision import autocast, depthwise_in_float32
 from openeupe.distill.recipe import StageConfig
 from openeupe.distill.standardize import Moments, Standardizer
 from openeupe.encoders import Encoder, Tokens
+from openeupe.identity import encoder_identity
 
 
 class Views:
@@ -55,6 +56,10 @@ class Stage(nn.Module):
         self.seed = seed
         self.teachers = nn.ModuleDict(teachers)
         self.teachers.requires_grad_(False).eval()
+        # By name, of what a store's outputs are; known before the networks are placed and sharded.
+        self.identities: dict[str, str] = {}
+        if config.store != "none":
+            self.identities = {k: encoder_identity(teacher) for k, teacher in teachers.items()}
         self.students = nn.ModuleDict(students)
         self.heads = nn.ModuleDict()
         for student_name, student in students.items():

@@ -1,6 +1,7 @@
 """Teacher outputs that are computed once, kept on disk, and read back as if computed.
 
-A store is a folder of safetensors shards, each with the tokens of so many views, and `store.json`.
+A store is a folder of safetensors shards, each with the tokens of so many views and what identifies
+the images that they show, and `store.json`.
 `bf16` keeps the teachers' own tokens; `int8` the standardized ones, with a float32 scale a token.
 """
 
@@ -41,7 +42,7 @@ class StoredTokens:
         self._open: OrderedDict[int, Any] = OrderedDict()
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """Tensors by name, `[len(numbers), ...]`."""
+        """Tensors by name, `[len(numbers), ...]`; `contents` are those of `RepeatedViews`."""
         rows: dict[str, list[Tensor]] = {}
         for number in numbers:
             shard, row = divmod(number, self.per_shard)
@@ -58,7 +59,8 @@ class StoredTokens:
             path = shard_path(self.folder, shard)
             try:
                 file = safe_open(path, "pt")
-                names = [n for n in file.keys() if n.rpartition(".")[0] in self.teachers]  # noqa: SIM118
+                wanted = (*self.teachers, "")  # "": of the view itself
+                names = [n for n in file.keys() if n.rpartition(".")[0] in wanted]  # noqa: SIM118
                 self._open[shard] = {name: file.get_slice(name) for name in names}
             except (OSError, SafetensorError) as error:
                 raise InputError(

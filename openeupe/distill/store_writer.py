@@ -17,9 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from openeupe.data import RepeatedViews
+from openeupe.data import RepeatedViews, changed, image_sets
 from openeupe.data.workers import loaded
+from openeupe.distill.folder import difference
 from openeupe.distill.parallel import Processes
+from openeupe.distill.precision import resolve_precision
 from openeupe.distill.stage import Stage, Views
 from openeupe.distill.store import (
     DIGEST,
@@ -35,10 +37,11 @@ from openeupe.distill.store import (
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.files import durable, read_mapping, remove_partials, write_atomically
-from openeupe.identity import tensors_identity
+from openeupe.identity import facts_identity, tensors_identity
 from openeupe.locks import locked
 
 SHARD_BYTES = 2**28  # small enough that a kill costs seconds, large enough for a billion images
+_COMPARED = 8  # views of a store that is found
 _READERS = 4  # threads; hashing releases the lock
 
 
@@ -126,7 +129,7 @@ class StoreWriter:
                 f"{self.stage.name}: let the run that began it go on, or choose another folder"
             )
         if len(missing) < len(shards):
-            self._compare(stored, next(s for s in shards if s not in set(missing)))
+            self._compare(stored, [s for s in shards if s not in set(missing)])
         if missing:
             if self.processes.first:
                 self._announce(len(missing), console)
@@ -137,27 +140,57 @@ class StoreWriter:
 
     def _claim(self) -> None:
         """Make the folder, or find it made with the same settings."""
-        settings: dict[str, Any] = {
-            "kind": self.kind,
-            "views": self.views.views,
-            "images": len(self.views) // self.views.views,
-            "teachers": {name: list(shape) for name, shape in _shapes(self.stage).items()},
-        }
-        path = self.folder / SETTINGS
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            held = before["teachers"]
-            before["teachers"] = {name: held.get(name) for name in settings["teachers"]}
-            for name, value in settings.items():
-                if before.get(name) != value:
-                    raise InputError(
-                        f"{self.folder} holds teacher outputs of other settings ({name}: "
-                        f"{before.get(name)} then, {value} now): delete it or choose another folder"
-                    )
+        settings, path = self._settings(), self.folder / SETTINGS
+        if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(settings | {"per_shard": self.per_shard}, indent=2))
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        settings["per_shard"] = self.per_shard
-        write_atomically(path, json.dumps(settings, indent=2))
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if "data" not in before:
+            raise InputError(
+                f"{self.folder} was made by an earlier version, which did not record what images "
+                "its teacher outputs are of: delete it or choose another folder"
+            )
+        before.pop("per_shard")
+        before["teachers"] = {k: before["teachers"].get(k) for k in settings["teachers"]}
+        others = changed(before.pop("data"), settings.pop("data"))
+        if others:
+            raise InputError(
+                f"{self.folder} holds teacher outputs of other images ({others}): put those images "
+                "back, delete it or choose another folder"
+            )
+        found = difference(before, settings)
+        if found:
+            raise InputError(
+                f"{self.folder} holds teacher outputs of other settings ({found}): delete it or "
+                "choose another folder"
+            )
+
+    def _settings(self) -> dict[str, Any]:
+        """All that the outputs depend on, as plain data: views, and teachers by their weights.
+
+        Each image's contents are compared when it is trained on (`Batches`); all else is here.
+        """
+        views, config = self.views, self.stage.config
+        precision = resolve_precision(config.teacher_precision, self.processes.device)
+        return {
+            "data": image_sets(views.sources),
+            "kind": self.kind,
+            "views": views.views,
+            "seed": views.seed,
+            "side": views.augment.side,
+            "reduced_decode": views.least_side is not None,
+            "augment": views.augment.config.model_dump(mode="json"),
+            "teacher_precision": precision,
+            "teachers": {name: self._teacher(name, s) for name, s in _shapes(self.stage).items()},
+        }
+
+    def _teacher(self, name: str, shape: tuple[int, int, int]) -> dict[str, Any]:
+        about = {"shape": list(shape), "identity": self.stage.identities[name]}
+        if self.kind == "int8":  # kept standardized, so of use with these statistics alone
+            measured = self.stage.statistics[name].state_dict()
+            about["statistics"] = facts_identity({k: v.tolist() for k, v in measured.items()})
+        return about
 
     def _announce(self, missing: int, console: Console) -> None:
         size = self.bytes * len(self.views)
@@ -192,8 +225,10 @@ class StoreWriter:
         loader = loaded(_Chosen(self.views), [numbers for _, numbers in turns], self.workers)
         parts: dict[str, list[Tensor]] = {}
         with console.status(f"{self.stage.name}: storing teacher outputs") as status:
-            for turn, ((shard, numbers), images) in enumerate(zip(turns, loader, strict=True)):
+            for turn, ((shard, numbers), read) in enumerate(zip(turns, loader, strict=True)):
+                images, contents = read
                 packed = self._pack(self.views.finish(images.to(here.device), numbers))
+                packed["contents"] = contents
                 for name, tensor in packed.items():
                     parts.setdefault(name, []).append(tensor[: len(numbers)].cpu())
                 last = turn + 1 == len(turns) or turns[turn + 1][0] != shard
@@ -244,15 +279,26 @@ class StoreWriter:
                 "stored is kept"
             ) from None
 
-    def _compare(self, stored: StoredTokens, shard: int) -> None:
-        """A store that is found must hold what these teachers say of these views."""
-        numbers = self._numbers(shard, 0)[:1]
-        images = self.views.readable(numbers).to(self.processes.device)
-        now = self._pack(self.views.finish(images, numbers))
+    def _compare(self, stored: StoredTokens, shards: list[int]) -> None:
+        """Some views of a store that is found must be what the teachers give of them now.
+
+        Images and settings are compared as such; this finds what they do not name, such as a
+        library that draws other crops.
+        """
+        first = [shard * self.per_shard for shard in shards]
+        rows = len(shards) * self.per_shard
+        count = min(_COMPARED, self.batch, rows)
+        places = [divmod(i * rows // count, self.per_shard) for i in range(count)]
+        last = len(self.views) - 1
+        numbers = sorted({min(first[shard] + row, last) for shard, row in places})
+        images, contents = self.views.readable(numbers)
+        now = self._pack(self.views.finish(images.to(self.processes.device), numbers))
         before = {k: v.to(self.processes.device) for k, v in stored(numbers).items()}
+        same = torch.equal(contents, before.pop("contents").cpu())
         for name in self.stage.teachers:
             a, b = (restore(self.stage, name, kept).patches for kept in (now, before))
-            if (a - b).square().mean() > 0.01 * a.square().mean():
+            off = (a - b).square().flatten(1).mean(1) > 0.01 * a.square().flatten(1).mean(1)
+            if off.any() or not same:
                 raise InputError(
                     f"{self.folder} holds outputs of another {name}, or of other images or "
                     "augmentation: delete it or choose another folder"
@@ -288,14 +334,14 @@ def _shapes(stage: Stage) -> dict[str, tuple[int, int, int]]:
     return shapes
 
 
-class _Chosen(Dataset[Tensor]):
-    """Ranges of view numbers -> views; one black view for an empty range."""
+class _Chosen(Dataset[tuple[Tensor, Tensor]]):
+    """Ranges of view numbers -> views and contents; one black view for an empty range."""
 
     def __init__(self, views: RepeatedViews) -> None:
         self.views = views
 
-    def __getitem__(self, numbers: range) -> Tensor:
+    def __getitem__(self, numbers: range) -> tuple[Tensor, Tensor]:
         if not numbers:
             side = self.views.augment.side
-            return torch.zeros(1, 3, side, side, dtype=torch.uint8)
+            return torch.zeros(1, 3, side, side).byte(), torch.zeros(0, 8).byte()
         return self.views.readable(numbers)

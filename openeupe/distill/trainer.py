@@ -22,7 +22,7 @@ from openeupe.data import (
     DataConfig,
     RepeatedViews,
     derive_seed,
-    open_source,
+    open_sources,
 )
 from openeupe.distill.checkpoint import (
     CHECKPOINTS,
@@ -70,7 +70,7 @@ class Trainer:
         self.stage = stage
         self.config = stage.config
         self.data = data
-        self.sources = [open_source(source) for source in data.sources]
+        self.sources = open_sources(data.sources)
         self.folder = folder
         self.processes = processes
         self.device = processes.device

@@ -107,9 +107,9 @@ class TimmEncoder(Encoder):
             ) from error
         if not isinstance(features, Tensor):
             raise InputError(f"{self.name} gives no single feature map: it cannot be an encoder")
-        norm = _norm_behind_pool(self.trunk)
+        norm = norm_behind_pool(self.trunk)
         normed = features if norm is None else norm(features)
-        patches = self._grid(normed, height, width)
+        patches = self.grid(normed, height, width)
         if self.class_token == "own":
             return Tokens(normed[:, 0], patches)
         if self.class_token == "mean":
@@ -117,13 +117,20 @@ class TimmEncoder(Encoder):
         pooled = self.class_token == "pooled"
         return Tokens(self.trunk.forward_head(features, pre_logits=pooled), patches)
 
-    def _grid(self, features: Tensor, height: int, width: int) -> Tensor:
+    def grid(self, features: Tensor, height: int, width: int) -> Tensor:
         """The patch tokens as `[B, Dp, h, w]`, from whichever layout the trunk has."""
+        grid = (height // self.patch_size, width // self.patch_size)
         if features.ndim == 4:
             channels_first = features.shape[1] == self.patch_dim
-            return features if channels_first else features.permute(0, 3, 1, 2)
+            patches = features if channels_first else features.permute(0, 3, 1, 2)
+            if patches.shape[-2:] != grid:  # convolutions without padding (inception)
+                raise InputError(
+                    f"{self.name} gives {patches.shape[-2]}x{patches.shape[-1]} patch tokens of "
+                    f"{height}x{width} pixels, not {grid[0]}x{grid[1]}: this timm architecture "
+                    "cannot be an encoder"
+                )
+            return patches
         prefix = getattr(self.trunk, "num_prefix_tokens", 0)
-        grid = (height // self.patch_size, width // self.patch_size)
         if features.shape[1] != prefix + grid[0] * grid[1]:
             raise InputError(
                 f"{self.name}: {features.shape[1]} tokens do not make a {grid[0]}x{grid[1]} grid "
@@ -232,7 +239,7 @@ def _choose_class_token(trunk: Any, choice: str | None, name: str) -> str:
     possible = ["pooled", "mean"] + ["own"] * own
     possible += ["projected"] * _keeps_head(trunk)
     if choice is None:
-        plain = own and not attention_pool and _norm_behind_pool(trunk) is None
+        plain = own and not attention_pool and norm_behind_pool(trunk) is None
         choice = "own" if plain else "pooled"
     if choice not in possible:
         raise InputError(
@@ -250,7 +257,7 @@ def _keeps_head(trunk: Any) -> bool:
         return False
 
 
-def _norm_behind_pool(trunk: Any) -> nn.Module | None:
+def norm_behind_pool(trunk: Any) -> nn.Module | None:
     """The final norm where the network applies it to the pooled token instead of to every token."""
     head = getattr(trunk, "head", None)
     if isinstance(head, (NormMlpClassifierHead, ClNormMlpClassifierHead)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -69,8 +71,35 @@ class Encoder(nn.Module):
         self.patch_size = patch_size
         self.resolution = resolution
         # Constants of the architecture: kept in the config, not among the weights.
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.zeros(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.ones(1, 3, 1, 1), persistent=False)
+        self.set_constants(mean, std)
+
+    @property
+    def constants(self) -> tuple[list[float], list[float]]:
+        """Input constants (mean, std), exact even where the network is in bfloat16 by now."""
+        mean, std = (
+            exact if torch.equal(torch.tensor(exact).to(now), now.flatten()) else now.tolist()
+            for exact, now in zip(
+                self._exact, (self.mean.flatten(), self.std.flatten()), strict=True
+            )
+        )
+        return mean, std
+
+    def set_constants(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set the RGB input constants.
+
+        Raises:
+            TypeError, ValueError: if they are not three finite numbers each, std above 0.
+        """
+        exact = [[float(value) for value in values] for values in (mean, std)]
+        if any(len(values) != 3 or not all(map(math.isfinite, values)) for values in exact):
+            raise ValueError("mean and std have three finite numbers each")
+        if min(exact[1]) <= 0:
+            raise ValueError("std lies above 0")
+        self._exact = exact
+        for buffer, values in zip((self.mean, self.std), exact, strict=True):
+            buffer.copy_(torch.tensor(values).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tokens:
         """Encode `[B, 3, H, W]` RGB float images in [0, 1] into `Tokens`.

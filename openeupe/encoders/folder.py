@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -55,8 +54,8 @@ def save(encoder: Encoder, folder: str | Path) -> Path:
         "patch_dim": encoder.patch_dim,
         "patch_size": encoder.patch_size,
         "resolution": encoder.resolution,
-        "mean": encoder.mean.flatten().tolist(),
-        "std": encoder.std.flatten().tolist(),
+        "mean": encoder.constants[0],
+        "std": encoder.constants[1],
     }
     try:
         text = json.dumps(config, indent=2)
@@ -116,8 +115,10 @@ def load(folder: Path) -> Encoder:
             )
     # A constant belongs to the weights: it holds even if a later timm states another.
     encoder.resolution = config["resolution"]
-    encoder.mean.copy_(torch.tensor(config["mean"]).view_as(encoder.mean))
-    encoder.std.copy_(torch.tensor(config["std"]).view_as(encoder.std))
+    try:
+        encoder.set_constants(config["mean"], config["std"])
+    except ValueError as error:
+        raise InputError(f"{folder / _CONFIG}: {error}: save the encoder again") from None
     _load_weights(encoder, folder / _WEIGHTS)
     return encoder.eval()
 

@@ -162,8 +162,9 @@ class Conse(TextSpace):
 
         if not super().is_expert(encoder):
             return False
-        stem = encoder.state_dict()["trunk.conv_stem.weight"].cpu()
-        return torch.equal(stem, lite0_weights()["conv_stem.weight"])
+        published, state = lite0_weights(), encoder.state_dict()
+        trunk = {k.removeprefix("trunk."): v for k, v in state.items() if k.startswith("trunk.")}
+        return bool(trunk) and all(torch.equal(v.cpu(), published[k]) for k, v in trunk.items())
 
 
 def imagenet_words() -> list[str]:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from timm.models import save_for_hf
+from torch import nn
 
 from openeupe.encoders.arguments import check_arguments, timm_class
-from openeupe.encoders.backbone import TimmEncoder
+from openeupe.encoders.backbone import TimmEncoder, norm_behind_pool
 from openeupe.encoders.contract import Encoder
+from openeupe.encoders.reopened import equal, in_float32, same_tokens, sample
 from openeupe.errors import InputError
+
+_OURS = "openeupe"  # tag of the weights, and key of config.json that timm does not read
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How timm's users get the tokens, in Python's words: features, and cls, which may use them."""
+
+    features: str
+    cls: str
 
 
 def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -30,9 +45,26 @@ def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]
         raise InputError(f"{folder}: timm knows no architecture {name!r}: update timm")
     if args.pop("in_chans", 3) != 3:
         raise InputError(f"{folder}: an encoder takes RGB images, this one takes other channels")
-    args.pop("num_classes", None)
+    class_token = _class_token(config, args)
+    if class_token is not None:
+        args["class_token"] = class_token
+    if class_token != "projected":
+        args.pop("num_classes", None)
     check_arguments(f"{folder}: model_args in config.json", args, TimmEncoder, timm_class(name))
     return name, args
+
+
+def _class_token(config: dict[str, Any], args: dict[str, Any]) -> str | None:
+    """The class token that `save` noted; None in folders of others."""
+    noted = config.get(_OURS)
+    if isinstance(noted, dict):
+        token = noted.get("class_token")
+        return token if isinstance(token, str) else None
+    stated = config.get("pretrained_cfg")
+    if isinstance(stated, dict) and stated.get("tag") == _OURS:
+        # Written before it was noted: the class token was what the network pools to.
+        return "own" if args.get("global_pool") == "token" else "pooled"
+    return None
 
 
 def load(folder: Path, config: dict[str, Any]) -> Encoder:
@@ -49,47 +81,109 @@ def load(folder: Path, config: dict[str, Any]) -> Encoder:
     encoder = TimmEncoder(name, pretrained=there, **args)
     stated = config.get("pretrained_cfg")
     stated = stated if isinstance(stated, dict) else config
-    for field, buffer in (("mean", encoder.mean), ("std", encoder.std)):
-        if field in stated:
-            try:
-                buffer.copy_(torch.tensor(stated[field], dtype=torch.float32).view_as(buffer))
-            except (TypeError, ValueError, RuntimeError):
-                raise InputError(f"{folder}: {field} in config.json is no RGB constant") from None
+    mean, std = encoder.constants
+    try:
+        encoder.set_constants(stated.get("mean", mean), stated.get("std", std))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{folder}: mean or std in config.json is wrong ({error})") from None
     side = stated.get("input_size")
     if isinstance(side, list) and side and isinstance(side[-1], int) and side[-1] > 0:
-        encoder.resolution = side[-1]
+        # The nearest that the patches divide: some ConvNets were trained at others.
+        encoder.resolution = max(round(side[-1] / encoder.patch_size), 1) * encoder.patch_size
     return encoder
 
 
-def save(encoder: Encoder, folder: Path, licence: str) -> None:
+def save(encoder: Encoder, folder: Path, licence: str) -> Opening:
     """Write config.json and model.safetensors in timm's layout into an empty folder.
 
-    `timm.create_model("local-dir:FOLDER", pretrained=True)` then gives `Tokens.cls`, unless the
-    class token is the mean patch token or a projection; `forward_features` the patch tokens.
+    The folder is opened again, by timm and by `load`, and both must give the encoder's tokens.
+
+    Returns:
+        How `timm.create_model("local-dir:FOLDER", pretrained=True)` gives them.
 
     Raises:
-        InputError: for an encoder that is no timm network.
+        InputError: for an encoder that is no timm network, or that timm cannot give back.
     """
     if not isinstance(encoder, TimmEncoder):
         raise InputError(f"{encoder.name} is no timm network: save it as openeupe")
-    side = encoder.resolution
+    _write(encoder, folder, licence)
+    path = folder / "config.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    original: Any = in_float32(encoder)
+    for changes in _changes(original.class_token, original.trunk):
+        config = {**written, "model_args": written["model_args"] | changes}
+        config["global_pool"] = config["model_args"].get("global_pool")
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        opening = _opening(original, folder)
+        if opening is not None and same_tokens(original, load(folder, config)):
+            return opening
+    raise InputError(
+        f"{encoder.name} with class token {encoder.class_token!r} would give other tokens when "
+        "timm opens it: save it as openeupe"
+    )
+
+
+def _write(encoder: TimmEncoder, folder: Path, licence: str) -> None:
+    side, (mean, std) = encoder.resolution, encoder.constants
     save_for_hf(
         encoder.trunk,
         str(folder),
         # What these weights are, not those that timm publishes under the architecture's name.
         model_config={
             "pretrained_cfg": {
-                "tag": "openeupe",
+                "tag": _OURS,
                 "license": licence,
-                "mean": encoder.mean.flatten().tolist(),
-                "std": encoder.std.flatten().tolist(),
+                "mean": mean,
+                "std": std,
                 "input_size": [3, side, side],
-            }
+            },
+            _OURS: {"class_token": encoder.class_token},
         },
         safe_serialization=True,
     )
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    pool = {"own": "token", "mean": "avg"}.get(encoder.class_token, config["global_pool"])
-    config["global_pool"] = config["model_args"]["global_pool"] = pool  # `Encoder` pools by itself
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _changes(class_token: str, trunk: Any) -> list[dict[str, Any]]:
+    """Changes of timm's arguments to try: such that the model pools to the class token, or none."""
+    pool = {"own": "token", "mean": "avg"}.get(class_token)
+    if pool is None:
+        return [{}]
+    # A transformer's final norm stays where it is, whatever the pool.
+    known = inspect.signature(type(trunk).__init__).parameters
+    behind = not isinstance(getattr(trunk, "fc_norm", None) or nn.Identity(), nn.Identity)
+    norms = {name: behind for name in ("fc_norm", "use_fc_norm") if name in known}
+    return [{"global_pool": pool, **norms}, {}]
+
+
+@torch.inference_mode()
+def _opening(encoder: Any, folder: Path) -> Opening | None:
+    """The simplest lines by which timm gives the encoder's tokens; None if none does."""
+    images, tokens = sample(encoder)
+    pixels = ((images - encoder.mean) / encoder.std).contiguous(memory_format=torch.channels_last)
+    features = "model.forward_features(pixels)"
+    norm = norm_behind_pool(encoder.trunk)
+    if norm is not None:
+        place = next(name for name, part in encoder.trunk.named_modules() if part is norm)
+        features = f"model.{place}({features})"
+    prefix = getattr(encoder.trunk, "num_prefix_tokens", 0)
+    lines = {
+        "own": ["features[:, 0]"],
+        "mean": [
+            f"features[:, {prefix}:].mean(1)",
+            *("features.mean((2, 3))", "features.mean((1, 2))"),
+        ],
+    }
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        known = {"model": model, "pixels": pixels}
+        # The very words of the card are tried; they are written above.
+        known["features"] = eval(features, known)
+        if not equal(tokens.patches, encoder.grid(known["features"], *images.shape[-2:])):
+            return None
+    except Exception:  # timm's constructors and networks meet what they do not check
+        return None
+    for cls in ["model(pixels)", *lines.get(encoder.class_token, [])]:
+        with contextlib.suppress(IndexError, RuntimeError):
+            if equal(tokens.cls, eval(cls, known)):
+                return Opening(features, cls)
+    return None

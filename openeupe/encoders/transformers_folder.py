@@ -18,6 +18,7 @@ from torch import Tensor
 
 from openeupe.encoders.backbone import TimmEncoder
 from openeupe.encoders.contract import Encoder
+from openeupe.encoders.reopened import in_float32, same_tokens
 from openeupe.encoders.weights import load_strictly, read_weights
 from openeupe.errors import InputError
 from openeupe.files import read_mapping
@@ -46,6 +47,7 @@ _CONVNEXT = (
     (".norm.", ".layer_norm."),
 )
 _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
+_ACTS = ("gelu", "relu", "silu")  # under these names in both libraries
 _DEPTHS = {(96, 9): "tiny", (96, 27): "small", (128, 27): "base", (192, 27): "large"}
 
 
@@ -60,7 +62,7 @@ def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]
         if kind == "dinov3_vit":
             return _describe_vit(folder, config)
         if kind == "dinov3_convnext":
-            return _describe_convnext(config)
+            return _describe_convnext(folder, config)
     except (KeyError, TypeError, IndexError, ZeroDivisionError) as error:
         raise InputError(f"{folder}: config.json is damaged ({error!r})") from None
     raise InputError(
@@ -70,32 +72,56 @@ def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]
 
 
 def _describe_vit(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    width = config["hidden_size"]
-    usual = {"layer_norm_eps": 1e-5, "key_bias": False, "query_bias": True, "value_bias": True}
-    usual |= {"proj_bias": True, "mlp_bias": True}
-    for field, value in usual.items():
-        if config.get(field, value) != value:
-            raise InputError(f"{folder}: {field} {config[field]} is not {value}: cannot be read")
+    width, patch = config["hidden_size"], config.get("patch_size", 16)
+    gated = bool(config.get("use_gated_mlp"))
+    fixed = {"hidden_act": "silu" if gated else "gelu", "layer_norm_eps": 1e-5, "num_channels": 3}
+    fixed |= {"key_bias": False, "query_bias": True, "value_bias": True}
+    fixed |= {"proj_bias": True, "mlp_bias": True}
+    _demand(folder, {"hidden_act": "gelu", **config}, fixed)
+    if isinstance(patch, list) and len(set(patch)) == 1:
+        patch = patch[0]
     args: dict[str, Any] = {
         "depth": config["num_hidden_layers"],
         "num_heads": config["num_attention_heads"],
         "mlp_ratio": (config["intermediate_size"] + 0.5) / width,
         "num_reg_tokens": config.get("num_register_tokens", 0),
-        "patch_size": config.get("patch_size", 16),
+        "patch_size": patch,
         "rope_temperature": config.get("rope_theta", 100.0),
     }
-    if config.get("use_gated_mlp"):
+    # Random coordinates, in training alone.
+    for kind, default in (("rescale", 2.0), ("shift", None), ("jitter", None)):
+        if (amount := config.get(f"pos_embed_{kind}", default)) is not None:
+            args[f"rope_{kind}_coords"] = amount
+    if gated:
         args |= {"swiglu_mlp": True, "swiglu_align_to": 1}
     args["embed_dim"] = width
     return f"vit_{_SIZES.get(width, 'base')}_patch16_dinov3_qkvb", args
 
 
-def _describe_convnext(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _describe_convnext(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     dims, depths = config["hidden_sizes"], config["depths"]
+    act, eps = config.get("hidden_act", "gelu"), config.get("layer_norm_eps", 1e-6)
+    _demand(folder, config, {"num_channels": 3})
+    if act not in _ACTS:
+        raise InputError(
+            f"{folder}: hidden_act {act!r} in config.json cannot be read, only {', '.join(_ACTS)}"
+        )
+    args: dict[str, Any] = {} if act == "gelu" else {"act_layer": act}
+    args |= {} if eps == 1e-6 else {"norm_eps": float(eps)}
     known = _DEPTHS.get((dims[0], depths[2]))
-    if known and list(depths) == [3, 3, depths[2], 3]:
-        return f"convnext_{known}", {}
-    return "convnext_tiny", {"dims": list(dims), "depths": list(depths)}
+    usual = ([dims[0] * wider for wider in (1, 2, 4, 8)], [3, 3, depths[2], 3])
+    if known and (list(dims), list(depths)) == usual:
+        return f"convnext_{known}", args
+    return "convnext_tiny", {"dims": list(dims), "depths": list(depths), **args}
+
+
+def _demand(folder: Path, config: dict[str, Any], fixed: dict[str, Any]) -> None:
+    """Refuse settings that timm's class does not have; what is not stated has the usual value."""
+    for field, value in fixed.items():
+        if config.get(field, value) != value:
+            raise InputError(
+                f"{folder}: {field} {config[field]!r} in config.json cannot be read, only {value!r}"
+            )
 
 
 def load(folder: Path, config: dict[str, Any]) -> Encoder:
@@ -116,15 +142,14 @@ def load(folder: Path, config: dict[str, Any]) -> Encoder:
     load_strictly(encoder.trunk, _to_timm(weights, config), path, name)  # type: ignore[arg-type]
     side = config.get("image_size")
     encoder.resolution = side if isinstance(side, int) and side > 0 else encoder.resolution
-    constants = read_mapping(folder / "preprocessor_config.json")
-    for field, buffer in (("image_mean", encoder.mean), ("image_std", encoder.std)):
-        if field in constants:
-            try:
-                buffer.copy_(torch.tensor(constants[field], dtype=torch.float32).view_as(buffer))
-            except (TypeError, ValueError, RuntimeError):
-                raise InputError(
-                    f"{folder}: {field} in preprocessor_config.json is no RGB constant"
-                ) from None
+    stated = read_mapping(folder / "preprocessor_config.json")
+    mean, std = encoder.constants
+    try:
+        encoder.set_constants(stated.get("image_mean", mean), stated.get("image_std", std))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder}: image_mean or image_std in preprocessor_config.json is wrong ({error})"
+        ) from None
     return encoder.eval()
 
 
@@ -135,25 +160,36 @@ def save(encoder: Encoder, folder: Path) -> None:
     are the last `h * w` of `last_hidden_state`.
 
     Raises:
-        InputError: for an encoder that is neither a DINOv3 transformer nor a ConvNeXt.
+        InputError: for an encoder that is neither a DINOv3 transformer nor a ConvNeXt, or has
+            settings that transformers' classes do not have: the folder is opened again and
+            compared.
     """
     trunk: Any = getattr(encoder, "trunk", None)
     vit = isinstance(trunk, Eva) and getattr(trunk.rope, "temperature", None) is not None
-    fits = isinstance(encoder, TimmEncoder) and (vit or isinstance(trunk, ConvNeXt))
-    state = trunk.state_dict() if fits else {}
-    fits &= not any(word in key for key in state for word in ("grn", "pos_embed", "attn_pool"))
-    fits &= encoder.args.get("class_token") in (None, "own" if vit else "pooled")
+    refusal = InputError(
+        f"transformers has no class for {encoder.name} with its settings: save it as timm or "
+        "openeupe"
+    )
+    if not isinstance(encoder, TimmEncoder) or not (vit or isinstance(trunk, ConvNeXt)):
+        raise refusal
+    try:
+        config = (_vit_config if vit else _convnext_config)(trunk)
+        _write(encoder, folder, config)
+        # The reader knows no settings but those of transformers' classes.
+        fits = same_tokens(in_float32(encoder), load(folder, config))
+    except (InputError, AttributeError):  # of a part that these classes always have
+        fits = False
     if not fits:
-        raise InputError(
-            f"transformers has no class for {encoder.name}: save it as timm or openeupe"
-        )
-    config = (_vit_config if vit else _convnext_config)(trunk)
+        raise refusal
+
+
+def _write(encoder: TimmEncoder, folder: Path, config: dict[str, Any]) -> None:
     shape = {
         "image_size": encoder.resolution,
         "dtype": "float32",
         "torch_dtype": "float32",
-        "openeupe": "saved",
-    }  # so that `save` knows the folder as ours
+        "openeupe": "saved",  # so that `save` knows the folder as ours
+    }
     size = {"height": encoder.resolution, "width": encoder.resolution}
     processor = {
         "image_processor_type": "DINOv3ViTImageProcessorFast",
@@ -163,13 +199,17 @@ def save(encoder: Encoder, folder: Path) -> None:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": encoder.mean.flatten().tolist(),
-        "image_std": encoder.std.flatten().tolist(),
+        "image_mean": encoder.constants[0],
+        "image_std": encoder.constants[1],
     }
-    for name, content in (("config", config | shape), ("preprocessor_config", processor)):
+    config |= shape
+    for name, content in (("config", config), ("preprocessor_config", processor)):
         text = json.dumps(content, indent=2) + "\n"
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
-    weights = {key: tensor.contiguous() for key, tensor in _from_timm(state, config).items()}
+    weights = {
+        key: tensor.contiguous()
+        for key, tensor in _from_timm(encoder.trunk.state_dict(), config).items()
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -190,6 +230,8 @@ def _vit_config(trunk: Any) -> dict[str, Any]:
         "layer_norm_eps": trunk.norm.eps,
         "rope_theta": trunk.rope.temperature,
         "pos_embed_rescale": trunk.rope.rescale_coords,
+        "pos_embed_shift": trunk.rope.shift_coords,
+        "pos_embed_jitter": trunk.rope.jitter_coords,
         "query_bias": block.attn.q_bias is not None,
         "key_bias": False,
         "value_bias": block.attn.v_bias is not None,
@@ -203,15 +245,24 @@ def _convnext_config(trunk: Any) -> dict[str, Any]:
         "model_type": "dinov3_convnext",
         "hidden_sizes": [stage.blocks[0].conv_dw.out_channels for stage in trunk.stages],
         "depths": [len(stage.blocks) for stage in trunk.stages],
-        "hidden_act": "gelu",
+        "hidden_act": _act(trunk.stages[0].blocks[0].mlp.act),
         "layer_norm_eps": trunk.head.norm.eps,
     }
+
+
+def _act(module: Any) -> str:
+    """transformers' name of an activation, for `_ACTS`; torch and timm have a class each."""
+    exact = getattr(module, "approximate", "none") == "none"
+    return type(module).__name__.lower() if exact else "gelu_tanh"
 
 
 def _from_timm(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
     if config["model_type"] == "dinov3_convnext":
         return {_renamed(key, _CONVNEXT): tensor for key, tensor in state.items()}
-    weights = {"embeddings.mask_token": torch.zeros(1, 1, config["hidden_size"])}
+    width = config["hidden_size"]
+    weights = {"embeddings.mask_token": torch.zeros(1, 1, width)}
+    if not config["num_register_tokens"]:
+        weights["embeddings.register_tokens"] = torch.zeros(1, 0, width)
     for key, tensor in state.items():
         block = _renamed(key.split(".attn.")[0] + ".attention.", _VIT)
         if key.endswith(".attn.qkv.weight"):
@@ -231,7 +282,7 @@ def _to_timm(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Te
     state: dict[str, Tensor] = {}
     for key, tensor in weights.items():
         block = _renamed(key.split("attention.")[0], _VIT, back=True) + "attn."
-        if key == "embeddings.mask_token":
+        if key == "embeddings.mask_token" or not tensor.numel():  # no registers: an empty tensor
             continue
         if key.endswith(".attention.q_proj.weight"):
             names = [key.replace("q_proj", f"{name}_proj") for name in "qkv"]

@@ -102,9 +102,10 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
         content = dict(about)
         whole = folder / f"{name}.json"
+        samples = self.folder / f"samples_{name}.jsonl"
         if whole.is_file():  # until the new one is whole, neither it nor what was gathered holds
-            (self.folder / RESULTS).unlink(missing_ok=True)
-            whole.unlink()
+            for old in (self.folder / RESULTS, whole, folder / f"{name}.npz", samples):
+                old.unlink(missing_ok=True)
         if outcome is not None:
             content |= {
                 "headline": outcome.headline,
@@ -122,7 +123,7 @@ class Results:
                 np.savez_compressed(stream, **arrays)
             if outcome.answers:
                 lines = "".join(json.dumps(a, ensure_ascii=False) + "\n" for a in outcome.answers)
-                write_atomically(self.folder / f"samples_{name}.jsonl", lines)
+                write_atomically(samples, lines)
         # Last: a column with this file is whole.
         write_atomically(whole, strict_json(content))
 

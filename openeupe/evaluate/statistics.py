@@ -94,7 +94,7 @@ def mean_difference(
     """`difference`, mean over pairs: what one change did wherever it was made.
 
     All are reweighted alike, and a sample's results are swapped in all pairs at once. With
-    `same_seeds`, seed i of all pairs shares what it drew.
+    `same_seeds`, seed i of all pairs shares what it drew, provided that all have as many.
 
     Raises:
         ValueError: if they are not the same figure on the same samples.
@@ -110,10 +110,9 @@ def mean_difference(
             np.mean([a.per_seed - b.per_seed for a, b in pairs], axis=0), random
         )
     else:
-        noise = np.mean(
-            [_training_noise(a.per_seed, random) - _training_noise(b.per_seed, random)
-             for a, b in pairs], axis=0,
-        )  # fmt: skip
+        once = {id(m): m for m in every}  # one that several pairs share has one noise
+        noises = {key: _training_noise(m.per_seed, random) for key, m in once.items()}
+        noise = np.mean([noises[id(a)] - noises[id(b)] for a, b in pairs], axis=0)
     draws = _bootstrap(every, seed)
     low, high = _percentiles((draws[::2] - draws[1::2]).mean(axis=0) + noise[:_RESAMPLES])
     null = np.mean([np.concatenate(list(_swapped(a, b, seed))) for a, b in pairs], axis=0) + noise

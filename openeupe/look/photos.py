@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def read_photos(paths: Sequence[Path], side: int, limit: int | None = None) -> l
         InputError: naming the file that is missing or cannot be read.
     """
     photos: list[Photo] = []
-    seen: list[Path] = []
+    names: list[str] = []
     for path in paths:
         if path.is_dir():
             source = FolderSource(path)
@@ -54,14 +55,19 @@ def read_photos(paths: Sequence[Path], side: int, limit: int | None = None) -> l
             if not file.is_file():
                 raise InputError(f"{file}: no such image: check the path")
             try:
-                same = sum(f.stem == file.stem for f in seen)
-                stem = printable(file.stem)
-                name = f"{stem}-{same + 1}" if same else stem  # names are files' names
+                name = unused_name(printable(file.stem), names)
                 photos.append(as_photo(decode(file, printable(str(file))), name, side))
-                seen.append(file)
+                names.append(name)
             except BrokenImage as error:
                 raise InputError(f"{error}: replace the file or leave it out") from None
     return photos
+
+
+def unused_name(name: str, taken: Iterable[str]) -> str:
+    """The name, with a number behind it where it is taken: pictures are files of these names."""
+    lower = {other.casefold() for other in taken}  # some file systems do not tell case
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(free for free in names if free.casefold() not in lower)
 
 
 def as_photo(image: Image.Image, name: str, side: int) -> Photo:

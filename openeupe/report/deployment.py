@@ -1,4 +1,4 @@
-"""Exports and benchmarks that belong to a run, as far as their files are understood."""
+"""Exports that were made of a run, and their latencies, as far as their files are understood."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_EXPORT, _BENCHMARK = "export.json", "benchmark.json"
-# Of each kind of file, what a reader wants first; of others whatever comes first.
+from openeupe.deploy import folder as exports
+from openeupe.deploy.benchmark import BENCHMARK
+from openeupe.identity import settings_identity
+from openeupe.report.belonging import Belonging
+
+_EXPORT, _BENCHMARK = exports.ABOUT, BENCHMARK
+# Of each kind of file, what a reader wants first.
 _WANTED = {
     _EXPORT: (
         *("target", "precision", "size", "passed", "cls.worst", "patches.mean", "patches.worst"),
@@ -24,7 +29,6 @@ _TITLES = {
     _EXPORT: "Exported files, and how they agree with the encoder (cosines)",
     _BENCHMARK: "Speed, memory and size, as measured",
 }
-_MOST_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -36,39 +40,48 @@ class Deployed:
     rows: list[list[str]]
 
 
-def deployed(folder: Path) -> list[Deployed]:
-    """Tables of the exports and benchmarks in a run folder, or made of it into `exports/` here."""
-    files = {*folder.glob(f"**/{_EXPORT}"), *folder.glob("**/benchmark*.json")}
-    files |= {*folder.glob("deploy/**/*.json")}
-    for path in Path("exports").glob(f"*/{_EXPORT}"):
-        if _made_of(path, folder):
-            files |= {path, *path.parent.glob("benchmark*.json")}
-    kinds: dict[str, list[dict[str, str]]] = {}
-    for path in sorted(files):
-        inside = path.is_relative_to(folder)
-        place = (path.relative_to(folder) if inside else path).parent.as_posix()
-        kind = _BENCHMARK if path.name.startswith("benchmark") else path.name
-        for row in _rows(_read(path)):
-            if row:
-                kinds.setdefault(kind, []).append({"folder": place, **row})
-    ordered = dict.fromkeys([*_TITLES, *kinds])
-    return [_table(kind, kinds[kind]) for kind in ordered if kind in kinds]
+def deployed(folder: Path, belonging: Belonging) -> tuple[list[Deployed], list[str]]:
+    """Tables of exports and their latencies: those in a run folder, and in `exports/` here.
+
+    Returns the tables, and a sentence on each file of the run folder that is not shown, because
+    it was made of other weights than those of the run's students.
+    """
+    kinds: dict[str, list[dict[str, str]]] = {_EXPORT: [], _BENCHMARK: []}
+    left_out = []
+    for place in _places(folder):
+        inside = place.resolve().is_relative_to(folder.resolve())
+        name = place.resolve().relative_to(folder.resolve()) if inside else place
+        about = _read(place / _EXPORT)
+        if not belonging.exported(about):
+            if inside:
+                left_out.append(
+                    f"{name.as_posix()} is not shown: it was not made of a student that is here "
+                    "now. Export again."
+                )
+            continue
+        kinds[_EXPORT] += [{"folder": name.as_posix(), **row} for row in _rows(about) if row]
+        measured = _read(place / _BENCHMARK)
+        if isinstance(measured, dict) and measured.get("export") == settings_identity(about):
+            rows = [{"folder": name.as_posix(), **row} for row in _rows(measured) if row]
+            kinds[_BENCHMARK] += rows
+        elif measured is not None:
+            left_out.append(
+                f"{(name / _BENCHMARK).as_posix()} is not shown: it was not measured on the export "
+                f"that is there now. Run openeupe benchmark {place} again."
+            )
+    return [_table(kind, rows) for kind, rows in kinds.items() if rows], left_out
+
+
+def _places(folder: Path) -> list[Path]:
+    """Folders of exports, each once."""
+    found = [*folder.glob(f"**/{_EXPORT}"), *Path("exports").glob(f"*/{_EXPORT}")]
+    return sorted({path.resolve(): path.parent for path in reversed(found)}.values())
 
 
 def _table(kind: str, rows: list[dict[str, str]]) -> Deployed:
-    found = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "folder"]
-    keys = [key for key in _WANTED.get(kind, ()) if key in found] or found[:_MOST_COLUMNS]
-    header = ["folder", *keys]
-    return Deployed(
-        _TITLES.get(kind, kind), header, [[row.get(key, "") for key in header] for row in rows]
-    )
-
-
-def _made_of(export: Path, folder: Path) -> bool:
-    """Whether an export's source is the run or a stage of it."""
-    content = _read(export)
-    source = content.get("source") if isinstance(content, dict) else None
-    return isinstance(source, str) and Path(source).resolve().is_relative_to(folder.resolve())
+    found = {key for row in rows for key in row}
+    header = ["folder", *(key for key in _WANTED[kind] if key in found)]
+    return Deployed(_TITLES[kind], header, [[row.get(key, "") for key in header] for row in rows])
 
 
 def _read(path: Path) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from openeupe.distill.saved import read_ending
 from openeupe.errors import InputError
 from openeupe.evaluate.results import Results
 from openeupe.plain_json import read_json
+from openeupe.report.belonging import Belonging, comparable
 from openeupe.report.deployment import Deployed, deployed
 
 
@@ -49,7 +51,7 @@ class StageStory:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of `openeupe evaluate`. label: what charts call the encoder."""
+    """Results of `openeupe evaluate`. label: what charts call the encoder, of a suite unique."""
 
     label: str
     suite: str
@@ -61,13 +63,16 @@ class Story:
     """Everything of a run that its page tells, besides pictures.
 
     quickstart: the tables of `openeupe quickstart`, empty elsewhere.
+    left_out, not_deployed: sentences on results and exports that lie here but are not shown.
     """
 
     run: Run
     stages: list[StageStory]
     quickstart: dict[str, Any]
     evaluations: list[Evaluation]
+    left_out: list[str]
     deployment: list[Deployed]
+    not_deployed: list[str]
 
     @property
     def unfinished(self) -> list[StageStory]:
@@ -76,7 +81,7 @@ class Story:
 
 
 def gather(folder: Path, results: Sequence[Path] = ()) -> Story:
-    """Read a run folder.
+    """Read a run folder. What was made of other weights than the run's now is left out.
 
     Args:
         results: further results folders of `openeupe evaluate`, to stand beside the run's own.
@@ -85,12 +90,18 @@ def gather(folder: Path, results: Sequence[Path] = ()) -> Story:
         InputError: if it is no run folder, or a file of it is damaged.
     """
     run = Run.open(folder)
+    belonging, left_out = Belonging(run), list[str]()
+    quickstart = _quickstart(folder / "results.json", belonging, left_out)
+    evaluations = _evaluations(folder, results, belonging, left_out)
+    tables, not_deployed = deployed(folder, belonging)
     return Story(
         run,
         [_stage(run, name) for name in run.recipe.stages],
-        _quickstart(folder / "results.json"),
-        list(_evaluations(folder, results)),
-        deployed(folder),
+        quickstart,
+        evaluations,
+        left_out,
+        tables,
+        not_deployed,
     )
 
 
@@ -116,21 +127,54 @@ def _curves(config: StageConfig, records: Sequence[Mapping[str, Any]]) -> list[C
     return curves
 
 
-def _quickstart(path: Path) -> dict[str, Any]:
+def _quickstart(path: Path, belonging: Belonging, left_out: list[str]) -> dict[str, Any]:
     content = _json(path) if path.is_file() else {}
-    return content if "fidelity" in content else {}
+    if "fidelity" not in content:
+        return {}
+    if content.get("encoders") != belonging.students:
+        left_out.append(
+            f"{path} is not shown: it is not of the run's students. Run openeupe quickstart again."
+        )
+        return {}
+    return content
 
 
-def _evaluations(folder: Path, results: Sequence[Path]) -> Iterator[Evaluation]:
-    own = sorted(path for path in folder.glob("**/evaluations/*") if Results.there(path))
-    for path in [*own, *results]:
+def _evaluations(
+    folder: Path, results: Sequence[Path], belonging: Belonging, left_out: list[str]
+) -> list[Evaluation]:
+    """Those of the run's own encoders and further ones, each suite's labels unique."""
+    found: list[tuple[Path, Evaluation]] = []
+    for path in sorted(path for path in folder.glob("**/evaluations/*") if Results.there(path)):
+        content = Results.open(path).read()
+        place = path.parent.parent  # RUN/evaluations/SUITE, RUN/STAGE/evaluations/SUITE
+        if not belonging.evaluated(place, content["config"].get("encoder")):
+            left_out.append(
+                f"{path} is not shown: it is not of the encoder that is there now. Run openeupe "
+                f"evaluate {place} again."
+            )
+            continue
+        label = "this run" if place == folder else place.relative_to(folder).as_posix()
+        found.append((path, Evaluation(label, str(content["config"].get("suite", "")), content)))
+    for path in results:
         content = Results.open(path).read()
         config = content["config"]
-        label = str(config["model"])
-        if path in own:  # RUN/evaluations/SUITE, RUN/STAGE/evaluations/SUITE
-            inside = path.parent.parent.relative_to(folder).as_posix()
-            label = "this run" if inside == "." else inside
-        yield Evaluation(label, str(config.get("suite", "")), content)
+        found.append(
+            (path, Evaluation(str(config["model"]), str(config.get("suite", "")), content))
+        )
+    uses = Counter((one.suite, one.label) for _, one in found)
+    named = [
+        replace(one, label=f"{one.label} ({path})") if uses[one.suite, one.label] > 1 else one
+        for path, one in found
+    ]
+    return list(_side_by_side(named, left_out))
+
+
+def _side_by_side(evaluations: list[Evaluation], left_out: list[str]) -> Iterator[Evaluation]:
+    for suite in dict.fromkeys(one.suite for one in evaluations):
+        judged = [one for one in evaluations if one.suite == suite]
+        contents, notes = comparable([e.content for e in judged], [e.label for e in judged])
+        left_out += notes
+        yield from (replace(e, content=c) for e, c in zip(judged, contents, strict=True))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from openeupe.distill.optimizer import peak_lr
+from openeupe.distill.recipe import StageConfig
 from openeupe.evaluate.tables import DOMAINS, many
 from openeupe.files import write_atomically
 from openeupe.look.colours import Coloured
@@ -69,7 +71,9 @@ def render(story: Story, seen: Seen) -> str:
         "recipe": recipe,
         "curves": _curves(story),
         "fidelity": _fidelity(story.quickstart),
+        "left_out": story.left_out,
         "deployment": story.deployment,
+        "not_deployed": story.not_deployed,
         "versions": _versions(story),
         **_evaluations(story),
         **_pictures(seen),
@@ -107,13 +111,29 @@ class _Stage:
             ("teachers", members(config.teachers)),
             ("students", members(config.students)),
             ("steps", f"{config.steps:,} of {config.batch_size:,} images"),
-            ("learning rate", f"{config.optimizer.lr:g}, {config.optimizer.warmup_steps} warm-up"),
+            *learning_rates(config),
         ]
         for name, step in stage.about.get("dropped", {}).items():
             facts.append(("dropped", f"{name} diverged at step {step:,}"))
         if broken := stage.about.get("broken_images"):
             facts.append(("unreadable", f"{len(broken)} images were left out"))
         return cls(stage.name, stage.state, stage.finished, facts)
+
+
+def learning_rates(config: StageConfig) -> list[tuple[str, str]]:
+    """The peak after scaling, once for students that share an optimizer."""
+    students: dict[str, list[str]] = {}
+    for name in config.students:
+        own = config.optimizer_of(name)
+        text = f"{peak_lr(own, config.batch_size):.4g}"
+        if own.lr_scaling != "none":
+            text += f" ({own.lr:g} scaled by {own.lr_scaling})"
+        if own.backbone_lr != 1:
+            text += f", times {own.backbone_lr:g} for the backbone"
+        students.setdefault(f"{text}, {own.warmup_steps} warm-up", []).append(name)
+    if len(students) == 1:
+        return [("learning rate", next(iter(students)))]
+    return [(f"learning rate of {', '.join(names)}", text) for text, names in students.items()]
 
 
 def _state(story: Story) -> str:

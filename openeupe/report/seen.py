@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from openeupe.data import BrokenImage, Source, open_source
-from openeupe.distill.recipe import STAGE_PREFIX
+from openeupe.distill.recipe import STAGE_PREFIX, Recipe, TeacherConfig
 from openeupe.distill.run import Run
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.experts import EXPERTS
@@ -84,7 +85,9 @@ def see(
         return Seen(lacking="none of the recipe's photos can be read")
     stages = load_stages(run)
     experts, notes = _experts(run)
-    encoders = {**experts, **stages, **{name: load(name) for name in beside}}
+    encoders = {**{f"{k} (teacher)" if k in stages else k: e for k, e in experts.items()}, **stages}
+    others = {name: load(name) for name in beside}
+    encoders |= {f"{k} (beside)" if k in encoders else k: e for k, e in others.items()}
     if not encoders:
         return Seen(lacking="no stage has ended yet", notes=notes)
     if not stages:
@@ -130,23 +133,34 @@ def source_photos(source: Source, side: int) -> list[Photo]:
     return photos
 
 
+def frozen_teachers(recipe: Recipe) -> dict[str, TeacherConfig]:
+    """The teachers that are no students of the recipe; two of one name get their stage's, too."""
+    found: dict[str, TeacherConfig] = {}
+    known: list[Any] = []
+    for stage_name, stage in recipe.stages.items():
+        for name, teacher in stage.teachers.items():
+            network = (name, teacher.encoder, teacher.pretrained, teacher.args)
+            if network in known or teacher.encoder.startswith(STAGE_PREFIX):
+                continue
+            known.append(network)
+            found[f"{name} of {stage_name}" if name in found else name] = teacher
+    return found
+
+
 def _experts(run: Run) -> tuple[dict[str, Encoder], list[str]]:
     """Teachers that are registry experts, by the names of the recipe; and what was left out."""
     experts: dict[str, Encoder] = {}
     left: list[str] = []
     notes: list[str] = []
-    for stage in run.recipe.stages.values():
-        for name, teacher in stage.teachers.items():
-            if name in experts or teacher.encoder.startswith(STAGE_PREFIX):
-                continue
-            if teacher.encoder not in EXPERTS:
-                left.append(teacher.encoder)
-                continue
-            try:
-                made = create(teacher.encoder, pretrained=teacher.pretrained, **teacher.args)
-                experts[name] = made.eval()
-            except InputError as error:  # a report needs no network
-                notes.append(f"Not shown: {error}")
+    for name, teacher in frozen_teachers(run.recipe).items():
+        if teacher.encoder not in EXPERTS:
+            left.append(teacher.encoder)
+            continue
+        try:
+            made = create(teacher.encoder, pretrained=teacher.pretrained, **teacher.args)
+            experts[name] = made.eval()
+        except InputError as error:  # a report needs no network
+            notes.append(f"Not shown: {error}")
     if left:
         named = ", ".join(dict.fromkeys(left))
         notes.append(f"Not shown: the teachers {named}. openeupe report --beside {left[0]}")

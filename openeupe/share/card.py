@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from openeupe.encoders import Encoder
+from openeupe.encoders.timm_folder import Opening
 from openeupe.share.origin import Origin
 
 _OPEN = {
@@ -18,8 +19,9 @@ tokens = encoder(images)  # [B, 3, H, W] RGB in [0, 1] -> tokens.cls, tokens.pat
     "timm": """import timm
 
 model = timm.create_model("local-dir:{name}", pretrained=True).eval()
-cls = model(pixels)  # normalized: timm.data.resolve_model_data_config(model)
-features = model.forward_features(pixels)""",
+# pixels: normalized as timm.data.resolve_model_data_config(model) states
+features = {timm.features}  # patch tokens, behind prefix tokens if there are any
+cls = {timm.cls}""",
     "transformers": """from transformers import AutoImageProcessor, AutoModel
 
 model = AutoModel.from_pretrained("{name}").eval()
@@ -40,7 +42,12 @@ def card_licence(origin: Origin, chosen: str | None) -> tuple[str, str | None]:
 
 
 def model_card(
-    encoder: Encoder, origin: Origin, layout: str, name: str, licence: str | None = None
+    encoder: Encoder,
+    origin: Origin,
+    layout: str,
+    name: str,
+    licence: str | None = None,
+    opening: Opening | None = None,
 ) -> str:
     """The text of README.md: YAML for machines with a `model-index`, then words.
 
@@ -48,6 +55,7 @@ def model_card(
         layout: openeupe, timm or transformers.
         name: the folder's, which the reader will load.
         licence: an SPDX identifier to publish under, if the teachers' licences let you choose.
+        opening: for timm, how its users get the tokens.
     """
     identifier, licence_name = card_licence(origin, licence)
     data = ModelCardData(
@@ -66,9 +74,9 @@ def model_card(
         f"`{encoder.name}`, {parameters:.1f} M parameters, made with "
         "[OpenEUPE](https://arxiv.org/abs/2603.22387). "
         f"Class token {encoder.cls_dim}, patch tokens {encoder.patch_dim} wide, one every "
-        f"{encoder.patch_size} pixels; made for {encoder.resolution} px. Input constants: mean "
+        f"{encoder.patch_size} pixels; {_sides(encoder, origin)}. Input constants: mean "
         f"{_rounded(encoder.mean)}, std {_rounded(encoder.std)}.\n",
-        _opening(layout, name),
+        _opening(layout, name, opening),
         _results(origin),
         _making(origin),
         _licences(origin),
@@ -76,9 +84,9 @@ def model_card(
     return "\n".join(part for part in parts if part)
 
 
-def _opening(layout: str, name: str) -> str:
+def _opening(layout: str, name: str, opening: Opening | None) -> str:
     forms = dict.fromkeys(("openeupe", layout))
-    blocks = (f"```python\n{_OPEN[form].format(name=name)}\n```\n" for form in forms)
+    blocks = (f"```python\n{_OPEN[form].format(name=name, timm=opening)}\n```\n" for form in forms)
     return "## Open it\n\n" + "\n".join(blocks)
 
 
@@ -150,6 +158,12 @@ def _licences(origin: Origin) -> str:
     )
     table = "\n".join(["| weights | licence | what follows |", "|---|---|---|", *rows])
     return f"## Licences\n\n{table}\n\n{end} No legal advice.\n"
+
+
+def _sides(encoder: Encoder, origin: Origin) -> str:
+    native = f"the architecture's own resolution is {encoder.resolution} px"
+    trained = ", ".join(map(str, origin.sides))
+    return f"distilled at {trained} px ({native})" if trained else native
 
 
 def _rounded(constants: Any) -> str:

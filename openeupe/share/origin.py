@@ -22,21 +22,25 @@ from openeupe.identity import encoder_identity
 from openeupe.loading import student_folder
 
 DISTILLATION = "distillation.json"
+_UNKNOWN = Licence("unknown", "what it was made from is not here: ask whoever made it")
 
 
 @dataclass
 class Origin:
     """Where an encoder comes from.
 
-    experts: names of the frozen encoders at the beginning of the chain, with their licences.
+    experts: names of the encoders at the beginning of the chain (frozen teachers, and published
+        weights that a student started from), with their licences.
     info: `distillation.json` of the stage that finished it; empty if it was not distilled here.
     recipe: of the run, if the run folder lies around the encoder.
+    sides: pixels at which the last stage trained it, where the recipe is known.
     results: the contents of each `results.json` of `openeupe evaluate`.
     """
 
     experts: dict[str, Licence] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
+    sides: tuple[int, ...] = ()
     results: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -67,7 +71,12 @@ def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
     found.info = _info(student)
     run_folder = student.parent.parent
     if found.info and (run_folder / "recipe.yaml").is_file():
-        found.recipe = Run.open(run_folder).recipe
+        recipe = Run.open(run_folder).recipe
+        own = recipe.stages.get(student.parent.name)
+        told = (found.info.get("run"), found.info.get("stage"))
+        if own and student.name in own.students and told == (recipe.name, student.parent.name):
+            found.recipe = recipe
+            found.sides = tuple(own.students[student.name].resolution)
     if found.info:
         _add_experts(found.experts, student, found.info, found.recipe)
     places = {student, student.parent, Path(source)}
@@ -83,17 +92,25 @@ def _info(student: Path) -> dict[str, Any]:
 def _add_experts(
     experts: dict[str, Licence], student: Path, info: dict[str, Any], recipe: Recipe | None
 ) -> None:
-    """Follow the teachers back through the stages of the run."""
-    for told in info.get("teachers", {}).values():
-        encoder: str = told["encoder"]
+    """Follow the teachers, and what the student started from, back through the run's stages."""
+    before = [told["encoder"] for told in info.get("teachers", {}).values()]
+    if recipe is not None:
+        own = recipe.stages[student.parent.name].students[student.name]
+        if own.pretrained or is_stored(own.encoder) or own.encoder.startswith(STAGE_PREFIX):
+            before.append(own.encoder)
+    for encoder in before:
         if not encoder.startswith(STAGE_PREFIX):
             named = is_name(encoder) and not is_stored(encoder)
             name = encoder if named else Path(encoder).name
             experts.setdefault(name, licence_of(encoder))
-        elif recipe is not None:
-            stage, name = recipe.resolve(encoder)
-            earlier = student.parent.parent / stage / name
-            _add_experts(experts, earlier, _info(earlier), recipe)
+            continue
+        stage, name = recipe.resolve(encoder) if recipe is not None else ("", "")
+        earlier = student.parent.parent / stage / name
+        made = _info(earlier) if recipe is not None else {}
+        if made:
+            _add_experts(experts, earlier, made, recipe)
+        else:
+            experts.setdefault(encoder, _UNKNOWN)
 
 
 def for_others(settings: Any) -> Any:

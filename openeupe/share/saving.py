@@ -44,11 +44,12 @@ def save(
         raise InputError(f"{folder} is the finished student of a run: choose another folder")
     told = origin(source, student, encoder)
     with written_whole(folder) as part:
+        opening = None
         if layout == "openeupe":
             encoders.save(encoder, part)
         elif layout == "timm":
             identifier, name = card_licence(told, licence)
-            timm_folder.save(encoder, part, name or identifier)
+            opening = timm_folder.save(encoder, part, name or identifier)
         else:
             transformers_folder.save(encoder, part)
         for file in _BESIDE:
@@ -62,6 +63,6 @@ def save(
             state = {f"{t}.{k}": v for t, h in heads.items() for k, v in h.state_dict().items()}
             if state:
                 save_file(state, part / "heads.safetensors")
-        text = model_card(encoder, told, layout, folder.name, licence)
+        text = model_card(encoder, told, layout, folder.name, licence, opening)
         (part / "README.md").write_text(text, encoding="utf-8")
     return folder

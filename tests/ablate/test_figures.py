@@ -157,3 +157,12 @@ def test_an_arm_of_one_seed_is_not_called_better() -> None:
     assert " † |" in text
     assert "† One seed: interval and p are about the test items alone." in text
     assert "▲ |" not in text
+
+
+def test_seeds_that_are_not_shared_have_no_power_in_pairs() -> None:
+    """Three seeds of a training and three of a probe: no pair of them drew the same."""
+    measures = {"direct": seeded([0.0, 0.1, 0.2]), "untrained": seeded([1.0, 1.2, 1.1])}
+    (found,) = outcome_of(measures, "untrained").compare("t")
+    assert found.power is None
+    (found,) = outcome_of(measures).compare("t")
+    assert found.power is not None

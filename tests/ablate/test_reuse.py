@@ -13,9 +13,10 @@ import yaml
 from PIL import Image
 
 from openeupe.ablate.forecast import FORECAST
+from openeupe.ablate.inputs import check_inputs
 from openeupe.ablate.outcome import Outcome
 from openeupe.ablate.report import TABLES, report
-from openeupe.ablate.running import Place, check, run_study
+from openeupe.ablate.running import Place, run_study
 from openeupe.ablate.study import load_study
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
@@ -110,15 +111,15 @@ def test_other_images_do_not_take_finished_stages(
     study_file: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_study(study_file, ["seeds=[0]"])
-    check(loaded, place)
-    check(loaded, place)
+    check_inputs(loaded, place.data, place.out)
+    check_inputs(loaded, place.data, place.out)
     moved = tmp_path / "moved"
     place.data.rename(moved)
-    check(loaded, Place(place.out, moved, "cpu"))  # the same images elsewhere
+    check_inputs(loaded, moved, place.out)  # the same images elsewhere
     file = moved / "colors/train/red/0.png"
     Image.fromarray(np.asarray(Image.open(file))[::-1].copy()).save(file)
     with pytest.raises(InputError, match=r"images colors/train is not what the stages in .*--out"):
-        check(loaded, Place(place.out, moved, "cpu"))
+        check_inputs(loaded, moved, place.out)
 
 
 def test_another_stored_teacher_does_not_take_finished_stages(
@@ -132,17 +133,17 @@ def test_another_stored_teacher_does_not_take_finished_stages(
     study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
     loaded = load_study(study_file, ["seeds=[0]"])
     save(create("test_vit"), tmp_path / "teacher")
-    check(loaded, place)
+    check_inputs(loaded, place.data, place.out)
     shutil.rmtree(tmp_path / "teacher")
     save(create("test_vit"), tmp_path / "teacher")
     with pytest.raises(InputError, match=r"encoder .*teacher is not what the stages"):
-        check(loaded, place)
+        check_inputs(loaded, place.data, place.out)
 
 
 def test_stages_of_unknown_images_are_not_taken(study_file: Path, place: Place) -> None:
     (place.out / "stages/proxy-0123").mkdir(parents=True)
     with pytest.raises(InputError, match="does not say what its stages were trained on"):
-        check(load_study(study_file), place)
+        run_study(load_study(study_file), place)
 
 
 def test_a_forecast_of_other_settings_is_made_again(

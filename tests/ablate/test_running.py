@@ -1,6 +1,10 @@
 """A tiny study is trained, judged, compared; what is there is not made again; the cut-off go on."""
 
 import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from openeupe.ablate import running
+from openeupe.ablate.addresses import link_run
 from openeupe.ablate.outcome import Outcome
 from openeupe.ablate.report import report
 from openeupe.ablate.running import Place, run_study
@@ -17,6 +22,9 @@ from openeupe.ablate.study import LoadedStudy, load_study
 from openeupe.cli import app
 from openeupe.errors import InputError
 from openeupe.evaluate.knn import Knn
+
+from ..data.test_workers import alive
+from ..test_stopping import until
 
 
 def run(study: Path, out: Path, data: Path, *words: str) -> Any:
@@ -120,6 +128,78 @@ def test_processes_side_by_side_make_the_same(
     for place, jobs in zip(places, (1, 3), strict=True):
         assert run_study(loaded, place, jobs) == []
     assert figures(loaded, places[0]) == figures(loaded, places[1])
+
+
+def begun(study_file: Path, out: Path, data: Path) -> subprocess.Popen[str]:
+    """A study in two processes, once the first stage has begun."""
+    words = ["ablate", study_file, "--out", out, "--data", data, "--device", "cpu", "--jobs", "2"]
+    child = subprocess.Popen([sys.executable, "-m", "openeupe", *map(str, words)], text=True,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    lock = out / ".lock"
+    until(lambda: lock.is_file() and str(child.pid) in lock.read_text())
+    until(lambda: list(out.glob("stages/*/checkpoints")))
+    return child
+
+
+def working(out: Path) -> list[int]:
+    """Processes that have files of the study open, or name it in their command."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            files = [os.readlink(handle) for handle in (process / "fd").iterdir()]
+            named = str(out) in (process / "cmdline").read_text()
+            if alive(int(process.name)) and (named or any(str(out) in file for file in files)):
+                found.append(int(process.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /proc")
+def test_a_killed_or_stopped_study_leaves_no_process_and_goes_on(
+    study_file: Path, colors: Path, tmp_path: Path
+) -> None:
+    loaded = load_study(study_file, ["seeds=[0]", "forecast=null"])
+    out = tmp_path / "out"
+    before = set(processes())
+    child = begun(study_file, out, colors)
+    with pytest.raises(InputError, match=f"the study {out} is in use by process {child.pid}"):
+        run_study(loaded, Place(out, colors, "cpu"))
+    child.kill()
+    child.wait()
+    until(lambda: not working(out) and set(processes()) <= before, 30)
+    child = begun(study_file, out, colors)
+    child.terminate()
+    said = child.communicate(timeout=120)[1]
+    assert child.returncode == 143, said
+    assert said.splitlines()[-1].startswith("stopped by SIGTERM")
+    until(lambda: set(processes()) <= before, 30)
+    place, whole = Place(out, colors, "cpu"), Place(tmp_path / "whole", colors, "cpu")
+    assert run_study(loaded, place) == run_study(loaded, whole) == []
+    assert figures(loaded, place) == figures(loaded, whole)
+
+
+def processes() -> list[int]:
+    """All processes of Python's forkserver that run."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            forked = "multiprocessing.forkserver" in (process / "cmdline").read_text()
+            if forked and alive(int(process.name)):
+                found.append(int(process.name))
+    return found
+
+
+def test_links_of_a_run_are_made_anew_and_nothing_else_is_deleted(
+    study_file: Path, tmp_path: Path
+) -> None:
+    recipe = load_study(study_file).recipes["direct"]
+    folder, _ = link_run(tmp_path, recipe, "student")
+    (folder / "evaluations").mkdir()
+    (folder / "evaluations" / "results.json").write_text("mine")
+    (folder / "student" / "model").write_text("mine")
+    assert link_run(tmp_path, recipe, "student")[0] == folder
+    assert (folder / "evaluations" / "results.json").read_text() == "mine"
+    assert (folder / "student" / "model").read_text() == "mine"
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(

@@ -15,6 +15,7 @@ from openeupe.curate.tars import write_shards
 from openeupe.data import ManifestSource
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
+from openeupe.locks import locked
 
 from .conftest import jpeg, photo
 
@@ -133,6 +134,87 @@ def test_kept_images_become_shards_that_move(heap: Path, tars: Path, tmp_path: P
         assert before.read(i).tobytes() == after.read(i).tobytes()
 
 
+def shards(out: Path, folder: Path) -> None:
+    with Progress(disable=True) as progress:
+        write_shards(out, folder, 40_000, progress)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_shards_never_replace_the_tars_that_they_are_made_of(
+    heap: Path, tars: Path, tmp_path: Path
+) -> None:
+    """`curate X.shards --out X.parquet --shards` wrote to where it read from."""
+    curate([heap], tmp_path / "first.parquet", None)
+    source = tmp_path / "X.shards"
+    shards(tmp_path / "first.parquet", source)
+    before = contents(source)
+    for given in ([source], [source, tars]):
+        out = tmp_path / "X.parquet"
+        curate(given, out, None)
+        with pytest.raises(InputError, match=r"images lie in .*X.shards.* name another --out"):
+            shards(out, source)
+        assert contents(source) == before
+
+
+@pytest.mark.parametrize("name", ["00000.tar", "mine.tar", ".hidden", "notes.txt"])
+def test_shards_replace_no_file_of_others(heap: Path, tmp_path: Path, name: str) -> None:
+    out, folder = tmp_path / "X.parquet", tmp_path / "X.shards"
+    curate([heap], out, None)
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    with pytest.raises(InputError, match=f"other files .{name}"):
+        shards(out, folder)
+    assert contents(folder) == {name: b"mine"}
+
+
+def test_shards_are_replaced_and_leftovers_do_not_block_the_repeat(
+    heap: Path, tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "X.parquet", tmp_path / "X.shards"
+    curate([heap], out, None)
+    folder.mkdir()
+    for name in ("00000.tar", ".manifest.parquet.writing"):  # as earlier versions left them
+        (folder / name).write_text("half")
+    shards(out, folder)
+    made = contents(folder)
+    shards(out, folder)
+    assert contents(folder) == made
+    (folder / "more.tar").write_text("mine")
+    with pytest.raises(InputError, match=r"other files .more.tar"):
+        shards(out, folder)
+    assert (folder / "more.tar").exists()
+    assert not [p.name for p in tmp_path.iterdir() if p.name.endswith(".writing")]
+
+
+def test_a_cut_off_copy_leaves_the_old_shards(
+    heap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, folder = tmp_path / "X.parquet", tmp_path / "X.shards"
+    curate([heap], out, None)
+    shards(out, folder)
+    before = contents(folder)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("openeupe.curate.tars._Shards.add", full)
+    with pytest.raises(InputError, match=r"No space left.*free space and curate again"):
+        shards(out, folder)
+    assert contents(folder) == before
+    assert not [p.name for p in tmp_path.iterdir() if p.name.endswith(".writing")]
+
+
+def test_a_work_folder_is_one_process_s(heap: Path, tmp_path: Path) -> None:
+    out = tmp_path / "X.parquet"
+    (tmp_path / "X.work").mkdir()
+    with locked(tmp_path / "X.work", "the work folder"), pytest.raises(InputError, match="in use"):
+        curate([heap], out, None)
+    curate([heap], out, None)
+
+
 @pytest.fixture
 def parts_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept between runs is kept for every five images."""
@@ -219,7 +301,11 @@ def test_mistakes_are_one_line(heap: Path, tmp_path: Path, encoder: Encoder) -> 
         (([tmp_path / "bad"], out, None), r"no image can be read .*1 unreadable"),
         (([heap], tmp_path / "out.csv", None), "ends in .parquet"),
         (([heap], Path("/proc/out.parquet"), None), "cannot be written"),
-        (([heap], out, None, CurateConfig(size=3)), "need an encoder"),
+        (([heap], out, None, CurateConfig(size=3)), "--size has no effect without --encoder"),
+        (([heap], out, None, CurateConfig(balance="neighbours")), "--balance has no effect"),
+        (([heap], out, encoder, CurateConfig(near=0.3)), "without --balance neighbours"),
+        (([heap], out, encoder, CurateConfig(like_each=3)), "--like-each .* without --like"),
+        (([heap], out, None, CurateConfig(leak_agreement=0.9)), "without --against"),
         (([heap], out, None, CurateConfig(hash_distance=20)), "finds too much by itself"),
         (([heap], out, encoder, CurateConfig(clusters=[3, 3])), "the finest level first"),
     ]:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from openeupe.curate import curate, scan
+from openeupe.curate.heap import Heap
 
 from .conftest import jpeg, photo
 
@@ -57,3 +58,19 @@ def test_a_scan_by_another_version_of_the_hash_is_not_reused(
     monkeypatch.setattr(scan, "_VERSION", 0)
     curate([nested], out, None)
     assert looked
+
+
+def test_what_could_not_be_read_for_a_moment_is_read_again(
+    nested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, encoded = tmp_path / "out.parquet", Heap.encoded
+
+    def failing(heap: Heap, row: int) -> bytes:
+        if row == 1:
+            raise OSError("the network is away")
+        return encoded(heap, row)
+
+    monkeypatch.setattr(Heap, "encoded", failing)
+    assert curate([nested], out, None)["dropped"] == {"unreadable": 1}
+    monkeypatch.setattr(Heap, "encoded", encoded)
+    assert curate([nested], out, None)["dropped"] == {}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openeupe.data.decode import BrokenImage, decode
+from openeupe.data.decode import BrokenImage, decode, opened
 
 from .conftest import picture
 
@@ -53,7 +54,13 @@ def test_sixteen_bit_gray_is_scaled_by_its_range() -> None:
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 51.0, 255.0], [0, 51, 255])],
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 51.0, 255.0], [0, 51, 255]),
+        ([0.0, 0.5, 1.004], [0, 128, 255]),  # resampling overshoots
+        ([0.0, 51.0, 260.0], [0, 51, 255]),
+        ([0.5, float("inf"), float("nan")], [128, 255, 0]),
+    ],
 )
 def test_float_gray(values: list[float], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], dtype=np.float32))
@@ -197,3 +204,14 @@ def test_strips_give_the_same_pixels_as_the_whole() -> None:
         Image.new("RGBA", (31, 700), "white"), Image.fromarray(rgba)
     ).convert("RGB")
     assert np.array_equal(_pixels(_encode(Image.fromarray(rgba), "PNG")), np.asarray(whole))
+
+
+def test_images_that_are_open_at_once_leave_no_trace_in_the_warnings() -> None:
+    """Threads decode at the same time, and the filters of warnings belong to all of them."""
+    before = list(warnings.filters)
+    first, second = (opened(_encode(picture(number), "PNG")) for number in (1, 2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert list(warnings.filters) == before

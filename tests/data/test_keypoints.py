@@ -210,3 +210,27 @@ def test_a_damaged_image_is_found_before_the_work(tmp_path: Path) -> None:
 def test_data_without_a_path() -> None:
     with pytest.raises(InputError, match="needs a path"):
         KeypointData(layout="spair").open(Path())
+
+
+def test_points_are_checked_against_the_upright_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying: 40 x 30, seen 30 x 40
+    for name in "ab":
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.jpg", exif=exif)
+    rows = [f"{name}.jpg,{point}" for name in "ab" for point in ("nose,5,38", "tail,25,2")]
+    table = tmp_path / "points.csv"
+    table.write_text("\n".join(["image,keypoint,x,y", *rows]))
+    found = read_csv(table)
+    assert found.read(0).size == (30, 40)
+    table.write_text(table.read_text().replace("5,38", "38,5"))
+    with pytest.raises(InputError, match="outside its 30x40 pixels"):
+        read_csv(table)
+
+
+def test_an_empty_box_is_refused(spair: Path) -> None:
+    file = next((spair / "PairAnnotation" / "test").glob("*.json"))
+    pair = json.loads(file.read_text())
+    pair["src_bndbox"] = [31, 22, 1, 2]
+    file.write_text(json.dumps(pair))
+    with pytest.raises(InputError, match=r"src_bndbox .* is empty"):
+        read_spair(spair)

@@ -43,15 +43,15 @@ def test_batches_show_the_numbered_views(config: DataConfig) -> None:
 
     def kept(numbers: list[int]) -> dict[str, torch.Tensor]:
         asked.append(numbers)
-        return {"number": torch.tensor(numbers)}
+        return {"number": torch.tensor(numbers), "contents": views.readable(numbers)[1]}
 
     batches = Batches(config, 4, 32, 0, 0, 12, repeated=views, kept=kept)
     seen: set[int] = set()
     for batch in batches:
-        assert torch.equal(batch.images, views.readable(batch.kept["number"].tolist()))
+        assert torch.equal(batch.images, views.readable(batch.kept["number"].tolist())[0])
         seen |= set(batch.kept["number"].tolist())
     assert len(seen) > 10
-    assert torch.equal(views[3], views.readable([3])[0])
+    assert torch.equal(views[3], views.readable([3])[0][0])
     assert not torch.equal(views[2], views[3])  # two views of one image
 
 
@@ -69,8 +69,10 @@ def test_processes_show_the_same_views(config: DataConfig) -> None:
 def test_what_cannot_be_read_is_black(config: DataConfig) -> None:
     views = repeated(config)
     Path(config.sources[0].path, "1.png").write_bytes(b"")
-    images = views.readable([0, 2])
+    images, contents = views.readable([0, 2])
     assert images[0].any()
+    assert contents[0].any()
     assert not images[1].any()
+    assert not contents[1].any()
     with pytest.raises(BrokenImage):
         views[2]

@@ -9,7 +9,7 @@ from openeupe.data.config import SourceConfig
 from openeupe.data.folders import FolderSource
 from openeupe.data.huggingface import HuggingFaceSource
 from openeupe.data.shards import ShardSource
-from openeupe.data.sources import open_source
+from openeupe.data.sources import open_source, open_sources, source_identity
 from openeupe.errors import InputError
 
 from .conftest import Maker, picture
@@ -33,6 +33,62 @@ def test_auto_knows_saved_datasets(tmp_path: Path) -> None:
     assert isinstance(open_source(SourceConfig(path=str(tmp_path / "set"))), HuggingFaceSource)
 
 
+def replaced(folder: Path) -> None:
+    """Another picture under the first one's name, of as many bytes."""
+    file = folder / "0000.png"
+    size = file.stat().st_size
+    picture(77, 40, 40).save(file)
+    file.write_bytes(file.read_bytes().ljust(size, b"\0")[:size])
+
+
+def test_the_identity_is_of_the_contents_wherever_they_lie(
+    tmp_path: Path, make_folder: Maker
+) -> None:
+    folder = make_folder(3)
+
+    def found() -> list[str]:
+        tar = tmp_path / "0.tar"
+        with tarfile.open(tar, "w") as archive:
+            for file in sorted(folder.iterdir()):
+                archive.add(file, file.name, filter=lambda info: info.replace(mtime=0, deep=False))
+        return [source_identity(SourceConfig(path=str(path))) for path in (folder, tar)]
+
+    before = found()
+    folder = folder.rename(tmp_path / "moved")
+    assert found() == before
+    replaced(folder)
+    assert all(old != new for old, new in zip(before, found(), strict=True))
+    assert source_identity(SourceConfig(path=str(folder), heldout=0.3)) == found()[0]
+
+
+def test_the_identity_of_a_manifest_is_also_of_its_images(
+    tmp_path: Path, make_folder: Maker
+) -> None:
+    pytest.importorskip("pyarrow")
+    from .test_manifest import write_manifest
+
+    file = make_folder(2) / "0000.png"
+    row = {"source": 0, "path": file.name, "offset": None, "size_bytes": file.stat().st_size}
+    manifest = write_manifest(tmp_path / "kept.parquet", [{**row, "weight": 1.0}], ["images"])
+    before = source_identity(SourceConfig(path=str(manifest)))
+    assert source_identity(SourceConfig(path=str(manifest))) == before
+    replaced(file.parent)
+    assert source_identity(SourceConfig(path=str(manifest))) != before
+
+
+def test_the_identity_of_a_saved_dataset_leaves_caches_out(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    found = []
+    for number in (0, 0, 1):
+        datasets.Dataset.from_dict({"image": [picture(number)]}).cast_column(
+            "image", datasets.Image()
+        ).save_to_disk(str(tmp_path / "set"))
+        found.append(source_identity(SourceConfig(path=str(tmp_path / "set"))))
+        (tmp_path / "set/cache-1.arrow").write_text(str(len(found)))
+        assert source_identity(SourceConfig(path=str(tmp_path / "set"))) == found[-1]
+    assert found[2] != found[0]
+
+
 def test_kind_is_obeyed(make_folder: Maker) -> None:
     path = str(make_folder(1))
     with pytest.raises(InputError, match=r"no \.tar files"):
@@ -47,3 +103,30 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             open_source(SourceConfig(path=str(tmp_path / path)))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inner", ["", "sub", ".."])
+def test_an_image_that_is_held_out_is_in_no_other_source(tmp_path: Path, inner: str) -> None:
+    for number in range(60):
+        path = tmp_path / "all" / "photos" / "sub" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(path)
+    photos = tmp_path / "all" / "photos"
+    first = SourceConfig(path=str(photos), heldout=0.2)
+    second = SourceConfig(path=str(photos / inner))
+    for configs in ([first, second], [second, first]):
+        with pytest.raises(InputError, match=r"heldout of .*photos keeps from training"):
+            open_sources(configs)
+    assert len(open_sources([first, first])) == 2  # the same part twice holds out the same
+
+
+def test_sources_that_only_lie_beside_each_other_do_not_overlap(tmp_path: Path) -> None:
+    for folder in ("photos", "photos2"):
+        (tmp_path / folder).mkdir()
+        for number in range(30):
+            picture(number).save(tmp_path / folder / f"{number}.png")
+    configs = [
+        SourceConfig(path=str(tmp_path / "photos"), heldout=0.2),
+        SourceConfig(path=str(tmp_path / "photos2")),
+    ]
+    assert len(open_sources(configs)) == 2

@@ -34,6 +34,7 @@ import torch
 from rich.console import Console
 
 from openeupe import files
+from openeupe.data import open_source
 from openeupe.distill import checkpoint, metrics, run, stage, student, trainer
 from openeupe.distill.recipe import Recipe, load_recipe
 from openeupe.encoders import folder as encoder_folder
@@ -127,7 +128,7 @@ def begin(recipe: Recipe, folder: Path, report: Path, fatal: tuple[str, int] | N
             for owner in (student, encoder_folder):
                 events.watch_file(owner)
             if folder.exists():  # the first child found nothing wrong with it
-                run.check_recipe = lambda recipe: None
+                run.check_recipe = lambda recipe: [open_source(s) for s in recipe.data.sources]
             run.run_recipe(recipe, folder, console=Console(quiet=True))
             report.write_text(json.dumps(events.seen))
             status = 0

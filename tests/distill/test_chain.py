@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import openeupe
@@ -98,6 +99,20 @@ def test_the_head_of_a_chain_is_what_training_predicts_with(run: Path) -> None:
     tokens = proxy.encoder(torch.rand(2, 3, 32, 32))
     expected = proxy.statistics["vit"].inverse(proxy.predict(tokens, "vit")).cls
     torch.testing.assert_close(chains(run / "proxy/proxy")["test_vit"](tokens.cls), expected)
+
+
+def test_the_identity_of_a_chain_is_of_all_heads_and_statistics(run: Path) -> None:
+    def identity() -> str:
+        return chains(run / "student/student")["test_vit"].identity
+
+    before = identity()
+    assert identity() == before
+    for stage, kind in (("proxy/proxy", "heads"), ("student/student", "statistics")):
+        file = run / stage / f"{kind}.safetensors"
+        state = load_file(file)
+        save_file({k: v + 1 if "cls" in k else v for k, v in state.items()}, file)
+        assert identity() != before
+        before = identity()
 
 
 def test_the_shortest_way_is_taken(run: Path) -> None:

@@ -11,6 +11,7 @@ from openeupe.distill.optimizer import (
     peak_lr,
     set_lr,
 )
+from openeupe.encoders import create
 
 
 def test_warmup_then_cosine_to_the_end() -> None:
@@ -56,3 +57,17 @@ def test_a_backbone_learns_at_its_share_of_the_heads_rate(share: float, moved: f
     steps = [b - p for b, p in zip(before, (network.weight, heads.bias), strict=True)]
     torch.testing.assert_close(steps[0], torch.full((3, 3), moved))
     torch.testing.assert_close(steps[1], torch.full((3,), 0.1))
+
+
+@pytest.mark.parametrize("name", ["test_vit", "fastvit_t8", "test_nfnet"])
+def test_tokens_embeddings_and_scales_do_not_decay_whatever_their_shape(name: str) -> None:
+    with torch.device("meta"):
+        network = create(name)
+    optimizer = build_optimizer(network, nn.Linear(3, 3), OptimizerConfig(lr=1.0, weight_decay=0.5))
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    kinds = ("cls_token", "pos_embed", "gamma", "gain", "bias")
+    free = {k for k, p in network.named_parameters() if decay[id(p)] == 0}
+    assert free >= {k for k, _ in network.named_parameters() if k.endswith(kinds)}
+    kernels = {k for k, p in network.named_parameters() if p.ndim >= 2 and k.endswith(".weight")}
+    assert kernels
+    assert not free & kernels

@@ -5,8 +5,10 @@ Jobs are real ones, started by torchrun, with gloo on the CPU.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from openeupe.distill.recipe import load_recipe
 from openeupe.distill.run import run_recipe
 from openeupe.distill.standardize import Moments
 from openeupe.errors import InputError
+
+from ..data.test_workers import alive
+from ..test_stopping import until
 
 TORN = Path(__file__).with_name("torn.py")
 
@@ -139,6 +144,58 @@ def test_a_killed_process_ends_the_job_and_another_number_carries_it_on(
     assert (folder / "proxy" / "checkpoints" / "step-000000002").is_dir()
     run_recipe(load_recipe(recipe), folder, console=Console(quiet=True))
     assert_same(folder, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
+def test_processes_end_with_a_killed_torchrun_and_stop_together_when_asked(
+    recipe: Path, alone: Path, tmp_path: Path
+) -> None:
+    """They would train on otherwise, and the same command again would find the run in use."""
+    run = tmp_path / "run"
+    slow = "import time; from openeupe.distill.trainer import Trainer; whole = Trainer.step\n" \
+           "Trainer.step = lambda *given: (time.sleep(1), whole(*given))[1]\n" \
+           "from openeupe.cli import main; main()"  # fmt: skip
+    program = tmp_path / "slow.py"
+    program.write_text(slow)
+    words = [program, "distill", recipe, "--run", run, "--device", "cpu"]
+
+    def started() -> tuple[subprocess.Popen[str], list[int]]:
+        begun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+                 "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]  # fmt: skip
+        job = subprocess.Popen([*begun, "--", *map(str, words)], text=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+        records = len(metrics(run))
+        until(lambda: len(metrics(run)) > records)
+        return job, children(job.pid)
+
+    job, ranks = started()
+    assert len(ranks) == 2
+    job.kill()
+    job.wait()
+    until(lambda: not any(alive(pid) for pid in ranks), 30)
+    job, ranks = started()
+    job.terminate()
+    said = job.communicate(timeout=120)[1]
+    assert said.count("stopped by SIGTERM at ") == 1
+    assert not any(alive(pid) for pid in ranks)
+    done = torchrun(2, "-m", "--", "openeupe", *words[1:])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(metrics(run)) == len(metrics(alone))
+
+
+def metrics(run: Path) -> list[str]:
+    return [line for file in sorted(run.glob("*/metrics.jsonl"))
+            for line in file.read_text().splitlines()]  # fmt: skip
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
 
 
 @pytest.mark.slow

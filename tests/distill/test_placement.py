@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
 from openeupe.distill.metrics import read_metrics
-from openeupe.distill.placement import checkpoint_activations, hold_in_bf16, repeated_layers
+from openeupe.distill.placement import (
+    checkpoint_activations,
+    compile_networks,
+    hold_in_bf16,
+    repeated_layers,
+)
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.encoders import create
@@ -88,6 +95,16 @@ def test_teachers_held_in_bf16_say_the_same(name: str) -> None:
     assert sum(p.nbytes for p in teacher.parameters()) < 0.6 * before
 
 
+def test_weights_that_a_layer_standardizes_itself_are_left_in_float32() -> None:
+    teacher = create("test_nfnet").eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        exact = teacher(images)
+        hold_in_bf16(teacher)
+        held = teacher(images)
+    assert torch.equal(exact.patches, held.patches)
+
+
 def test_what_is_compiled_are_the_blocks() -> None:
     def kinds(name: str) -> dict[str, int]:
         with torch.device("meta"):
@@ -116,3 +133,15 @@ def test_compiled_networks_give_the_same_losses(raw: dict[str, Any], tmp_path: P
     for which in ("teachers", "all"):
         stage["compile"] = which
         assert_same(losses(raw, tmp_path / which), plain)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_draw_the_dropout_of_plain_ones() -> None:
+    student = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5))
+    images = torch.ones(4, 8)
+    torch.manual_seed(0)
+    plain = student(images)
+    stage: Any = SimpleNamespace(teachers={}, students={"net": student}, heads=nn.ModuleDict())
+    compile_networks(stage, students=True)
+    torch.manual_seed(0)
+    torch.testing.assert_close(student(images), plain)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from openeupe.distill.devices import device_gib, device_tflops
-from openeupe.distill.plan import petaflops, plan
+from openeupe.distill.plan import petaflops, plan, precisions
 from openeupe.distill.recipe import Recipe, load_recipe
 from openeupe.encoders import create
 from openeupe.errors import InputError
@@ -43,6 +43,8 @@ def test_all_flops_of_a_recipe_are_those_of_its_device_hours(raw_recipe: dict[st
 
 
 def test_memory_grows_with_the_batch_and_shrinks_with_devices(raw_recipe: dict[str, Any]) -> None:
+    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
+
     def memory(batch: int, devices: int) -> float:
         raw_recipe["stages"]["proxy"]["batch_size"] = batch
         recipe = Recipe.model_validate(raw_recipe)
@@ -133,3 +135,47 @@ def test_what_is_shared_or_computed_again_needs_less_memory(raw_recipe: dict[str
     again = proxy()
     assert again.memory_gib < 0.7 * whole.memory_gib
     assert again.gflops_per_image > whole.gflops_per_image
+
+
+def test_statistics_that_are_carried_over_cost_nothing(raw_recipe: dict[str, Any]) -> None:
+    stages = raw_recipe["stages"]
+
+    def told() -> tuple[int, float]:
+        recipe = Recipe.model_validate(raw_recipe)
+        last = plan(recipe, 1.0)[-1]
+        assert petaflops(recipe)["finetuned"] == pytest.approx(last.device_hours * 3.6)
+        return last.statistics_images, last.device_hours
+
+    none, hours = told()
+    stages["finetuned"]["students"]["student"]["keep_heads"] = False
+    measured, more = told()
+    assert (none, measured) == (0, 2 * 4)
+    assert more > hours
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+def test_hours_are_those_of_the_precision(raw_recipe: dict[str, Any], kind: str) -> None:
+    def hours(precision: str, bf16: bool) -> float:
+        raw_recipe["stages"]["proxy"][f"{kind}_precision"] = precision
+        recipe = Recipe.model_validate(raw_recipe)
+        return plan(recipe, {"bf16": 10.0, "fp32": 1.0}, bf16=bf16)[0].device_hours
+
+    assert hours("auto", True) == pytest.approx(hours("bf16", True))
+    assert hours("fp32", True) > hours("auto", True)
+    assert hours("auto", False) == pytest.approx(hours("fp32", False))
+
+
+def test_the_precisions_whose_rates_are_needed(raw_recipe: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(raw_recipe)
+    assert precisions(recipe, bf16=True) == {"bf16"}
+    assert precisions(recipe, bf16=False) == {"fp32"}
+    raw_recipe["stages"]["proxy"]["student_precision"] = "fp32"
+    assert precisions(Recipe.model_validate(raw_recipe), bf16=True) == {"bf16", "fp32"}
+    assert device_tflops("h100", 1.0, "fp32") < device_tflops("h100", 1.0) / 10
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_refused(raw_recipe: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(raw_recipe)
+    assert plan(recipe, 1.0, devices=4)
+    with pytest.raises(InputError, match=r"stages\.proxy: a batch of 4 .* 3 process"):
+        plan(recipe, 1.0, devices=3)

@@ -269,3 +269,40 @@ def test_finished_json_tells_the_story(recipe: Recipe, images: Path, tmp_path: P
     assert told["teachers"]["net"]["cls_dim"] == create("test_resnet").cls_dim
     assert told["broken_images"] == []
     assert {"openeupe", "torch", "timm", "python"} <= set(told["versions"])
+
+
+@pytest.mark.parametrize("change", ["deleted", "added", "replaced"])
+def test_a_run_does_not_go_on_with_other_images(
+    raw_recipe: dict[str, Any], images: Path, tmp_path: Path, change: str, monkeypatch: Any
+) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    raw_recipe["data"]["sources"] = [{"path": str(tmp_path / "images")}]
+    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
+    recipe = Recipe.model_validate(raw_recipe)
+    step = Learner.update
+
+    def cut(self: Learner, at: int) -> dict[str, torch.Tensor]:
+        if at == 3:
+            raise KeyboardInterrupt
+        return step(self, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe, tmp_path / "run", console=QUIET)
+    file = tmp_path / "images" / "7.png"
+    before = file.read_bytes()
+    message = "contents of images have changed"
+    if change == "deleted":
+        file.unlink()
+        message = "24 images then, 23 now"
+    elif change == "added":
+        shutil.copy(file, tmp_path / "images" / "new.png")
+        message = "24 images then, 25 now"
+    else:
+        file.write_bytes(before[:-1] + b"?")
+    with pytest.raises(InputError, match=rf"other images .*{message}.*put the images back"):
+        run_recipe(recipe, tmp_path / "run", console=QUIET)
+    file.write_bytes(before)
+    (tmp_path / "images" / "new.png").unlink(missing_ok=True)
+    run_recipe(recipe, tmp_path / "run", console=QUIET)

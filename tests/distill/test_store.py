@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from openeupe import encoders
+from openeupe.data import recorded
 from openeupe.distill import store_writer
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import Recipe, load_recipe
@@ -19,6 +23,7 @@ from openeupe.distill.store import StoredTokens, pack, shard_path, view_bytes
 from openeupe.distill.store_writer import StoreWriter
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
+from openeupe.locks import locked
 
 QUIET = Console(quiet=True)
 TIMES = ("images_per_s", "waiting")
@@ -114,6 +119,40 @@ def test_a_kill_leaves_whole_shards_and_only_the_rest_is_computed(
     assert not set(again) & set(written)
 
 
+def test_a_damaged_shard_is_found_and_computed_again(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_writer, "SHARD_BYTES", 20_000)
+    store = tmp_path / "store"
+    losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
+    shards = sorted(store.glob("*.safetensors"))
+    before = [shard.read_bytes() for shard in shards]
+    content = bytearray(before[1])
+    content[-400:] = bytes(400)
+    shards[1].write_bytes(content)
+    shards[2].write_bytes(before[2][:300])
+    with (tmp_path / "log").open("w") as log:
+        run_recipe(Recipe.model_validate(raw), tmp_path / "two",
+                   console=Console(file=log, width=400))  # fmt: skip
+    said = (tmp_path / "log").read_text()
+    assert f"2 damaged file(s) in {store} ({shards[1].name}, {shards[2].name})" in said
+    assert [shard.read_bytes() for shard in shards] == before
+    assert not [p.name for p in store.iterdir() if p.name.endswith(".writing")]
+
+
+def test_a_store_is_written_by_one_process_and_read_by_many(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    used = pytest.raises(InputError, match=f"store {store} is in use by process")
+    with locked(store, "the store"), used:
+        losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
+    losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
+    with locked(store, "the store"):
+        losses(raw, tmp_path / "two", store="int8", store_path=str(store), steps=2)
+
+
 def test_a_full_disk_is_one_line_before_and_while_writing(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,8 +181,8 @@ def test_a_kept_store_serves_another_run_but_no_other_teacher(
     with monkeypatch.context() as patch:
         patch.setattr(StoreWriter, "_finish", lambda *_: pytest.fail("nothing is missing"))
         assert losses(raw, tmp_path / "two") == first
-    raw["seed"] = 1  # other weights of the teachers, and other views
-    with pytest.raises(InputError, match="holds outputs of another"):
+    raw["seed"], raw["data"]["views_seed"] = 1, 0  # the same views, other weights of the teachers
+    with pytest.raises(InputError, match=r"other settings \(teachers\.vit\.identity: "):
         losses(raw, tmp_path / "three")
     with pytest.raises(InputError, match=r"other settings \(views: 2 then, 3 now\)"):
         losses(raw, tmp_path / "four", views=3)
@@ -180,7 +219,7 @@ def test_runs_of_other_seeds_can_share_views_and_what_is_stored_of_them(
         patch.setattr(StoreWriter, "_finish", lambda *_: pytest.fail("nothing is missing"))
         assert losses(raw, tmp_path / "two") != first
     raw["data"]["views_seed"] = 6
-    with pytest.raises(InputError, match="or of other images or augmentation"):
+    with pytest.raises(InputError, match=r"other settings \(seed: 5 then, 6 now\)"):
         losses(raw, tmp_path / "three")
 
 
@@ -198,6 +237,88 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     shard_path(tmp_path, 0).write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"00000000\.safetensors cannot be read .* delete it"):
         StoredTokens(tmp_path, 4, ("t",))([1])
+
+
+@pytest.fixture
+def kept(raw: dict[str, Any], images: Path, tmp_path: Path) -> Path:
+    """Outputs of a run, and a copy of the images of its own, with bytes that can be changed."""
+    own = tmp_path / "own"
+    own.mkdir()
+    for file in images.glob("?.png"):
+        Image.open(file).save(own / f"{file.stem}.bmp")  # all of one size
+    raw["data"]["sources"] = [{"path": str(own)}]
+    losses(raw, tmp_path / "first", store="bf16", store_path=str(tmp_path / "kept"))
+    return own
+
+
+def replace(file: Path) -> None:
+    """Another image, of the same name and size in bytes."""
+    noise = np.random.default_rng(len(file.name)).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    before = file.stat().st_size
+    Image.fromarray(noise).save(file)
+    assert file.stat().st_size == before
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_outputs_of_images_that_were_replaced_are_refused(
+    raw: dict[str, Any], kept: Path, tmp_path: Path, count: int
+) -> None:
+    for file in sorted(kept.iterdir())[1 : 1 + count]:  # of ten; the first one stays
+        replace(file)
+    with pytest.raises(InputError, match=r"other images \(data\.sources\.0: contents of images"):
+        losses(raw, tmp_path / "second")
+
+
+def test_an_image_that_is_replaced_later_is_refused_when_it_is_trained_on(
+    raw: dict[str, Any], kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a set too large to be read beforehand, whose sample does not hold the image."""
+    monkeypatch.setattr(recorded, "_READ", 2)
+    monkeypatch.setattr(store_writer, "_COMPARED", 1)
+    shutil.rmtree(tmp_path / "kept")
+    losses(raw, tmp_path / "again")
+    replace(kept / "3.bmp")
+    with pytest.raises(InputError, match=r"3\.bmp is not the image that its stored"):
+        losses(raw, tmp_path / "second")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("solarize", 0.5, r"augment\.solarize: 0\.2 then, 0\.5 now"),
+        ("flip", 0.9, r"augment\.flip: 0\.5 then, 0\.9 now"),
+    ],
+)
+def test_outputs_of_other_augmentation_are_refused(
+    raw: dict[str, Any], kept: Path, tmp_path: Path, setting: str, value: float, told: str
+) -> None:
+    raw["data"]["augment"] = {setting: value}
+    with pytest.raises(InputError, match=rf"other settings \({told}\)"):
+        losses(raw, tmp_path / "second")
+
+
+def test_outputs_of_another_resolution_or_of_an_earlier_version_are_refused(
+    raw: dict[str, Any], kept: Path, tmp_path: Path
+) -> None:
+    raw["stages"]["proxy"]["students"]["proxy"]["resolution"] = 96  # teachers see it resized
+    with pytest.raises(InputError, match=r"other settings \(side: 64 then, 96 now\)"):
+        losses(raw, tmp_path / "second")
+    raw["stages"]["proxy"]["students"]["proxy"]["resolution"] = 32
+    settings = tmp_path / "kept" / "store.json"
+    before = json.loads(settings.read_text())
+    settings.write_text(json.dumps({k: v for k, v in before.items() if k != "data"}))
+    with pytest.raises(InputError, match="made by an earlier version"):
+        losses(raw, tmp_path / "third")
+
+
+def test_int8_outputs_serve_only_the_statistics_that_they_were_standardized_with(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "int8")
+    losses(raw, tmp_path / "one", store="int8", store_path=path)
+    raw["stages"]["proxy"]["statistics"]["iterations"] = 3
+    with pytest.raises(InputError, match=r"other settings \(teachers\.vit\.statistics: "):
+        losses(raw, tmp_path / "two")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from openeupe.encoders import create, load, save
 from openeupe.errors import InputError
 
+from ..recorded import Disk
+
 ENCODERS: list[tuple[str, dict[str, Any]]] = [
     ("eupe_vit_t", {"depth": 1}),
     ("eupe_proxy", {"width": 96, "depth": 1, "heads": 3}),
@@ -41,6 +43,66 @@ def test_saving_replaces_an_encoder_and_leaves_nothing_behind(tmp_path: Path) ->
     assert load(folder).args == {"depth": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_saving_again_keeps_what_is_not_ours(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    save(create("raw_pixels"), folder)
+    for name in ("evaluations/mini/results.json", "notes.txt", "README.md", "heads.safetensors"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    save(create("test_vit"), folder)
+    assert load(folder).name == "test_vit"
+    for name in ("evaluations/mini/results.json", "notes.txt", "README.md"):
+        assert (folder / name).read_text() == "mine"
+    assert not (folder / "heads.safetensors").exists()  # of the encoder before
+    assert {p.name for p in tmp_path.iterdir()} == {"mine"}
+
+
+@pytest.mark.parametrize("config", ["{}", '{"model_type": "dinov3_vit"}', '{"format": "pdf"}'])
+def test_a_folder_of_other_software_is_never_replaced(tmp_path: Path, config: str) -> None:
+    for name in ("config.json", "model.safetensors", "thesis.tex"):
+        (tmp_path / name).write_text(config)
+    with pytest.raises(InputError, match="something else"):
+        save(create("raw_pixels"), tmp_path)
+    assert {p.read_text() for p in tmp_path.iterdir()} == {config}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_cut_off_replacement_says_so_and_is_completed_by_saving_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mine"
+    save(create("raw_pixels"), folder)
+    replace, left = Path.replace, [2]
+
+    def cut(self: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut)
+        with pytest.raises(KeyboardInterrupt):
+            save(create("test_vit"), folder)
+    with pytest.raises(InputError, match=r"half written.*save the encoder again"):
+        load(folder)
+    save(create("test_vit"), folder)
+    assert load(folder).name == "test_vit"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /proc")
+def test_an_encoder_is_on_the_disk_when_save_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path)
+    disk.watch(monkeypatch)
+    for name in ("raw_pixels", "test_vit"):  # a new folder, and one that is replaced
+        disk.events.clear()
+        save(create(name), tmp_path / "mine")
+        for file in ("config.json", "model.safetensors"):
+            disk.settled(tmp_path / "mine" / file)
 
 
 def test_saving_does_not_replace_other_things(tmp_path: Path) -> None:

@@ -116,6 +116,206 @@ def test_what_transformers_itself_saves_is_opened(tmp_path: Path) -> None:
         torch.testing.assert_close(encoder(IMAGES).cls, theirs, rtol=0, atol=1e-5)
 
 
+def given_back(opening: timm_folder.Opening, folder: Path, encoder: Encoder) -> list[Tensor]:
+    """What a card's lines give to timm's users: class token and feature map."""
+    known: dict[str, Any] = {
+        "model": timm.create_model(f"local-dir:{folder}", pretrained=True).eval(),
+        "pixels": (IMAGES - encoder.mean) / encoder.std,
+    }
+    with torch.no_grad():
+        exec(f"features = {opening.features}\ncls = {opening.cls}", known)
+    return [known["cls"], known["features"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        *[("eupe_vit_t", {"depth": 1, "class_token": t}) for t in ("own", "mean", "pooled")],
+        ("vit_pe_core_tiny_patch16_384", {"depth": 1, "class_token": "projected"}),
+        ("vit_pe_core_tiny_patch16_384", {"depth": 1, "class_token": "mean"}),
+        ("vit_base_patch16_siglip_224", {"depth": 1, "class_token": "mean"}),
+        ("deit_tiny_distilled_patch16_224", {"depth": 1}),
+        ("eva02_tiny_patch14_224", {"depth": 1, "class_token": "own", "patch_size": 16}),
+        ("convnext_atto", {"class_token": "mean"}),
+        ("mobilenetv3_small_050", {"class_token": "mean"}),
+        ("vit_tiny_patch16_224", {"depth": 1, "num_classes": 10}),
+    ],
+)
+def test_timms_users_get_the_tokens_of_every_class_token(
+    name: str, args: dict[str, Any], tmp_path: Path
+) -> None:
+    encoder = made(name, **args)
+    opening = timm_folder.save(encoder, tmp_path, "mit")
+    with torch.no_grad():
+        tokens = encoder(IMAGES)
+    cls, features = given_back(opening, tmp_path, encoder)
+    torch.testing.assert_close(cls, tokens.cls, rtol=1e-5, atol=1e-5)
+    if features.ndim == 3:
+        features = features[:, -tokens.patches[0, 0].numel() :].transpose(1, 2)
+    torch.testing.assert_close(features.flatten(2), tokens.patches.flatten(2), rtol=1e-5, atol=1e-5)
+    assert same(encoder, openeupe.load(tmp_path))
+
+
+def test_a_folder_that_timm_would_open_differently_is_refused(tmp_path: Path) -> None:
+    encoder = made("resnet10t", num_classes=10)  # timm's users would get the classes
+    with pytest.raises(InputError, match="other tokens when timm opens it: save it as openeupe"):
+        timm_folder.save(encoder, tmp_path, "mit")
+    changed = made("resnet10t")
+    changed.trunk.layer4[0].act2 = torch.nn.Tanh()  # type: ignore[union-attr, index]
+    with pytest.raises(InputError, match="other tokens when timm opens it: save it as openeupe"):
+        timm_folder.save(changed, tmp_path, "mit")
+
+
+def test_a_folder_for_timm_of_an_older_version_keeps_its_mean_token(tmp_path: Path) -> None:
+    encoder = made("eupe_vit_t", depth=1, class_token="mean")
+    timm_folder.save(encoder, tmp_path, "mit")
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["openeupe"], config["model_args"]["use_fc_norm"]
+    _write(tmp_path, config)
+    assert same(encoder, openeupe.load(tmp_path))
+
+
+def test_a_side_that_the_patches_do_not_divide_is_brought_to_one_that_they_do(
+    tmp_path: Path,
+) -> None:
+    timm_folder.save(made("resnet10t"), tmp_path, "mit")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["pretrained_cfg"]["input_size"] = [3, 176, 176]  # as timm's own folders state
+    _write(tmp_path, config)
+    assert openeupe.load(tmp_path).resolution == 192
+
+
+@pytest.mark.parametrize("kind", ["timm", "transformers", "openeupe"])
+def test_a_network_in_bfloat16_keeps_exact_constants(kind: str, tmp_path: Path) -> None:
+    encoder = made("eupe_vit_t", depth=1)
+    constants = encoder.constants
+    half = made("eupe_vit_t", depth=1).bfloat16()
+    if kind == "timm":
+        timm_folder.save(half, tmp_path, "mit")
+    elif kind == "transformers":
+        transformers_folder.save(half, tmp_path)
+    else:
+        openeupe.encoders.save(half, tmp_path)
+    again = openeupe.load(tmp_path)
+    assert again.constants == constants == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert torch.equal(again.mean, encoder.mean)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("convnext_tiny", {"act_layer": "relu"}),
+        ("convnext_tiny", {"act_layer": "silu", "norm_eps": 1e-2}),
+    ],
+)
+def test_activation_and_epsilon_reach_transformers(
+    name: str, args: dict[str, Any], tmp_path: Path
+) -> None:
+    from transformers import AutoModel
+
+    encoder = made(name, dims=[16, 32, 48, 64], depths=[1, 1, 2, 1], **args)
+    transformers_folder.save(encoder, tmp_path)
+    assert same(encoder, openeupe.load(tmp_path))
+    model = AutoModel.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
+        torch.testing.assert_close(theirs, encoder(IMAGES).cls, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("eupe_vit_t", {"depth": 1, "qk_norm": True}),
+        ("eupe_vit_t", {"depth": 1, "rope_grid_offset": 0.25}),
+        ("eupe_vit_t", {"depth": 1, "class_token": "mean"}),
+        ("eupe_vit_t", {"depth": 1, "swiglu_mlp": True, "scale_mlp": True}),
+        ("convnext_atto", {"act_layer": "gelu_tanh"}),
+        ("convnext_atto", {"class_token": "mean"}),
+        ("convnext_atto", {"kernel_sizes": 5}),
+        ("convnext_atto", {"ls_init_value": None}),
+        ("convnext_atto", {"stem_type": "overlap"}),
+        ("convnext_atto", {"conv_mlp": True}),
+    ],
+)
+def test_settings_that_transformers_lacks_are_refused(
+    name: str, args: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="save it as timm or openeupe"):
+        transformers_folder.save(made(name, **args), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gated", "act", "opens"),
+    [
+        (False, "gelu", True),
+        (False, "relu", False),
+        (True, "silu", True),
+        (True, "gelu", False),
+        (True, None, False),  # gelu
+    ],
+)
+def test_activations_of_transformers_vits_are_honoured_or_refused(
+    gated: bool, act: str | None, opens: bool, tmp_path: Path
+) -> None:
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"hidden_act": act} if act else {}
+    config = DINOv3ViTConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=100,
+        use_gated_mlp=gated,
+        patch_size=[16, 16],
+        **settings,
+    )
+    model = DINOv3ViTModel(config).eval()
+    model.save_pretrained(tmp_path)
+    if act is None:
+        stated = json.loads((tmp_path / "config.json").read_text())
+        _write(tmp_path, {key: v for key, v in stated.items() if key != "hidden_act"})
+    if not opens:
+        with pytest.raises(InputError, match=r"hidden_act .* cannot be read"):
+            openeupe.load(tmp_path)
+        return
+    encoder = openeupe.load(tmp_path)
+    with torch.no_grad():
+        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
+        torch.testing.assert_close(encoder(IMAGES).cls, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("act", ["relu", "silu", "quick_gelu"])
+def test_convnexts_of_transformers_keep_activation_and_epsilon(act: str, tmp_path: Path) -> None:
+    from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
+
+    torch.manual_seed(0)
+    config = DINOv3ConvNextConfig(
+        hidden_sizes=[16, 32, 48, 64],
+        depths=[1, 1, 2, 1],
+        hidden_act=act,
+        layer_norm_eps=0.1,
+        layer_scale_init_value=0.5,
+    )
+    model = DINOv3ConvNextModel(config).eval()
+    model.save_pretrained(tmp_path)
+    if act == "quick_gelu":
+        with pytest.raises(InputError, match=r"hidden_act 'quick_gelu' in config.json"):
+            openeupe.load(tmp_path)
+        return
+    encoder = openeupe.load(tmp_path)
+    with torch.no_grad():
+        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
+        torch.testing.assert_close(encoder(IMAGES).cls, theirs, rtol=0, atol=1e-5)
+
+
+def test_random_coordinates_of_training_come_along(tmp_path: Path) -> None:
+    encoder = made("eupe_vit_t", depth=1, rope_rescale_coords=1.5, rope_shift_coords=0.1)
+    transformers_folder.save(encoder, tmp_path)
+    rope: Any = openeupe.load(tmp_path).trunk.rope  # type: ignore[union-attr]
+    assert (rope.rescale_coords, rope.shift_coords, rope.jitter_coords) == (1.5, 0.1, None)
+
+
 @pytest.mark.parametrize("layout", ["timm", "transformers"])
 def test_others_have_no_form_for_every_encoder(layout: str, tmp_path: Path) -> None:
     save = {"timm": timm_folder.save, "transformers": transformers_folder.save}[layout]

@@ -12,6 +12,8 @@ from openeupe.evaluate.measure import Outcome, mean_measure
 from openeupe.evaluate.results import Results
 from openeupe.identity import encoder_identity, settings_identity
 
+from ..recorded import Disk
+
 NAMES = [f"image-{i:03}" for i in range(120)]
 
 
@@ -62,6 +64,29 @@ def test_what_is_cut_off_while_it_is_replaced_does_not_count(
         results.keep("knn", Outcome("top1", {"top1": better}), about(settings={"k": 1}))
     assert results.column("knn") is None  # not k = 10's figures with k = 1's samples
     assert not Results.there(tmp_path)
+
+
+def test_what_is_replaced_leaves_no_answers_behind(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    measure = mean_measure(NAMES, np.ones(120), scale=100, unit="%")
+    outcome = Outcome("accuracy", {"accuracy": measure}, answers=[{"said": "yes"}])
+    results.keep("vlm-exist", outcome, about(domain="language"))
+    results.keep("vlm-exist", None, about(domain="language", missing="no patch tokens"))
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["vlm-exist.json"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /proc")
+def test_a_column_is_on_the_disk_before_it_counts_as_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path)
+    disk.watch(monkeypatch)
+    made(tmp_path, 0.5, 0.4)
+    samples = disk.settled(tmp_path / "columns" / "knn.npz")
+    assert samples < disk.first("rename", tmp_path / "columns" / "knn.json")
+    finished = disk.settled(tmp_path / "columns" / "knn.json")
+    assert finished < disk.first("rename", tmp_path / "results.json")
+    disk.settled(tmp_path / "results.json")
 
 
 def test_results_json_has_the_shape_of_lm_eval(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from openeupe.data.photos import registry_photos
@@ -89,6 +90,32 @@ def test_photos_of_one_name_are_told_apart(photos: Path, tmp_path: Path) -> None
     found = read_photos([photos, tmp_path / "other"], 64)
     assert [photo.name for photo in found] == ["astronaut", "coffee", "coffee-2"]
     assert len(read_photos([photos, tmp_path / "other"], 64, limit=2)) == 2
+
+
+def test_numbered_photos_overwrite_no_other(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    names = ["a.png", "sub/a.png", "a-2.png", "sub/A.jpg"]
+    for name in names:
+        Image.new("RGB", (64, 64)).save(tmp_path / name)
+    photos = read_photos([tmp_path / name for name in names], 64)
+    assert len({photo.name.casefold() for photo in photos}) == 4
+    look("raw_pixels", *(tmp_path / name for name in names), "--only", "components",
+         "--out", tmp_path / "out")  # fmt: skip
+    assert len(list((tmp_path / "out").glob("components_*.png"))) == 4
+
+
+def test_runs_of_one_folder_name_get_a_strip_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openeupe.cli.look import _stages
+
+    for folder in ("one", "two"):
+        (tmp_path / folder / "run").mkdir(parents=True)
+        (tmp_path / folder / "run" / "recipe.yaml").touch()
+    monkeypatch.setattr("openeupe.distill.run.Run.open", lambda folder: folder)
+    monkeypatch.setattr("openeupe.loading.load_stages", lambda _: {})
+    names = [str(tmp_path / folder / "run") for folder in ("one", "two")]
+    assert list(_stages(names, torch.device("cpu"))) == ["run", "run-2"]
 
 
 def test_a_photo_is_seen_whole_at_any_shape() -> None:

@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 from openeupe.data.photos import registry_photos
+from openeupe.identity import encoder_identity, settings_identity
+from openeupe.loading import load
 
 from ..conftest import call
 
@@ -80,10 +82,17 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     export.mkdir(parents=True)
     agreement = {"mean": 0.99999, "worst": 0.999123}
     parity = {"size": "32x32", "passed": True, "cls": agreement, "patches": agreement}
-    about = {"target": "onnx", "precision": "fp32", "outputs": {"cls": "long"}, "parity": [parity]}
+    about = {
+        "encoder": {"identity": encoder_identity(load(run))},
+        "target": "onnx",
+        "precision": "fp32",
+        "outputs": {"cls": "long"},
+        "parity": [parity],
+    }
     (export / "export.json").write_text(json.dumps(about))
     rows = [{"label": "onnx fp32", "size": [32, 32], "threads": 1, "latency_p50_ms": 12.3456}]
-    (export / "benchmark.json").write_text(json.dumps({"machine": {"cores": 2}, "rows": rows}))
+    latency = {"machine": {"cores": 2}, "export": settings_identity(about), "rows": rows}
+    (export / "benchmark.json").write_text(json.dumps(latency))
     output = call(
         "report", run, "--device", "cpu", "--beside", "raw_pixels", "--results", folder / "pixels"
     )

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from openeupe.distill.run import Run
 from openeupe.errors import InputError
+from openeupe.report.belonging import Belonging
 from openeupe.report.deployment import deployed
 from openeupe.report.embed import compact_all
-from openeupe.report.page import write_report
+from openeupe.report.page import learning_rates, write_report
 
 from ..conftest import call
 from .conftest import Told
@@ -139,14 +141,17 @@ def test_exports_made_of_the_run_are_found_and_broken_files_are_passed_over(
     told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, source in (("mine", told.run / "second"), ("others", tmp_path / "elsewhere")):
+    belonging = Belonging(Run.open(told.run))
+    for name, identity in (("mine", belonging.students["second"]), ("others", "0123")):
         folder = tmp_path / "exports" / name
         folder.mkdir(parents=True)
-        (folder / "export.json").write_text(json.dumps({"source": str(source), "target": name}))
+        about = {"source": str(told.run), "target": name, "encoder": {"identity": identity}}
+        (folder / "export.json").write_text(json.dumps(about))
     (tmp_path / "exports" / "mine" / "benchmark.json").write_text("[{]")
-    (exports, benchmarks) = deployed(told.run)
+    (exports, benchmarks), left_out = deployed(told.run, belonging)
     assert [row[:2] for row in exports.rows] == [["deploy/onnx", "onnx"], ["exports/mine", "mine"]]
     assert benchmarks.header == ["folder", "label", "size", "threads", "latency_p50_ms"]
+    assert not left_out
 
 
 def test_names_are_escaped(told: Told, tmp_path: Path) -> None:
@@ -181,3 +186,21 @@ def test_shortened_tokens_keep_the_cosines() -> None:
     first, second = (torch.nn.functional.normalize(t.flatten(1), dim=0) for t in images)
     torch.testing.assert_close(values[0] @ values[1].T, first.T @ second, rtol=0, atol=0.05)
     assert small.error < 0.02
+
+
+def test_learning_rates_are_those_that_were_used(told: Told) -> None:
+    """After scaling by the batch, and each student's own."""
+    stage = Run.open(told.run).recipe.stages["first"]
+    net = stage.students["net"]
+    shared = stage.optimizer.model_copy(update={"lr_scaling": "linear_wrt_256"})
+    own = shared.model_copy(update={"lr": 0.256, "warmup_steps": 7, "backbone_lr": 0.1})
+    students = {"net": net, "twin": net, "other": net.model_copy(update={"optimizer": own})}
+    one = stage.model_copy(update={"optimizer": shared, "batch_size": 512, "students": students})
+    assert learning_rates(one) == [
+        ("learning rate of net, twin", "0.002 (0.001 scaled by linear_wrt_256), 0 warm-up"),
+        (
+            "learning rate of other",
+            "0.512 (0.256 scaled by linear_wrt_256), times 0.1 for the backbone, 7 warm-up",
+        ),
+    ]
+    assert learning_rates(stage) == [("learning rate", "0.001, 0 warm-up")]

@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 import openeupe
+from openeupe import encoders
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.encoders import Encoder
@@ -58,6 +59,9 @@ def test_a_runs_student_is_saved_with_heads_and_card(
     (result,) = card.data.eval_results
     assert (result.dataset_type, result.metric_value) == ("mini/knn", 41.25)
     assert card.data.license == "other"  # the boundary expert's images were for research
+    assert (
+        "distilled at 128, 192, 256 px (the architecture's own resolution is 192 px)" in card.text
+    )
     for words in ("| hed | MIT (package); trained on BSDS500", "| craft |", "efficientnet_lite0",
                   "Stage `finetuned`", "smooth_l1: 0.1", "38.00 to 44.50"):  # fmt: skip
         assert words in card.text, words
@@ -77,6 +81,33 @@ def test_a_timm_student_is_saved_for_timm(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "README.md").read_text()
     assert 'timm.create_model("local-dir:out", pretrained=True)' in text
     assert ModelCard.load(tmp_path / "out" / "README.md").data.license == "mit"
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("deit_tiny_distilled_patch16_224", {"depth": 1}),
+        ("eupe_vit_t", {"depth": 1, "class_token": "mean"}),
+        ("convnext_atto", {}),
+    ],
+)
+def test_the_lines_of_the_card_give_the_tokens(
+    name: str, args: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = openeupe.create(name, **args).eval()
+    openeupe.encoders.save(encoder, tmp_path / "encoder")
+    save(str(tmp_path / "encoder"), tmp_path / "out", "timm", licence="mit")
+    text = (tmp_path / "out" / "README.md").read_text()
+    block = text.split("```python\n")[2].split("```")[0]
+    assert "import timm" in block
+    monkeypatch.chdir(tmp_path)
+    pixels = (torch.rand(1, 3, 224, 224) - encoder.mean) / encoder.std
+    known: dict[str, Any] = {"pixels": pixels}
+    with torch.no_grad():
+        exec(block, known)
+        tokens = encoder.tokens(pixels)
+    torch.testing.assert_close(known["cls"], tokens.cls, rtol=1e-5, atol=1e-5)
+    assert known["features"].numel() >= tokens.patches.numel()
 
 
 def test_a_released_file_is_saved_for_transformers_with_its_heads(tmp_path: Path) -> None:
@@ -123,6 +154,81 @@ def test_a_released_file_teaches_and_its_licence_is_told(tmp_path: Path) -> None
     assert (card.data.license, card.data.license_name) == ("other", FAIR)
     assert f"| EUPE-ViT-T.pt | {FAIR} | noncommercial research only" in card.text
     assert str(tmp_path) not in card.content
+
+
+def test_no_folder_of_this_machine_is_saved_or_pushed(
+    tmp_path: Path, raw_distillation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = raw_distillation
+    info = json.loads((run / "student" / "student" / "distillation.json").read_text())
+    assert info["teachers"]["mine"]["encoder"].startswith("/")
+    assert info["teachers"]["near"]["encoder"].count("/") > 1
+    call("save", run, tmp_path / "saved")
+    for file in (tmp_path / "saved").rglob("*"):
+        for place in (str(tmp_path), "secret", "elsewhere"):
+            assert place.encode() not in file.read_bytes(), (file, place)
+    told = json.loads((tmp_path / "saved" / "distillation.json").read_text())["teachers"]
+    assert {name: one["encoder"] for name, one in told.items()} == {
+        "mine": "local/efficientnet_lite0", "near": "local/teacher", "known": "test_vit",
+    }  # fmt: skip
+    assert told["mine"]["resolution"] == [32]
+    # What an earlier version saved is not pushed as it is.
+    shutil.copy(run / "student" / "student" / "distillation.json", tmp_path / "saved")
+    sent: dict[str, bytes] = {}
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    client = huggingface_hub.HfApi
+    monkeypatch.setattr(client, "create_repo", lambda *_, **__: None)
+    monkeypatch.setattr(client, "upload_folder", lambda self, **given: sent.update(
+        {n: (Path(given["folder_path"]) / n).read_bytes() for n in given["allow_patterns"]
+         if (Path(given["folder_path"]) / n).is_file()}))  # fmt: skip
+    monkeypatch.setattr(client, "upload_file", lambda self, **given: sent.update(
+        {given["path_in_repo"]: given["path_or_fileobj"]}))  # fmt: skip
+    push(tmp_path / "saved", "me/mine")
+    assert {"model.safetensors", "distillation.json", "README.md"} <= set(sent)
+    assert not [name for name, content in sent.items() if b"secret" in content]
+
+
+def test_saving_replaces_no_finished_student_and_keeps_evaluations(
+    tmp_path: Path, raw_distillation: Path
+) -> None:
+    student = raw_distillation / "student" / "student"
+    before = {p.name: p.read_bytes() for p in student.iterdir()}
+    with pytest.raises(InputError, match="finished student of a run: choose another folder"):
+        save("untrained:test_vit", student)
+    assert {p.name: p.read_bytes() for p in student.iterdir()} == before
+    for _ in range(2):
+        save(str(raw_distillation), tmp_path / "saved")
+        results(tmp_path / "saved", openeupe.load(tmp_path / "saved"))
+    kept = (tmp_path / "saved" / "evaluations" / "mini" / "results.json").read_text()
+    save(str(raw_distillation), tmp_path / "saved", "timm")  # another layout, the same encoder
+    assert (tmp_path / "saved" / "evaluations" / "mini" / "results.json").read_text() == kept
+    save("untrained:test_vit", tmp_path / "saved")
+    assert (tmp_path / "saved" / "evaluations" / "mini" / "results.json").read_text() == kept
+    assert not (tmp_path / "saved" / "heads.safetensors").exists()
+
+
+@pytest.fixture
+def raw_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose teachers are a folder by an absolute path, one by a relative path, and a name."""
+    monkeypatch.chdir(tmp_path)
+    places = {"mine": tmp_path / "secret" / "efficientnet_lite0", "near": Path("elsewhere/teacher")}
+    for folder in places.values():
+        encoders.save(openeupe.create("test_vit"), folder)
+    (tmp_path / "images").mkdir()
+    for i in range(4):
+        Image.new("RGB", (40, 40), (60 * i, 90, 20)).save(tmp_path / "images" / f"{i}.png")
+    teachers = {
+        "mine": {"encoder": str(places["mine"]), "resolution": 32},
+        "near": {"encoder": "../" + tmp_path.name + "/elsewhere/teacher", "resolution": 32},
+        "known": {"encoder": "test_vit", "pretrained": False, "resolution": 32},
+    }
+    stage = {"teachers": teachers, "students": {"student": {"encoder": "test_vit2",
+             "resolution": 32}}, "steps": 1, "batch_size": 2, "head_hidden": 8,
+             "optimizer": {"lr": 1e-3}, "statistics": {"iterations": 1}}  # fmt: skip
+    recipe = {"name": "r", "data": {"workers": 0, "sources": [{"path": "images"}]},
+              "stages": {"student": stage}}  # fmt: skip
+    run_recipe(Recipe.model_validate(recipe), tmp_path / "run", console=Console(quiet=True))
+    return tmp_path / "run"
 
 
 def test_results_of_other_weights_are_not_shown(

@@ -16,6 +16,7 @@ from openeupe.encoders import Tokens
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
+OPSET = 20
 OPSETS = range(18, 26)  # what torch's exporter writes and ONNX Runtime reads
 _LARGE = 1_800_000_000  # bytes; a protobuf file ends at 2 GiB
 
@@ -29,6 +30,7 @@ class OnnxRuntime(Target):
     packages = ("onnx", "onnxscript", "onnxruntime")
     runtime = ("onnxruntime",)
     extra = "onnx"
+    by_onnx = True
     example = """\
 import onnxruntime
 
@@ -80,9 +82,10 @@ def write_onnx(job: Job, path: Path) -> None:
     Raises:
         InputError: for an opset that cannot be had, or an operator that ONNX lacks.
     """
-    if job.opset not in OPSETS:
+    opset = OPSET if job.opset is None else job.opset
+    if opset not in OPSETS:
         raise InputError(
-            f"--opset {job.opset} cannot be written: use {OPSETS.start} to {OPSETS.stop - 1}"
+            f"--opset {opset} cannot be written: use {OPSETS.start} to {OPSETS.stop - 1}"
         )
     program = trace(job.encoder, job.size, pixels=job.pixels)
     size = sum(p.numel() * p.element_size() for p in job.encoder.parameters())
@@ -91,7 +94,7 @@ def write_onnx(job: Job, path: Path) -> None:
             exported: Any = torch.onnx.export(
                 program,
                 dynamo=True,
-                opset_version=job.opset,
+                opset_version=opset,
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
                 verbose=False,
@@ -99,7 +102,7 @@ def write_onnx(job: Job, path: Path) -> None:
             exported.save(path, external_data=size > _LARGE)
     except torch.onnx.errors.OnnxExporterError as error:
         raise InputError(
-            f"{job.encoder.name} cannot be written as ONNX opset {job.opset} "
+            f"{job.encoder.name} cannot be written as ONNX opset {opset} "
             f"({first_line(error)}): try another --opset or target"
         ) from error
 

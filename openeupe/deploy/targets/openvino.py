@@ -29,6 +29,7 @@ class OpenVino(Target):
     packages = ("openvino", "onnx", "onnxscript")
     runtime = ("openvino",)
     extra = "openvino"
+    by_onnx = True
     example = """\
 import openvino
 

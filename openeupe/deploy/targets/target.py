@@ -27,6 +27,7 @@ class Job:
     """One file to write.
 
     size: height and width; None leaves them to the caller of the file.
+    opset: of ONNX, for targets that go by way of it; None: its default.
     calibration: `[N, 3, H, W]` photos as the file takes them, for int8.
     fidelity: how near a written file comes to the encoder on photos of neither calibration nor
         proof: the lower mean cosine of both kinds of tokens.
@@ -39,7 +40,7 @@ class Job:
     size: Size | None
     pixels: Pixels
     precision: Precision
-    opset: int
+    opset: int | None = None
     calibration: Tensor | None = None
     fidelity: Callable[[Path], float] = lambda path: 1.0
     limit: float = 0.992
@@ -55,6 +56,7 @@ class Target:
     extra: the extra of this package that installs them.
     batch: the batch size a file is fixed to; None: any.
     dynamic: whether height and width may be left open.
+    by_onnx: whether it is ONNX, or made by way of it, so that an opset means something.
     runs_here: whether this machine can run a file; else its parity stays unproved, and says so.
     example: Python lines that run a file: `images` (NumPy) and `file` in, `cls`, `patches` out.
     """
@@ -67,6 +69,7 @@ class Target:
     extra: str | None = None
     batch: int | None = None
     dynamic: bool = True
+    by_onnx: bool = False
     runs_here: bool = True
     example: str
 

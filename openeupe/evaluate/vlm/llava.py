@@ -85,7 +85,7 @@ def train_llava(
     }
     kept = folder / f"aligned-{settings_identity(facts)}.safetensors"
     if kept.is_file():
-        vlm.load_state_dict(load_file(kept), strict=False)
+        vlm.see_by(load_file(kept), kept)
     else:
         _fit_llava(vlm, settings.align, talks[0], align[1], settings, seed, console)
         folder.mkdir(parents=True, exist_ok=True)

@@ -267,6 +267,21 @@ class VisionLanguage(nn.Module):
         kept = {k: v for k, v in parts.items() if k.startswith(("projector.", "token_"))}
         return {key: value.detach().cpu().contiguous() for key, value in kept.items()}
 
+    def see_by(self, weights: dict[str, Tensor], file: Path) -> None:
+        """Take over what `seeing` gave, read from `file`.
+
+        Raises:
+            InputError: if a tensor is missing, unknown or of another shape.
+        """
+        wanted = {key: value.shape for key, value in self.seeing().items()}
+        found = {key: value.shape for key, value in weights.items()}
+        wrong = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+        if wrong:
+            raise InputError(
+                f"{file} does not fit the model ({', '.join(wrong)}): save the model again"
+            )
+        self.load_state_dict(weights, strict=False)  # the rest is encoder and language model
+
     @classmethod
     def load(
         cls,
@@ -297,7 +312,7 @@ class VisionLanguage(nn.Module):
             encoder = encoders.load(folder / "encoder")
         language, tokenizer = load_language(folder / "language", dtype)
         model = cls(language, tokenizer, patch_dim, form, encoder=encoder)
-        model.load_state_dict(seeing, strict=False)
+        model.see_by(seeing, folder / _PROJECTOR)
         return model.eval()
 
 

@@ -174,7 +174,10 @@ SCORERS: dict[str, Callable[[Sequence[Record]], Outcome]] = {
 
 
 def over_seeds(outcomes: Sequence[Outcome]) -> Outcome:
-    """One outcome of several training seeds' outcomes on the same questions."""
+    """One outcome of several training seeds' outcomes on the same questions.
+
+    A detail that differs between seeds becomes the list of its values.
+    """
     measures = {}
     for name, first in outcomes[0].measures.items():
         same = [outcome.measures[name] for outcome in outcomes]
@@ -186,7 +189,12 @@ def over_seeds(outcomes: Sequence[Outcome]) -> Outcome:
         for seed, outcome in enumerate(outcomes)
         for answer in outcome.answers
     ]
-    return dataclasses.replace(outcomes[0], measures=measures, answers=answers)
+    details = dict(outcomes[0].details)
+    for name in details:
+        each = [outcome.details[name] for outcome in outcomes]
+        if any(value != each[0] for value in each):
+            details[name] = each
+    return dataclasses.replace(outcomes[0], measures=measures, details=details, answers=answers)
 
 
 def _percent(records: Sequence[Record], scores: Sequence[float]) -> Measure:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from openeupe import encoders
 from openeupe.errors import InputError
@@ -190,6 +191,20 @@ def test_what_is_no_model_is_one_clear_line(tmp_path: Path) -> None:
         VisionLanguage.load(tmp_path)
     with pytest.raises(InputError, match=r"language model .* cannot be loaded"):
         load_language(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["missing", "narrow"])
+def test_a_projector_that_does_not_fit_is_refused(tmp_path: Path, fault: str) -> None:
+    """A missing tensor would leave random weights in its place."""
+    folder = make(encoder=True).save(tmp_path / "vlm")
+    weights = load_file(folder / "projector.safetensors")
+    if fault == "missing":
+        del weights["projector.2.weight"]
+    else:
+        weights["projector.2.weight"] = weights["projector.2.weight"][:, :-1].contiguous()
+    save_file(weights, folder / "projector.safetensors")
+    with pytest.raises(InputError, match=r"projector.safetensors.*projector.2.weight"):
+        VisionLanguage.load(folder)
 
 
 def test_rotary_pairs_are_put_half_a_head_apart() -> None:

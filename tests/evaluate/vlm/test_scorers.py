@@ -297,3 +297,11 @@ def test_agrees_with_lmms_eval() -> None:
     assert scorers.mme(mme).measures["perception"].value == pytest.approx(
         mme_aggregate_results(mme_theirs)
     )
+
+
+def test_details_that_differ_between_seeds_are_told_for_each() -> None:
+    right = {"answer": "A", "choices": 2, "has_image": True, "image": "0"}
+    outcomes = [scorers.scienceqa([{**right, "response": said}]) for said in ("A", "no idea")]
+    both = scorers.over_seeds(outcomes)
+    assert both.details["unparsable"] == [0, 1]
+    assert both.details["questions"] == 1

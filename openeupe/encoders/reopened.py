@@ -1,0 +1,46 @@
+"""Whether a saved folder, once opened again, gives the tokens of its encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.encoders.create import create
+
+# Relative. The same kernels give the same bits; other orders of summation differ by some 1e-7. A
+# random network's layer scales of 1e-5 hide a wrong activation down to about 1e-5.
+_TOLERANCE = 2e-6
+
+
+def in_float32(encoder: Encoder) -> Encoder:
+    """The encoder itself, or a copy in float32 on the CPU where it is not that."""
+    if all(p.dtype == torch.float32 and p.device.type == "cpu" for p in encoder.parameters()):
+        return encoder
+    copy = create(encoder.name, **encoder.args)
+    copy.load_state_dict(encoder.state_dict())
+    copy.set_constants(*encoder.constants)
+    copy.resolution = encoder.resolution
+    return copy
+
+
+@torch.inference_mode()
+def sample(encoder: Encoder) -> tuple[Tensor, Tokens]:
+    """Two random images of the native side, and the encoder's tokens of them in eval mode."""
+    side = encoder.resolution
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    training = encoder.training
+    tokens = encoder.eval()(images)
+    encoder.train(training)
+    return images, tokens
+
+
+def equal(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two outputs agree up to the rounding of float32."""
+    same_shape = ours.shape == theirs.shape
+    return same_shape and bool((ours - theirs).norm() <= _TOLERANCE * ours.norm())  # NaN: false
+
+
+def same_tokens(encoder: Encoder, other: Encoder) -> bool:
+    """Whether two encoders give equal tokens."""
+    return all(equal(a, b) for a, b in zip(sample(encoder)[1], sample(other)[1], strict=True))

@@ -1,0 +1,81 @@
+"""Which results, exports and latencies are those of a run: made of just its students' weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from openeupe.deploy import folder as exports
+from openeupe.distill.run import Run
+from openeupe.errors import InputError
+from openeupe.identity import encoder_identity
+from openeupe.loading import load, load_stages
+
+
+class Belonging:
+    """The encoders of a run by identity; they are loaded when something is first compared."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._at: dict[Path, str | None] = {}
+
+    @cached_property
+    def students(self) -> dict[str, str]:
+        """Identity of each stage's student by the names of `load_stages`."""
+        loaded = load_stages(self._run)
+        return {k: encoder_identity(e) for k, e in loaded.items() if k != "untrained"}
+
+    def evaluated(self, place: Path, identity: str | None) -> bool:
+        """Whether results that lie in `place` are those of the encoder that is there now."""
+        if place not in self._at:
+            self._at[place] = self._identity(place)
+        return identity is not None and self._at[place] == identity
+
+    def exported(self, about: Any) -> bool:
+        """Whether an export was made of a student of the run. about: its `export.json`."""
+        encoder = about.get("encoder") if isinstance(about, dict) else None
+        identity = encoder.get("identity") if isinstance(encoder, dict) else None
+        return identity is not None and identity in self.students.values()
+
+    def _identity(self, place: Path) -> str | None:
+        try:
+            if (place / exports.ABOUT).is_file() and not self.exported(exports.read(place)):
+                return None
+            return encoder_identity(load(place))
+        except InputError:
+            return None
+
+
+def comparable(
+    contents: Sequence[dict[str, Any]], labels: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Results of one suite without the columns that cannot stand beside the first encoder's.
+
+    Args:
+        contents: what each `results.json` holds.
+        labels: what the page calls each encoder.
+
+    Returns the contents, and a sentence on each column that was left out.
+    """
+    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    found, notes = [], []
+    for content, label in zip(contents, labels, strict=True):
+        columns = {}
+        for name, column in content["columns"].items():
+            other, reference = first.setdefault(name, (label, column))
+            unlike = [
+                word
+                for key, word in (("protocol_hash", "settings"), ("data", "data"))
+                if column.get(key) != reference.get(key)
+            ]
+            if unlike:
+                notes.append(
+                    f"{name} of {label} is not shown: it was evaluated with other "
+                    f"{' and '.join(unlike)} than {other}. Evaluate both again."
+                )
+            else:
+                columns[name] = column
+        found.append({**content, "columns": columns})
+    return found, notes

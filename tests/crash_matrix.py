@@ -1,0 +1,370 @@
+"""Kills, stops, power cuts, full disks and second processes, against every command that writes.
+
+    python tests/crash_matrix.py FOLDER [--kill N] [--stop N] [--cut N] [--full N] [--pair N]
+                                 [--seed N] [--commands distill,save,...]
+
+Each attempt disturbs one command at a random moment and then gives the same command again. It
+passes if the second one ends with 0, the files are those of a run that nobody disturbed (weights,
+figures and metrics to the last bit), what had been finished was not made again, nothing else lies
+about, no process is left, and no traceback was printed. Power cuts (an ext4 image is copied while
+the command stands still) and full disks (a small tmpfs) need root. Ends with 1 if any failed.
+
+Commands run in forked children, because importing torch costs seconds; this process computes
+nothing itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+
+from openeupe import cli, encoders
+from openeupe.distill.metrics import read_metrics
+
+Words = Callable[[Path, Path], list[str]]  # (material, place to write to) -> command line
+COMMANDS: dict[str, Words] = {
+    "distill": lambda m, w: ["distill", f"{m}/recipe.yaml", "--run", f"{w}/run"],
+    "evaluate": lambda m, w: ["evaluate", f"{m}/encoder", "--suite", f"{m}/suite.yaml",
+                              "--data", f"{m}", "--out", f"{w}/results"],
+    "curate": lambda m, w: ["curate", f"{m}/colors", "--encoder", f"{m}/encoder",
+                            "--shards", "20KB", "--min-side", "8", "--out", f"{w}/set.parquet"],
+    "ablate": lambda m, w: ["ablate", f"{m}/study.yaml", "--data", f"{m}", "--jobs", "2",
+                            "--out", f"{w}/study"],
+    "save": lambda m, w: ["save", f"{m}/encoder", f"{w}/saved"],
+    "export": lambda m, w: ["export", f"{m}/encoder", "--to", "onnx", "--images", f"{m}/colors",
+                            "--out", f"{w}/export"],
+}  # fmt: skip
+MARKERS = ("finished.json", "columns/knn.json", "columns/again.json")  # of something finished
+
+
+def prepare(material: Path) -> None:
+    """Images, an encoder, a recipe, a suite and a study, all tiny."""
+    generator = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for place, name in enumerate(("red", "green", "blue")):
+            folder = material / "colors" / part / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                pixels = generator.integers(0, 200, (40, 40, 3), dtype=np.uint8)
+                pixels[..., place] |= 128
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    encoders.save(encoders.create("test_vit"), material / "encoder")
+
+    def network(name: str) -> dict[str, Any]:
+        return {"encoder": name, "pretrained": False, "resolution": 32}
+
+    schedule = {"steps": 8, "batch_size": 4, "head_hidden": 16, "statistics": {"iterations": 1},
+                "optimizer": {"lr": 1e-3}, "log_every": 1, "checkpoint_every": 3}  # fmt: skip
+    experts = {"vit": network("test_vit"), "net": network("test_resnet")}
+    proxy = {"teachers": experts, "students": {"proxy": network("test_vit2")}, **schedule}
+    taught = {"teachers": {"proxy": {"encoder": "stage:proxy", "resolution": 32}},
+              "students": {"student": network("test_vit")}, **schedule,
+              "views": 1, "store": "int8"}  # fmt: skip
+    data = {"workers": 1, "sources": [{"path": f"{material}/colors/train"}]}
+    stages = {"proxy": proxy, "student": taught}
+    recipe = {"name": "tiny", "data": data, "stages": stages}
+    knn = {"kind": "knn", "protocol": "knn/test-v1", "domain": "image", "k": [1], "short": 32,
+           "crop": 32, "data": {"layout": "folder", "path": "colors"}}  # fmt: skip
+    suite = {"name": "colors", "columns": {"knn": knn, "again": {**knn, "k": [3]}}}
+    study = {"name": "tiny", "seeds": [0], "suite": "suite.yaml",
+             "recipes": {"two": {"data": data, "stages": stages}},
+             "arms": {"two": {"recipe": "two"}, "pixels": {"encoder": "raw_pixels"}},
+             "tables": {"all": {"reference": "two", "rows": ["two", "pixels"]}}}  # fmt: skip
+    for name, content in (("recipe", recipe), ("suite", suite), ("study", study)):
+        (material / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+@dataclass
+class Ended:
+    """A command that ended: exit code (negative: the signal), and what it printed."""
+
+    code: int
+    said: str
+
+
+class Command:
+    """A command in a forked child that leads a process group of its own."""
+
+    def __init__(self, words: list[str], log: Path) -> None:
+        self.log = log
+        self.pid = os.fork()
+        if self.pid:
+            with suppress(OSError):
+                os.setpgid(self.pid, self.pid)
+            return
+        code = 1
+        try:
+            os.setpgid(0, 0)
+            out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(out, 1)
+            os.dup2(out, 2)
+            torch.set_num_threads(1)
+            sys.argv = ["openeupe", *words]
+            try:
+                cli.main()
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            import multiprocessing.util
+
+            multiprocessing.util._exit_function()
+            os._exit(code)
+
+    def wait(self) -> Ended:
+        """Until it has ended, and every process that it started."""
+        _, status = os.waitpid(self.pid, 0)
+        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        end = time.monotonic() + 30
+        while (left := group(self.pid)) and time.monotonic() < end:
+            time.sleep(0.1)
+        said = self.log.read_text(errors="replace")
+        if left:
+            os.killpg(self.pid, signal.SIGKILL)
+            said += f"\nTraceback (not really): processes {left} are left"
+        return Ended(code, said)
+
+
+def group(leader: int) -> list[int]:
+    """Living processes of a process group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            if int(fields[2]) == leader and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def state(place: Path) -> dict[str, str]:
+    """A digest of each file by its name; of metrics without the times."""
+    found = {}
+    for path in sorted(place.rglob("*")):
+        if not path.is_file() or path.name == ".lock" or "tensorboard" in path.parts:
+            continue
+        if path.name == "metrics.jsonl":
+            timeless = [{k: v for k, v in record.items() if k not in ("images_per_s", "waiting")}
+                        for record in read_metrics(path)]  # fmt: skip
+            content = json.dumps(timeless).encode()
+        else:
+            content = path.read_bytes()
+        found[str(path.relative_to(place))] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def finished(place: Path) -> dict[str, str]:
+    """What says that something is finished: it must stay as it is."""
+    return {name: digest for name, digest in state(place).items() if name.endswith(MARKERS)}
+
+
+class Matrix:
+    """The attempts, and what came of them."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.random = random.Random(seed)
+        self.material = folder / "material"
+        self.place = folder / "place"  # always the same: some files hold its name
+        self.wanted: dict[str, dict[str, str]] = {}
+        self.seconds: dict[str, float] = {}
+        self.table: dict[str, dict[str, list[str]]] = {}
+
+    def start(self, name: str, log: str = "log") -> Command:
+        return Command(COMMANDS[name](self.material, self.place), self.folder / log)
+
+    def undisturbed(self, names: list[str]) -> None:
+        """Run each command twice; what differs between the two says nothing, such as dates."""
+        prepare(self.material)
+        for name in names:
+            both = []
+            for _ in range(2):
+                self.fresh()
+                started = time.monotonic()
+                ended = self.start(name).wait()
+                self.seconds[name] = time.monotonic() - started
+                assert ended.code == 0, (name, ended.said)
+                both.append(state(self.place))
+            one, two = both
+            assert set(one) == set(two), set(one) ^ set(two)
+            self.wanted[name] = {k: v if two[k] == v else "" for k, v in one.items()}
+            print(f"{name}: {self.seconds[name]:.1f} s, {len(one)} files", flush=True)
+
+    def fresh(self) -> None:
+        for inner in self.place.iterdir() if self.place.is_dir() else ():
+            shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
+        self.place.mkdir(exist_ok=True)
+
+    def moment(self, name: str) -> None:
+        time.sleep(self.random.uniform(0, self.seconds[name]))
+
+    def again(self, names: list[str], before: dict[str, str]) -> list[str]:
+        """Give the commands again; what is wrong then."""
+        wrong = []
+        wanted: dict[str, str] = {}
+        for name in dict.fromkeys(names):
+            ended = self.start(name).wait()
+            wanted |= self.wanted[name]
+            if ended.code != 0:
+                wrong.append(f"{name} again: {ended.code}, {ended.said[-600:]}")
+        found = state(self.place)
+        wrong += [f"missing: {k}" for k in wanted if k not in found]
+        wrong += [f"stray: {k}" for k in found if k not in wanted]
+        wrong += [f"differs: {k}" for k, v in wanted.items() if v and found.get(k, v) != v]
+        wrong += [f"made again: {k}" for k, v in before.items() if found.get(k) != v]
+        return wrong
+
+    def note(self, kind: str, name: str, ended: list[Ended], codes: set[int], wrong: list[str],
+             ) -> None:  # fmt: skip
+        for one in ended:
+            if one.code not in codes:
+                wrong = [*wrong, f"exit code {one.code}: {one.said[-600:]}"]
+            elif "Traceback" in one.said:
+                wrong = [*wrong, f"traceback: {one.said[-600:]}"]
+        self.table.setdefault(name, {}).setdefault(kind, []).append("; ".join(wrong))
+        print(f"{kind} {name}: {'; '.join(wrong) or 'ok'}", flush=True)
+
+    def kill(self, name: str) -> None:
+        """`kill -9` of the first process alone, as the out-of-memory killer does."""
+        self.fresh()
+        command = self.start(name)
+        self.moment(name)
+        os.kill(command.pid, signal.SIGKILL)
+        ended = command.wait()
+        before = finished(self.place)
+        self.note("kill", name, [ended], {-9, 0}, self.again([name], before))
+
+    def stop(self, name: str) -> None:
+        """SIGTERM to the first process, or to all, as batch systems do."""
+        self.fresh()
+        command = self.start(name)
+        self.moment(name)
+        if self.random.random() < 0.5:
+            os.kill(command.pid, signal.SIGTERM)
+        else:
+            os.killpg(command.pid, signal.SIGTERM)
+        ended = command.wait()
+        before = finished(self.place)
+        self.note("stop", name, [ended], {143, -15, 0}, self.again([name], before))
+
+    def cut(self, name: str) -> None:
+        """A power cut: what an ext4 image holds while the command stands still."""
+        image, copy = self.folder / "disk.img", self.folder / "cut.img"
+        with image.open("wb") as file:
+            file.truncate(256 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+        with mounted(image, self.place):
+            shutil.rmtree(self.place / "lost+found")
+            command = self.start(name)
+            self.moment(name)
+            os.killpg(command.pid, signal.SIGSTOP)
+            shutil.copyfile(image, copy)
+            os.killpg(command.pid, signal.SIGKILL)
+            ended = command.wait()
+        with mounted(copy, self.place):
+            before = finished(self.place)
+            self.note("cut", name, [ended], {-9, 0}, self.again([name], before))
+
+    def full(self, name: str) -> None:
+        """A disk that gets full at a random byte; then there is space again."""
+        self.fresh()
+        needed = sum(p.stat().st_size for p in self._whole(name).rglob("*") if p.is_file())
+        size = 4096 * self.random.randint(2, max(3, 3 * needed // 4096 // 2))
+        with mounted(f"size={size}", self.place):
+            ended = self.start(name).wait()
+            before = finished(self.place)
+            subprocess.run(["mount", "-o", "remount,size=1g", str(self.place)], check=True)
+            self.note("full", name, [ended], {0, 2}, self.again([name], before))
+
+    def _whole(self, name: str) -> Path:
+        """The folder of an undisturbed run, to know its size."""
+        whole = self.folder / f"whole-{name}"
+        if not whole.is_dir():
+            self.start(name).wait()
+            shutil.copytree(self.place, whole, symlinks=True)
+            self.fresh()
+        return whole
+
+    def pair(self, one: str, two: str) -> None:
+        """Two processes at once: the second may be refused, in one line."""
+        self.fresh()
+        commands = [self.start(one, "one")]
+        time.sleep(self.random.uniform(0, self.seconds[one] / 2))
+        commands.append(self.start(two, "two"))
+        ended = [command.wait() for command in commands]
+        wrong = [] if any(end.code == 0 for end in ended) else ["both failed"]
+        wrong += [f"refused: {end.said[-600:]}" for end in ended
+                  if end.code == 2 and "is in use by" not in end.said]  # fmt: skip
+        wrong += self.again([one, two], finished(self.place))
+        self.note("pair", f"{one} + {two}", ended, {0, 2}, wrong)
+
+
+@contextmanager
+def mounted(what: Path | str, place: Path) -> Iterator[None]:
+    """An image, or a tmpfs with such options, at `place` while it lasts."""
+    kind = ["-o", "loop", str(what)] if isinstance(what, Path) else ["-t", "tmpfs", "-o", what, "x"]
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", *kind, str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("folder", type=Path)
+    words.add_argument("--commands", default=",".join(COMMANDS), help="some of them, with commas")
+    for kind in ("kill", "stop", "cut", "full", "pair"):
+        words.add_argument(f"--{kind}", type=int, default=0, help="attempts, over all commands")
+    words.add_argument("--seed", type=int, default=0)
+    given = words.parse_args()
+    given.folder.mkdir(parents=True)
+    matrix = Matrix(given.folder.resolve(), given.seed)
+    names = given.commands.split(",")
+    matrix.undisturbed(names)
+    for kind in ("kill", "stop", "cut", "full"):
+        for number in range(getattr(given, kind)):
+            getattr(matrix, kind)(names[number % len(names)])
+    pairs = [(one, two) for place, one in enumerate(names) for two in names[place:]]
+    for number in range(given.pair):
+        matrix.pair(*pairs[number % len(pairs)])
+    failed = 0
+    for name, kinds in matrix.table.items():
+        counts = {kind: sum(map(bool, wrong)) for kind, wrong in kinds.items()}
+        failed += sum(counts.values())
+        told = ", ".join(f"{kind} {len(kinds[kind]) - bad}/{len(kinds[kind])}"
+                         for kind, bad in counts.items())  # fmt: skip
+        print(f"{name:20} {told}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

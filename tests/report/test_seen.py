@@ -1,0 +1,46 @@
+"""No encoder of a page hides another one of its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from openeupe.distill.recipe import Recipe
+from openeupe.encoders import create
+from openeupe.report import seen as module
+from openeupe.report.seen import frozen_teachers, see
+
+from .conftest import Told
+
+
+@pytest.mark.parametrize(
+    ("encoder", "names"), [("hed", ["net", "net of second"]), ("resnet10t", ["net"])]
+)
+def test_two_teachers_of_one_name_are_both_there(encoder: str, names: list[str]) -> None:
+    def stage(teacher: str) -> dict[str, Any]:
+        return {
+            "teachers": {"net": {"encoder": teacher, "resolution": 32}},
+            "students": {"own": {"encoder": "test_resnet", "resolution": 32}},
+            "steps": 1,
+            "batch_size": 1,
+            "head_hidden": 8,
+            "optimizer": {"lr": 0.001},
+        }
+
+    stages = {"first": stage("resnet10t"), "second": stage(encoder)}
+    data = {"sources": [{"path": "images"}]}
+    found = frozen_teachers(Recipe.model_validate({"name": "a", "data": data, "stages": stages}))
+    assert list(found) == names
+    assert found["net"].encoder == "resnet10t"
+
+
+def test_an_encoder_beside_the_run_does_not_take_a_stages_name(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "load", lambda name: create("raw_pixels"))
+    seen = see(told.run, beside=["first"], device=torch.device("cpu"), console=Console(quiet=True))
+    assert list(seen.tokens) == ["untrained", "first", "second", "first (beside)"]
+    assert len(seen.tokens["first"][0]) == len(seen.tokens["untrained"][0])

@@ -1,0 +1,85 @@
+"""Where an encoder comes from: nothing that is unknown is left out of its licences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from openeupe import encoders
+from openeupe.encoders import Encoder
+from openeupe.share.card import card_licence
+from openeupe.share.origin import Origin, origin
+
+STAGE = {
+    "teachers": {"net": {"encoder": "resnet10t", "resolution": 32}},
+    "students": {"net": {"encoder": "test_resnet", "resolution": 32}},
+    "steps": 1,
+    "batch_size": 1,
+    "head_hidden": 8,
+    "optimizer": {"lr": 0.001},
+}
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return encoders.create("test_resnet")
+
+
+def student(folder: Path, stage: str, teachers: dict[str, str]) -> Path:
+    """A finished student, as far as its origin is concerned."""
+    made = folder / stage / "net"
+    made.mkdir(parents=True)
+    info = {
+        "run": "mine",
+        "stage": stage,
+        "teachers": {k: {"encoder": v} for k, v in teachers.items()},
+    }
+    (made / "distillation.json").write_text(json.dumps(info))
+    return made
+
+
+def recipe(folder: Path, stages: dict[str, Any], name: str = "mine") -> None:
+    content = {"name": name, "data": {"sources": [{"path": "images"}]}, "stages": stages}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+
+
+def test_a_teacher_whose_origin_is_not_here_is_unknown(tmp_path: Path, encoder: Encoder) -> None:
+    made = student(tmp_path, "student", {"b": "efficientnet_lite0", "proxy": "stage:proxy"})
+    found = origin(str(made), made, encoder)
+    assert list(found.experts) == ["efficientnet_lite0", "stage:proxy"]
+    assert found.experts["stage:proxy"].name == "unknown"
+    assert card_licence(found, None) == ("other", "see-the-teachers")
+    only_open = Origin(experts={"efficientnet_lite0": found.experts["efficientnet_lite0"]})
+    assert card_licence(only_open, None) == ("apache-2.0", None)
+
+
+def test_a_recipe_that_lies_around_by_chance_is_not_its_own(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    made = student(tmp_path, "student", {"net": "resnet10t"})
+    recipe(tmp_path, {"student": STAGE}, name="another")
+    assert origin(str(made), made, encoder).recipe is None
+    recipe(tmp_path, {"student": STAGE})
+    assert origin(str(made), made, encoder).recipe is not None
+
+
+def test_the_weights_that_a_student_starts_from_have_a_licence_too(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    first = student(tmp_path, "first", {"net": "resnet10t"})
+    last = student(tmp_path, "last", {"net": "resnet10t"})
+    start = {"encoder": "efficientnet_lite0", "resolution": 32, "pretrained": True}
+    goes_on = {"encoder": "stage:first", "resolution": 32}
+    recipe(
+        tmp_path,
+        {
+            "first": {**STAGE, "students": {"net": start}},
+            "last": {**STAGE, "students": {"net": goes_on}},
+        },
+    )
+    for made in (first, last):
+        assert set(origin(str(made), made, encoder).experts) == {"resnet10t", "efficientnet_lite0"}
