@@ -88,7 +88,7 @@ def prepare(material: Path) -> None:
            "crop": 32, "data": {"layout": "folder", "path": "colors"}}  # fmt: skip
     suite = {"name": "colors", "columns": {"knn": knn, "again": {**knn, "k": [3]}}}
     study = {"name": "tiny", "seeds": [0], "suite": "suite.yaml",
-             "recipes": {"two": {"data": data, "stages": stages}},
+             "recipes": {"two": {"data": data | {"workers": 0}, "stages": stages}},
              "arms": {"two": {"recipe": "two"}, "pixels": {"encoder": "raw_pixels"}},
              "tables": {"all": {"reference": "two", "rows": ["two", "pixels"]}}}  # fmt: skip
     for name, content in (("recipe", recipe), ("suite", suite), ("study", study)):
