@@ -5,18 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import platform
-import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from openeupe.files import flush
+from openeupe import files
+from openeupe.files import flush, flush_folder, leftovers, partial_path
 
-_NAME = 80  # characters of a folder's name that its partial folders repeat
-_HOST = re.sub(r"[^\w-]", "", platform.node())[:24]
-_DAY = 24 * 3600
+_BEFORE = "before"  # state of an old folder that was set aside
 # Names of the entries of a folder that we wrote and may delete.
 Ours = Callable[[Path], set[str]]
 
@@ -29,12 +25,8 @@ def partial_folder(folder: Path, ours: Ours) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder, ours)
-    partial = _next_to(folder, "writing")
-    partial.mkdir()
-    try:
+    with files.partial_folder(folder) as partial:
         yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def take_place(partial: Path, folder: Path, ours: Ours) -> None:
@@ -43,8 +35,8 @@ def take_place(partial: Path, folder: Path, ours: Ours) -> None:
     After a crash there is the old folder or the new one, whole (`recover` completes it). Of an old
     folder only our own files are deleted: all others move to the new one.
     """
-    _flush_all(partial)
-    before = _next_to(folder, "before")
+    flush_folder(partial)
+    before = partial_path(folder, _BEFORE)
     try:
         while True:
             with contextlib.suppress(FileNotFoundError):
@@ -65,38 +57,14 @@ def take_place(partial: Path, folder: Path, ours: Ours) -> None:
 
 
 def recover(folder: Path, ours: Ours) -> None:
-    """Complete or remove what killed processes left of writing `folder`."""
-    for path in list(folder.parent.iterdir()) if folder.parent.is_dir() else ():
-        found = re.fullmatch(r"\.(.+)\.(\d+)@([\w-]*)\.(writing|before)", path.name)
-        if not found or found[1] != folder.name[:_NAME] or path.is_symlink() or not path.is_dir():
+    """Complete what killed processes left of replacing `folder`."""
+    for path in leftovers(folder.parent, folder.name, _BEFORE):
+        if path.is_symlink() or not path.is_dir():
             continue
-        if _alive(int(found[2]), found[3], path):
-            continue
-        if found[4] == "writing":
-            shutil.rmtree(path, ignore_errors=True)
-        elif folder.exists():
+        if folder.exists():
             _hand_over(path, folder, ours)
         else:
             path.rename(folder)
-
-
-def _next_to(folder: Path, state: str) -> Path:
-    return folder.with_name(f".{folder.name[:_NAME]}.{os.getpid()}@{_HOST}.{state}")
-
-
-def _alive(process: int, host: str, path: Path) -> bool:
-    """Whether another process that may still be running is at work on a partial folder."""
-    if process == os.getpid() and host == _HOST:
-        return False  # an earlier process had our number
-    try:
-        if host != _HOST or os.name == "nt":  # where we cannot ask
-            return time.time() - path.stat().st_mtime < _DAY
-        os.kill(process, 0)
-    except (ProcessLookupError, FileNotFoundError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _hand_over(before: Path, folder: Path, ours: Ours) -> None:
@@ -115,12 +83,3 @@ def _hand_over(before: Path, folder: Path, ours: Ours) -> None:
             path.rename(folder / path.name)
     with contextlib.suppress(OSError):
         before.rmdir()
-
-
-def _flush_all(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            _flush_all(path)
-        else:
-            flush(path)
-    flush(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from openeupe import files
 from openeupe.deploy import placing
 from openeupe.deploy.placing import partial_folder, take_place
 
@@ -34,7 +35,7 @@ def test_files_are_flushed_before_they_take_their_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    flush, rename = placing.flush, Path.rename
+    flush, rename = files.flush, Path.rename
 
     def record_flush(path: Path) -> None:
         calls.append(f"fsync {'part' if path.name.endswith('writing') else path.name}")
@@ -45,7 +46,8 @@ def test_files_are_flushed_before_they_take_their_place(
         return rename(self, target)
 
     write(tmp_path / "out", "old")
-    monkeypatch.setattr(placing, "flush", record_flush)
+    for owner in (files, placing):
+        monkeypatch.setattr(owner, "flush", record_flush)
     monkeypatch.setattr(Path, "rename", record_rename)
     write(tmp_path / "out", "new")
     assert sorted(calls[:2]) == ["fsync export.json", "fsync model"]
@@ -65,7 +67,7 @@ def test_only_our_own_files_are_replaced(tmp_path: Path) -> None:
 
 
 def test_leavings_of_killed_processes_are_removed_and_no_others(tmp_path: Path) -> None:
-    host = placing._HOST
+    host = files._HOST
     gone = tmp_path / f".out.{dead()}@{host}.writing"
     others = [
         tmp_path / f".out.{os.getppid()}@{host}.writing",  # runs
@@ -83,7 +85,7 @@ def test_leavings_of_killed_processes_are_removed_and_no_others(tmp_path: Path) 
 
 def test_an_interrupted_replacement_is_completed(tmp_path: Path) -> None:
     """Killed after the old folder was set aside: before the new one came, or after."""
-    out, before = tmp_path / "out", tmp_path / f".out.{dead()}@{placing._HOST}.before"
+    out, before = tmp_path / "out", tmp_path / f".out.{dead()}@{files._HOST}.before"
     for name in ("model", "export.json", "notes"):
         before.mkdir(exist_ok=True)
         (before / name).write_text("old")
