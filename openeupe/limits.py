@@ -8,7 +8,7 @@ from __future__ import annotations
 
 # Settings files
 NAME_CHARACTERS = 100
-MESSAGE_CHARACTERS = 900
+MESSAGE_CHARACTERS = 2_000
 YAML_BYTES = 2**20
 YAML_DEPTH = 64  # mappings and lists inside one another; also parts of an override's key
 YAML_VALUES = 100_000  # with every alias counted as often as it is used

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -116,32 +116,24 @@ class Results:
     def _keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
         folder = self.folder / _COLUMNS
         folder.mkdir(parents=True, exist_ok=True)
+        whole, arrays = folder / f"{name}.json", folder / f"{name}.npz"
+        answers = self.folder / f"samples_{name}.jsonl"
         content = dict(about)
-        whole = folder / f"{name}.json"
-        samples = self.folder / f"samples_{name}.jsonl"
-        if whole.is_file():  # until the new one is whole, neither it nor what was gathered holds
-            for old in (self.folder / RESULTS, whole, folder / f"{name}.npz", samples):
+        with ExitStack() as placed:  # the last that is entered takes its place first
+            partial = placed.enter_context(durable(whole))
+            if outcome is not None:
+                content |= _content(outcome)
+                sums = placed.enter_context(durable(arrays))
+                with sums.open("wb") as stream:
+                    np.savez_compressed(stream, **_arrays(outcome))
+                if outcome.answers:
+                    lines = placed.enter_context(durable(answers))
+                    lines.write_text(_json_lines(outcome.answers), encoding="utf-8")
+            partial.write_text(strict_json(content), encoding="utf-8")
+            # All is written: from here on a full disk loses nothing. A kill may lose what is
+            # replaced, but never leaves new samples under old figures.
+            for old in (self.folder / RESULTS, whole, arrays, answers):
                 old.unlink(missing_ok=True)
-        if outcome is not None:
-            content |= {
-                "headline": outcome.headline,
-                "figures": {k: _figure(m) for k, m in outcome.measures.items()},
-                "floors": outcome.floors,
-                "details": outcome.details,
-            }
-            arrays: dict[str, Any] = {}
-            for key, measure in outcome.measures.items():
-                arrays |= {
-                    f"{key}:sums": measure.sums,
-                    f"{key}:samples": np.asarray(measure.samples),
-                }
-            with durable(folder / f"{name}.npz") as partial, partial.open("wb") as stream:
-                np.savez_compressed(stream, **arrays)
-            if outcome.answers:
-                lines = "".join(json.dumps(a, ensure_ascii=False) + "\n" for a in outcome.answers)
-                write_atomically(samples, lines)
-        # Last: a column with this file is whole.
-        write_atomically(whole, strict_json(content))
 
     def gather(self, names: list[str], config: dict[str, Any]) -> dict[str, Any]:
         """Write and return `results.json` of these columns."""
@@ -186,6 +178,26 @@ def machine() -> dict[str, Any]:
         "hardware": accelerator or f"{platform.machine()}, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
     }
+
+
+def _content(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "headline": outcome.headline,
+        "figures": {k: _figure(m) for k, m in outcome.measures.items()},
+        "floors": outcome.floors,
+        "details": outcome.details,
+    }
+
+
+def _arrays(outcome: Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, measure in outcome.measures.items():
+        found |= {f"{key}:sums": measure.sums, f"{key}:samples": np.asarray(measure.samples)}
+    return found
+
+
+def _json_lines(answers: Iterable[Any]) -> str:
+    return "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
 
 
 def _figure(measure: Measure) -> dict[str, Any]:

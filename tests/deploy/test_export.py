@@ -207,7 +207,7 @@ def test_a_damaged_description_is_one_line(
     (tmp_path / "export.json").write_text(json.dumps(said))
     (tmp_path / "64x96.onnx").write_bytes(b"")
     for read in (openeupe.load, measuring.exported):
-        with pytest.raises(InputError, match=rf"export.json: {field.split('.')[0]} is missing"):
+        with pytest.raises(InputError, match=rf"export.json.*{field.split('.')[0]}"):
             read(tmp_path)
 
 
