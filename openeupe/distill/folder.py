@@ -79,7 +79,13 @@ class Run:
             if not path.is_file():
                 unknown += [stage] if (self.folder / stage / "checkpoints").is_dir() else []
                 continue
-            found = changed(json.loads(path.read_text(encoding="utf-8")), now)
+            try:
+                found = changed(json.loads(path.read_text(encoding="utf-8")), now)
+            except (ValueError, TypeError, KeyError):
+                raise InputError(
+                    f"{path} is damaged: copy it back, or delete {path.parent} to begin the stage "
+                    "anew"
+                ) from None
             if found:
                 raise InputError(
                     f"{self.folder / stage} was begun with other images ({found}): put the images "

@@ -311,6 +311,15 @@ def test_outputs_of_another_resolution_or_of_an_earlier_version_are_refused(
         losses(raw, tmp_path / "third")
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"data": [], "per_shard": 1}'])
+def test_damaged_settings_of_a_store_are_one_line(
+    raw: dict[str, Any], kept: Path, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "kept" / "store.json").write_text(content)
+    with pytest.raises(InputError, match=r"earlier version.*damaged.*: delete it"):
+        losses(raw, tmp_path / "second")
+
+
 def test_int8_outputs_serve_only_the_statistics_that_they_were_standardized_with(
     raw: dict[str, Any], tmp_path: Path
 ) -> None:
