@@ -12,8 +12,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from openeupe.distill.folder import that_matter
-from openeupe.distill.recipe import STAGE_PREFIX, EncoderConfig, Recipe, settings_that_count
+from openeupe.distill.recipe import (
+    STAGE_PREFIX,
+    EncoderConfig,
+    Recipe,
+    data_that_count,
+    settings_that_count,
+)
 
 
 def address(recipe: Recipe, stage: str) -> str:
@@ -22,11 +27,11 @@ def address(recipe: Recipe, stage: str) -> str:
     settings: dict[str, Any] = {
         "stage": stage,
         "seed": recipe.seed,
-        "data": recipe.data.model_dump(mode="json"),
+        "data": data_that_count(recipe.data),
         "settings": settings_that_count(config),
         "from": {r: address(recipe, recipe.resolve(r)[0]) for r in _references(recipe, stage)},
     }
-    told = json.dumps(that_matter(settings), sort_keys=True)
+    told = json.dumps(settings, sort_keys=True)
     return f"{stage}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 

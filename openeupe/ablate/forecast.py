@@ -31,7 +31,6 @@ from openeupe.encoders import Encoder, Tokens
 from openeupe.files import read_mapping, write_atomically
 from openeupe.identity import facts_identity
 
-FORECAST = "forecast.json"
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # times the mean square of a row
 _EXACT = 8  # items up to which every order is tried
 _ROWS = 2048  # patch tokens of each part: a regression solves a system of as many equations
@@ -47,16 +46,21 @@ def forecast_identity(loaded: LoadedStudy) -> str:
     return facts_identity(settings, address(recipe, stage))
 
 
+def forecast_file(out: Path, study: str) -> Path:
+    """Where a study's forecast is saved."""
+    return out / f"forecast-{study}.json"
+
+
 def read_forecast(loaded: LoadedStudy, out: Path) -> dict[str, Any] | None:
     """What `forecast` wrote for just this study; None if there is no such thing."""
-    content = read_mapping(out / FORECAST)
+    content = read_mapping(forecast_file(out, loaded.study.name))
     return content if content.get("of") == forecast_identity(loaded) else None
 
 
 def forecast(
-    config: ForecastConfig, recipe: Recipe, out: Path, device: torch.device, of: str
+    config: ForecastConfig, recipe: Recipe, file: Path, device: torch.device, of: str
 ) -> None:
-    """Measure a stage's teachers with its own photos and untrained student; write JSON to `out`.
+    """Measure a stage's teachers with its own photos and untrained student; write a JSON file.
 
     Args:
         of: `forecast_identity`, which is written with it.
@@ -83,8 +87,8 @@ def forecast(
         "gradient_cosines": {t: dict(zip(teachers, cosines[i], strict=True))
                              for i, t in enumerate(teachers)},
     }  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / FORECAST, json.dumps(content, indent=2))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(content, indent=2))
 
 
 def explained(known: Tensor, wanted: Tensor) -> float:

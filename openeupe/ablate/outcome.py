@@ -81,7 +81,7 @@ class Outcome:
         return self._measures[arm, column]
 
     def seeds(self, arm: str) -> int:
-        """How many seeds of an arm have every column of the study."""
+        """How many seeds of an arm have every column that the arm has a result in."""
         there = [self.measure(arm, column) for column in self.loaded.columns]
         return min((len(m.sums) for m in there if m is not None), default=0)
 

@@ -1,10 +1,11 @@
-"""A study's results as files: `results.json` for machines, `tables.md` for a page."""
+"""A study's results as files: JSON for machines, Markdown tables for a page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from openeupe.ablate.forecast import agreement, read_forecast
@@ -14,11 +15,19 @@ from openeupe.evaluate.statistics import interval
 from openeupe.evaluate.tables import markdown
 from openeupe.files import strict_json, write_atomically
 
-RESULTS, TABLES = "results.json", "tables.md"
+
+def results_file(out: Path, study: str) -> Path:
+    """The JSON file of a study's results; studies that share a folder each have their own."""
+    return out / f"results-{study}.json"
+
+
+def tables_file(out: Path, study: str) -> Path:
+    """The Markdown file of a study's tables."""
+    return out / f"tables-{study}.md"
 
 
 def report(outcome: Outcome) -> dict[str, Any]:
-    """Write both files of what is there so far; returns what `results.json` holds."""
+    """Write both files of what is there so far; returns what the JSON file holds."""
     study = outcome.loaded.study
     compared = {table: outcome.compare(table) for table in study.tables}
     content: dict[str, Any] = {
@@ -37,7 +46,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
     content["forecast"] = _forecast(outcome, content["arms"])
     out = outcome.place.out
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / RESULTS, strict_json(content))
+    write_atomically(results_file(out, study.name), strict_json(content))
     parts = [f"# {study.name}\n", study.note]
     for table in study.tables:
         parts.append(_table(outcome, table, content["arms"], compared[table]))
@@ -48,7 +57,8 @@ def report(outcome: Outcome) -> dict[str, Any]:
             f"\nLeft out, evaluated with other settings than the study's: {left}. "
             "Run the study again."
         )
-    write_atomically(out / TABLES, "\n".join(part for part in parts if part) + "\n")
+    text = "\n".join(part for part in parts if part) + "\n"
+    write_atomically(tables_file(out, study.name), text)
     return content
 
 

@@ -16,7 +16,12 @@ import torch
 from rich.console import Console
 
 from openeupe.ablate.addresses import address, judged_folder, link_run, needs, only, stage_folder
-from openeupe.ablate.forecast import forecast, forecast_identity, read_forecast
+from openeupe.ablate.forecast import (
+    forecast,
+    forecast_file,
+    forecast_identity,
+    read_forecast,
+)
 from openeupe.ablate.inputs import check_inputs, rooted
 from openeupe.ablate.judging import forget, judge
 from openeupe.ablate.study import ArmConfig, LoadedStudy
@@ -166,7 +171,8 @@ def _forecast(loaded: LoadedStudy, place: Place) -> None:
     assert told is not None
     recipe = loaded.seeded(told.recipe, loaded.study.seeds[0])
     of = forecast_identity(loaded)
-    forecast(told, rooted(recipe, place.data), place.out, _device(place), of)
+    file = forecast_file(place.out, loaded.study.name)
+    forecast(told, rooted(recipe, place.data), file, _device(place), of)
 
 
 def _device(place: Place) -> torch.device:

@@ -261,10 +261,10 @@ def _stretched(recipe: Recipe, factor: float) -> Recipe:
         stage["steps"] = max(round(stage["steps"] * factor), 1)
         own = (student["optimizer"] for student in stage["students"].values())
         for optimizer in (stage["optimizer"], *own):
-            if optimizer:
-                optimizer["heads_first"] = math.floor(optimizer["heads_first"] * factor)
-                warmup = math.floor(optimizer["warmup_steps"] * factor)
-                optimizer["warmup_steps"] = min(warmup, stage["steps"] - 1)
+            for key in {"heads_first", "warmup_steps"} & set(optimizer or ()):
+                optimizer[key] = math.floor(optimizer[key] * factor)
+            if "warmup_steps" in (optimizer or ()):
+                optimizer["warmup_steps"] = min(optimizer["warmup_steps"], stage["steps"] - 1)
     return Recipe.model_validate(raw)
 
 

@@ -50,12 +50,13 @@ def ablate(
 ) -> None:
     """Run a study: recipes x seeds, trained, judged and compared; again to go on.
 
-    Stages that several recipes share are trained once. Writes results.json and tables.md.
+    Stages that several recipes share are trained once. Writes results-NAME.json and
+    tables-NAME.md.
 
     Example: `openeupe ablate stages --data photos --out studies/stages`
     """
     from openeupe.ablate.outcome import Outcome
-    from openeupe.ablate.report import TABLES, report
+    from openeupe.ablate.report import report, tables_file
     from openeupe.ablate.running import Place, check, run_study, warm_up
     from openeupe.ablate.study import load_study
 
@@ -80,7 +81,8 @@ def ablate(
     if as_json:
         print_json(content)
     else:
-        console.print(Markdown((place.out / TABLES).read_text(encoding="utf-8")))
+        tables = tables_file(place.out, loaded.study.name)
+        console.print(Markdown(tables.read_text(encoding="utf-8")))
         console.print(f"Kept in {place.out}", soft_wrap=True, highlight=False)
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

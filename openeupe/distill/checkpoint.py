@@ -206,7 +206,11 @@ class Checkpoint:
         self.shapes = {name: tuple(one.size) for name, one in stored.items()}  # type: ignore[union-attr]
 
     def read_into(self, tensors: Mapping[str, Tensor], processes: Processes = _ALONE) -> None:
-        """Fill tensors, or this process's shards of them; all must be stored, with these shapes."""
+        """Fill tensors, or this process's shards of them: just those that are stored, and with
+        their shapes.
+        """
+        for name in self.shapes.keys() - tensors.keys():
+            raise self._unreadable(f"{name} is of no network here")
         for name, tensor in tensors.items():
             if self.shapes.get(name) != tuple(tensor.shape):
                 raise self._unreadable(f"{name} is {self.shapes.get(name, 'missing')}")

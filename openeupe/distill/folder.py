@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from openeupe.data import changed
-from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe, settings_that_count
+from openeupe.distill.recipe import (
+    Recipe,
+    data_that_count,
+    dump_recipe,
+    load_recipe,
+    settings_that_count,
+)
 from openeupe.distill.saved import read_ending
 from openeupe.distill.student import DistilledStudent, load_student
 from openeupe.errors import InputError
@@ -18,12 +24,6 @@ from openeupe.identity import file_identity
 _RECIPE = "recipe.yaml"
 FINISHED = "finished.json"
 _IMAGES = "images.json"
-# How images are read, how often is logged or saved, and where networks lie, changes no result
-# beyond rounding. `accumulate` does: batch norm takes its statistics from each part.
-_WITHOUT_EFFECT = {
-    *("workers", "cache_images", "max_broken", "log_every", "checkpoint_every"),
-    *("shard", "checkpoint_activations", "compile"),
-}
 
 
 @dataclass
@@ -80,7 +80,13 @@ class Run:
             if not path.is_file():
                 unknown += [stage] if (self.folder / stage / "checkpoints").is_dir() else []
                 continue
-            found = changed(json.loads(path.read_text(encoding="utf-8")), now)
+            try:
+                found = changed(json.loads(path.read_text(encoding="utf-8")), now)
+            except (ValueError, TypeError, KeyError):
+                raise InputError(
+                    f"{path} is damaged: copy it back, or delete {path.parent} to begin the stage "
+                    "anew"
+                ) from None
             if found:
                 raise InputError(
                     f"{self.folder / stage} was begun with other images ({found}): put the images "
@@ -151,21 +157,13 @@ class Run:
         return self.folder / stage / (student or students[0])
 
 
-def that_matter(settings: Any) -> Any:
-    """Settings (plain mappings and lists) without those that change no result beyond rounding."""
-    if isinstance(settings, dict):
-        return {k: that_matter(v) for k, v in settings.items() if k not in _WITHOUT_EFFECT}
-    return [that_matter(v) for v in settings] if isinstance(settings, list | tuple) else settings
-
-
 def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
     """The part of a recipe that may not change once `stages` have begun."""
-    told = recipe.model_dump()
-    kept = {k: settings_that_count(stage) for k, stage in recipe.stages.items() if k in stages}
-    settled: dict[str, Any] = that_matter(
-        {"seed": told["seed"], "data": told["data"], "stages": kept}
-    )
-    return settled
+    return {
+        "seed": recipe.seed,
+        "data": data_that_count(recipe.data),
+        "stages": {k: settings_that_count(s) for k, s in recipe.stages.items() if k in stages},
+    }
 
 
 def difference(before: Any, now: Any, path: str = "") -> str | None:

@@ -53,7 +53,7 @@ class OptimizerConfig(Config):
 class OwnOptimizerConfig(OptimizerConfig):
     """What a student sets itself of its optimizer; everything else is the stage's."""
 
-    lr: float = Field(math.nan, gt=0, description="base learning rate")
+    lr: float = Field(math.nan, gt=0, le=RATE, description="base learning rate")
 
     @model_serializer(mode="wrap")
     def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -291,12 +291,24 @@ def _check_reach(recipe: Recipe, key: str) -> None:
 
 
 def settings_that_count(stage: StageConfig) -> dict[str, Any]:
-    """A stage's settings as plain data, what students take from the stage written out."""
-    told = stage.model_dump(mode="json")
+    """A stage's settings as plain data, without those that change no result beyond rounding.
+
+    What students take from the stage is written out. `accumulate` counts: batch norm takes its
+    statistics from each part.
+    """
+    told = stage.model_dump(
+        mode="json", exclude={"log_every", "checkpoint_every", "shard", "compile"}
+    )
     for name, student in told["students"].items():
         student["optimizer"] = stage.optimizer_of(name).model_dump(mode="json")
         student["pretrained"] = bool(student["pretrained"])
+        del student["checkpoint_activations"]
     return told
+
+
+def data_that_count(data: DataConfig) -> dict[str, Any]:
+    """The data's settings as plain data, without those of how images are read."""
+    return data.model_dump(mode="json", exclude={"workers", "cache_images", "max_broken"})
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -15,6 +15,7 @@ from openeupe.distill.precision import autocast, depthwise_in_float32
 from openeupe.distill.recipe import StageConfig
 from openeupe.distill.standardize import Moments, Standardizer
 from openeupe.encoders import Encoder, Tokens
+from openeupe.errors import InputError
 from openeupe.identity import encoder_identity
 
 
@@ -56,10 +57,8 @@ class Stage(nn.Module):
         self.seed = seed
         self.teachers = nn.ModuleDict(teachers)
         self.teachers.requires_grad_(False).eval()
-        # By name, of what a store's outputs are; known before the networks are placed and sharded.
-        self.identities: dict[str, str] = {}
-        if config.store != "none":
-            self.identities = {k: encoder_identity(teacher) for k, teacher in teachers.items()}
+        # By name; taken before the networks are placed and sharded.
+        self.identities = {k: encoder_identity(teacher) for k, teacher in teachers.items()}
         self.students = nn.ModuleDict(students)
         self.heads = nn.ModuleDict()
         for student_name, student in students.items():
@@ -79,6 +78,15 @@ class Stage(nn.Module):
         super().train(mode)
         self.teachers.eval()
         return self
+
+    def check_teachers(self, before: Mapping[str, str]) -> None:
+        """Raise `InputError` if a teacher is not the one of `before`, identities by name."""
+        for name, identity in before.items():
+            if self.identities.get(name) != identity:
+                raise InputError(
+                    f"stages.{self.name}: {name} is not the teacher that the stage began with: put "
+                    "that one back, or begin another run with --run"
+                )
 
     def trainable(self, student: str) -> nn.ModuleList:
         """What one student's optimizer moves: its network and its heads."""

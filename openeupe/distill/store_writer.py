@@ -145,11 +145,12 @@ class StoreWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(settings | {"per_shard": self.per_shard}, indent=2))
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if "data" not in before:
+        before = read_mapping(path)
+        if not {"data", "teachers", "per_shard"} <= before.keys():
             raise InputError(
                 f"{self.folder} was made by an earlier version, which did not record what images "
-                "its teacher outputs are of: delete it or choose another folder"
+                f"its teacher outputs are of, or {SETTINGS} is damaged: delete it or choose "
+                "another folder"
             )
         before.pop("per_shard")
         before["teachers"] = {k: before["teachers"].get(k) for k in settings["teachers"]}

@@ -310,6 +310,7 @@ class Trainer:
         tensors = self._tensors()
         broken = {"drawn": sum(self._gather_broken("drawn")), "names": self.broken_names()}
         extra: dict[str, Any] = {"broken": broken, "family": family, "meter": None}
+        extra["teachers"] = self.stage.identities
         if self.meter.sums is not None:
             tensors["meter"] = self.processes.mean(self.meter.sums)
             extra["meter"] = {"names": self.meter.names, "count": self.meter.count}
@@ -324,6 +325,7 @@ class Trainer:
         if found is None:
             return None
         checkpoint = Checkpoint(found)
+        self.stage.check_teachers(checkpoint.extra.get("teachers", {}))  # none of earlier versions
         self.family.restore(checkpoint.extra["family"])
         tensors = self._tensors()
         meter = checkpoint.extra["meter"]

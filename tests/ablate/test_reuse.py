@@ -12,10 +12,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from openeupe.ablate.forecast import FORECAST
 from openeupe.ablate.inputs import check_inputs
 from openeupe.ablate.outcome import Outcome
-from openeupe.ablate.report import TABLES, report
+from openeupe.ablate.report import report
 from openeupe.ablate.running import Place, run_study
 from openeupe.ablate.study import load_study
 from openeupe.encoders import create, save
@@ -94,7 +93,20 @@ def test_tables_leave_out_and_name_what_is_of_other_settings(
     content = report(Outcome(load_study(write(colors, tmp_path, 3, a="raw_pixels")), place))
     assert content["arms"]["a"]["columns"] == {}
     assert content["stale"] == ["a, seed 0: knn"]
-    assert "a, seed 0: knn. Run the study again." in (place.out / TABLES).read_text()
+    assert "a, seed 0: knn. Run the study again." in (place.out / "tables-tiny.md").read_text()
+
+
+def test_studies_that_share_a_folder_each_have_their_results(
+    colors: Path, tmp_path: Path, place: Place
+) -> None:
+    for name, arm in (("first", "a"), ("second", "b")):
+        loaded = load_study(write(colors, tmp_path, **{arm: "raw_pixels"}), [f"name={name}"])
+        run_study(loaded, place)
+        report(Outcome(loaded, place))
+    for name, arm in (("first", "a"), ("second", "b")):
+        content = json.loads((place.out / f"results-{name}.json").read_text())
+        assert (content["study"], list(content["arms"])) == (name, [arm])
+        assert f"# {name}" in (place.out / f"tables-{name}.md").read_text()
 
 
 def test_arms_of_unequal_data_are_not_compared(colors: Path, tmp_path: Path, place: Place) -> None:
@@ -154,11 +166,11 @@ def test_a_forecast_of_other_settings_is_made_again(
     raw_study["tables"] = {}
     study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
     run_study(load_study(study_file), place)
-    first = (place.out / FORECAST).read_text()
+    first = (place.out / "forecast-tiny.json").read_text()
     run_study(load_study(study_file), place)
-    assert (place.out / FORECAST).read_text() == first
+    assert (place.out / "forecast-tiny.json").read_text() == first
     run_study(load_study(study_file, ["forecast.images=8"]), place)
-    assert json.loads((place.out / FORECAST).read_text())["photos"] == 8
+    assert json.loads((place.out / "forecast-tiny.json").read_text())["photos"] == 8
     unknown = report(Outcome(load_study(study_file), place))
     assert unknown["forecast"] is None  # what lies there is of 8 images, not of 12
 

@@ -34,7 +34,7 @@ def run(study: Path, out: Path, data: Path, *words: str) -> Any:
 
 def figures(loaded: LoadedStudy, place: Place) -> Any:
     report(Outcome(loaded, place))
-    return json.loads((place.out / "results.json").read_text())["arms"]
+    return json.loads((place.out / "results-tiny.json").read_text())["arms"]
 
 
 def test_a_study_from_file_to_tables(
@@ -56,7 +56,7 @@ def test_a_study_from_file_to_tables(
     assert result.exit_code == 0, result.output
     # Two seeds of: one proxy, one student of it, one finetuned, one family.
     assert len(list((out / "stages").iterdir())) == 8
-    content = json.loads((out / "results.json").read_text())
+    content = json.loads((out / "results-tiny.json").read_text())
     arms = content["arms"]
     assert {name: arm["seeds"] for name, arm in arms.items()} == {
         "direct": 2, "no_vit": 2, "no_net": 2, "1&2": 2, "1&2&3": 2, "pixels": 1
@@ -69,7 +69,7 @@ def test_a_study_from_file_to_tables(
     rows = content["tables"]["stages"]
     assert {row["row"] for row in rows} == {"1&2", "1&2&3", "pixels"}
     assert all(row["power"]["resolvable"] >= 0 for row in rows if row["row"] != "pixels")
-    tables = (out / "tables.md").read_text()
+    tables = (out / "tables-tiny.md").read_text()
     assert "| 1&2&3 | 24 | 36 |" in tables
     effects = {row["row"]: row["gain"]["delta"] for row in content["tables"]["adds"]}
     value = {name: arm["columns"]["knn"]["value"] for name, arm in arms.items()}

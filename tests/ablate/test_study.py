@@ -93,3 +93,27 @@ def test_a_students_own_line_leaves_out_its_siblings_and_their_teachers(study_fi
     alone = lineage(recipe, "student", "no_vit").stages["student"]
     assert set(alone.students) == {"no_vit"}
     assert set(alone.teachers) == {"net"}
+
+
+def test_a_factor_on_the_steps_of_a_student_with_some_optimizer_settings_of_its_own(
+    raw_study: dict[str, Any], study_file: Path
+) -> None:
+    stage = raw_study["recipes"]["two"]["stages"]["student"]
+    stage["optimizer"] = {"lr": 1e-3, "warmup_steps": 2}
+    stage["students"]["student"]["optimizer"] = {"lr": 1e-4, "heads_first": 1}
+    study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
+    stretched = load_study(study_file, ["steps=4"]).recipes["two"].stages["student"]
+    own = stretched.optimizer_of("student")
+    assert (own.lr, own.heads_first, own.warmup_steps) == (1e-4, 4, 8)
+
+
+def test_a_network_called_like_a_setting_counts_in_the_address(
+    raw_study: dict[str, Any], study_file: Path
+) -> None:
+    addresses = set()
+    for encoder in ("test_vit", "test_resnet"):
+        stage = raw_study["recipes"]["two"]["stages"]["proxy"]
+        stage["teachers"] = {"workers": {"encoder": encoder, "pretrained": False, "resolution": 32}}
+        study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
+        addresses.add(address(load_study(study_file).seeded("two", 0), "proxy"))
+    assert len(addresses) == 2

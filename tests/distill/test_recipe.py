@@ -104,6 +104,11 @@ def change(raw: dict[str, Any], path: str, value: Any) -> None:
         ("stages.student.teachers.proxy.encoder", "stage:proxy/x", r"has no student 'x' \(proxy\)"),
         ("stages.proxy.teachers.keys", {"encoder": "a", "resolution": 8}, r"reserved name"),
         ("stages.proxy.teachers", {}, r"stages\.proxy\.teachers"),
+        (
+            "stages.proxy.students.proxy.optimizer",
+            {"lr": 1e300},
+            r"students\.proxy\.optimizer\.lr: .*less than",
+        ),
         ("name", "../up", r"name: "),
         ("data", {"sources": []}, r"data\.sources"),
     ],

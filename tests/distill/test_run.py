@@ -257,7 +257,11 @@ def test_a_loss_that_is_not_finite_stops_the_stage(
     raw_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
-    raw_recipe["stages"]["proxy"]["optimizer"] = {"lr": 1e38, "clip_norm": None}
+    raw_recipe["stages"]["proxy"]["optimizer"] = {
+        "lr": 1e6,
+        "weight_decay": 1e6,
+        "clip_norm": None,
+    }
     with pytest.raises(InputError, match=r"proxy: .* became (nan|inf).*lower optimizer\.lr"):
         run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
 
@@ -271,14 +275,8 @@ def test_finished_json_tells_the_story(recipe: Recipe, images: Path, tmp_path: P
     assert {"openeupe", "torch", "timm", "python"} <= set(told["versions"])
 
 
-@pytest.mark.parametrize("change", ["deleted", "added", "replaced"])
-def test_a_run_does_not_go_on_with_other_images(
-    raw_recipe: dict[str, Any], images: Path, tmp_path: Path, change: str, monkeypatch: Any
-) -> None:
-    shutil.copytree(images, tmp_path / "images")
-    raw_recipe["data"]["sources"] = [{"path": str(tmp_path / "images")}]
-    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
-    recipe = Recipe.model_validate(raw_recipe)
+def cut_off(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a run that ends in its fourth step."""
     step = Learner.update
 
     def cut(self: Learner, at: int) -> dict[str, torch.Tensor]:
@@ -289,7 +287,18 @@ def test_a_run_does_not_go_on_with_other_images(
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "update", cut)
         with pytest.raises(KeyboardInterrupt):
-            run_recipe(recipe, tmp_path / "run", console=QUIET)
+            run_recipe(recipe, folder, console=QUIET)
+
+
+@pytest.mark.parametrize("change", ["deleted", "added", "replaced"])
+def test_a_run_does_not_go_on_with_other_images(
+    raw_recipe: dict[str, Any], images: Path, tmp_path: Path, change: str, monkeypatch: Any
+) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    raw_recipe["data"]["sources"] = [{"path": str(tmp_path / "images")}]
+    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
+    recipe = Recipe.model_validate(raw_recipe)
+    cut_off(recipe, tmp_path / "run", monkeypatch)
     file = tmp_path / "images" / "7.png"
     before = file.read_bytes()
     message = "contents of images have changed"
@@ -306,3 +315,37 @@ def test_a_run_does_not_go_on_with_other_images(
     file.write_bytes(before)
     (tmp_path / "images" / "new.png").unlink(missing_ok=True)
     run_recipe(recipe, tmp_path / "run", console=QUIET)
+
+
+def test_a_stage_does_not_go_on_with_another_teacher(
+    raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers = {}
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        teachers[seed] = create("test_vit")
+    save(teachers[1], tmp_path / "teacher")
+    stage = raw_recipe["stages"]["proxy"]
+    stage["teachers"] = {"vit": {"encoder": str(tmp_path / "teacher"), "resolution": 32}}
+    raw_recipe["stages"] = {"proxy": stage}
+    recipe = Recipe.model_validate(raw_recipe)
+    cut_off(recipe, tmp_path / "run", monkeypatch)
+    shutil.rmtree(tmp_path / "teacher")
+    save(teachers[2], tmp_path / "teacher")
+    with pytest.raises(InputError, match=r"proxy: vit is not the teacher that .* began with"):
+        run_recipe(recipe, tmp_path / "run", console=QUIET)
+    shutil.rmtree(tmp_path / "teacher")
+    save(teachers[1], tmp_path / "teacher")
+    run_recipe(recipe, tmp_path / "run", console=QUIET)
+
+
+@pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"a": 1}]'])
+def test_a_damaged_record_of_the_images_is_one_line(
+    raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
+    recipe = Recipe.model_validate(raw_recipe)
+    cut_off(recipe, tmp_path / "run", monkeypatch)
+    (tmp_path / "run" / "proxy" / "images.json").write_text(content)
+    with pytest.raises(InputError, match=r"images\.json is damaged: .*copy it back"):
+        run_recipe(recipe, tmp_path / "run", console=QUIET)
