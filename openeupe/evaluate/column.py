@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -25,7 +25,11 @@ class Column(Config):
 
     A subclass lies beside its evaluation, adds `kind: Literal["..."]`, its data and its numbers,
     and defines `open` and `run`.
+
+    fills_several: whether its outcomes are called NAME-SUFFIX.
     """
+
+    fills_several: ClassVar[bool] = False
 
     kind: str
     protocol: str = Field(description="Name and version of the protocol, as knn/eupe-v1")

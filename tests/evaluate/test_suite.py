@@ -233,6 +233,19 @@ def test_unknown_columns_and_settings(colors: Path) -> None:
         suites.load_suite("mimi")
 
 
+def test_a_column_named_like_another_ones_outcome_is_refused() -> None:
+    """Both would write `vlm-exist.json`."""
+    clash = "columns.vlm-exist={kind: knn, data: {layout: scenes}}"
+    with pytest.raises(InputError, match="vlm-exist is named like an outcome of vlm"):
+        suites.load_suite("mini", [clash])
+    suites.load_suite("mini", [clash.replace("vlm-exist", "knn-exist")])
+
+
+def test_neighbours_are_counted_from_one() -> None:
+    with pytest.raises(InputError, match=r"columns\.knn.*k\.1.*greater than or equal to 1"):
+        suites.load_suite("mini", ["columns.knn.k=[10,-1]"])
+
+
 def test_packaged_suites_are_valid() -> None:
     assert packaged_names("suite") == ["eupe", "mini"]
     eupe = suites.load_suite("eupe").columns

@@ -65,6 +65,8 @@ class LlavaData:
 class VlmBenchmarks(Column):
     """Settings of the six benchmarks; one training fills all six: NAME-textvqa, NAME-sqa, ..."""
 
+    fills_several = True
+
     kind: Literal["vlm"] = "vlm"
     protocol: str = "vlm/llava-1.5-v1"
     domain: Domain = "language"

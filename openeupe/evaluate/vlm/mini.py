@@ -62,6 +62,8 @@ class VlmMini(Column):
     elsewhere the probe cannot tell encoders apart, and the table says so.
     """
 
+    fills_several = True
+
     kind: Literal["vlm_mini"] = "vlm_mini"
     protocol: str = "vlm/mini-v2"
     domain: Domain = "language"
