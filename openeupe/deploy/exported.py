@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from openeupe.deploy.targets import TARGETS, Session
 from openeupe.encoders import Encoder, Tokens
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
+from openeupe.identity import files_identity
 
 
 def is_export(path: Path) -> bool:
@@ -36,14 +36,16 @@ class ExportedEncoder(Encoder):
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         about = folders.read(folder)
         was = about["encoder"]
-        digest = hashlib.sha256()
-        for name in about["files"].values():
-            for file in TARGETS[about["target"]].files(folder / name):
-                for part in sorted(file.rglob("*")) if file.is_dir() else [file]:
-                    digest.update(part.read_bytes() if part.is_file() else b"")
+        files = [
+            part
+            for name in about["files"].values()
+            for file in TARGETS[about["target"]].files(folder / name)
+            for part in (sorted(file.rglob("*")) if file.is_dir() else [file])
+            if not part.is_dir()
+        ]
         super().__init__(
             name=f"{was['name']} ({about['target']} {about['precision']})",
-            args={"file": digest.hexdigest()[:16]},
+            args={"file": files_identity(folder, files)},
             cls_dim=was["cls_dim"],
             patch_dim=was["patch_dim"],
             patch_size=was["patch_size"],

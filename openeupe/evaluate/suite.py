@@ -23,7 +23,7 @@ from openeupe.evaluate.text_regions import TextRegions
 from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
 from openeupe.evaluate.vlm.mini import VlmMini
 from openeupe.evaluate.zeroshot import ZeroShot, ZeroShotRidge
-from openeupe.identity import encoder_identity, settings_identity
+from openeupe.identity import encoder_identity
 from openeupe.locks import locked
 from openeupe.names import Name
 
@@ -159,13 +159,12 @@ def _fill(
 
 def of_column(name: str, column: Column) -> dict[str, Any]:
     """What a result keeps of its column: name, protocol and all settings."""
-    settings = column.model_dump(mode="json")
     return {
         "column": name,
         "protocol": column.protocol,
-        "protocol_hash": settings_identity(settings),
+        "protocol_hash": column.protocol_identity(),
         "domain": column.domain,
-        "settings": settings,
+        "settings": column.model_dump(mode="json"),
     }
 
 
