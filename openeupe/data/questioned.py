@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from openeupe.config import Config
 from openeupe.data.coco_questions import BoxQuestions
-from openeupe.data.images import check_apart
 from openeupe.data.questions import QuestionedImages
 from openeupe.data.scenes import CLASSES, Scenes
 from openeupe.data.staging import COLOURS
@@ -71,7 +70,6 @@ class QuestionData(Config):
             )
             for part, asked in ((self.train, self.train_asked), (self.test, self.asked))
         ]
-        check_apart(*parts)
         for part in parts:
             part.check()
         return parts[0], parts[1]

@@ -73,7 +73,10 @@ KEYPOINTS = "image,keypoint,x,y\n" + "".join(
             {"kind": "correspondence", "data": {"layout": "csv", "path": "points.csv"}},
             {"margin": 0.3, "pairs": 2},
         ),
-        ({"kind": "correspondence", "data": {"layout": "scenes"}}, {"count": 30, "seed": 1}),
+        (
+            {"kind": "correspondence", "data": {"layout": "scenes", "count": 20}},
+            {"count": 30, "seed": 1},
+        ),
         ({"kind": "knn", "data": {"layout": "scenes"}}, {"count": 30, "seed": 1}),
         (
             {"kind": "depth", "data": {"layout": "scenes"}},

@@ -238,7 +238,8 @@ def test_openai_prompts(painter: Painter, data: dict[str, Any]) -> None:
     imagenet = Path(data["path"]) / "imagenet"
     for part in ("train", "val"):
         (imagenet / part / "n01440764").mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(imagenet / part / "n01440764" / "1.png")
+        color = (9 * len(part), 0, 0)  # another image in each
+        Image.new("RGB", (8, 8), color).save(imagenet / part / "n01440764" / "1.png")
     settings = {"layout": "imagenet", "path": str(imagenet)}
     with pytest.raises(InputError, match="1 class folders, ImageNet-1k has 1000"):
         column(ZeroShot, settings, templates="openai-80").open(Path())
