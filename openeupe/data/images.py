@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from openeupe.errors import InputError
+
 
 class Images(Protocol):
     """A fixed, ordered set of images."""
@@ -26,6 +28,19 @@ class Images(Protocol):
     def name(self, index: int) -> str:
         """What messages and per-sample results call image `index`; unique in the set."""
         ...
+
+
+def check_apart(train: Images, test: Images) -> None:
+    """Refuse two parts that are the same images: a score would be that of learning by heart.
+
+    Raises:
+        InputError: in one line.
+    """
+    if train.fingerprint == test.fingerprint:
+        raise InputError(
+            f"data: train and test are the same {len(test)} images, such as {test.name(0)}: give "
+            "two separate parts"
+        )
 
 
 class WithLabels(Images, Protocol):

@@ -211,6 +211,12 @@ def read_deeplabcut(path: Path, *, margin: float = 0.1, pairs: int = 10_000) -> 
         )
     parts, coords = rows[1], rows[2]
     first = next((i for i, value in enumerate(coords) if value.strip().lower() == "x"), len(coords))
+    names = [name.strip() for name in parts[first::2]]
+    kinds = [kind.strip().lower() for kind in coords[first:]]
+    if kinds != ["x", "y"] * len(names) or names != [n.strip() for n in parts[first + 1 :: 2]]:
+        raise InputError(f"{path}: each point needs the columns x, y: remove all others")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{path}: the point {twice[0]} comes twice: rename one")
     images: dict[str, dict[str, Point]] = {}
     for number, row in enumerate(rows[3:], start=4):
         image = "/".join(cell.strip() for cell in row[:first] if cell.strip())

@@ -16,7 +16,7 @@ from timm.data import ImageNetInfo
 from openeupe.config import Config
 from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
-from openeupe.data.images import LabelledImages
+from openeupe.data.images import LabelledImages, check_apart
 from openeupe.data.names import printable
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity
@@ -54,7 +54,7 @@ class ClassData(Config):
 
         Raises:
             InputError: for a missing or empty folder, images outside class folders, classes that
-                the other part lacks, and files that are no images.
+                the other part lacks, parts that are the same, and files that are no images.
         """
         if self.layout == "scenes":
             from openeupe.data.scenes import Scenes
@@ -68,6 +68,7 @@ class ClassData(Config):
         inside = ("train", "val") if self.layout == "imagenet" else (self.train, self.test)
         parts = [ClassFolder(path / part) for part in inside]
         _check_classes(*parts)
+        check_apart(*parts)
         if self.layout == "imagenet":
             _check_wnids(parts[1])
         if self.check:

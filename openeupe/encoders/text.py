@@ -11,7 +11,6 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openeupe.encoders.contract import Encoder
 from openeupe.encoders.expert_weights import MINILM, MINILM_TOKENIZER
 from openeupe.encoders.experts import imagenet_classifier
 from openeupe.encoders.weights import first_line
@@ -134,10 +133,6 @@ class TextSpace:
         """Class tokens of the expert `[B, De]` -> L2-normalized float32 vectors `[B, D]`."""
         return F.normalize(cls.float(), dim=1)
 
-    def is_expert(self, encoder: Encoder) -> bool:
-        """Whether the encoder is the expert itself, not only of its architecture."""
-        return encoder.name == self.expert and encoder.cls_dim == self.width
-
 
 class Conse(TextSpace):
     """A classifier's words as text space (ConSE, arXiv 1312.5650): an image's vector is the mean of
@@ -155,16 +150,6 @@ class Conse(TextSpace):
         probability = self.classifier(cls.float().cpu()).softmax(dim=1)
         top, classes = probability.topk(self.likeliest, dim=1)
         return F.normalize((top[..., None] * self.words[classes]).sum(dim=1), dim=1)
-
-    def is_expert(self, encoder: Encoder) -> bool:
-        """As `TextSpace.is_expert`; students share this small architecture, so weights count."""
-        from openeupe.encoders.expert_weights import lite0_weights
-
-        if not super().is_expert(encoder):
-            return False
-        published, state = lite0_weights(), encoder.state_dict()
-        trunk = {k.removeprefix("trunk."): v for k, v in state.items() if k.startswith("trunk.")}
-        return bool(trunk) and all(torch.equal(v.cpu(), published[k]) for k, v in trunk.items())
 
 
 def imagenet_words() -> list[str]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from openeupe.data import MaskedImages, View
 from openeupe.data.dense import MaskData
+from openeupe.data.images import check_apart
 from openeupe.evaluate.cells import (
     LEVELS,
     CellColumn,
@@ -51,7 +52,9 @@ class Boundaries(CellColumn):
 
     def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
         """(train, test), checked."""
-        return self.data.open(root)
+        train, test = self.data.open(root)
+        check_apart(train, test)
+        return train, test
 
     def run(self, data: tuple[MaskedImages, MaskedImages], judged: Judged) -> dict[str, Outcome]:
         """One probe a seed; their maps are scored together, so that masks are read once."""

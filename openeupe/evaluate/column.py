@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from openeupe.config import Config
 from openeupe.encoders import Encoder
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.measure import Outcome
+from openeupe.identity import settings_identity
 
 Domain = Literal["image", "language", "dense", "text"]
 
@@ -25,11 +26,23 @@ class Column(Config):
 
     A subclass lies beside its evaluation, adds `kind: Literal["..."]`, its data and its numbers,
     and defines `open` and `run`.
+
+    fills_several: whether its outcomes are called NAME-SUFFIX.
+    locates_data: settings that only say which data, and where they are. They are no part of the
+        protocol; `identities` must depend on everything that they change.
     """
+
+    fills_several: ClassVar[bool] = False
+    locates_data: ClassVar[frozenset[str]] = frozenset({"data"})
 
     kind: str
     protocol: str = Field(description="Name and version of the protocol, as knn/eupe-v1")
     domain: Domain
+
+    def protocol_identity(self) -> str:
+        """Identity of all numbers of the protocol: every setting but for the data."""
+        settings = self.model_dump(mode="json", exclude=set(self.locates_data))
+        return settings_identity(settings)
 
     def open(self, root: Path) -> Any:
         """Open and check the data before any long work.

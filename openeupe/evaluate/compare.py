@@ -33,17 +33,17 @@ class Compared:
 
 
 def compare(first: Results, second: Results, columns: Sequence[str]) -> list[Compared]:
-    """Compare two encoders on the columns that both have.
+    """Compare two encoders on the columns that the `results.json` of both has.
 
     Raises:
         InputError: if a column was measured by another protocol, or on other data.
     """
+    check_all([first, second], columns)
+    shown = [results.read()["columns"] for results in (first, second)]
     found = []
     for name in columns:
-        a, b = first.column(name), second.column(name)
-        if a is None or b is None or "headline" not in a or "headline" not in b:
+        if not all("headline" in saved.get(name, {}) for saved in shown):
             continue
-        check_comparable(name, (first.folder, a), (second.folder, b))
         measure = first.measure(name)
         try:
             gap = difference(measure, second.measure(name))
@@ -77,6 +77,21 @@ def check_comparable(
             )
 
 
+def check_all(everyone: Sequence[Results], columns: Sequence[str]) -> None:
+    """Refuse results that stand next to each other on a column of other settings or data.
+
+    Raises:
+        InputError: in one line.
+    """
+    first: dict[str, tuple[Path, Mapping[str, Any]]] = {}
+    for results in everyone:
+        saved = results.read()["columns"]
+        for name in columns:
+            if "headline" in saved.get(name, {}):
+                here = (results.folder, saved[name])
+                check_comparable(name, first.setdefault(name, here), here)
+
+
 def _value(column: Mapping[str, Any]) -> float | None:
     """The headline figure; None where there is none."""
     headline = column.get("headline")
@@ -88,11 +103,17 @@ def mean_ranks(everyone: Sequence[Results], columns: Sequence[str]) -> list[floa
     """Mean rank of each encoder over the columns that all have; 1 is best, ties share.
 
     The only aggregate given: columns have no common unit. nan if no column is common to all.
+
+    Raises:
+        InputError: if a column was measured by another protocol, or on other data.
     """
+    check_all(everyone, columns)
+    shown = [results.read()["columns"] for results in everyone]
     ranks: list[list[float]] = [[] for _ in everyone]
     for name in columns:
-        found = [results.column(name) for results in everyone]
-        there = [c for c in found if c is not None and _value(c) is not None]
+        there = [
+            saved[name] for saved in shown if name in saved and _value(saved[name]) is not None
+        ]
         if len(there) < len(everyone):
             continue
         figures = [c["figures"][c["headline"]] for c in there]

@@ -19,17 +19,13 @@ from torchvision.transforms import v2
 from openeupe.config import Config
 from openeupe.data import DepthImages, View
 from openeupe.data.dense import DepthData
+from openeupe.data.images import check_apart
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.crops import NYU_SIZE, DepthCrops, TooSmall, depth_crop
 from openeupe.evaluate.features import fitting_side, mean_colour, readable
 from openeupe.evaluate.measure import Array, Measure, Outcome
-from openeupe.evaluate.online import (
-    ahead,
-    cosine,
-    fit_online,
-    with_variant,
-)
+from openeupe.evaluate.online import ahead, cosine, fit_online, with_variant
 from openeupe.evaluate.probe import LinearProbe, fit_cached
 
 METRICS = ("rmse", "abs_rel", "delta1")
@@ -98,7 +94,9 @@ class Depth(Column):
 
     def open(self, root: Path) -> tuple[DepthImages, DepthImages]:
         """(train, test), checked."""
-        return self.data.open(root)
+        train, test = self.data.open(root)
+        check_apart(train, test)
+        return train, test
 
     def run(self, data: tuple[DepthImages, DepthImages], judged: Judged) -> dict[str, Outcome]:
         """One probe a seed; all of them judge an image together, so that it is encoded once."""

@@ -22,14 +22,15 @@ Precision = Literal["fp32", "bf16"]
 
 @contextmanager
 def frozen(encoder: Encoder) -> Iterator[Encoder]:
-    """The encoder in eval mode without gradients; its mode comes back afterwards."""
-    training = encoder.training
+    """The encoder in eval mode without gradients; the mode of each part comes back afterwards."""
+    training = [module for module in encoder.modules() if module.training]
     encoder.eval()
     try:
         with torch.no_grad():
             yield encoder
     finally:
-        encoder.train(training)
+        for module in training:
+            module.training = True
 
 
 def fitting_side(encoder: Encoder, side: int) -> int:

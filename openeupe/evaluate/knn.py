@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,9 @@ class Knn(Column):
     protocol: str = "knn/eupe-v1"
     domain: Domain = "image"
     data: ClassData
-    k: tuple[int, ...] = Field((10, 20, 100, 200), min_length=1, description="The first is shown")
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (10, 20, 100, 200), min_length=1, description="The first is shown"
+    )
     temperature: float = Field(0.07, gt=0)
     vote: Vote = "weighted"
     metric: Metric = "cosine"

@@ -53,7 +53,9 @@ def fit_cached(
         loss: (`[B, outputs, h, w]` logits, `[B]` indices of the images) -> scalar.
         seed: fixes the start and the order of the images.
     """
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    device = torch.device(device)
+    accelerators = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=accelerators), torch.enable_grad():
         torch.manual_seed(derive_seed(seed, "probe"))
         probe = LinearProbe(tokens.shape[1], outputs, dropout).to(device)
         order = torch.Generator().manual_seed(derive_seed(seed, "order"))

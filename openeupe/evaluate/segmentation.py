@@ -17,18 +17,14 @@ from torchvision.transforms import v2
 from openeupe.config import Config
 from openeupe.data import MaskedImages, View
 from openeupe.data.dense import MaskData
+from openeupe.data.images import check_apart
 from openeupe.data.pairs import IGNORE
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.crops import LabelledCrops, labelled_crop, resized
 from openeupe.evaluate.features import fitting_side, mean_colour, readable
 from openeupe.evaluate.measure import Array, Measure, Outcome, class_mean
-from openeupe.evaluate.online import (
-    ahead,
-    cosine,
-    fit_online,
-    with_variant,
-)
+from openeupe.evaluate.online import ahead, cosine, fit_online, with_variant
 from openeupe.evaluate.probe import LinearProbe, fit_cached
 
 _PROTOCOL = "ade20k-linear/eupe-v2"
@@ -103,6 +99,7 @@ class Segmentation(Column):
         train, test = self.data.open(root)
         if train.classes != test.classes:
             raise InputError("segmentation: train and test masks have other classes: correct data")
+        check_apart(train, test)
         return train, test
 
     def run(self, data: tuple[MaskedImages, MaskedImages], judged: Judged) -> dict[str, Outcome]:

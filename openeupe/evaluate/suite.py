@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.console import Console
 
 from openeupe.config import Config, load_settings
@@ -23,7 +23,7 @@ from openeupe.evaluate.text_regions import TextRegions
 from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
 from openeupe.evaluate.vlm.mini import VlmMini
 from openeupe.evaluate.zeroshot import ZeroShot, ZeroShotRidge
-from openeupe.identity import encoder_identity, settings_identity
+from openeupe.identity import encoder_identity
 from openeupe.locks import locked
 from openeupe.names import Name
 
@@ -48,6 +48,17 @@ class Suite(Config):
     name: Name
     note: str = ""
     columns: dict[Name, AnyColumn] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _outcomes_apart(self) -> Suite:
+        for name, column in self.columns.items():
+            clash = [other for other in self.columns if other.startswith(f"{name}-")]
+            if clash and column.fills_several:
+                raise ValueError(
+                    f"column {clash[0]} is named like an outcome of {name}, whose file it would "
+                    "overwrite: rename it"
+                )
+        return self
 
 
 def load_suite(source: str | Path, overrides: list[str] | None = None) -> Suite:
@@ -148,13 +159,12 @@ def _fill(
 
 def of_column(name: str, column: Column) -> dict[str, Any]:
     """What a result keeps of its column: name, protocol and all settings."""
-    settings = column.model_dump(mode="json")
     return {
         "column": name,
         "protocol": column.protocol,
-        "protocol_hash": settings_identity(settings),
+        "protocol_hash": column.protocol_identity(),
         "domain": column.domain,
-        "settings": settings,
+        "settings": column.model_dump(mode="json"),
     }
 
 

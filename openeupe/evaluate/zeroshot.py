@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from openeupe import encoders
 from openeupe.data import Images, LabelledImages, View, derive_seed, shuffled
 from openeupe.data.labelled import ClassData
 from openeupe.data.subset import Subset
+from openeupe.encoders import Encoder
 from openeupe.encoders.text import TextSpace, TextTower, text_space
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged, NotApplicable
@@ -24,7 +26,7 @@ from openeupe.evaluate.features import Features, Precision
 from openeupe.evaluate.fidelity import RidgeReadout
 from openeupe.evaluate.knn import class_labels, crop_view
 from openeupe.evaluate.measure import Outcome, mean_measure
-from openeupe.identity import facts_identity
+from openeupe.identity import facts_identity, tensors_identity
 
 _OPENAI = "openai-80"
 
@@ -118,7 +120,7 @@ class ZeroShot(_ByNames):
         """Raises NotApplicable where no way leads from the encoder to the expert's text space."""
         space = data.space
         chain = judged.chains.get(self.expert)
-        direct = not judged.chains and space.is_expert(judged.encoder)
+        direct = not judged.chains and is_expert(self.expert, judged.encoder)
         if chain is None and not direct:
             experts = ", ".join(judged.chains)
             raise NotApplicable(
@@ -172,6 +174,21 @@ class ZeroShotRidge(_ByNames):
             "side": view.height,
         }
         return self._judge(data, F.normalize(vectors, dim=1), judged, details)
+
+
+def is_expert(expert: str, encoder: Encoder) -> bool:
+    """Whether an encoder is the published expert itself, by all its weights.
+
+    Students and `untrained:NAME` may share its architecture and its name.
+    """
+    if encoder.name != expert:
+        return False
+    return tensors_identity(encoder.state_dict()) == _published(expert)
+
+
+@functools.cache
+def _published(expert: str) -> str:
+    return tensors_identity(encoders.load(expert).state_dict())
 
 
 def class_vectors(tower: TextTower, prompts: Sequence[Sequence[str]]) -> Tensor:

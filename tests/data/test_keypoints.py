@@ -151,6 +151,27 @@ def test_deeplabcut_with_a_divided_path_and_from_the_project_folder(tmp_path: Pa
     assert found.read(0).size == (40, 30)
 
 
+@pytest.mark.parametrize(
+    ("points", "kinds", "message"),
+    [
+        ("nose,nose,nose,tail", "x,y,likelihood,x", "needs the columns x, y"),
+        ("nose,tail,nose,tail", "x,x,y,y", "needs the columns x, y"),
+        ("nose,tail,nose,tail", "x,y,x,y", "needs the columns x, y"),
+        ("nose,nose,nose,nose", "x,y,x,y", "point nose comes twice"),
+    ],
+)
+def test_deeplabcut_with_other_columns_is_refused(
+    points: str, kinds: str, message: str, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.png")
+    path = tmp_path / "CollectedData.csv"
+    rows = "a.png,1,2,3,4\nb.png,1,2,3,4"
+    path.write_text(f"scorer,s,s,s,s\nbodyparts,{points}\ncoords,{kinds}\n{rows}\n")
+    with pytest.raises(InputError, match=message):
+        read_deeplabcut(path)
+
+
 def test_csv_with_categories(tmp_path: Path) -> None:
     for name in ("a", "b", "c", "d"):
         picture(tmp_path / f"{name}.png")

@@ -123,6 +123,15 @@ def test_a_test_class_without_images(folder: Path) -> None:
         ClassData(layout="folder").open(Path())
 
 
+def test_parts_of_the_same_images_are_refused(folder: Path) -> None:
+    """Each image would be its own nearest neighbour."""
+    shutil.rmtree(folder / "test")
+    shutil.copytree(folder / "train", folder / "test")
+    for test in ("test", "train"):
+        with pytest.raises(InputError, match="train and test are the same 3 images"):
+            ClassData(layout="folder", path=folder, test=Path(test)).open(Path())
+
+
 def test_headers_may_be_left_unread(folder: Path) -> None:
     (folder / "test/hot_dog/4.png").write_bytes(b"no image")
     assert len(ClassData(layout="folder", path=folder, check=False).open(Path())[1]) == 2

@@ -28,6 +28,10 @@ def test_tokens_do_not_depend_on_the_batch_and_modes_come_back() -> None:
     one, many = encode(encoder, views, batch_size=1), encode(encoder, views, batch_size=5)
     torch.testing.assert_close(one.cls, many.cls, rtol=1e-4, atol=1e-5)
     assert encoder.training
+    part = next(m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)).eval()
+    encode(encoder, views)
+    assert encoder.training
+    assert not part.training
     assert not one.patches.requires_grad
     smaller = encode(encoder, views, side=32)
     assert smaller.patches.shape[-1] * 2 == one.patches.shape[-1]

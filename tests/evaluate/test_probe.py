@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -12,7 +13,7 @@ def problem() -> tuple[torch.Tensor, torch.Tensor]:
     return (tokens * 3 + 7).half(), target
 
 
-def fit(seed: int = 0, steps: int = 200) -> LinearProbe:
+def fit(seed: int = 0, steps: int = 200, device: str = "cpu") -> LinearProbe:
     tokens, target = problem()
     return fit_cached(
         tokens,
@@ -24,6 +25,7 @@ def fit(seed: int = 0, steps: int = 200) -> LinearProbe:
         weight_decay=1e-3,
         warmup_steps=5,
         seed=seed,
+        device=device,
     )
 
 
@@ -40,6 +42,20 @@ def test_the_seed_says_everything() -> None:
     assert torch.equal(a.linear.weight, b.linear.weight)
     assert not torch.equal(a.linear.weight, c.linear.weight)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_generator_of_a_gpu_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeding seeds every device, and a probe's dropout draws on its own."""
+    given: list[list[torch.device]] = []
+
+    def fork_rng(devices: list[torch.device]) -> None:
+        given.append(devices)
+        raise InterruptedError
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork_rng)
+    with pytest.raises(InterruptedError):
+        fit(device="cuda")
+    assert given == [[torch.device("cuda")]]
 
 
 def test_the_probe_is_the_papers() -> None:

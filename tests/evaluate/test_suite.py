@@ -233,6 +233,34 @@ def test_unknown_columns_and_settings(colors: Path) -> None:
         suites.load_suite("mimi")
 
 
+@pytest.mark.parametrize("kind", ["segmentation", "boundaries", "depth"])
+def test_parts_of_the_same_images_are_refused(kind: str, tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (16, 16), 1).save(tmp_path / folder / "0.png")
+    part = "{images: images, labels: labels}"
+    classes = "" if kind == "depth" else ", classes: 2"
+    (tmp_path / "suite.yaml").write_text(
+        f"name: s\ncolumns: {{c: {{kind: {kind}, data: {{layout: folder, path: ., train: {part}, "
+        f"test: {part}{classes}}}}}}}"
+    )
+    with pytest.raises(InputError, match=r"column c: .*train and test are the same 1 images"):
+        run(tmp_path)
+
+
+def test_a_column_named_like_another_ones_outcome_is_refused() -> None:
+    """Both would write `vlm-exist.json`."""
+    clash = "columns.vlm-exist={kind: knn, data: {layout: scenes}}"
+    with pytest.raises(InputError, match="vlm-exist is named like an outcome of vlm"):
+        suites.load_suite("mini", [clash])
+    suites.load_suite("mini", [clash.replace("vlm-exist", "knn-exist")])
+
+
+def test_neighbours_are_counted_from_one() -> None:
+    with pytest.raises(InputError, match=r"columns\.knn.*k\.1.*greater than or equal to 1"):
+        suites.load_suite("mini", ["columns.knn.k=[10,-1]"])
+
+
 def test_packaged_suites_are_valid() -> None:
     assert packaged_names("suite") == ["eupe", "mini"]
     eupe = suites.load_suite("eupe").columns

@@ -17,7 +17,7 @@ from openeupe.errors import InputError
 from openeupe.evaluate import zeroshot
 from openeupe.evaluate.column import Judged, NotApplicable
 from openeupe.evaluate.features import Features
-from openeupe.evaluate.zeroshot import ZeroShot, ZeroShotRidge, class_vectors
+from openeupe.evaluate.zeroshot import ZeroShot, ZeroShotRidge, class_vectors, is_expert
 
 _COLOURS = {"red": (220, 30, 40), "green": (30, 210, 50), "deep_blue": (20, 40, 220)}
 
@@ -70,6 +70,31 @@ def column(kind: type[ZeroShot] | type[ZeroShotRidge], data: dict[str, Any], **m
 
 def judged(encoder: Encoder, **chains: Any) -> Judged:
     return Judged(encoder, Features(encoder), chains)
+
+
+def test_only_the_published_weights_are_the_expert() -> None:
+    expert = "efficientnet_lite0"
+    assert is_expert(expert, create(expert, pretrained=True))
+    assert not is_expert(expert, create(expert))
+    assert not is_expert(expert, create("raw_pixels"))
+    trained = create(expert, pretrained=True)
+    with torch.no_grad():
+        trained.trunk.conv_head.weight.add_(0.01)  # type: ignore[union-attr, operator]
+    assert not is_expert(expert, trained)
+
+
+def test_an_untrained_network_of_the_experts_shape_has_no_zero_shot(
+    data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of an expert whose space asks for no more than a class token."""
+    encoder = create("test_resnet").eval()
+    space = TextSpace("test_resnet", encoder.cls_dim, Painter())
+    monkeypatch.setitem(TEXT_SPACES, "test_resnet", lambda: space)
+    monkeypatch.setattr(encoders, "load", lambda name: create(name).eval())
+    text_space.cache_clear()
+    found = ZeroShot(data=data, expert="test_resnet", crop=32, short=36)  # type: ignore[arg-type]
+    with pytest.raises(NotApplicable, match="neither test_resnet nor distilled from it"):
+        found.run(found.open(Path()), judged(encoder))
 
 
 def test_a_class_vector_is_the_mean_of_normalized_prompts() -> None:
@@ -213,7 +238,8 @@ def test_openai_prompts(painter: Painter, data: dict[str, Any]) -> None:
     imagenet = Path(data["path"]) / "imagenet"
     for part in ("train", "val"):
         (imagenet / part / "n01440764").mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(imagenet / part / "n01440764" / "1.png")
+        color = (9 * len(part), 0, 0)  # another image in each
+        Image.new("RGB", (8, 8), color).save(imagenet / part / "n01440764" / "1.png")
     settings = {"layout": "imagenet", "path": str(imagenet)}
     with pytest.raises(InputError, match="1 class folders, ImageNet-1k has 1000"):
         column(ZeroShot, settings, templates="openai-80").open(Path())

@@ -52,7 +52,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     def stage(teachers: list[str], student: str) -> dict[str, Any]:
         return {
             "teachers": {
-                t.replace(":", "_"): {"encoder": t, "pretrained": False, "resolution": 32}
+                t.replace(":", "_"): {"encoder": t, "resolution": 32}
+                | ({} if t.startswith("stage:") else {"pretrained": False})
                 for t in teachers
             },
             "students": {"net": {"encoder": student, "resolution": 32}},

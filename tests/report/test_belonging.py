@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from openeupe.distill.folder import FINISHED
 from openeupe.distill.run import Run
 from openeupe.errors import InputError
+from openeupe.identity import file_identity
 from openeupe.report.belonging import Belonging
 from openeupe.report.deployment import deployed
 from openeupe.report.gather import gather
@@ -33,6 +35,10 @@ def train_again(run: Path) -> None:
     key = next(key for key, value in weights.items() if value.is_floating_point())
     weights[key] += 0.5
     save_file(weights, file)
+    ended = run / "second" / FINISHED
+    about = json.loads(ended.read_text())
+    about["files"][file.relative_to(ended.parent).as_posix()] = file_identity(file)
+    ended.write_text(json.dumps(about))
 
 
 def test_results_of_other_weights_are_not_this_runs(run: Path) -> None:
@@ -71,7 +77,7 @@ def test_columns_of_other_settings_or_data_do_not_stand_side_by_side(
     pixels = tmp_path / "pixels"
     shutil.copytree(told.run.parent.parent / "pixels", pixels)
     content = json.loads((pixels / "results.json").read_text())
-    content["columns"]["other"][key] = "another"
+    content["columns"]["other"][key] = ["another"] if key == "data" else "another"
     (pixels / "results.json").write_text(json.dumps(content))
     story = gather(told.run, [pixels])
     ours, theirs = story.evaluations

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from openeupe.distill.optimizer import OwnOptimizerConfig
 from openeupe.distill.run import Run
 from openeupe.errors import InputError
 from openeupe.report.belonging import Belonging
@@ -193,7 +194,7 @@ def test_learning_rates_are_those_that_were_used(told: Told) -> None:
     stage = Run.open(told.run).recipe.stages["first"]
     net = stage.students["net"]
     shared = stage.optimizer.model_copy(update={"lr_scaling": "linear_wrt_256"})
-    own = shared.model_copy(update={"lr": 0.256, "warmup_steps": 7, "backbone_lr": 0.1})
+    own = OwnOptimizerConfig.model_validate({"lr": 0.256, "warmup_steps": 7, "backbone_lr": 0.1})
     students = {"net": net, "twin": net, "other": net.model_copy(update={"optimizer": own})}
     one = stage.model_copy(update={"optimizer": shared, "batch_size": 512, "students": students})
     assert learning_rates(one) == [

@@ -24,15 +24,14 @@ from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Outcome
 from openeupe.evaluate.vlm.language import language_identity
-from openeupe.evaluate.vlm.llava import Llava, read_llava, train_llava
-from openeupe.evaluate.vlm.scorers import SCORERS, Record, over_seeds
-from openeupe.identity import (
-    encoder_identity,
-    facts_identity,
-    file_identity,
-    files_identity,
-    settings_identity,
+from openeupe.evaluate.vlm.llava import (
+    Llava,
+    conversations_identity,
+    read_llava,
+    train_llava,
 )
+from openeupe.evaluate.vlm.scorers import SCORERS, Record, over_seeds
+from openeupe.identity import encoder_identity, facts_identity, files_identity, settings_identity
 
 Benchmark = Literal["textvqa", "sqa", "realworldqa", "pope", "gqa", "mme"]
 Sample = Mapping[str, Any]
@@ -64,6 +63,11 @@ class LlavaData:
 
 class VlmBenchmarks(Column):
     """Settings of the six benchmarks; one training fills all six: NAME-textvqa, NAME-sqa, ..."""
+
+    fills_several = True
+    locates_data = frozenset(
+        {"align_data", "align_images", "tune_data", "tune_images", "task_folder"}
+    )
 
     kind: Literal["vlm"] = "vlm"
     protocol: str = "vlm/llava-1.5-v1"
@@ -114,7 +118,8 @@ class VlmBenchmarks(Column):
             raise InputError(f"{extra}: no such folder (task_folder)")
         align = _checked(root / self.align_data, root / self.align_images)
         tune = _checked(root / self.tune_data, root / self.tune_images)
-        return LlavaData(align, tune, extra, facts_identity(*map(_identity, (align, tune))))
+        trained_on = [conversations_identity(*part) for part in (align, tune)]
+        return LlavaData(align, tune, extra, facts_identity(*trained_on))
 
     def identities(self, data: LlavaData) -> list[str]:
         """Of the training data, the language model, the tasks and the harness that asks them."""
@@ -250,15 +255,6 @@ def _truth(benchmark: str, doc: Mapping[str, Any], name: str) -> dict[str, Any]:
         image, category = doc["question_id"], doc["category"]
         return {"image": image, "category": category, "answer": doc["answer"]}
     return {"image": doc.get("image_path") or name, "answer": doc["answer"]}  # RealWorldQA
-
-
-def _identity(part: tuple[Path, Path]) -> str:
-    """Identity of a JSON file of conversations and of the images that it names."""
-    file, images = part
-    named = dict.fromkeys(image for image, _ in read_llava(file) if image is not None)
-    return facts_identity(
-        file_identity(file), files_identity(images, (images / name for name in named))
-    )
 
 
 def _checked(file: Path, images: Path) -> tuple[Path, Path]:

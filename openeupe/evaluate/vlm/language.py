@@ -38,7 +38,7 @@ def load_language(name: str | Path, dtype: torch.dtype = torch.float32) -> tuple
     once (0.5 GB in the cache). The tokenizer pads with its end-of-text token if it has no other.
 
     Raises:
-        InputError: if transformers is missing, or there is no such model.
+        InputError: if transformers is missing, there is no such model, or it lacks weights.
     """
     need_transformers()
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -47,12 +47,18 @@ def load_language(name: str | Path, dtype: torch.dtype = torch.float32) -> tuple
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+            opener: Any = AutoModelForCausalLM
+            model, found = opener.from_pretrained(source, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise InputError(
             f"language model {name} cannot be loaded ({first_line(error)}): give smollm2, the "
             "folder of a Hugging Face causal language model, or a name that the hub knows"
         ) from error
+    if lacking := sorted(found["missing_keys"]):  # transformers fills them with random numbers
+        raise InputError(
+            f"language model {name} lacks {len(lacking)} of its weights, such as {lacking[0]}: "
+            "copy the whole folder"
+        )
     if not tokenizer.is_fast:
         raise InputError(f"language model {name} has no fast tokenizer: choose another")
     if tokenizer.pad_token_id is None:

@@ -23,7 +23,13 @@ from openeupe.evaluate.vlm.model import Form, VisionLanguage
 from openeupe.evaluate.vlm.prompts import Sentence, Turn
 from openeupe.evaluate.vlm.training import Phase, Step, fit, orders
 from openeupe.files import durable
-from openeupe.identity import encoder_identity, file_identity, settings_identity
+from openeupe.identity import (
+    encoder_identity,
+    facts_identity,
+    file_identity,
+    files_identity,
+    settings_identity,
+)
 from openeupe.plain_json import parse_json
 
 
@@ -80,7 +86,7 @@ def train_llava(
         "form": form.model_dump(mode="json"),
         "encoder": encoder_identity(encoder),
         "language": language_identity(language),
-        "data": file_identity(align[0]),
+        "data": conversations_identity(*align),
         "seed": seed,
     }
     kept = folder / f"aligned-{settings_identity(facts)}.safetensors"
@@ -130,6 +136,14 @@ def read_llava(file: Path) -> list[tuple[str | None, list[Turn]]]:
     if not found:
         raise InputError(f"{file} holds no conversations: check the file")
     return found
+
+
+def conversations_identity(file: Path, images: Path) -> str:
+    """Identity of a JSON file of conversations and of the images that it names."""
+    named = dict.fromkeys(image for image, _ in read_llava(file) if image is not None)
+    return facts_identity(
+        file_identity(file), files_identity(images, (images / name for name in named))
+    )
 
 
 def _fit_llava(

@@ -20,6 +20,7 @@ from torch import Tensor
 from openeupe import encoders
 from openeupe.data import Question, QuestionedImages, View, derive_seed
 from openeupe.data.drills import drills
+from openeupe.data.images import check_apart
 from openeupe.data.questioned import QuestionData, symbols
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import Features, Precision, fitting_side
@@ -61,6 +62,8 @@ class VlmMini(Column):
     above the best floor by more than `gate_points` and by more than `gate_errors` standard errors;
     elsewhere the probe cannot tell encoders apart, and the table says so.
     """
+
+    fills_several = True
 
     kind: Literal["vlm_mini"] = "vlm_mini"
     protocol: str = "vlm/mini-v2"
@@ -108,7 +111,9 @@ class VlmMini(Column):
     def open(self, root: Path) -> Data:
         """(train, test) of `data`."""
         need_transformers()
-        return self.data.open(root)
+        train, test = self.data.open(root)
+        check_apart(train, test)
+        return train, test
 
     def identities(self, data: Data) -> list[str]:
         """Of images, questions and the language model."""

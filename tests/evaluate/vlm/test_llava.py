@@ -84,7 +84,7 @@ def test_llava_files_to_a_saved_model(tmp_path: Path, monkeypatch: pytest.Monkey
         assert torch.equal(value, second.state_dict()[key]), key
 
 
-@pytest.mark.parametrize("changed", ["encoder", "data", "language"])
+@pytest.mark.parametrize("changed", ["encoder", "data", "images", "language"])
 def test_a_projector_of_other_weights_or_data_is_not_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
@@ -118,6 +118,8 @@ def test_a_projector_of_other_weights_or_data_is_not_taken_over(
                 next(iter(encoder.parameters())).add_(1)
         elif changed == "data":
             file.write_text(file.read_text().replace('"no"', '"yes"'))
+        elif changed == "images":
+            Image.new("RGB", (30, 20)).save(tmp_path / "0.png")
         else:
             save_language(1)
     assert phases == ["projector", "all"] * 2

@@ -207,6 +207,19 @@ def test_a_projector_that_does_not_fit_is_refused(tmp_path: Path, fault: str) ->
         VisionLanguage.load(folder)
 
 
+def test_a_language_model_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    language, tokenizer = tiny_language(["is there a cup? yes"], width=16, layers=1, heads=2)
+    language.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    load_language(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if "q_proj" in name)
+    save_file({k: v for k, v in weights.items() if k != name}, file, {"format": "pt"})
+    with pytest.raises(InputError, match=f"lacks 1 of its weights, such as .*{name}"):
+        load_language(tmp_path)
+
+
 def test_rotary_pairs_are_put_half_a_head_apart() -> None:
     """Interleaved rotation of the file's rows equals half-rotation of ours."""
     generator = torch.Generator().manual_seed(0)
