@@ -155,7 +155,7 @@ class Embeddings:
         view = View(self.side, self.side, "squash")
 
         def read(place: int) -> Tensor:
-            return view.image(self.heap.read_again(int(rows[place]), self.side))
+            return view.image(self.heap.read_again(int(rows[place]), self.digests, self.side))
 
         for views in batched_ahead(read, todo, BATCH, workers):
             found = self._encode(torch.stack(views))
