@@ -16,7 +16,7 @@ from openeupe.data.names import Names, printable
 from openeupe.data.shards import OpenShards
 from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
-from openeupe.identity import file_identity
+from openeupe.identity import facts_identity, file_identity
 from openeupe.limits import IMAGE_BYTES, IMAGE_WEIGHT
 
 VERSION = 1
@@ -95,6 +95,12 @@ class ManifestSource:
             if file != last:  # rows of one shard follow each other
                 yield self._paths[index], file.stat().st_size if file.is_file() else -1
             last = file
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the manifest and of the files that it names, by their contents."""
+        images = [file_identity(file) for file in self.files()]
+        return facts_identity(file_identity(Path(self.path).expanduser()), images)
 
     def places(self) -> Iterator[str]:
         """Absolute path of each image's file or shard, with `/` and without links to the roots."""

@@ -283,6 +283,9 @@ def test_push_uploads_the_folder_and_never_a_token(
     assert kinds["create"] == {"name": "me/mine-atto", "private": True, "exist_ok": True}
     assert "model.safetensors" in kinds["folder"]["allow_patterns"]
     assert "notes.txt" not in kinds["folder"]["allow_patterns"]
+    gone = kinds["folder"]["delete_patterns"]  # or a former encoder's heads would lie next to it
+    assert set(gone) >= {"heads.safetensors", "statistics.safetensors", "distillation.json"}
+    assert not set(gone) & {"README.md", "config.json", "model.safetensors"}
     card = kinds["file"]["path_or_fileobj"].decode()
     assert 'timm.create_model("hf-hub:me/mine-atto", pretrained=True)' in card
     assert 'openeupe.load("hf-hub:me/mine-atto")' in card
