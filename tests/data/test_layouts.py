@@ -12,6 +12,7 @@ from openeupe.data.dense import DepthData, MaskData
 from openeupe.data.keypoints import KeypointData
 from openeupe.data.labelled import ClassData
 from openeupe.data.questioned import QuestionData
+from openeupe.evaluate.text_regions import TextData
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,7 @@ from openeupe.data.questioned import QuestionData
         (KeypointData, {"layout": "csv", "path": "a.csv", "pairs": 5}, {"split": "val"}),
         (QuestionData, {"layout": "boxes", "path": "coco", "seed": 1}, {"side": 64}),
         (QuestionData, {"layout": "scenes", "seed": 1}, {"asked": 5}),
+        (TextData, {"layout": "scenes", "seed": 1}, {"test": "photos"}),
     ],
 )
 def test_it_is_refused(
