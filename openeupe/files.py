@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-_PARTIAL = ".writing"
+_WRITING = "writing"
 _NAME = 80  # characters of a name that its partial file repeats
 _HOST = re.sub(r"[^\w-]", "", platform.node())[:24]
 _DAY = 24 * 3600
@@ -114,9 +114,12 @@ def _os_errors() -> Iterator[None]:
         raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
-def partial_path(path: Path) -> Path:
-    """Where this process writes what becomes `path`; no other process uses this name."""
-    return path.with_name(f".{path.name[:_NAME]}.{os.getpid()}@{_HOST}{_PARTIAL}")
+def partial_path(path: Path, state: str = _WRITING) -> Path:
+    """Where this process writes what becomes `path`; no other process uses this name.
+
+    state: the last part of the name.
+    """
+    return path.with_name(f".{path.name[:_NAME]}.{os.getpid()}@{_HOST}.{state}")
 
 
 def remove_partials(folder: Path, name: str | None = None) -> None:
@@ -125,16 +128,28 @@ def remove_partials(folder: Path, name: str | None = None) -> None:
     Args:
         name: of a file or folder; only what should have become that is removed.
     """
-    for path in list(folder.iterdir()) if folder.is_dir() else ():
-        found = re.fullmatch(rf"\.(.+)\.(\d+)@([\w-]*){re.escape(_PARTIAL)}", path.name)
-        if not found or (name is not None and found[1] != name[:_NAME]):
-            continue
-        if _is_writing(int(found[2]), found[3], path):
-            continue
+    for path in leftovers(folder, name):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, name: str | None = None, state: str = _WRITING) -> list[Path]:
+    """Partial files and folders in `folder` whose processes are gone.
+
+    Args:
+        name: of a file or folder; only what belongs to that counts.
+        state: as in `partial_path`.
+    """
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        parts = re.fullmatch(rf"\.(.+)\.(\d+)@([\w-]*)\.{re.escape(state)}", path.name)
+        if not parts or (name is not None and parts[1] != name[:_NAME]):
+            continue
+        if not _is_writing(int(parts[2]), parts[3], path):
+            found.append(path)
+    return found
 
 
 def _is_writing(process: int, host: str, partial: Path) -> bool:
@@ -146,7 +161,7 @@ def _is_writing(process: int, host: str, partial: Path) -> bool:
             return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True

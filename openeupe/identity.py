@@ -14,7 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from openeupe.errors import InputError
@@ -87,6 +89,15 @@ def tensors_identity(state: Mapping[str, Tensor]) -> str:
     for key, tensor in sorted(state.items()):
         digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:_DIGITS]
+
+
+def arrays_identity(*arrays: NDArray[Any]) -> str:
+    """Identity of NumPy arrays in order: their types, shapes and values."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:_DIGITS]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from openeupe.errors import InputError
 from openeupe.limits import JSON_BYTES
@@ -47,6 +48,29 @@ def read_json(path: Path, fix: str) -> Any:
         raise InputError(f"{path} cannot be read ({error.strerror}): {fix}") from None
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): {fix}") from None
+
+
+class Saved(BaseModel):
+    """Fields that we read of a file; a newer version may have written others, too."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+def read_checked(path: Path, model: type[Saved], fix: str) -> dict[str, Any]:
+    """The mapping in a JSON file that has the fields of `model`.
+
+    Raises:
+        InputError: naming the file, the field that is missing or wrong, and the fix.
+    """
+    content: dict[str, Any] = read_json(path, fix)
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        told = f"{field}: {first['msg']}" if field else first["msg"]
+        raise InputError(f"{path} is damaged ({told}): {fix}") from None
+    return content
 
 
 def read_arrays(path: Path, fix: str) -> dict[str, NDArray[Any]]:

@@ -25,74 +25,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import yaml
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from openeupe import cli, encoders
+from openeupe import cli
 from openeupe.distill.metrics import read_metrics
+from tests.crash_commands import COMMANDS, prepare
 
-Words = Callable[[Path, Path], list[str]]  # (material, place to write to) -> command line
-COMMANDS: dict[str, Words] = {
-    "distill": lambda m, w: ["distill", f"{m}/recipe.yaml", "--run", f"{w}/run"],
-    "evaluate": lambda m, w: ["evaluate", f"{m}/encoder", "--suite", f"{m}/suite.yaml",
-                              "--data", f"{m}", "--out", f"{w}/results"],
-    "curate": lambda m, w: ["curate", f"{m}/colors", "--encoder", f"{m}/encoder",
-                            "--shards", "20KB", "--min-side", "8", "--out", f"{w}/set.parquet"],
-    "ablate": lambda m, w: ["ablate", f"{m}/study.yaml", "--data", f"{m}", "--jobs", "2",
-                            "--out", f"{w}/study"],
-    "save": lambda m, w: ["save", f"{m}/encoder", f"{w}/saved"],
-    "export": lambda m, w: ["export", f"{m}/encoder", "--to", "onnx", "--images", f"{m}/colors",
-                            "--out", f"{w}/export"],
-}  # fmt: skip
 MARKERS = ("finished.json", "columns/knn.json", "columns/again.json")  # of something finished
-
-
-def prepare(material: Path) -> None:
-    """Images, an encoder, a recipe, a suite and a study, all tiny."""
-    generator = np.random.default_rng(0)
-    for part in ("train", "test"):
-        for place, name in enumerate(("red", "green", "blue")):
-            folder = material / "colors" / part / name
-            folder.mkdir(parents=True)
-            for number in range(4):
-                pixels = generator.integers(0, 200, (40, 40, 3), dtype=np.uint8)
-                pixels[..., place] |= 128
-                Image.fromarray(pixels).save(folder / f"{number}.png")
-    encoders.save(encoders.create("test_vit"), material / "encoder")
-
-    def network(name: str) -> dict[str, Any]:
-        return {"encoder": name, "pretrained": False, "resolution": 32}
-
-    schedule = {"steps": 8, "batch_size": 4, "head_hidden": 16, "statistics": {"iterations": 1},
-                "optimizer": {"lr": 1e-3}, "log_every": 1, "checkpoint_every": 3}  # fmt: skip
-    experts = {"vit": network("test_vit"), "net": network("test_resnet")}
-    proxy = {"teachers": experts, "students": {"proxy": network("test_vit2")}, **schedule}
-    taught = {"teachers": {"proxy": {"encoder": "stage:proxy", "resolution": 32}},
-              "students": {"student": network("test_vit")}, **schedule,
-              "views": 1, "store": "int8"}  # fmt: skip
-    data = {"workers": 1, "sources": [{"path": f"{material}/colors/train"}]}
-    stages = {"proxy": proxy, "student": taught}
-    recipe = {"name": "tiny", "data": data, "stages": stages}
-    knn = {"kind": "knn", "protocol": "knn/test-v1", "domain": "image", "k": [1], "short": 32,
-           "crop": 32, "data": {"layout": "folder", "path": "colors"}}  # fmt: skip
-    suite = {"name": "colors", "columns": {"knn": knn, "again": {**knn, "k": [3]}}}
-    study = {"name": "tiny", "seeds": [0], "suite": "suite.yaml",
-             "recipes": {"two": {"data": data, "stages": stages}},
-             "arms": {"two": {"recipe": "two"}, "pixels": {"encoder": "raw_pixels"}},
-             "tables": {"all": {"reference": "two", "rows": ["two", "pixels"]}}}  # fmt: skip
-    for name, content in (("recipe", recipe), ("suite", suite), ("study", study)):
-        (material / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 @dataclass
@@ -171,13 +118,23 @@ def state(place: Path) -> dict[str, str]:
         if not path.is_file() or path.name == ".lock" or "tensorboard" in path.parts:
             continue
         if path.name == "metrics.jsonl":
-            timeless = [{k: v for k, v in record.items() if k not in ("images_per_s", "waiting")}
-                        for record in read_metrics(path)]  # fmt: skip
-            content = json.dumps(timeless).encode()
+            content = json.dumps(timeless(read_metrics(path))).encode()
+        elif path.suffix == ".json":
+            content = json.dumps(timeless(json.loads(path.read_text()))).encode()
         else:
             content = path.read_bytes()
         found[str(path.relative_to(place))] = hashlib.sha256(content).hexdigest()
     return found
+
+
+def timeless(content: Any) -> Any:
+    """Plain data without what differs from run to run."""
+    if isinstance(content, list):
+        return [timeless(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    times = ("seconds", "date", "images_per_s", "waiting")
+    return {key: timeless(value) for key, value in content.items() if key not in times}
 
 
 def finished(place: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from io import TextIOWrapper
 
@@ -39,6 +40,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that is not valid UTF-8 is told all the same
             stream.reconfigure(errors="backslashreplace")
+    threading.excepthook = _thread_failed
     for signum in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(signum) != signal.SIG_IGN:  # as `nohup` and background jobs have it
             signal.signal(signum, stop_at_once)
@@ -66,3 +68,9 @@ def main() -> None:
         message.append(f"{who}{mistake or one_line(bug(error))}", "not bold default")
         errors.print(message, soft_wrap=True, highlight=False)
         sys.exit(2 if mistake else 1)
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread hands its error on: it is told once, by who waits for the thread."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from openeupe.cli.app import AsJson, app, console, errors, print_json
 from openeupe.errors import InputError
-from openeupe.files import folder_name
+from openeupe.files import folder_name, read_mapping
 from openeupe.limits import BATCH, STEPS
 
 
@@ -64,7 +64,7 @@ def export(
         raise InputError("--dynamic and --resolution exclude each other: give one")
     sizes = parse_sizes(resolution) if resolution else None
     chosen = precision or (TARGETS[to].precisions[0] if to in TARGETS else "fp32")
-    folder = out or Path("exports") / f"{_plain(encoder)}-{to}-{chosen}"
+    folder = out or _default_folder(encoder, to, chosen)
     loaded = load(encoder)
     try:
         about = export_encoder(
@@ -166,6 +166,15 @@ def benchmark(
     )
 
 
-def _plain(name: str) -> str:
-    """A source as a part of a folder's name."""
-    return folder_name(name.rstrip("/")).strip("._")
+def _default_folder(source: str, to: str, precision: str) -> Path:
+    """Where an encoder is exported to if the user gives no place.
+
+    Raises:
+        InputError: if the export of another encoder, whose name reads alike, lies there.
+    """
+    name = folder_name(source.rstrip("/")).strip("._") or folder_name(Path(source).resolve().name)
+    folder = Path("exports") / f"{name}-{to}-{precision}"
+    before = read_mapping(folder / "export.json").get("source")
+    if isinstance(before, str) and before.rstrip("/") != source.rstrip("/"):
+        raise InputError(f"{folder} holds the export of {before}: choose another --out")
+    return folder

@@ -22,7 +22,7 @@ from openeupe.data import View
 from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder, evaluating
 from openeupe.files import durable
-from openeupe.identity import encoder_identity, facts_identity
+from openeupe.identity import arrays_identity, encoder_identity, facts_identity
 
 BATCH = 32  # images that the encoder sees at once
 Vectors = NDArray[np.float16]
@@ -85,12 +85,14 @@ class Embeddings:
         for part in machines.mine(self.heap.parts):
             rows = self._of(part, self._stored)
             digests = self.digests[rows]
-            old = self._read(part)
+            old = self._read(part, verify=True)
             if old is None or not np.array_equal(old[0], digests):
                 vectors = self._vectors(rows, digests, old, workers)
                 tensors: dict[str, NDArray[Any]] = {"digests": digests, "vectors": vectors}
                 with durable(self._file(part)) as partial:
-                    save_file(tensors, partial, {"identity": self.identity})
+                    contents = arrays_identity(digests, vectors)
+                    # One entry: safetensors writes several in any order.
+                    save_file(tensors, partial, {"identity": f"{self.identity} {contents}"})
             progress.advance(task, len(rows))
         machines.wait()
         progress.remove_task(task)
@@ -127,14 +129,24 @@ class Embeddings:
     def _file(self, part: int) -> Path:
         return self.folder / f"{part:06d}.safetensors"
 
-    def _read(self, part: int) -> tuple[NDArray[np.uint64], Vectors] | None:
+    def _read(
+        self, part: int, *, verify: bool = False
+    ) -> tuple[NDArray[np.uint64], Vectors] | None:
+        """Digests and vectors of a part; None where they are missing, damaged or another's.
+
+        verify: compare their bytes with what was written.
+        """
         try:
             with safe_open(self._file(part), "np") as file:
-                if (file.metadata() or {}).get("identity") != self.identity:
+                written, _, contents = (file.metadata() or {}).get("identity", "").partition(" ")
+                if written != self.identity:
                     return None
-                return file.get_tensor("digests"), file.get_tensor("vectors")
+                digests, vectors = file.get_tensor("digests"), file.get_tensor("vectors")
         except (OSError, SafetensorError):
             return None
+        if verify and contents != arrays_identity(digests, vectors):
+            return None
+        return digests, vectors
 
     def _vectors(
         self,

@@ -174,14 +174,14 @@ def _read_boxes(file: Path, classes: int) -> NDArray[np.float64]:
     if not file.is_file():
         return np.zeros((0, 5))
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
         try:
             row = [float(value) for value in line.split()]
         except ValueError:
             row = []
-        if len(row) != 5 or row[0] != int(row[0]) or not 0 <= row[0] < classes:
+        if len(row) != 5 or not np.isfinite(row).all() or row[0] not in range(classes):
             raise InputError(
                 f"{file}: line {number} is not `class x y width height` with a class below "
                 f"{classes}: correct it"

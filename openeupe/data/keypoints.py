@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from openeupe.data.names import printable
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity, files_identity
+from openeupe.plain_json import parse_json
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -169,7 +169,7 @@ def read_spair(path: Path, split: str = "test") -> KeypointSet:
     pairs = []
     for file in found:
         try:
-            pair = json.loads(file.read_text())
+            pair = parse_json(file.read_bytes())
             category, ends = pair["category"], []
             for end in ("src", "trg"):
                 image = f"JPEGImages/{category}/{pair[f'{end}_imname']}"
@@ -193,7 +193,7 @@ def read_spair(path: Path, split: str = "test") -> KeypointSet:
                     raise InputError(f"{file}: points or box of {image} are not as in other pairs")
                 points[index].update(given)
                 ends.append(index)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, OSError) as error:
             raise InputError(
                 f"{file} is not a pair annotation of SPair-71k ({error!r}): unpack it again"
             ) from None

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from openeupe.errors import InputError
+from openeupe.stopping import end_with_parent
 
 PATIENCE_S = 900.0  # without any item; a cold network disk may need minutes for a large batch
 _LOOK_S = 5  # seconds between two looks at the processes
@@ -40,7 +41,7 @@ def loaded(
         pin_memory=pin,
         generator=torch.Generator(),  # else the loader draws from the global one
         timeout=_LOOK_S if workers else 0,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_begin,
     )
     items = _begun(loader)
     try:
@@ -90,8 +91,12 @@ def _next(items: Iterator[Item]) -> Item:
                 ) from error
 
 
-def _leave_signals_to_the_parent(_: int) -> None:
-    """In a worker: who stops a run sends the signal to all of its processes, we still need them."""
+def _begin(_: int) -> None:
+    """In a worker: who stops a run sends the signal to all of its processes, we still need them.
+
+    PyTorch's own watch looks at the wrong parent where a fork server starts the workers.
+    """
+    end_with_parent()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
 

@@ -23,7 +23,6 @@ from openeupe.encoders import Encoder, create
 from openeupe.files import write_atomically
 from openeupe.identity import settings_identity
 
-BENCHMARK = "benchmark.json"
 _TURN = 0.3  # seconds
 _COMPUTES_IN = {"fp32": "fp32", "fp16": "fp32", "bf16": "bf16", "int8": "int8"}
 
@@ -87,6 +86,7 @@ def eager(encoder: Encoder, label: str, precision: str = "fp32") -> Contender:
 def exported(folder: Path) -> Contender:
     """An exported folder."""
     about = folders.read(folder)
+    folders.check_contents(folder, about)
     sizes = [size for key in about["files"] if (size := folders.parse_size(key))]
     label = f"{about['target']} {about['precision']}"
     label += " uint8" if about["pixels"] == "uint8" else ""
@@ -146,7 +146,9 @@ def benchmark(
         if contender.folder is not None:
             mine = [asdict(row) for row in by_folder[contender.folder]]
             content = {"machine": machine(), "export": contender.export, "rows": mine}
-            write_atomically(contender.folder / BENCHMARK, json.dumps(content, indent=2) + "\n")
+            write_atomically(
+                contender.folder / folders.BENCHMARK, json.dumps(content, indent=2) + "\n"
+            )
     return rows
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from openeupe.deploy import folder as folders
 from openeupe.deploy.exported import ExportedEncoder
 from openeupe.deploy.parity import Parity, Proof, as_input, complaint
 from openeupe.deploy.photos import Photos
+from openeupe.deploy.placing import partial_folder, take_place
 from openeupe.deploy.program import Pixels, Size
 from openeupe.deploy.targets import TARGETS, Job, Precision, Target
 from openeupe.encoders import Encoder, check_side
@@ -42,6 +41,8 @@ def export(
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Write `encoder` for a target into `folder`, replacing an export that lies there.
+
+    Other files in the folder stay. It appears whole, after its files have reached the disk.
 
     Args:
         target: a name of `openeupe.deploy.targets.TARGETS`.
@@ -71,14 +72,13 @@ def export(
     wanted: list[Size | None] = [None] if dynamic else list(sizes or [native])
     for side in (side for size in wanted for side in size or native):
         check_side(encoder, side)
-    if folder.exists() and not (folder / folders.ABOUT).is_file():
-        raise InputError(f"{folder} holds something else than an export: choose another --out")
+    failed_folder = folder.with_name(f"{folder.name}.failed")
+    for place in (folder, failed_folder):
+        if not folders.replaceable(place):
+            raise InputError(f"{place} holds something else than an export: choose another --out")
     photos = Photos(images, calibrate=precision == "int8")
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        part.chmod(0o755)
+    with partial_folder(folder, folders.own_files) as part:
         jobs = [Job(encoder, size, pixels, precision, opset) for size in wanted]
         written = [_write(engine, job, part, photos, console) for job in jobs]
         about = folders.describe(
@@ -89,17 +89,15 @@ def export(
             pixels=pixels,
             files={file.key: file.name for file in written},
         )
+        about["contents"] = folders.contents(part, target, about["files"])
         about["bytes"] = {file.key: file.bytes for file in written}
         about["parity"] = [parity.said() for file in written for parity in file.parities]
         about["photos"] = photos.said
         about["notes"] = {file.key: file.notes for file in written if file.notes}
         folders.write(part, about, licences or {})
         failed = [p for file in written for p in file.parities if not p.passed]
-        place = folder.with_name(f"{folder.name}.failed") if failed else folder
-        shutil.rmtree(place, ignore_errors=True)
-        part.rename(place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        place = failed_folder if failed else folder
+        take_place(part, place, folders.own_files)
     if failed:
         raise ParityError(f"parity failed {complaint(failed, precision)}; set aside as {place}")
     return about

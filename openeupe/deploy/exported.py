@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -36,14 +35,9 @@ class ExportedEncoder(Encoder):
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         about = folders.read(folder)
         was = about["encoder"]
-        digest = hashlib.sha256()
-        for name in about["files"].values():
-            for file in TARGETS[about["target"]].files(folder / name):
-                for part in sorted(file.rglob("*")) if file.is_dir() else [file]:
-                    digest.update(part.read_bytes() if part.is_file() else b"")
         super().__init__(
             name=f"{was['name']} ({about['target']} {about['precision']})",
-            args={"file": digest.hexdigest()[:16]},
+            args={"file": folders.check_contents(folder, about)},
             cls_dim=was["cls_dim"],
             patch_dim=was["patch_dim"],
             patch_size=was["patch_size"],
@@ -62,7 +56,18 @@ class ExportedEncoder(Encoder):
         images = pixels.detach().cpu().float()
         if self.about["pixels"] == "uint8":
             images = (images * 255).round().clamp(0, 255).byte()
-        tokens = run_in_batches(session, images, self.engine.batch)
+        try:
+            tokens = run_in_batches(session, images, self.engine.batch)
+        except Exception as error:  # engines raise errors of their own kinds
+            raise self._cannot_run(error) from error
+        grid = (pixels.shape[-2] // self.patch_size, pixels.shape[-1] // self.patch_size)
+        wanted = ((len(pixels), self.cls_dim), (len(pixels), self.patch_dim, *grid))
+        shapes = (tuple(tokens.cls.shape), tuple(tokens.patches.shape))
+        if shapes != wanted:
+            raise InputError(
+                f"{self.folder} gives tokens of {shapes[0]} and {shapes[1]} instead of {wanted[0]} "
+                f"and {wanted[1]}, as {folders.ABOUT} has them: export the encoder again"
+            )
         return Tokens(tokens.cls.to(pixels.device), tokens.patches.to(pixels.device))
 
     def session(self, size: Size, batch: int | None = None) -> Session:
@@ -86,8 +91,11 @@ class ExportedEncoder(Encoder):
             except (InputError, MemoryError):
                 raise
             except Exception as error:  # each engine raises its own on damaged bytes
-                raise InputError(
-                    f"{self.folder / files[key]} cannot be opened ({first_line(error)}): export "
-                    "the encoder again"
-                ) from None
+                raise self._cannot_run(error) from error
         return self._sessions[opened]
+
+    def _cannot_run(self, error: Exception) -> InputError:
+        return InputError(
+            f"{self.folder} cannot be run by {self.engine.name} ({first_line(error)}): export the "
+            "encoder again"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from openeupe.deploy.targets.openvino import INFERENCE
 from openeupe.encoders import Encoder
 from openeupe.encoders.licences import Licence
 from openeupe.errors import InputError
-from openeupe.identity import encoder_identity
+from openeupe.files import read_mapping
+from openeupe.identity import encoder_identity, files_identity
 
 FORMAT = 1
 ABOUT = "export.json"
+BENCHMARK = "benchmark.json"
 
 _EXAMPLE = '''\
 """The tokens of a photo: python example.py PHOTO"""
@@ -114,10 +117,51 @@ def read(folder: Path) -> dict[str, Any]:
     about = read_about(path)
     if about.get("format") != FORMAT or about["target"] not in TARGETS:
         raise InputError(f"{path} was made by another version: update openeupe, or export again")
+    if about["precision"] not in TARGETS[about["target"]].precisions:
+        raise InputError(f"{path}: precision is missing or wrong: export the encoder again")
     for name in about["files"].values():
         if not (folder / name).exists():
             raise InputError(f"{folder / name} is missing: copy the whole exported folder")
     return about
+
+
+def contents(folder: Path, target: str, files: Mapping[str, str]) -> str:
+    """Identity of the exported files' bytes."""
+    every = [part for name in files.values() for part in TARGETS[target].files(folder / name)]
+    inner = [sorted(part.rglob("*")) if part.is_dir() else [part] for part in every]
+    return files_identity(folder, [file for files in inner for file in files if file.is_file()])
+
+
+def check_contents(folder: Path, about: Mapping[str, Any]) -> str:
+    """Identity of the files, which must be those that were exported and proved.
+
+    Raises:
+        InputError: if they are damaged or incomplete.
+    """
+    found = contents(folder, about["target"], about["files"])
+    if found != about.get("contents", found):  # earlier versions stored none
+        raise InputError(
+            f"{folder}: files differ from what was exported ({', '.join(about['files'].values())}):"
+            " copy the whole folder, or export the encoder again"
+        )
+    return found
+
+
+def own_files(folder: Path) -> set[str]:
+    """Names in an exported folder that the next export may delete: all that we wrote there."""
+    own = {ABOUT, BENCHMARK, "example.py", "LICENCE.txt"}
+    about = read_mapping(folder / ABOUT)
+    if about.get("target") in list(TARGETS) and _is_file_list(about.get("files")):
+        for name in about["files"].values():
+            own |= {file.name for file in TARGETS[about["target"]].files(folder / name)}
+    return own
+
+
+def replaceable(folder: Path) -> bool:
+    """Whether an export may be written here: nothing is there, or an export is."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return "openeupe" in read_mapping(folder / ABOUT) or not any(folder.iterdir())
 
 
 def example(about: dict[str, Any]) -> str:
@@ -136,6 +180,20 @@ def example(about: dict[str, Any]) -> str:
         pixels=about["pixels"],
         scale=" / np.float32(255)" if about["pixels"] == "float32" else "",
         run=run,
+    )
+
+
+def _is_file_list(files: Any) -> bool:
+    """Sizes and the names of files that lie in the folder itself."""
+    return (
+        isinstance(files, dict)
+        and bool(files)
+        and all(
+            re.fullmatch(r"any|[1-9]\d{0,5}x[1-9]\d{0,5}", key)
+            and isinstance(name, str)
+            and re.fullmatch(r"[\w-][\w.-]*", name)
+            for key, name in files.items()
+        )
     )
 
 

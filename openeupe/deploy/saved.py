@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from openeupe.errors import InputError
 from openeupe.limits import SIDE, WIDTH
 from openeupe.names import Name
-from openeupe.plain_json import read_json
+from openeupe.plain_json import Saved, read_checked
 
 AGAIN = "export the encoder again"
 _Width = Annotated[int, Field(gt=0, le=WIDTH)]
@@ -24,11 +23,7 @@ def _size(key: str) -> str:
     return key
 
 
-class _Saved(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class _Encoder(_Saved):
+class _Encoder(Saved):
     name: str
     args: dict[str, Any]
     cls_dim: _Width
@@ -37,7 +32,7 @@ class _Encoder(_Saved):
     resolution: Annotated[int, Field(gt=0, le=SIDE)]
 
 
-class _About(_Saved):
+class _About(Saved):
     source: str
     encoder: _Encoder
     target: str
@@ -54,13 +49,4 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         InputError: naming the file and the field that is missing or wrong.
     """
-    about: dict[str, Any] = read_json(path, AGAIN)
-    try:
-        _About.model_validate(about)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{path} does not describe an export ({field}: {first['msg']}): {AGAIN}"
-        ) from None
-    return about
+    return read_checked(path, _About, AGAIN)

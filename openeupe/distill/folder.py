@@ -9,9 +9,10 @@ from typing import Any
 
 from openeupe.data import changed
 from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe, settings_that_count
+from openeupe.distill.saved import read_ending
 from openeupe.distill.student import DistilledStudent, load_student
 from openeupe.errors import InputError
-from openeupe.files import read_mapping, remove_partials, write_atomically
+from openeupe.files import remove_partials, write_atomically
 from openeupe.identity import file_identity
 
 _RECIPE = "recipe.yaml"
@@ -124,11 +125,7 @@ class Run:
                 )
 
     def _ending(self, stage: str) -> dict[str, Any]:
-        path = self.folder / stage / FINISHED
-        found = read_mapping(path)
-        if not found:
-            raise InputError(f"{path} is damaged: copy it back, or delete it and run distill again")
-        return found
+        return read_ending(self.folder / stage / FINISHED)
 
     def student(self, stage: str, student: str | None = None) -> DistilledStudent:
         """A finished student of a stage, by default the stage's only one."""

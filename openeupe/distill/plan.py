@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe import encoders
 from openeupe.data import DataConfig, mean_bytes, open_source
+from openeupe.distill.activation_memory import Saved, saved_by_autograd
 from openeupe.distill.check import meta_encoder
 from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.load import carried_from
@@ -24,7 +25,6 @@ from openeupe.distill.placement import (
     choose_sharded,
 )
 from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig, StudentConfig
-from openeupe.distill.saved import Saved, saved_by_autograd
 from openeupe.distill.store import view_bytes
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError

@@ -44,7 +44,9 @@ def run_recipe(
     """Carry out every stage of `recipe` in `folder`, resuming where an earlier call was cut off.
 
     Raises:
-        InputError: a mistake in the recipe, before any work; or data that cannot be read.
+        InputError: a mistake in the recipe, before any work; data that cannot be read; or another
+            process is at work in `folder`.
+        Stopped: on SIGTERM or SIGINT, once a checkpoint of the step is on the disk.
     """
     with processes(device) as here:
         console = (console or Console()) if here.first else Console(quiet=True)

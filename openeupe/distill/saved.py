@@ -1,87 +1,58 @@
-"""Bytes that autograd saves of a student's forward pass, counted on networks without memory."""
+"""What the files of a finished stage must hold before anything is made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
-import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
+from pydantic import Field
 
-from openeupe.distill.heads import TeacherHeads
-from openeupe.distill.parallel import layers
-from openeupe.distill.placement import checkpoint_activations
-from openeupe.distill.precision import autocast
-from openeupe.encoders import Encoder
+from openeupe.limits import WIDTH
+from openeupe.plain_json import Saved, read_checked
+
+_Width = Annotated[int, Field(gt=0, le=WIDTH)]
 
 
-@dataclass(frozen=True)
-class Saved:
-    """Bytes that autograd saves of a forward pass, float32 weights apart.
+class _Teacher(Saved):
+    encoder: str
+    cls_dim: _Width
+    patch_dim: _Width
 
-    once: whatever the number of images (weights as autocast casts them); each: of an image.
+
+class _Info(Saved):
+    run: str
+    stage: str
+    seed: int
+    steps: int
+    images: int
+    head_hidden: _Width
+    teachers: dict[str, _Teacher]
+    device: str = ""
+    versions: dict[str, str] = Field({})
+
+
+class _Ending(Saved):
+    dropped: dict[str, int] = Field({})
+    broken_images: list[str] = Field([])
+    files: dict[str, str] | None = None
+    seed: int = 0
+    device: str = ""
+    versions: dict[str, str] = Field({})
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """What `distillation.json` holds: teachers and their widths, stage, seed, steps, versions.
+
+    Raises:
+        InputError: naming the file and the field that is missing or wrong.
     """
-
-    once: int
-    each: int
+    return read_checked(path, _Info, "copy the student again")
 
 
-def saved_by_autograd(
-    student: Encoder, heads: list[TeacherHeads], side: int, precision: str, again: bool
-) -> Saved:
-    """What autograd keeps of a student's step.
+def read_ending(path: Path) -> dict[str, Any]:
+    """What `finished.json` holds.
 
-    again: blocks are computed again. Then it is autograd's own part, the blocks' inputs, which lie
-        outside it, and one block's activations while it is computed again.
-
-    Networks are turned into fake ones on a CPU, since autocast knows no meta device.
+    Raises:
+        InputError: naming the file and the field that is missing or wrong.
     """
-    with FakeTensorMode():
-        for module in (student, *heads):
-            module._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device="cpu"))
-        plain = _saved_of(student, heads, side, precision, [])
-        if not again:
-            return plain
-        checkpoint_activations(student)
-        blocks = list(layers(student, sum(p.numel() for p in student.parameters())))
-        kept = _saved_of(student, heads, side, precision, blocks)
-    return Saved(plain.once, kept.each + plain.each // max(len(blocks), 1))
-
-
-def _saved_of(
-    student: Encoder,
-    heads: list[TeacherHeads],
-    side: int,
-    precision: str,
-    blocks: list[nn.Module],
-) -> Saved:
-    """What autograd keeps, and the inputs of `blocks`; in the mode that made the networks."""
-    cpu = torch.device("cpu")
-    own = {p.untyped_storage()._cdata for m in (student, *heads) for p in m.parameters()}
-    alive: list[Tensor] = []  # else a freed storage's address would be counted for another
-    inputs: list[int] = []
-    handles = [b.register_forward_pre_hook(lambda _, x: inputs.append(x[0].nbytes)) for b in blocks]
-    totals = []
-    for count in (2, 4):
-        alive.clear()
-        inputs.clear()
-        with autocast(precision, cpu), saved_tensors_hooks(_then(alive.append), lambda t: t):
-            tokens = student(torch.empty(count, 3, side, side, device=cpu))
-            for head in heads:
-                head(tokens)
-        stores = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in alive}
-        totals.append(sum(n for k, n in stores.items() if k not in own) + sum(inputs))
-    for handle in handles:
-        handle.remove()
-    each = (totals[1] - totals[0]) // 2
-    return Saved(totals[0] - 2 * each, each)
-
-
-def _then(act: Callable[[Tensor], None]) -> Callable[[Tensor], Tensor]:
-    def acted(tensor: Tensor) -> Tensor:
-        act(tensor)
-        return tensor
-
-    return acted
+    return read_checked(path, _Ending, "copy it back, or delete it and run distill again")

@@ -14,12 +14,12 @@ from torch import nn
 
 from openeupe import encoders
 from openeupe.distill.heads import TeacherHeads
+from openeupe.distill.saved import read_info
 from openeupe.distill.standardize import Standardizer
 from openeupe.encoders import Encoder, Tokens
 from openeupe.encoders.folder import written_whole
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
-from openeupe.limits import WIDTH
 
 _HEADS = "heads.safetensors"
 _STATISTICS = "statistics.safetensors"
@@ -69,7 +69,7 @@ def load_student(folder: Path) -> DistilledStudent:
     """Read what `save_student` wrote."""
     encoder = encoders.load(folder)
     try:
-        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        info = read_info(folder / _INFO)
         heads_state, statistics_state = load_file(folder / _HEADS), load_file(folder / _STATISTICS)
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder} is not a student that a stage finished: {error}") from None
@@ -77,16 +77,15 @@ def load_student(folder: Path) -> DistilledStudent:
     statistics: dict[str, Standardizer] = {}
     try:
         for name, widths in info["teachers"].items():
-            str(widths["encoder"])
-            teacher = Widths(_width(widths["cls_dim"]), _width(widths["patch_dim"]))
-            heads[name] = TeacherHeads(encoder, teacher, _width(info["head_hidden"])).eval()
+            teacher = Widths(widths["cls_dim"], widths["patch_dim"])
+            heads[name] = TeacherHeads(encoder, teacher, info["head_hidden"]).eval()
             heads[name].load_state_dict(_part(heads_state, name))
             statistics[name] = Standardizer(teacher)
             statistics[name].load_state_dict(_part(statistics_state, name))
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except RuntimeError as error:
         raise InputError(
-            f"{folder}: {_INFO} is damaged, or not of these heads ({first_line(error)}): copy the "
-            "student again"
+            f"{folder}: {_HEADS} and {_STATISTICS} do not fit {_INFO} ({first_line(error)}): copy "
+            "the student again"
         ) from None
     return DistilledStudent(encoder, heads, statistics, info)
 
@@ -97,12 +96,6 @@ class Widths:
 
     cls_dim: int
     patch_dim: int
-
-
-def _width(value: Any) -> int:
-    if type(value) is not int or not 0 < value <= WIDTH:
-        raise ValueError(f"{value!r} is not a width between 1 and {WIDTH}")
-    return value
 
 
 def _flat(modules: Mapping[str, nn.Module]) -> dict[str, Any]:

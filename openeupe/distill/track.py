@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -65,14 +66,28 @@ class TensorBoard:
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self.folder = folder / "tensorboard"
+        self.board = SummaryWriter(str(self.folder), purge_step=first_step + 1)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        with self._named():
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.board.close()
+        with self._named():
+            self.board.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A write of its thread that failed comes back without the name of the file."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {self.folder} ({error.strerror}): free space and run the same "
+                "command again"
+            ) from None
 
 
 class _Wandb:

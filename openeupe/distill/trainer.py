@@ -319,10 +319,8 @@ class Trainer:
 
     def _resume(self) -> int | None:
         """Restore the newest checkpoint; its step, or None where there is none."""
-        found: Path | None = None
-        if self.processes.first:
-            found = newest_whole(self.folder / CHECKPOINTS, self._tell)
-        found = self.processes.gather_plain(found)[0]
+        first, folder = self.processes.first, self.folder / CHECKPOINTS
+        found = self.processes.gather_plain(newest_whole(folder, self._tell) if first else None)[0]
         if found is None:
             return None
         checkpoint = Checkpoint(found)

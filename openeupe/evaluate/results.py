@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -98,6 +100,20 @@ class Results:
             outcome: None where the encoder cannot have the column; `about["missing"]` says why.
             about: protocol, data, encoder, precision, seconds and the like.
         """
+        with self._writing():
+            self._keep(name, outcome, about)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"results cannot be written to {self.folder} ({error.strerror}): free space, then "
+                "give the same command again"
+            ) from None
+
+    def _keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
         folder = self.folder / _COLUMNS
         folder.mkdir(parents=True, exist_ok=True)
         content = dict(about)
@@ -143,7 +159,8 @@ class Results:
             "columns": columns,
             **machine(),
         }
-        write_atomically(self.folder / RESULTS, strict_json(content))
+        with self._writing():
+            write_atomically(self.folder / RESULTS, strict_json(content))
         return content
 
 

@@ -5,22 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from openeupe.errors import InputError
-from openeupe.plain_json import read_json
+from openeupe.plain_json import Saved, read_checked
 
 AGAIN = "delete it and evaluate again"
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Saved(BaseModel):
-    """Fields that we read; a newer version may have written others, too."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class _Figure(_Saved):
+class _Figure(Saved):
     value: _Number | None
     low: _Number | None
     high: _Number | None
@@ -32,7 +25,7 @@ class _Figure(_Saved):
     higher_is_better: bool
 
 
-class _Column(_Saved):
+class _Column(Saved):
     protocol: str
     protocol_hash: str
     domain: Literal["image", "language", "text", "dense"]
@@ -40,9 +33,9 @@ class _Column(_Saved):
     settings: dict[str, Any]
     missing: str | None = None
     headline: str | None = None
-    figures: dict[str, _Figure] = {}
-    floors: dict[str, _Number | None] = {}
-    details: dict[str, Any] = {}
+    figures: dict[str, _Figure] = Field({})
+    floors: dict[str, _Number | None] = Field({})
+    details: dict[str, Any] = Field({})
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -56,12 +49,12 @@ class _Column(_Saved):
         return self
 
 
-class _Config(_Saved):
+class _Config(Saved):
     model: str
     suite: str = ""
 
 
-class _Results(_Saved):
+class _Results(Saved):
     config: _Config
     columns: dict[str, _Column]
 
@@ -72,7 +65,7 @@ def read_column(path: Path) -> dict[str, Any]:
     Raises:
         InputError: naming the file and the field that is missing or wrong.
     """
-    return _checked(path, _Column)
+    return read_checked(path, _Column, AGAIN)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -81,16 +74,4 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
         InputError: naming the file and the field that is missing or wrong.
     """
-    return _checked(path, _Results)
-
-
-def _checked(path: Path, model: type[_Saved]) -> dict[str, Any]:
-    content: dict[str, Any] = read_json(path, AGAIN)
-    try:
-        model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        told = f"{field}: {first['msg']}" if field else first["msg"]
-        raise InputError(f"{path} is damaged ({told}): {AGAIN}") from None
-    return content
+    return read_checked(path, _Results, AGAIN)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from openeupe.deploy import folder as exports
-from openeupe.deploy.benchmark import BENCHMARK
+from openeupe.deploy.folder import BENCHMARK
 from openeupe.identity import settings_identity
 from openeupe.report.belonging import Belonging
 

@@ -11,6 +11,7 @@ from typing import Any
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import StageConfig
 from openeupe.distill.run import Run
+from openeupe.distill.saved import read_ending
 from openeupe.errors import InputError
 from openeupe.evaluate.results import Results
 from openeupe.plain_json import read_json
@@ -109,7 +110,7 @@ def _stage(run: Run, name: str) -> StageStory:
     path = folder / "metrics.jsonl"
     records = read_metrics(path) if path.is_file() else []
     finished = run.finished(name)
-    about = _json(folder / "finished.json") if finished else {}
+    about = read_ending(folder / "finished.json") if finished else {}
     done = int(records[-1]["step"]) if records else 0
     return StageStory(name, config, finished, done, _curves(config, records), about)
 

@@ -11,11 +11,13 @@ import yaml
 
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
 from openeupe.distill.run import Run
+from openeupe.distill.saved import read_info
 from openeupe.encoders import Encoder, is_stored
 from openeupe.encoders.create import is_name
 from openeupe.encoders.hub import HUB
 from openeupe.encoders.licences import Licence, licence_of
-from openeupe.files import folder_name, read_mapping
+from openeupe.evaluate.saved import read_results
+from openeupe.files import folder_name
 from openeupe.identity import encoder_identity
 from openeupe.loading import student_folder
 
@@ -66,7 +68,7 @@ def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
             found.experts[source] = licence_of(source)
         found.results = _results([Path("evaluations") / folder_name(source)], encoder)
         return found
-    found.info = read_mapping(student / DISTILLATION)
+    found.info = _info(student)
     run_folder = student.parent.parent
     if found.info and (run_folder / "recipe.yaml").is_file():
         recipe = Run.open(run_folder).recipe
@@ -83,6 +85,11 @@ def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
     places = {student, student.parent, Path(source)}
     found.results = _results([place / "evaluations" for place in places], encoder)
     return found
+
+
+def _info(student: Path) -> dict[str, Any]:
+    path = student / DISTILLATION
+    return read_info(path) if path.is_file() else {}
 
 
 def _add_experts(
@@ -102,7 +109,7 @@ def _add_experts(
             continue
         stage, name = recipe.resolve(encoder) if recipe is not None else ("", "")
         earlier = student.parent.parent / stage / name
-        made = read_mapping(earlier / DISTILLATION) if recipe is not None else {}
+        made = _info(earlier) if recipe is not None else {}
         if made:
             _add_experts(experts, earlier, made, recipe)
         else:
@@ -132,6 +139,6 @@ def _is_path(encoder: Any) -> bool:
 
 def _results(folders: list[Path], encoder: Encoder) -> list[dict[str, Any]]:
     paths = sorted({path.resolve() for f in folders for path in f.glob("*/results.json")})
-    found = [read_mapping(path) for path in paths]
+    found = [read_results(path) for path in paths]
     own = encoder_identity(encoder)
     return [f for f in found if f.get("columns") and f.get("config", {}).get("encoder") == own]

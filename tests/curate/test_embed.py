@@ -59,3 +59,13 @@ def test_an_encoder_in_training_mode_is_left_as_it_was(
         tmp_path / "a.work" / "heap-vectors" / "000000.safetensors"
     ).read_bytes()
     assert about["encoder"]["identity"] == identity(encoder, 32)
+
+
+def test_damaged_vectors_are_computed_again(heap: Path, tmp_path: Path, encoder: Encoder) -> None:
+    """Bits that changed on the disk are no vectors of these images, and may be no numbers."""
+    curate([heap], tmp_path / "a.parquet", encoder, SMALL)
+    file = tmp_path / "a.work" / "heap-vectors" / "000000.safetensors"
+    good = file.read_bytes()
+    file.write_bytes(good[:-40] + b"\xff" * 40)
+    curate([heap], tmp_path / "a.parquet", encoder, SMALL)
+    assert file.read_bytes() == good

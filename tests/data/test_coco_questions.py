@@ -106,10 +106,16 @@ def test_plurals(name: str, many: str) -> None:
     assert plural(name) == many
 
 
-@pytest.mark.parametrize("line", ["8 0.1 0.1 0.1 0.1", "1 0.1 0.1", "dog 0 0 1 1", "0.5 0 0 1 1"])
+@pytest.mark.parametrize(
+    "line",
+    ["8 0.1 0.1 0.1 0.1", "1 0.1 0.1", "dog 0 0 1 1", "0.5 0 0 1 1", "nan 0 0 1 1", "inf 0 0 1 1",
+     "0 nan 0 1 1", "\udcff 0 0 1 1"],
+)  # fmt: skip
 def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     data = write(tmp_path)
-    (tmp_path / "boxes/train2017/003.txt").write_text(f"0 0.1 0.1 0.1 0.1\n{line}\n")
+    (tmp_path / "boxes/train2017/003.txt").write_bytes(
+        f"0 0.1 0.1 0.1 0.1\n{line}\n".encode("utf-8", "surrogateescape")
+    )
     with pytest.raises(InputError, match=r"003\.txt: line 2"):
         data.open(tmp_path)
 

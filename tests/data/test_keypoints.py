@@ -87,6 +87,14 @@ def test_bad_spair_is_one_clear_line(spair: Path, change: dict[str, Any], messag
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["", "null", "3", "[" * 20000, '{"category": NaN}'])
+def test_damaged_spair_is_one_clear_line(spair: Path, text: str) -> None:
+    write(spair, "000002-d-e:cow", spair_pair(2, "d", "e", "cow"))
+    (spair / "PairAnnotation" / "test" / "000002-d-e:cow.json").write_text(text)
+    with pytest.raises(InputError, match=r"000002-d-e:cow\.json is not a pair annotation"):
+        read_spair(spair)
+
+
 def test_spair_pairs_must_agree_on_an_image(spair: Path) -> None:
     pair = spair_pair(1, "b", "c") | {"src_kps": [[3, 4], [5, 9]]}
     write(spair, "000001-b-c:cat", pair)

@@ -12,7 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from openeupe.data import Batches, DataConfig, ManifestSource, SourceConfig, Weights, open_source
+from openeupe.data import (
+    Batches,
+    DataConfig,
+    ManifestSource,
+    SourceConfig,
+    Weights,
+    open_source,
+    open_sources,
+)
 from openeupe.data.decode import BrokenImage
 from openeupe.errors import InputError
 
@@ -58,6 +66,12 @@ def test_kept_rows_are_a_source(manifest: Path) -> None:
     ]
     assert source.read(1).size == (48, 40)
     assert pickle.loads(pickle.dumps(source)).read(2).size == (48, 40)
+
+
+def test_a_manifest_must_not_hold_what_its_folder_holds_out(manifest: Path) -> None:
+    folder = SourceConfig(path=str(manifest.parent / "images"), heldout=0.5)
+    with pytest.raises(InputError, match=r"kept\.parquet holds .*png, which heldout of"):
+        open_sources([folder, SourceConfig(path=str(manifest))])
 
 
 def test_images_are_drawn_by_weight(manifest: Path) -> None:

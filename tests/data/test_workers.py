@@ -85,8 +85,11 @@ time.sleep(60)
 """
 
 
-def test_processes_leave_signals_to_their_parent_and_die_with_it() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_processes_leave_signals_to_their_parent_and_die_with_it(method: str) -> None:
+    """Of `ablate --jobs 2` they are started by a fork server."""
+    program = f"import multiprocessing as m; m.set_start_method({method!r})\n{ORPHANS}"
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert pids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 import openeupe
+from openeupe.deploy import benchmark as measuring
 from openeupe.deploy import fold
 from openeupe.deploy.export import ParityError, export
 from openeupe.deploy.targets.onnx import OnnxRuntime
@@ -148,10 +150,117 @@ def test_too_few_photos_and_missing_extras_are_told(
         export(vit, tmp_path / "out", target="openvino")
 
 
-def test_other_folders_are_not_overwritten(vit: Encoder, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match="holds something else than an export"):
+@pytest.mark.parametrize("name", ["mine", "mine.failed"])
+@pytest.mark.parametrize("content", ["export.json", "notes.txt"])
+def test_other_folders_are_not_overwritten(
+    vit: Encoder, tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / content).write_text('{"from": "another program"}')
+    with pytest.raises(InputError, match=f"{name} holds something else than an export"):
         export(vit, tmp_path / "mine", target="onnx", sizes=[(64, 64)])
+    assert (tmp_path / name / content).is_file()
+
+
+def test_an_export_replaces_its_own_files_and_no_others(tmp_path: Path) -> None:
+    encoder, out = small("resnet10t"), tmp_path / "out"
+    export(encoder, out, target="onnx", sizes=[(64, 64)])
+    (out / "benchmark.json").write_text("{}")  # of the files that are replaced
+    (out / "evaluations").mkdir()
+    export(encoder, out, target="onnx", sizes=[(32, 32)])
+    names = {path.name for path in out.iterdir()}
+    assert names == {"32x32.onnx", "export.json", "example.py", "LICENCE.txt", "evaluations"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("target", ["onnx"]),
+        ("precision", "bf16"),
+        ("pixels", "float64"),
+        ("pixels", []),
+        ("files", {}),
+        ("files", []),
+        ("files", {"64x96": 3}),
+        ("files", {"64x96": "../64x96.onnx"}),
+        ("files", {"64x96": ".."}),
+        ("files", {"64": "64x96.onnx"}),
+        ("files", {"0x96": "64x96.onnx"}),
+        ("encoder", []),
+        ("encoder.patch_size", 0),
+        ("encoder.args", "x"),
+        ("encoder.name", None),
+        ("encoder.cls_dim", "192"),
+        ("bytes", {}),
+        ("bytes", {"64x96": "x"}),
+        ("parity", None),
+        ("source", 1),
+    ],
+)
+def test_a_damaged_description_is_one_line(
+    exported: dict[str, Path], tmp_path: Path, field: str, value: Any
+) -> None:
+    said = about(exported["onnx-fp32"])
+    group, _, inner = field.partition(".")
+    said[group] = {**said[group], inner: value} if inner else value
+    (tmp_path / "export.json").write_text(json.dumps(said))
+    (tmp_path / "64x96.onnx").write_bytes(b"")
+    for read in (openeupe.load, measuring.exported):
+        with pytest.raises(InputError, match=rf"export.json: {field.split('.')[0]} is missing"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "\xff", "[]", "null", '{"format": 1}'])
+def test_a_description_that_is_none_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "export.json").write_text(content, encoding="latin-1")
+    with pytest.raises(InputError, match=r"export\.json") as error:
+        openeupe.load(tmp_path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["onnx-fp32", "openvino-fp32"])
+@pytest.mark.parametrize("digests", [True, False])  # False: written by an earlier version
+def test_a_damaged_file_is_one_line(
+    exported: dict[str, Path], tmp_path: Path, name: str, digests: bool
+) -> None:
+    shutil.copytree(exported[name], tmp_path / "copy")
+    (file,) = about(tmp_path / "copy")["files"].values()
+    (tmp_path / "copy" / file).write_bytes(b"\0" * 5000)
+    if not digests:
+        said = about(tmp_path / "copy")
+        del said["contents"]
+        (tmp_path / "copy" / "export.json").write_text(json.dumps(said))
+    message = "differ from what was exported" if digests else "cannot be run by"
+    with pytest.raises(InputError, match=message) as error:
+        openeupe.load(tmp_path / "copy")(torch.rand(1, 3, 64, 96))
+    assert "\n" not in str(error.value)
+    assert "export the encoder again" in str(error.value)
+
+
+def test_zeroed_weights_are_found(exported: dict[str, Path], tmp_path: Path) -> None:
+    """Such a file opens, and gives wrong tokens."""
+    shutil.copytree(exported["openvino-fp32"], tmp_path / "copy")
+    weights = tmp_path / "copy" / "64x96.bin"
+    content = bytearray(weights.read_bytes())
+    content[1000:5000] = bytes(4000)
+    weights.write_bytes(content)
+    with pytest.raises(InputError, match="differ from what was exported"):
+        openeupe.load(tmp_path / "copy")
+    with pytest.raises(InputError, match="differ from what was exported"):
+        measuring.exported(tmp_path / "copy")
+
+
+def test_tokens_of_other_widths_than_described_are_told(
+    exported: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(exported["onnx-fp32"], tmp_path / "copy")
+    said = about(tmp_path / "copy")
+    said["encoder"]["cls_dim"] = 7
+    (tmp_path / "copy" / "export.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match=r"gives .*192.* instead of .*7"):
+        openeupe.load(tmp_path / "copy")(torch.rand(1, 3, 64, 96))
 
 
 def test_a_damaged_export_is_told(exported: dict[str, Path], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from openeupe.distill.checkpoint import (
     checkpoints,
     local_copies,
     module_tensors,
+    newest_whole,
     optimizer_tensors,
     ready_optimizer,
 )
@@ -109,3 +111,14 @@ def test_optimizer_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
     train(one, first, 3)
     train(two, second, 3)
     assert torch.equal(one.weight, two.weight)
+
+
+def test_a_state_without_its_digests_is_damaged(tmp_path: Path) -> None:
+    """Only a version that kept no digests at all is believed without them."""
+    save(tmp_path, 1, {"a": torch.zeros(2)})
+    (path,) = checkpoints(tmp_path)
+    state = json.loads((path / "state.json").read_text())
+    del state["files"]
+    (path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(InputError, match=r"state\.json is not what was written"):
+        newest_whole(path.parent, print)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -107,3 +108,32 @@ def test_the_real_trackers_take_it_without_a_network(
             tracker.log({"loss/vit/cls": 0.5}, step + 1)
         tracker.close()
     assert sum(path.is_file() for path in tmp_path.rglob("*")) > 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a system without limits of file sizes")
+def test_a_full_disk_under_tensorboard_is_one_line(tmp_path: Path) -> None:
+    """TensorBoard writes in a thread: its own traceback would be all that is seen."""
+    script = """
+import resource, sys, time
+from pathlib import Path
+import openeupe.distill.recipe
+from openeupe.cli import main
+from openeupe.distill.track import open_tracker
+folder = Path(sys.argv[1])
+def fill(*_):
+    board = open_tracker("tensorboard", folder, "run", "stage", 0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+    for step in range(10_000):
+        board.log({"a": 1.0}, step)
+        time.sleep(0.001)
+openeupe.distill.recipe.load_recipe = fill
+sys.argv = ["openeupe", "plan", "eupe"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "tensorboard" in done.stderr
+    assert "File too large" in done.stderr

@@ -111,6 +111,10 @@ def test_a_size_that_the_network_cannot_take_is_an_input_error() -> None:
     assert create("beit_base_patch16_224", depth=1, img_size=64).resolution == 64
 
 
+def test_a_network_that_looks_for_its_classifier_in_vain_is_made() -> None:
+    assert create("efficientvit_m0").cls_dim == 192
+
+
 def test_a_grid_that_is_not_one_token_a_patch_is_refused() -> None:
     with pytest.raises(InputError, match="7x7 patch tokens of 288x288 pixels, not 9x9"):
         create("inception_v3")(torch.rand(2, 3, 288, 288))

@@ -150,7 +150,7 @@ def test_settings_that_are_no_json_cannot_be_saved(tmp_path: Path) -> None:
         ({"cls_dim": 5}, "cls_dim is 5, but eupe_vit_t has 192"),
         ({"name": 3}, "name is missing or wrong"),
         ({"mean": [1, 2]}, "mean is missing or wrong"),
-        ({"args": {"depth": 1, "pretrained": True}}, "args may not hold pretrained"),
+        ({"args": {"depth": 1, "pretrained": True}}, "pretrained cannot be set"),
         ({"args": {"depth": 1, "checkpoint_path": "x"}}, "checkpoint_path cannot be set"),
         ({"args": {"depth": 2}}, "lacks .* tensors, such as trunk.blocks.1"),
         ({"args": {"depth": 1, "mlp_ratio": 2.0}}, "the file belongs to another encoder"),

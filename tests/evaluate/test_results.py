@@ -89,6 +89,23 @@ def test_a_column_is_on_the_disk_before_it_counts_as_finished(
     disk.settled(tmp_path / "results.json")
 
 
+def test_a_full_disk_is_one_line_and_what_was_finished_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path, 0.5, 0.4)
+    before = {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for writes in ("numpy.savez_compressed", "openeupe.evaluate.results.write_atomically"):
+        with monkeypatch.context() as patch:
+            patch.setattr(writes, full)
+            with pytest.raises(InputError, match=r"No space left.*free space"):
+                made(tmp_path, 0.6, 0.3)
+        assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == set(before)
+
+
 def test_results_json_has_the_shape_of_lm_eval(tmp_path: Path) -> None:
     made(tmp_path, 0.5, 0.4)
     content = json.loads((tmp_path / "results.json").read_text())

@@ -188,6 +188,25 @@ def test_no_folder_of_this_machine_is_saved_or_pushed(
     assert not [name for name, content in sent.items() if b"secret" in content]
 
 
+def test_saving_replaces_no_finished_student_and_keeps_evaluations(
+    tmp_path: Path, raw_distillation: Path
+) -> None:
+    student = raw_distillation / "student" / "student"
+    before = {p.name: p.read_bytes() for p in student.iterdir()}
+    with pytest.raises(InputError, match="finished student of a run: choose another folder"):
+        save("untrained:test_vit", student)
+    assert {p.name: p.read_bytes() for p in student.iterdir()} == before
+    for _ in range(2):
+        save(str(raw_distillation), tmp_path / "saved")
+        results(tmp_path / "saved", openeupe.load(tmp_path / "saved"))
+    kept = (tmp_path / "saved" / "evaluations" / "mini" / "results.json").read_text()
+    save(str(raw_distillation), tmp_path / "saved", "timm")  # another layout, the same encoder
+    assert (tmp_path / "saved" / "evaluations" / "mini" / "results.json").read_text() == kept
+    save("untrained:test_vit", tmp_path / "saved")
+    assert (tmp_path / "saved" / "evaluations" / "mini" / "results.json").read_text() == kept
+    assert not (tmp_path / "saved" / "heads.safetensors").exists()
+
+
 @pytest.fixture
 def raw_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose teachers are a folder by an absolute path, one by a relative path, and a name."""

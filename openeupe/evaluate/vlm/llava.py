@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from openeupe.evaluate.vlm.prompts import Sentence, Turn
 from openeupe.evaluate.vlm.training import Phase, Step, fit, orders
 from openeupe.files import durable
 from openeupe.identity import encoder_identity, file_identity, settings_identity
+from openeupe.plain_json import parse_json
 
 
 class Llava(Config):
@@ -106,7 +106,9 @@ def read_llava(file: Path) -> list[tuple[str | None, list[Turn]]]:
         InputError: naming the entry that is not of this form.
     """
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = parse_json(file.read_bytes())
+        if not isinstance(entries, list):
+            raise ValueError("it is no list of conversations")
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON ({error}): check the file") from error
     found = []

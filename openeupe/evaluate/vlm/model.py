@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from pydantic import Field, model_validator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,6 +33,7 @@ from openeupe.evaluate.vlm.prompts import (
     sentence,
 )
 from openeupe.files import durable, flush_folder, write_atomically
+from openeupe.plain_json import parse_json
 
 _CONFIG, _PROJECTOR = "vision_language.json", "projector.safetensors"
 
@@ -298,9 +300,10 @@ class VisionLanguage(nn.Module):
         """
         folder = Path(folder)
         try:
-            facts = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+            facts = parse_json((folder / _CONFIG).read_bytes())
+            patch_dim, form = int(facts["patch_dim"]), Form(**facts["form"])
             seeing = load_file(folder / _PROJECTOR)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(
                 f"{folder} holds no vision-language model ({_CONFIG} and {_PROJECTOR}): check the "
                 "path"
@@ -308,7 +311,7 @@ class VisionLanguage(nn.Module):
         if encoder is None and (folder / "encoder").is_dir():
             encoder = encoders.load(folder / "encoder")
         language, tokenizer = load_language(folder / "language", dtype)
-        model = cls(language, tokenizer, facts["patch_dim"], Form(**facts["form"]), encoder=encoder)
+        model = cls(language, tokenizer, patch_dim, form, encoder=encoder)
         model.see_by(seeing, folder / _PROJECTOR)
         return model.eval()
 

@@ -1,0 +1,64 @@
+"""The commands that `crash_matrix.py` disturbs, and the tiny material that they work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from openeupe import encoders
+
+Words = Callable[[Path, Path], list[str]]  # (material, place to write to) -> command line
+COMMANDS: dict[str, Words] = {
+    "distill": lambda m, w: ["distill", f"{m}/recipe.yaml", "--run", f"{w}/run"],
+    "evaluate": lambda m, w: ["evaluate", f"{m}/encoder", "--suite", f"{m}/suite.yaml",
+                              "--data", f"{m}", "--out", f"{w}/results"],
+    "curate": lambda m, w: ["curate", f"{m}/colors", "--encoder", f"{m}/encoder",
+                            "--shards", "20KB", "--min-side", "8", "--out", f"{w}/set.parquet"],
+    "ablate": lambda m, w: ["ablate", f"{m}/study.yaml", "--data", f"{m}", "--jobs", "2",
+                            "--out", f"{w}/study"],
+    "save": lambda m, w: ["save", f"{m}/encoder", f"{w}/saved"],
+    "export": lambda m, w: ["export", f"{m}/encoder", "--to", "onnx", "--images", f"{m}/colors",
+                            "--out", f"{w}/export"],
+}  # fmt: skip
+
+
+def prepare(material: Path) -> None:
+    """Images, an encoder, a recipe, a suite and a study, all tiny."""
+    generator = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for place, name in enumerate(("red", "green", "blue")):
+            folder = material / "colors" / part / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                pixels = generator.integers(0, 200, (40, 40, 3), dtype=np.uint8)
+                pixels[..., place] |= 128
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    encoders.save(encoders.create("test_vit"), material / "encoder")
+
+    def network(name: str) -> dict[str, Any]:
+        return {"encoder": name, "pretrained": False, "resolution": 32}
+
+    schedule = {"steps": 8, "batch_size": 4, "head_hidden": 16, "statistics": {"iterations": 1},
+                "optimizer": {"lr": 1e-3}, "log_every": 1, "checkpoint_every": 3}  # fmt: skip
+    experts = {"vit": network("test_vit"), "net": network("test_resnet")}
+    proxy = {"teachers": experts, "students": {"proxy": network("test_vit2")}, **schedule}
+    taught = {"teachers": {"proxy": {"encoder": "stage:proxy", "resolution": 32}},
+              "students": {"student": network("test_vit")}, **schedule,
+              "views": 1, "store": "int8"}  # fmt: skip
+    data = {"workers": 1, "sources": [{"path": f"{material}/colors/train"}]}
+    stages = {"proxy": proxy, "student": taught}
+    recipe = {"name": "tiny", "data": data, "stages": stages}
+    knn = {"kind": "knn", "protocol": "knn/test-v1", "domain": "image", "k": [1], "short": 32,
+           "crop": 32, "data": {"layout": "folder", "path": "colors"}}  # fmt: skip
+    suite = {"name": "colors", "columns": {"knn": knn, "again": {**knn, "k": [3]}}}
+    study = {"name": "tiny", "seeds": [0], "suite": "suite.yaml",
+             "recipes": {"two": {"data": data | {"workers": 0}, "stages": stages}},
+             "arms": {"two": {"recipe": "two"}, "pixels": {"encoder": "raw_pixels"}},
+             "tables": {"all": {"reference": "two", "rows": ["two", "pixels"]}}}  # fmt: skip
+    for name, content in (("recipe", recipe), ("suite", suite), ("study", study)):
+        (material / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
