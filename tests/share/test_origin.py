@@ -36,7 +36,11 @@ def student(folder: Path, stage: str, teachers: dict[str, str]) -> Path:
     info = {
         "run": "mine",
         "stage": stage,
-        "teachers": {k: {"encoder": v} for k, v in teachers.items()},
+        "seed": 0,
+        "steps": 1,
+        "images": 1,
+        "head_hidden": 8,
+        "teachers": {k: {"encoder": v, "cls_dim": 8, "patch_dim": 8} for k, v in teachers.items()},
     }
     (made / "distillation.json").write_text(json.dumps(info))
     return made

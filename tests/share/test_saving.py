@@ -33,11 +33,14 @@ IMAGES = torch.rand(1, 3, 64, 64)
 
 def results(folder: Path, encoder: Encoder) -> None:
     """What `openeupe evaluate` would have left of an encoder."""
-    figure = {"value": 41.25, "low": 38.0, "high": 44.5, "unit": "%"}
-    column = {"headline": "top1@10", "protocol": "knn/mini-v1", "figures": {"top1@10": figure}}
+    figure = {"value": 41.25, "low": 38.0, "high": 44.5, "unit": "%", "samples": 400}
+    figure |= {"metric": "mean", "scale": 100.0, "higher_is_better": True}
+    about = {"protocol": "knn/mini-v1", "protocol_hash": "0", "domain": "image"}
+    about |= {"data": ["0"], "settings": {}}
+    scored = {"headline": "top1@10", "figures": {"top1@10": figure}, "floors": {}, "details": {}}
     content = {
-        "config": {"suite": "mini", "encoder": encoder_identity(encoder)},
-        "columns": {"knn": column, "other": {"why": "left"}},
+        "config": {"model": "mine", "suite": "mini", "encoder": encoder_identity(encoder)},
+        "columns": {"knn": about | scored, "other": about | {"missing": "left"}},
     }
     (folder / "evaluations" / "mini").mkdir(parents=True, exist_ok=True)
     (folder / "evaluations" / "mini" / "results.json").write_text(json.dumps(content))
