@@ -56,7 +56,7 @@ class Agreement:
         """`agreement` of each of our rows with one of theirs.
 
         Raises:
-            InputError: if one cannot be read any more.
+            InputError: if one changed since it was scanned.
         """
         key = hashlib.blake2b(bytes([_VERSION, self._mirrored]), digest_size=16)
         for some, (_, digests) in ((rows, self._ours), (others, self._theirs)):
@@ -81,8 +81,9 @@ class Agreement:
         return np.array(found) if fits and found.shape == (count,) else None
 
     def _compare(self, row: int, other: int) -> float:
-        one = self._ours[0].read_again(int(row), _SIDES[-1])
-        two = self._theirs[0].read_again(int(other), _SIDES[-1])
+        (ours, digests), (theirs, their_digests) = self._ours, self._theirs
+        one = ours.read_again(int(row), digests, _SIDES[-1])
+        two = theirs.read_again(int(other), their_digests, _SIDES[-1])
         return agreement(one, two, self._mirrored)
 
 

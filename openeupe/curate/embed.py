@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from openeupe.curate.heap import PART, Heap
 from openeupe.curate.machines import Machines
 from openeupe.data import View
 from openeupe.data.ahead import batched_ahead
-from openeupe.encoders import Encoder
+from openeupe.encoders import Encoder, evaluating
 from openeupe.files import durable
 from openeupe.identity import arrays_identity, encoder_identity, facts_identity
 
@@ -168,7 +167,7 @@ class Embeddings:
         view = View(self.side, self.side, "squash")
 
         def read(place: int) -> Tensor:
-            return view.image(self.heap.read_again(int(rows[place]), self.side))
+            return view.image(self.heap.read_again(int(rows[place]), self.digests, self.side))
 
         for views in batched_ahead(read, todo, BATCH, workers):
             found = self._encode(torch.stack(views))
@@ -178,18 +177,6 @@ class Embeddings:
 
     def _encode(self, views: Tensor) -> Vectors:
         device = self.encoder.mean.device
-        with torch.inference_mode(), _evaluating(self.encoder):
+        with torch.inference_mode(), evaluating(self.encoder):
             cls = self.encoder(views.to(device, non_blocking=True).float() / 255).cls
         return F.normalize(cls.float(), dim=1).half().cpu().numpy()
-
-
-@contextmanager
-def _evaluating(encoder: Encoder) -> Iterator[None]:
-    """In training mode batch norm would mix the images of a batch, and learn from them."""
-    modes = [(module, module.training) for module in encoder.modules()]
-    encoder.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -8,9 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from openeupe.data import BrokenImage, FolderSource, ShardSource, SourceConfig, open_source
+from openeupe.curate.hashing import digest
+from openeupe.data import (
+    BrokenImage,
+    FolderSource,
+    ShardSource,
+    SourceConfig,
+    decode,
+    open_source,
+)
 from openeupe.errors import InputError
 
 PART = 2048  # images that are read, written and resumed together
@@ -86,25 +96,25 @@ class Heap:
         number, index = self._find(row)
         return self.sources[number].encoded(index)
 
-    def read(self, row: int, least_side: int | None = None) -> Image.Image:
-        """RGB image `row`; see `decode` for `least_side`. Raises `BrokenImage`."""
-        number, index = self._find(row)
-        return self.sources[number].read(index, least_side)
-
-    def read_again(self, row: int, least_side: int) -> Image.Image:
+    def read_again(
+        self, row: int, digests: NDArray[np.uint64], least_side: int | None = None
+    ) -> Image.Image:
         """RGB image `row`, which `scan` could read; see `decode` for `least_side`.
 
+        Args:
+            digests: `[len(heap), 2]` of the images that were scanned.
+
         Raises:
-            InputError: if it cannot be read now. Anything in its place would be saved as what is
-                known of the image that was scanned.
+            InputError: if it cannot be read, or is another image by now. What is computed of it
+                would be saved under the digest of the image that was scanned.
         """
         try:
-            return self.read(row, least_side)
-        except BrokenImage:
-            raise InputError(
-                f"{self.name(row)} cannot be read any more, it changed since it was scanned: "
-                "curate again"
-            ) from None
+            encoded = self.encoded(row)
+            if digest(encoded) == digests[row].tobytes():
+                return decode(encoded, self.name(row), least_side)
+        except (BrokenImage, OSError):
+            pass
+        raise InputError(f"{self.name(row)} changed since it was scanned: curate again")
 
     def name(self, row: int) -> str:
         """What people call image `row`: its path, or shard and key."""
@@ -117,10 +127,10 @@ class Heap:
         Files are not read: their size and both their times stand for what they hold, since nobody
         can set the second (ctime) back.
         """
-        digest = hashlib.blake2b(digest_size=16)
+        states = hashlib.blake2b(digest_size=16)
         for line in self._states(part):
-            digest.update(line.encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
+            states.update(line.encode("utf-8", "surrogatepass"))
+        return states.hexdigest()
 
     def _states(self, part: int) -> Iterator[str]:
         shards: dict[str, str] = {}

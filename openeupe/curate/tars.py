@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.progress import Progress
 
+from openeupe.curate.hashing import digest
 from openeupe.curate.manifest import SCHEMA
 from openeupe.data.manifest import METADATA, open_manifest, roots
 from openeupe.data.shards import OpenShards
@@ -41,7 +42,7 @@ def write_shards(manifest: Path, folder: Path, size_bytes: int, progress: Progre
 
     Raises:
         InputError: if the folder holds anything else, or images of the manifest; or if an image
-            cannot be read or a shard not written.
+            cannot be read or is another one than was curated, or a shard cannot be written.
     """
     file, about = open_manifest(manifest)
     places = roots(manifest, about)
@@ -129,6 +130,8 @@ def _write(
                     raise InputError(
                         f"{path} cannot be read any more ({error.strerror}): curate again"
                     ) from None
+                if digest(encoded) != row["digest"]:
+                    raise InputError(f"{path} changed since it was curated: curate again")
                 name = f"{number:09d}.{_ENDINGS.get(row['format'], 'jpg')}"
                 shard, offset = shards.add(name, encoded)
                 row |= {"source": 0, "path": shard, "offset": offset, "of": None}

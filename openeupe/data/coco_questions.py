@@ -111,7 +111,8 @@ class BoxQuestions:
         return [q for index in range(len(self)) for q in self._asked(index, ranked)]
 
     def _asked(self, index: int, ranked: list[int]) -> list[Question]:
-        # By name, so that images that are added later change no question of these.
+        # Draws go by the image's name. Its place and the set's most popular classes count, too:
+        # images that are added can change which class that is missing is asked about.
         rng = np.random.default_rng(derive_seed(self.seed, "boxes", self.name(index)))
         counts = Counter(int(number) for number in self._boxes[index][:, 0])
         present = [list(counts)[k] for k in rng.permutation(len(counts))]

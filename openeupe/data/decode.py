@@ -18,7 +18,7 @@ from openeupe.data.names import printable
 from openeupe.errors import InputError
 from openeupe.limits import IMAGE_BYTES
 
-# Odd metadata of one web image is nobody's news. For good: `catch_warnings` is not for threads.
+# Many web images have odd metadata. Not by `catch_warnings`, which is not safe with threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")

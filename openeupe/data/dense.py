@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import Field, model_validator
 
 from openeupe.config import Config
 from openeupe.data.images import DepthImages, MaskedImages
+from openeupe.data.layouts import only_read
 from openeupe.data.pairs import IGNORE, DepthFiles, MaskFiles, Pairs, by_stem
 from openeupe.data.scenes import Scenes, Split
 from openeupe.errors import InputError
@@ -113,6 +114,15 @@ class MaskData(DenseData):
             raise ValueError("layout folder needs either classes or names")
         return self
 
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        return only_read(
+            self,
+            folder="path train test classes names ignore zero_is_ignore",
+            ade20k="path",
+            scenes="count test_count seed side",
+        )
+
     def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
         """(train, test), with the same classes under the same numbers.
 
@@ -187,6 +197,15 @@ class DepthData(DenseData):
     depth_scale: float = Field(1000.0, gt=0, description="Metres = a file's value / this")
     train_list: Path | None = Field(None, description="Layout nyuv2: list of files, inside path")
     test_list: Path | None = Field(None, description="Layout nyuv2: list of files, inside path")
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        return only_read(
+            self,
+            folder="path train test depth_scale",
+            nyuv2="path train_list test_list depth_scale",
+            scenes="count test_count seed side",
+        )
 
     def open(self, root: Path) -> tuple[DepthImages, DepthImages]:
         """(train, test).

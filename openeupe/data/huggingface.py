@@ -10,6 +10,7 @@ from PIL import Image
 
 from openeupe.data.decode import BrokenImage, decode
 from openeupe.errors import InputError
+from openeupe.identity import files_identity
 
 
 class HuggingFaceSource:
@@ -35,7 +36,7 @@ class HuggingFaceSource:
                 "pip install 'openeupe[hf]'"
             ) from error
         self.path = str(path)
-        folder = Path(path).expanduser()
+        self.folder = folder = Path(path).expanduser()
         if not folder.is_dir():
             raise InputError(f"data path {path} is not a folder: check the path")
         try:
@@ -85,15 +86,26 @@ class HuggingFaceSource:
 
     def listing(self) -> Iterator[tuple[str, int]]:
         """The Arrow files that hold the rows, by name and size."""
-        for file in sorted(Path(self.path).expanduser().glob("*.arrow")):
+        for file in self._files():
             yield file.name, file.stat().st_size
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the rows, of all columns, by the names and contents of their files."""
+        return files_identity(self.folder, self._files())
+
+    def _files(self) -> list[Path]:
+        # "cache-": what the datasets library leaves next to them.
+        files = sorted(self.folder.glob("*.arrow"))
+        return [file for file in files if not file.name.startswith("cache-")]
 
     def encoded_bytes(self, index: int) -> int:
         """Size of the encoded image, or of the file that the row names."""
         value = self._rows[index][self._column]
         if value is None or (value["bytes"] is None and value["path"] is None):
             return 0
-        return len(value["bytes"]) if value["bytes"] else os.stat(value["path"]).st_size
+        found: bytes | None = value["bytes"]
+        return os.stat(value["path"]).st_size if found is None else len(found)
 
     def name(self, index: int) -> str:
         """`path, row index`, for messages."""

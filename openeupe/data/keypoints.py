@@ -6,15 +6,16 @@ import csv
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from openeupe.config import Config
 from openeupe.data.decode import decode, opened, upright_size
 from openeupe.data.images import KeypointImages
+from openeupe.data.layouts import only_read
 from openeupe.data.names import printable
 from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.errors import InputError
@@ -46,6 +47,11 @@ class KeypointData(Config):
     pairs: int = Field(10_000, ge=1, description="Tables: at most this many pairs of a category")
     count: int = Field(400, ge=2, description="Scenes: number of images")
     seed: int = Field(0, description="Scenes: which images")
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        table = "path margin pairs"
+        return only_read(self, spair="path split", deeplabcut=table, csv=table, scenes="count seed")
 
     def open(self, root: Path) -> KeypointImages:
         """Read all annotations and check every image's header.

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from timm.data import ImageNetInfo
 
 from openeupe.config import Config
 from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
 from openeupe.data.images import LabelledImages, check_apart
+from openeupe.data.layouts import only_read
 from openeupe.data.names import printable
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity
@@ -45,6 +46,15 @@ class ClassData(Config):
     )
     count: int = Field(400, ge=2, description="Scenes: images of each part")
     seed: int = Field(0, description="Scenes: which images")
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        return only_read(
+            self,
+            folder="path train test names",
+            imagenet="path names",
+            scenes="count seed names",
+        )
 
     def open(self, root: Path) -> tuple[LabelledImages, LabelledImages]:
         """(train, test), with the same classes under the same numbers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from array import array
 from collections.abc import Iterator
@@ -11,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from openeupe.data.decode import BrokenImage, decode
+from openeupe.data.decode import BrokenImage, check_file, decode
 from openeupe.data.names import Names, printable
 from openeupe.data.shards import OpenShards
 from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
-from openeupe.identity import file_identity
+from openeupe.identity import facts_identity, file_identity
 from openeupe.limits import IMAGE_BYTES, IMAGE_WEIGHT
 
 VERSION = 1
@@ -76,15 +77,19 @@ class ManifestSource:
         try:
             encoded = self.encoded(index)
         except OSError as error:
-            raise BrokenImage(f"{self.name(index)}: {error.strerror}") from error
+            raise BrokenImage(f"{self.name(index)}: {error.strerror or error}") from error
         return decode(encoded, self.name(index), least_side)
 
     def encoded(self, index: int) -> bytes:
         """The file's or member's bytes. Raises `OSError`."""
-        file, offset = self._file(index), int(self._offsets[index])
-        if offset < 0:
-            return file.read_bytes()
-        return self._shards.read(str(file), offset, int(self._sizes[index]))
+        file, offset, size = self._file(index), int(self._offsets[index]), int(self._sizes[index])
+        if offset >= 0:
+            return self._shards.read(str(file), offset, size)
+        check_file(file)
+        encoded = file.read_bytes()
+        if len(encoded) != size:  # not the image that was compared with evaluation images
+            raise OSError(errno.EIO, "it has another size than when it was curated")
+        return encoded
 
     def listing(self) -> Iterator[tuple[str, int]]:
         """The manifest by its contents, and the files that it names as they now are."""
@@ -95,6 +100,12 @@ class ManifestSource:
             if file != last:  # rows of one shard follow each other
                 yield self._paths[index], file.stat().st_size if file.is_file() else -1
             last = file
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the manifest and of the files that it names, by their contents."""
+        images = [file_identity(file) for file in self.files()]
+        return facts_identity(file_identity(Path(self.path).expanduser()), images)
 
     def places(self) -> Iterator[str]:
         """Absolute path of each image's file or shard, with `/` and without links to the roots."""

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from openeupe.identity import file_identity
 from openeupe.registry import RegistryFile, cache_folder, fetch_all
 
 # scikit-image's gallery: BSD-3-Clause package, notes on each photo in its own documentation.
@@ -70,7 +71,7 @@ def registry_photos() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for path in fetch_all(REGISTRY_PHOTOS):
         photo = folder / path.name
-        if not photo.exists():
+        if not photo.exists() or file_identity(photo) != file_identity(path):
             partial = folder / f".{path.name}.{os.getpid()}"  # two runs may start at once
             shutil.copyfile(path, partial)
             partial.replace(photo)

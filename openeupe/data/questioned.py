@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from openeupe.config import Config
 from openeupe.data.coco_questions import BoxQuestions
+from openeupe.data.layouts import only_read
 from openeupe.data.questions import QuestionedImages
 from openeupe.data.scenes import CLASSES, Scenes
 from openeupe.data.staging import COLOURS
@@ -48,6 +49,14 @@ class QuestionData(Config):
         if self.layout == "boxes" and self.path is None:
             raise ValueError("layout boxes needs a path")
         return self
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        return only_read(
+            self,
+            boxes="path train test names asked train_asked seed",
+            scenes="count test_count seed side",
+        )
 
     def open(self, root: Path) -> tuple[QuestionedImages, QuestionedImages]:
         """(train, test). Raises `InputError` as `BoxQuestions`, and for files that are no images.

@@ -20,6 +20,7 @@ from PIL import Image
 from openeupe.data.decode import EXTENSIONS, BrokenImage, decode
 from openeupe.data.names import Names, printable
 from openeupe.errors import InputError
+from openeupe.identity import facts_identity, file_identity
 from openeupe.limits import IMAGE_BYTES, IMAGES, SHARDS
 
 _OPEN_SHARDS = 32  # files a process keeps open: far below every system's limit
@@ -99,6 +100,11 @@ class ShardSource:
         for index in range(len(self)):
             shard = Path(self.shards[self._shards[index]]).name
             yield f"{shard}: {self._keys[index]}", self.encoded_bytes(index)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the shards by their contents, in order."""
+        return facts_identity([file_identity(Path(shard)) for shard in self.shards])
 
     def name(self, index: int) -> str:
         """`shard.tar: key`, for messages."""

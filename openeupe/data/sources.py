@@ -17,7 +17,6 @@ from openeupe.data.names import printable
 from openeupe.data.shards import ShardSource
 from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
-from openeupe.identity import facts_identity, file_identity, files_identity
 
 
 class Source(Protocol):
@@ -46,6 +45,11 @@ class Source(Protocol):
         """Names, the same wherever the source lies, and sizes of all that it reads."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the images by their contents: every file is read once."""
+        ...
+
     def name(self, index: int) -> str:
         """What a message calls image `index`."""
         ...
@@ -63,6 +67,11 @@ def open_source(config: SourceConfig, part: Literal["train", "heldout"] = "train
     kind = _kind(config.path) if config.kind == "auto" else config.kind
     if config.heldout and kind != "folder":
         raise InputError(f"data path {config.path}: heldout works for folders, not for {kind}")
+    if kind != "huggingface" and config.column != SourceConfig.model_fields["column"].default:
+        raise InputError(
+            f"data path {config.path}: column is of Hugging Face datasets, not of {kind}: leave it "
+            "out"
+        )
     if kind == "shards":
         return ShardSource(config.path)
     if kind == "huggingface":
@@ -77,18 +86,7 @@ def source_identity(config: SourceConfig) -> str:
 
     Every file is read once: as long as an epoch without training.
     """
-    source = open_source(config.model_copy(update={"heldout": 0.0}))
-    if isinstance(source, FolderSource):
-        return source.fingerprint
-    if isinstance(source, ShardSource):
-        return facts_identity([file_identity(Path(shard)) for shard in source.shards])
-    root = Path(config.path).expanduser()
-    if isinstance(source, ManifestSource):
-        images = [file_identity(file) for file in source.files()]
-        return facts_identity(file_identity(root), images)
-    # "cache-": what the datasets library leaves beside the rows.
-    files = (path for path in sorted(root.rglob("*")) if not path.name.startswith("cache-"))
-    return files_identity(root, (path for path in files if path.is_file()))
+    return open_source(config.model_copy(update={"heldout": 0.0})).fingerprint
 
 
 def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:

@@ -9,7 +9,7 @@ from timm.layers import Conv2dSame
 from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from torch import Tensor, nn
 
-from openeupe.encoders import Encoder
+from openeupe.encoders import Encoder, evaluating
 
 
 def fold_layer_scales(network: nn.Module) -> int:
@@ -46,7 +46,6 @@ def pixel_layer(encoder: Encoder) -> nn.Conv2d | None:
     seen: list[nn.Conv2d] = []
     shape = (1, 3, encoder.resolution, encoder.resolution)
     pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    training = [module for module in encoder.modules() if module.training]
 
     def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         if given[0].shape == pixels.shape and torch.equal(given[0], pixels):
@@ -58,11 +57,9 @@ def pixel_layer(encoder: Encoder) -> nn.Conv2d | None:
         if isinstance(module, nn.Conv2d)
     ]
     try:
-        with torch.no_grad():
-            encoder.eval().tokens(pixels)
+        with evaluating(encoder), torch.no_grad():
+            encoder.tokens(pixels)
     finally:
-        for module in training:
-            module.training = True
         for hook in hooks:
             hook.remove()
     # Subclasses that change their weights on the fly (standardized ones) cannot be scaled.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openeupe.encoders.contract import Encoder, Tokens, check_side
+from openeupe.encoders.contract import Encoder, Tokens, check_side, evaluating
 from openeupe.encoders.create import create, names
 from openeupe.encoders.folder import read_config, save
 from openeupe.encoders.sources import describe, is_stored, load
@@ -13,6 +13,7 @@ __all__ = [
     "check_side",
     "create",
     "describe",
+    "evaluating",
     "is_stored",
     "load",
     "names",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -114,6 +115,21 @@ class Encoder(nn.Module):
     def tokens(self, pixels: Tensor) -> Tokens:
         """Encode pixels that are already normalized; each kind of encoder defines it."""
         raise NotImplementedError
+
+
+@contextmanager
+def evaluating(encoder: Encoder) -> Iterator[Encoder]:
+    """The encoder in eval mode; afterwards each of its modules is in the mode that it had.
+
+    In training mode batch norm would mix the images of a batch, and learn from them.
+    """
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()
+    try:
+        yield encoder
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def check_side(encoder: Encoder, side: int) -> None:

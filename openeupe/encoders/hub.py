@@ -15,32 +15,27 @@ _FOLDER = ("config.json", "preprocessor_config.json", "model.safetensors", "head
 def download(source: str) -> Path:
     """Fetch `hf-hub:OWNER/NAME[@REVISION]`; a folder, or the one weights file of the repository.
 
-    Weights are compared with the sha256 that the hub states for them. Without a network the hub
-    client's cache is used. The token, if one is needed, is the one that the client has.
+    Weights are compared with the sha256 that the hub states for them. Without a network, what the
+    hub client's cache holds is used as it is. The token, if one is needed, is the client's own.
 
     Raises:
         InputError: if it cannot be had, or holds no encoder.
     """
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     name, _, revision = source.removeprefix(HUB).partition("@")
     try:
         info = HfApi().model_info(name, revision=revision or None, files_metadata=True)
     except Exception as error:  # hub clients raise whatever their network library raises
-        try:
-            return Path(
-                snapshot_download(
-                    name,
-                    revision=revision or None,
-                    allow_patterns=list(_FOLDER),
-                    local_files_only=True,
-                )
-            )
-        except Exception:
-            raise InputError(
-                f"{source} cannot be had ({first_line(error)}): check the name, the network, and "
-                "whether it asks for a login (hf auth login)"
-            ) from None
+        # The hub's own answer, that there is no such thing (for you), is no lack of a network.
+        answered = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
+        if not answered and (cached := _cached(name, revision or None)):
+            return cached
+        raise InputError(
+            f"{source} cannot be had ({first_line(error)}): check the name, the network, and "
+            "whether it asks for a login (hf auth login)"
+        ) from None
     files = {file.rfilename: file for file in info.siblings or []}
     wanted = [file for file in _FOLDER if file in files]
     if "config.json" not in wanted or "model.safetensors" not in wanted:
@@ -59,6 +54,20 @@ def download(source: str) -> Path:
             raise InputError(f"{source}: {file} is not the file that the hub names: fetch it again")
         paths[file] = path
     return paths[wanted[0]].parent if "config.json" in paths else paths[wanted[0]]
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    """The encoder in the hub client's cache, if all of it is there."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception:  # hub clients raise whatever their network library raises
+        return None
+    if all((folder / file).is_file() for file in ("config.json", "model.safetensors")):
+        return folder
+    released = list(folder.glob("EUPE-*.pt"))
+    return released[0] if len(released) == 1 else None
 
 
 def _sha256(path: Path) -> str:

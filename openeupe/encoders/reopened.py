@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.encoders.contract import Encoder, Tokens, evaluating
 from openeupe.encoders.create import create
 
 # Relative. The same kernels give the same bits; other orders of summation differ by some 1e-7. A
@@ -29,10 +29,8 @@ def sample(encoder: Encoder) -> tuple[Tensor, Tokens]:
     """Two random images of the native side, and the encoder's tokens of them in eval mode."""
     side = encoder.resolution
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    training = encoder.training
-    tokens = encoder.eval()(images)
-    encoder.train(training)
-    return images, tokens
+    with evaluating(encoder):
+        return images, encoder(images)
 
 
 def equal(ours: Tensor, theirs: Tensor) -> bool:

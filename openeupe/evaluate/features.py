@@ -14,7 +14,7 @@ from torch import Tensor
 
 from openeupe.data import BrokenImage, Images, Source, View, center_view, resize
 from openeupe.data.ahead import batched_ahead
-from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders import Encoder, Tokens, evaluating
 from openeupe.errors import InputError
 
 Precision = Literal["fp32", "bf16"]
@@ -23,14 +23,8 @@ Precision = Literal["fp32", "bf16"]
 @contextmanager
 def frozen(encoder: Encoder) -> Iterator[Encoder]:
     """The encoder in eval mode without gradients; the mode of each part comes back afterwards."""
-    training = [module for module in encoder.modules() if module.training]
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            yield encoder
-    finally:
-        for module in training:
-            module.training = True
+    with evaluating(encoder), torch.no_grad():
+        yield encoder
 
 
 def fitting_side(encoder: Encoder, side: int) -> int:

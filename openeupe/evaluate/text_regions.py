@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe.config import Config
 from openeupe.data import FolderSource, Images, MaskedImages, View, derive_seed
 from openeupe.data.decode import image_size
+from openeupe.data.layouts import only_read
 from openeupe.data.names import printable
 from openeupe.data.subset import spread
 from openeupe.errors import InputError
@@ -45,6 +46,11 @@ class TextData(Config):
     train_count: int | None = Field(300, ge=1, description="Evenly spaced; null: all")
     test_count: int | None = Field(150, ge=1)
     seed: int = Field(0, description="Which words, fonts and places")
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        count = "train_count test_count seed"
+        return only_read(self, folder=f"train test {count}", scenes=count)
 
     def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
         """(train, test) with words; classes background and text.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from openeupe.data import EXTENSIONS, BrokenImage, FolderSource, decode
 from openeupe.data.names import printable
-from openeupe.encoders import Encoder
+from openeupe.encoders import Encoder, evaluating
 from openeupe.errors import InputError
 
 
@@ -104,10 +104,8 @@ def patch_tokens(encoder: Encoder, photo: Photo) -> Tensor:
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
-    training = encoder.training
-    encoder.eval()
-    patches = encoder(pixels.to(encoder.mean.device)).patches[0].float().cpu()
-    encoder.train(training)
+    with evaluating(encoder):
+        patches = encoder(pixels.to(encoder.mean.device)).patches[0].float().cpu()
     if not bool(torch.isfinite(patches).all()):
         raise InputError(
             f"{encoder.name} gives tokens that are not finite for {photo.name}: its weights are "

@@ -79,6 +79,9 @@ def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
             found.sides = tuple(own.students[student.name].resolution)
     if found.info:
         _add_experts(found.experts, student, found.info, found.recipe)
+    if found.recipe is None and (not found.info or (student / "README.md").is_file()):
+        # Its own card also knows of weights that it started from, which no other file tells.
+        found.experts.setdefault(student.resolve().name, licence_of(str(student)))
     places = {student, student.parent, Path(source)}
     found.results = _results([place / "evaluations" for place in places], encoder)
     return found

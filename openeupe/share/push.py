@@ -15,6 +15,9 @@ from openeupe.share.origin import DISTILLATION, for_others
 def push(folder: Path, repository: str, *, private: bool = False) -> str:
     """Upload what `save` wrote, and nothing else that may lie there; returns the page's address.
 
+    What an earlier encoder of the repository had and this one has not is removed there; other
+    files stay.
+
     The token is the client's own: `$HF_TOKEN`, or what `hf auth login` keeps. It is never an
     option, a setting or a file of ours.
 
@@ -49,6 +52,8 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
             repo_id=repository,
             folder_path=folder,
             allow_patterns=[name for name in FILES if name not in told],
+            # Heads and statistics of an encoder that was pushed there before are not this one's.
+            delete_patterns=[name for name in FILES if not (folder / name).is_file()],
             commit_message="An encoder made with OpenEUPE",
         )
         for name, text in told.items():

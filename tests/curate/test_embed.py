@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from openeupe.curate import CurateConfig, curate
-from openeupe.curate.embed import identity
+from openeupe.curate.embed import Embeddings, identity
 from openeupe.encoders import Encoder
+from openeupe.errors import InputError
+
+from .conftest import jpeg, photo
 
 SMALL = CurateConfig(side=32, clusters=[3], hash_distance=12)
 
@@ -20,6 +25,20 @@ def test_other_input_constants_are_another_identity(encoder: Encoder) -> None:
     finally:
         encoder.mean.copy_(mean)
     assert identity(encoder, 64) != before
+
+
+def test_vectors_of_another_image_are_not_saved_under_the_scanned_ones_digest(
+    heap: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Embeddings.make
+
+    def replaced_meanwhile(self: Embeddings, *args: Any) -> None:
+        (heap / "05.jpg").write_bytes(jpeg(photo(77)))
+        before(self, *args)
+
+    monkeypatch.setattr(Embeddings, "make", replaced_meanwhile)
+    with pytest.raises(InputError, match=r"05\.jpg changed since it was scanned: curate again"):
+        curate([heap], tmp_path / "a.parquet", encoder, SMALL)
 
 
 def test_an_encoder_in_training_mode_is_left_as_it_was(

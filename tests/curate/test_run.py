@@ -134,6 +134,16 @@ def test_kept_images_become_shards_that_move(heap: Path, tars: Path, tmp_path: P
         assert before.read(i).tobytes() == after.read(i).tobytes()
 
 
+def test_an_image_that_changed_since_is_not_written_to_shards(heap: Path, tmp_path: Path) -> None:
+    """The manifest next to the shards would give it the size, digest and weight of another."""
+    out = tmp_path / "out.parquet"
+    curate([heap], out, None)
+    (heap / "05.jpg").write_bytes(jpeg(photo(77)))
+    with pytest.raises(InputError, match=r"05\.jpg changed since it was curated: curate again"):
+        shards(out, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
 def shards(out: Path, folder: Path) -> None:
     with Progress(disable=True) as progress:
         write_shards(out, folder, 40_000, progress)

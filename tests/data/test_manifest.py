@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -20,9 +21,10 @@ from openeupe.data import (
     open_source,
     open_sources,
 )
+from openeupe.data.decode import BrokenImage
 from openeupe.errors import InputError
 
-from .conftest import Maker
+from .conftest import Maker, picture
 
 VERSION = 1
 
@@ -123,6 +125,21 @@ def test_images_that_moved_are_told(manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"0000\.png is not there"):
         ManifestSource(manifest)
+
+
+def test_an_image_that_changed_since_it_was_curated_is_not_trained_on(
+    manifest: Path, tmp_path: Path
+) -> None:
+    """It was never compared with evaluation images."""
+    source = ManifestSource(manifest)
+    file = tmp_path / "images" / "0002.png"
+    picture(9, 20, 20).save(file)
+    with pytest.raises(BrokenImage, match=r"0002\.png: it has another size than when it was cur"):
+        source.read(1)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(BrokenImage, match=r"0002\.png: it is not a file"):
+        source.read(1)
 
 
 @pytest.mark.parametrize("weight", [float("inf"), float("nan"), 1e38, 1001.0])

@@ -103,5 +103,7 @@ def test_a_hugging_face_dataset_is_known_too(tmp_path: Path) -> None:
         return HuggingFaceSource(tmp_path / name)
 
     before = image_sets([saved("one", 0, 1)])
+    (tmp_path / "one" / "cache-1.arrow").write_text("left by the datasets library")
+    assert changed(before, image_sets([HuggingFaceSource(tmp_path / "one")])) is None
     assert changed(before, image_sets([saved("same", 0, 1)])) is None
     assert changed(before, image_sets([saved("other", 0, 2)]))

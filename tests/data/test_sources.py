@@ -89,6 +89,11 @@ def test_the_identity_of_a_saved_dataset_leaves_caches_out(tmp_path: Path) -> No
     assert found[2] != found[0]
 
 
+def test_a_column_that_nothing_reads_is_refused(make_folder: Maker) -> None:
+    with pytest.raises(InputError, match="column is of Hugging Face datasets, not of folder"):
+        open_source(SourceConfig(path=str(make_folder(1)), column="photo"))
+
+
 def test_kind_is_obeyed(make_folder: Maker) -> None:
     path = str(make_folder(1))
     with pytest.raises(InputError, match=r"no \.tar files"):

@@ -422,3 +422,30 @@ def test_a_hub_name_is_fetched_verified_and_opened(
     digest = "0" * 64
     with pytest.raises(InputError, match="is not the file that the hub names"):
         openeupe.load("hf-hub:timm/convnext_atto.ours")
+
+
+def test_the_cache_of_the_hub_client_stands_in_for_the_network_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    from openeupe.encoders.hub import download
+
+    trouble: list[Exception] = [ConnectionError("no network")]
+
+    def info(*_: object, **__: object) -> None:
+        raise trouble[0]
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(InputError, match=r"cannot be had \(no network\)"):
+        download("hf-hub:facebook/EUPE-ViT-T")  # something else of it is in the cache
+    (tmp_path / "EUPE-ViT-T.pt").touch()
+    assert download("hf-hub:facebook/EUPE-ViT-T") == tmp_path / "EUPE-ViT-T.pt"
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).touch()
+    assert download("hf-hub:timm/net") == tmp_path
+    trouble[0] = RevisionNotFoundError.__new__(RevisionNotFoundError, "no such revision")
+    with pytest.raises(InputError, match=r"timm/net@v9 cannot be had"):
+        download("hf-hub:timm/net@v9")

@@ -36,7 +36,11 @@ def student(folder: Path, stage: str, teachers: dict[str, str]) -> Path:
     info = {
         "run": "mine",
         "stage": stage,
-        "teachers": {k: {"encoder": v} for k, v in teachers.items()},
+        "seed": 0,
+        "steps": 1,
+        "images": 1,
+        "head_hidden": 8,
+        "teachers": {k: {"encoder": v, "cls_dim": 8, "patch_dim": 8} for k, v in teachers.items()},
     }
     (made / "distillation.json").write_text(json.dumps(info))
     return made
@@ -55,6 +59,25 @@ def test_a_teacher_whose_origin_is_not_here_is_unknown(tmp_path: Path, encoder: 
     assert card_licence(found, None) == ("other", "see-the-teachers")
     only_open = Origin(experts={"efficientnet_lite0": found.experts["efficientnet_lite0"]})
     assert card_licence(only_open, None) == ("apache-2.0", None)
+
+
+@pytest.mark.parametrize("teachers", [{}, {"net": "efficientnet_lite0"}])
+def test_a_folder_that_was_saved_before_keeps_the_licence_of_its_card(
+    tmp_path: Path, encoder: Encoder, teachers: dict[str, str]
+) -> None:
+    """The weights that it started from may be under a stricter one than its teachers."""
+    made = student(tmp_path, "student", teachers)
+    if not teachers:
+        (made / "distillation.json").unlink()
+    card = "---\nlicense: other\nlicense_name: fair-noncommercial-research-license\n---\n"
+    (made / "README.md").write_text(card)
+    found = origin(str(made), made, encoder)
+    assert card_licence(found, None) == ("other", "fair-noncommercial-research-license")
+
+
+def test_a_folder_of_others_without_a_card_is_unknown(tmp_path: Path, encoder: Encoder) -> None:
+    made = encoders.save(encoder, tmp_path / "net")
+    assert origin(str(made), made, encoder).experts["net"].name == "unknown"
 
 
 def test_a_recipe_that_lies_around_by_chance_is_not_its_own(

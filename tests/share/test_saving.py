@@ -33,11 +33,14 @@ IMAGES = torch.rand(1, 3, 64, 64)
 
 def results(folder: Path, encoder: Encoder) -> None:
     """What `openeupe evaluate` would have left of an encoder."""
-    figure = {"value": 41.25, "low": 38.0, "high": 44.5, "unit": "%"}
-    column = {"headline": "top1@10", "protocol": "knn/mini-v1", "figures": {"top1@10": figure}}
+    figure = {"value": 41.25, "low": 38.0, "high": 44.5, "unit": "%", "samples": 400}
+    figure |= {"metric": "mean", "scale": 100.0, "higher_is_better": True}
+    about = {"protocol": "knn/mini-v1", "protocol_hash": "0", "domain": "image"}
+    about |= {"data": ["0"], "settings": {}}
+    scored = {"headline": "top1@10", "figures": {"top1@10": figure}, "floors": {}, "details": {}}
     content = {
-        "config": {"suite": "mini", "encoder": encoder_identity(encoder)},
-        "columns": {"knn": column, "other": {"why": "left"}},
+        "config": {"model": "mine", "suite": "mini", "encoder": encoder_identity(encoder)},
+        "columns": {"knn": about | scored, "other": about | {"missing": "left"}},
     }
     (folder / "evaluations" / "mini").mkdir(parents=True, exist_ok=True)
     (folder / "evaluations" / "mini" / "results.json").write_text(json.dumps(content))
@@ -302,6 +305,9 @@ def test_push_uploads_the_folder_and_never_a_token(
     assert kinds["create"] == {"name": "me/mine-atto", "private": True, "exist_ok": True}
     assert "model.safetensors" in kinds["folder"]["allow_patterns"]
     assert "notes.txt" not in kinds["folder"]["allow_patterns"]
+    gone = kinds["folder"]["delete_patterns"]  # or a former encoder's heads would lie next to it
+    assert set(gone) >= {"heads.safetensors", "statistics.safetensors", "distillation.json"}
+    assert not set(gone) & {"README.md", "config.json", "model.safetensors"}
     card = kinds["file"]["path_or_fileobj"].decode()
     assert 'timm.create_model("hf-hub:me/mine-atto", pretrained=True)' in card
     assert 'openeupe.load("hf-hub:me/mine-atto")' in card
