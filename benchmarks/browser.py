@@ -26,9 +26,9 @@ from typing import Any
 import torch
 
 import openeupe
-from openeupe.deploy.folder import parse_size
+from openeupe.deploy.export_folder import parse_size
 from openeupe.deploy.parity import Parity, compare
-from openeupe.deploy.photos import Photos
+from openeupe.deploy.sample_images import Photos
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
 

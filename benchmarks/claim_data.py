@@ -23,7 +23,7 @@ from PIL import Image
 
 from openeupe import encoders
 from openeupe.data import FolderSource
-from openeupe.data.words import WordPhotos
+from openeupe.datasets.scenes.word_images import WordPhotos
 
 _SHORT = {"caltech101": 160}  # what the views of docs/suites/claim.yaml are cut from
 _OTHERS = 192

@@ -15,11 +15,11 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from openeupe.distill.parallel import Processes
 from openeupe.distill.placement import place
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.stage import Stage
 from openeupe.distill.trainer import Trainer
+from openeupe.distributed import Processes
 from openeupe.encoders import create
 
 Step = Callable[[], Any]

@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 
-from openeupe.data import FolderSource, derive_seed
+from openeupe.data import FolderSource
 from openeupe.distill.recipe import STAGE_PREFIX, load_recipe
 from openeupe.distill.run import run_recipe
 from openeupe.distill.stage import Stage
 from openeupe.encoders import Encoder, create
 from openeupe.evaluate.features import center_views, encode
 from openeupe.evaluate.knn import knn_accuracy
+from openeupe.seeds import derive_seed
 
 
 class Knn:

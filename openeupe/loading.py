@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 
 from openeupe import encoders
-from openeupe.data import derive_seed
 from openeupe.deploy.exported import ExportedEncoder, is_export
+from openeupe.distill.adapter_heads import TeacherHeads
 from openeupe.distill.chain import HeadChain, chains
-from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.run import Run
 from openeupe.distill.student import Widths
 from openeupe.encoders import Encoder, released
 from openeupe.encoders.weights import read_weights
 from openeupe.errors import InputError
+from openeupe.seeds import derive_seed
 
 UNTRAINED = "untrained:"
 

@@ -14,16 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from openeupe.data import (
-    Augment,
-    AugmentConfig,
-    BrokenImage,
-    FolderSource,
-    Source,
-    derive_seed,
-    open_source,
-)
-from openeupe.data.photos import registry_photos
+from openeupe.data import Augment, AugmentConfig, BrokenImage, FolderSource, Source, open_source
+from openeupe.data.registry_images import registry_photos
 from openeupe.distill.precision import autocast
 from openeupe.distill.recipe import load_recipe
 from openeupe.distill.run import Run, default_device, run_recipe
@@ -35,10 +27,11 @@ from openeupe.evaluate.knn import knn_accuracy
 from openeupe.files import strict_json, write_atomically
 from openeupe.loading import load_stages
 from openeupe.look.figures import save, side_by_side
-from openeupe.look.photos import patch_tokens
+from openeupe.look.inputs import patch_tokens
 from openeupe.report.belonging import Belonging
 from openeupe.report.page import write_report
 from openeupe.report.seen import Seen, photo_side, source_photos
+from openeupe.seeds import derive_seed
 
 _VIEWS = {"train": 288, "heldout": 96}  # crops for the readouts: fitted on, scored on
 _KNN_IMAGES = 2000  # of each part, so that a large folder stays a matter of minutes

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import openeupe.quickstart as module
 from openeupe.data import FolderSource
-from openeupe.data.photos import REGISTRY_PHOTOS, registry_photos
+from openeupe.data.registry_images import REGISTRY_PHOTOS, registry_photos
 
 from .conftest import FEW_STEPS, Quickstart
 

@@ -21,15 +21,16 @@ from torch.nn import functional as F
 
 from openeupe.ablate.addresses import address, lineage
 from openeupe.ablate.study import ForecastConfig, LoadedStudy
-from openeupe.data import Batches, derive_seed
-from openeupe.distill.folder import Run
+from openeupe.data import Batches
 from openeupe.distill.load import load_networks
 from openeupe.distill.optimizer import build_optimizer, learning_rate, set_lr
 from openeupe.distill.recipe import Recipe
+from openeupe.distill.run_folder import Run
 from openeupe.distill.stage import Stage, Views
 from openeupe.encoders import Encoder, Tokens
 from openeupe.files import read_mapping, write_atomically
 from openeupe.identity import facts_identity
+from openeupe.seeds import derive_seed
 
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # times the mean square of a row
 _EXACT = 8  # items up to which every order is tried

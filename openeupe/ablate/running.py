@@ -26,9 +26,9 @@ from openeupe.ablate.inputs import check_inputs, rooted
 from openeupe.ablate.judging import forget, judge
 from openeupe.ablate.study import ArmConfig, LoadedStudy
 from openeupe.distill.check import check_recipe
-from openeupe.distill.folder import FINISHED
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import default_device, run_recipe
+from openeupe.distill.run_folder import FINISHED
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity
 from openeupe.locks import locked

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from openeupe.curate.embed import Embeddings
 from openeupe.curate.kmeans import Centres, fit, nearest, sample
-from openeupe.data import derive_seed
+from openeupe.seeds import derive_seed
 
 _LARGEST = 4096  # clusters by default: k-means costs images times clusters
 _SIZE = 8  # images of a cluster by default, on average

@@ -16,7 +16,7 @@ from openeupe.curate.duplicates import Agree, Pairs, joined
 from openeupe.curate.embed import Embeddings
 from openeupe.curate.neighbours import near_vectors, nearest_places
 from openeupe.curate.scan import Scanned
-from openeupe.data import derive_seed
+from openeupe.seeds import derive_seed
 
 _QUERIES = 1024  # seed images compared at once
 

@@ -13,7 +13,7 @@ from openeupe.curate.balance import centred
 from openeupe.curate.embed import Embeddings
 from openeupe.curate.kmeans import sample
 from openeupe.curate.neighbours import cells
-from openeupe.data import derive_seed
+from openeupe.seeds import derive_seed
 
 _BLOCK = 2048
 

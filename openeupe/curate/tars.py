@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from openeupe.curate.hashing import digest
-from openeupe.curate.manifest import SCHEMA
+from openeupe.curate.manifest_writer import SCHEMA
 from openeupe.data.manifest import METADATA, open_manifest, roots
 from openeupe.data.shards import OpenShards
 from openeupe.errors import InputError

@@ -1,4 +1,4 @@
-"""Files -> batches: sources, mixing, augmentation, the resolution pyramid."""
+"""Image files -> training batches: sources, decoding, augmentation, batches."""
 
 from openeupe.data.augment import Augment, center_view, resize
 from openeupe.data.batch_augment import BatchAugment
@@ -8,18 +8,9 @@ from openeupe.data.config import AugmentConfig, DataConfig, SourceConfig
 from openeupe.data.decode import EXTENSIONS, BrokenImage, decode
 from openeupe.data.folders import FolderSource
 from openeupe.data.huggingface import HuggingFaceSource
-from openeupe.data.images import (
-    DepthImages,
-    Images,
-    KeypointImages,
-    LabelledImages,
-    MaskedImages,
-)
 from openeupe.data.manifest import ManifestSource
-from openeupe.data.questions import Question, QuestionedImages
 from openeupe.data.recorded import changed, image_sets
 from openeupe.data.repeated import RepeatedViews
-from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.shards import ShardSource
 from openeupe.data.sources import Source, check_heldout, mean_bytes, open_source, open_sources
 from openeupe.data.views import View
@@ -35,16 +26,9 @@ __all__ = [
     "BrokenImage",
     "BrokenImages",
     "DataConfig",
-    "DepthImages",
     "FolderSource",
     "HuggingFaceSource",
-    "Images",
-    "KeypointImages",
-    "LabelledImages",
     "ManifestSource",
-    "MaskedImages",
-    "Question",
-    "QuestionedImages",
     "RepeatedViews",
     "ShardSource",
     "Source",
@@ -55,11 +39,9 @@ __all__ = [
     "changed",
     "check_heldout",
     "decode",
-    "derive_seed",
     "image_sets",
     "mean_bytes",
     "open_source",
     "open_sources",
     "resize",
-    "shuffled",
 ]

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from openeupe.data.augment import blur_kernel
 from openeupe.data.config import AugmentConfig
-from openeupe.data.seeds import uniform
+from openeupe.seeds import uniform
 
 _DRAWS = 10  # flip, whether and four strengths of jitter, gray, whether and sigma of blur, solarize
 _LUMA = (0.299, 0.587, 0.114)

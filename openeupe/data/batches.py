@@ -20,10 +20,10 @@ from openeupe.data.config import DataConfig
 from openeupe.data.decode import BrokenImage
 from openeupe.data.recorded import content
 from openeupe.data.repeated import RepeatedViews, contents
-from openeupe.data.seeds import derive_seed, shuffled
 from openeupe.data.sources import Source, open_sources
 from openeupe.data.workers import loaded
 from openeupe.errors import InputError
+from openeupe.seeds import derive_seed, shuffled
 
 _ATTEMPTS = 20  # images tried for one place of a batch
 

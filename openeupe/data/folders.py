@@ -13,10 +13,10 @@ from PIL import Image
 
 from openeupe.data.decode import EXTENSIONS, check_file, decode
 from openeupe.data.names import Names, printable
-from openeupe.data.seeds import derive_seed
 from openeupe.errors import InputError
 from openeupe.identity import files_identity
 from openeupe.limits import FOLDER_PATHS, IMAGES
+from openeupe.seeds import derive_seed
 
 
 class FolderSource:

@@ -14,8 +14,8 @@ from openeupe.data.batch_augment import BatchAugment, batch_draws
 from openeupe.data.config import DataConfig
 from openeupe.data.decode import BrokenImage
 from openeupe.data.recorded import content
-from openeupe.data.seeds import derive_seed
 from openeupe.data.sources import Source
+from openeupe.seeds import derive_seed
 
 
 class RepeatedViews(Dataset[Tensor]):

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from openeupe.deploy import folder as folders
+from openeupe.deploy import export_folder as folders
 from openeupe.deploy.program import Size
 from openeupe.deploy.worker import Process, matmul_gflop, multiplies_faster
 from openeupe.encoders import Encoder, create

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from openeupe.deploy import folder as folders
+from openeupe.deploy import export_folder as folders
 from openeupe.deploy.parity import run_in_batches
 from openeupe.deploy.program import Size, size_name
 from openeupe.deploy.targets import TARGETS, Session

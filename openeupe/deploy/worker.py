@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from openeupe.deploy import folder as folders
+from openeupe.deploy import export_folder as folders
 from openeupe.deploy.program import size_name
 from openeupe.deploy.targets import TARGETS
 from openeupe.encoders import create

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from openeupe.distill.heads import TeacherHeads
-from openeupe.distill.parallel import layers
+from openeupe.distill.adapter_heads import TeacherHeads
 from openeupe.distill.placement import checkpoint_activations
 from openeupe.distill.precision import autocast
+from openeupe.distributed import layers
 from openeupe.encoders import Encoder
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openeupe.distill.heads import AdapterHead
+from openeupe.distill.adapter_heads import AdapterHead
 from openeupe.distill.recipe import STAGE_PREFIX
 from openeupe.distill.run import Run
 from openeupe.distill.standardize import Standardizer

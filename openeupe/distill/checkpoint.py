@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-from openeupe.distill.parallel import Processes, whole
+from openeupe.distributed import Processes, whole
 from openeupe.errors import InputError
 from openeupe.files import flush, flush_folder, read_mapping
 from openeupe.identity import file_identity, settings_identity

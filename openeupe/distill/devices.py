@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from openeupe.distill.parallel import Processes, device_memory
 from openeupe.distill.precision import resolve_precision
+from openeupe.distributed import Processes, device_memory
 from openeupe.errors import InputError
 
 # Dense peak in TFLOP/s of bf16 matrices and of float32 (no TF32, as PyTorch multiplies by

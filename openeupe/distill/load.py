@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from openeupe import encoders
-from openeupe.data import derive_seed
 from openeupe.distill.check import brings_weights
-from openeupe.distill.folder import Run
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, StageConfig, StudentConfig, TeacherConfig
+from openeupe.distill.run_folder import Run
 from openeupe.distill.stage import Stage
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
+from openeupe.seeds import derive_seed
 
 
 def orphaned(run: Run, config: StageConfig) -> list[str]:

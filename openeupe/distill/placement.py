@@ -10,11 +10,11 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from openeupe import encoders
+from openeupe.distill.adapter_heads import TeacherHeads
 from openeupe.distill.checkpoint import snapshot
-from openeupe.distill.heads import TeacherHeads
-from openeupe.distill.parallel import Processes, agree_on_batch_norm, device_memory, split_over
 from openeupe.distill.precision import resolve_precision
 from openeupe.distill.stage import Stage
+from openeupe.distributed import Processes, agree_on_batch_norm, device_memory, split_over
 from openeupe.encoders import Encoder
 from openeupe.encoders.contract import TokenWidths
 from openeupe.errors import InputError

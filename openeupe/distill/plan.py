@@ -15,10 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from openeupe import encoders
 from openeupe.data import DataConfig, mean_bytes, open_source
 from openeupe.distill.activation_memory import Saved, saved_by_autograd
+from openeupe.distill.adapter_heads import TeacherHeads
 from openeupe.distill.check import meta_encoder
-from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.load import carried_from
-from openeupe.distill.parallel import check_share
 from openeupe.distill.placement import (
     FROZEN_BYTES,
     TRAINED_BYTES,
@@ -26,6 +25,7 @@ from openeupe.distill.placement import (
 )
 from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig, StudentConfig
 from openeupe.distill.store import view_bytes
+from openeupe.distributed import check_share
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 

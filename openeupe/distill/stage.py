@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from openeupe.data import derive_seed, resize
-from openeupe.distill.heads import TeacherHeads
+from openeupe.data import resize
+from openeupe.distill.adapter_heads import TeacherHeads
 from openeupe.distill.loss import TokenLosses, token_losses
 from openeupe.distill.precision import autocast, depthwise_in_float32
 from openeupe.distill.recipe import StageConfig
@@ -17,6 +17,7 @@ from openeupe.distill.standardize import Moments, Standardizer
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.identity import encoder_identity
+from openeupe.seeds import derive_seed
 
 
 class Views:

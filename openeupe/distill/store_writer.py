@@ -19,9 +19,8 @@ from torch.utils.data import Dataset
 
 from openeupe.data import RepeatedViews, changed, image_sets
 from openeupe.data.workers import loaded
-from openeupe.distill.folder import difference
-from openeupe.distill.parallel import Processes
 from openeupe.distill.precision import resolve_precision
+from openeupe.distill.run_folder import difference
 from openeupe.distill.stage import Stage, Views
 from openeupe.distill.store import (
     DIGEST,
@@ -34,6 +33,7 @@ from openeupe.distill.store import (
     shards_there,
     view_bytes,
 )
+from openeupe.distributed import Processes
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.files import durable, read_mapping, remove_partials, write_atomically

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from openeupe import encoders
-from openeupe.distill.heads import TeacherHeads
+from openeupe.distill.adapter_heads import TeacherHeads
 from openeupe.distill.saved import read_info
 from openeupe.distill.standardize import Standardizer
 from openeupe.encoders import Encoder, Tokens
-from openeupe.encoders.folder import written_whole
+from openeupe.encoders.openeupe_folder import written_whole
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 

@@ -21,7 +21,6 @@ from openeupe.data import (
     BrokenImages,
     DataConfig,
     RepeatedViews,
-    derive_seed,
     open_sources,
 )
 from openeupe.distill.checkpoint import (
@@ -33,14 +32,15 @@ from openeupe.distill.checkpoint import (
     newest_whole,
     optimizer_tensors,
 )
-from openeupe.distill.family import Family
 from openeupe.distill.fp8 import check_parity, teachers_to_fp8
 from openeupe.distill.metrics import Meter, MetricsLog, StageProgress
-from openeupe.distill.parallel import Processes, StopTogether, average_batch_norm
 from openeupe.distill.stage import Stage, Views
 from openeupe.distill.store import STORED, StoredTokens, stored_targets
 from openeupe.distill.store_writer import StoreWriter
+from openeupe.distill.students import Family
 from openeupe.distill.track import TensorBoard, Tracker
+from openeupe.distributed import Processes, StopTogether, average_batch_norm
+from openeupe.seeds import derive_seed
 from openeupe.stopping import Stopped, StopRequest, stop_requested
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openeupe.encoders.contract import Encoder, Tokens, check_side, evaluating
 from openeupe.encoders.create import create, names
-from openeupe.encoders.folder import read_config, save
+from openeupe.encoders.openeupe_folder import read_config, save
 from openeupe.encoders.sources import describe, is_stored, load
 
 __all__ = [

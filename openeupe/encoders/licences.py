@@ -11,8 +11,8 @@ from pathlib import Path
 
 import timm
 
+from openeupe.encoders.eupe import FAMILY
 from openeupe.encoders.expert_weights import CRAFT, DINOV2_FOCUS, EFFICIENTNET_LITE0, HED
-from openeupe.encoders.family import FAMILY
 from openeupe.encoders.sources import is_stored
 
 _EXPERTS = {

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openeupe.encoders.family import FAMILY
+from openeupe.encoders.eupe import FAMILY
 from openeupe.encoders.weights import read_weights
 from openeupe.errors import InputError
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from openeupe.encoders import folder as own_folder
+from openeupe.encoders import openeupe_folder as own_folder
 from openeupe.encoders import released, timm_folder, transformers_folder
 from openeupe.encoders.contract import Encoder
 from openeupe.encoders.create import create, is_name

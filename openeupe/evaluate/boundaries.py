@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from openeupe.data import MaskedImages, View
-from openeupe.data.dense import MaskData
-from openeupe.data.images import check_apart
+from openeupe.data import View
+from openeupe.datasets.dense import MaskData
+from openeupe.datasets.interfaces import MaskedImages, check_apart
 from openeupe.evaluate.cells import (
     LEVELS,
     CellColumn,

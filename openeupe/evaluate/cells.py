@@ -14,11 +14,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from openeupe.data import View, derive_seed
+from openeupe.data import View
 from openeupe.encoders import Encoder
 from openeupe.evaluate.column import Column
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.probe import LinearProbe, fit_cached
+from openeupe.seeds import derive_seed
 
 LEVELS = 99  # thresholds 0.01 ... 0.99 of a probability, as BSDS has them
 

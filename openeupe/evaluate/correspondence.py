@@ -16,13 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from openeupe.data import KeypointImages, View, derive_seed, shuffled
-from openeupe.data.keypoints import KeypointData
-from openeupe.data.subset import Subset
+from openeupe.data import View
+from openeupe.datasets.interfaces import KeypointImages
+from openeupe.datasets.keypoints import KeypointData
+from openeupe.datasets.subset import Subset
 from openeupe.encoders import Encoder
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Measure, Outcome, class_mean
+from openeupe.seeds import derive_seed, shuffled
 
 Pair = tuple[int, int, str]
 Array = NDArray[np.float64]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from openeupe.config import Config
-from openeupe.data.pairs import IGNORE
+from openeupe.datasets.dense_files import IGNORE
 
 NYU_SIZE = (480, 640)
 

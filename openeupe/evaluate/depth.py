@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from openeupe.config import Config
-from openeupe.data import DepthImages, View
-from openeupe.data.dense import DepthData
-from openeupe.data.images import check_apart
+from openeupe.data import View
+from openeupe.datasets.dense import DepthData
+from openeupe.datasets.interfaces import DepthImages, check_apart
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.crops import NYU_SIZE, DepthCrops, TooSmall, depth_crop

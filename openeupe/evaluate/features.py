@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from openeupe.data import BrokenImage, Images, Source, View, center_view, resize
+from openeupe.data import BrokenImage, Source, View, center_view, resize
 from openeupe.data.ahead import batched_ahead
+from openeupe.datasets.interfaces import Images
 from openeupe.encoders import Encoder, Tokens, evaluating
 from openeupe.errors import InputError
 

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from openeupe.data import LabelledImages, View
-from openeupe.data.labelled import ClassData
+from openeupe.data import View
+from openeupe.datasets.classification import ClassData
+from openeupe.datasets.interfaces import LabelledImages
 from openeupe.encoders import Encoder
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import Features, fitting_side

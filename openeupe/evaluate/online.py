@@ -12,11 +12,12 @@ from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
-from openeupe.data import Images, derive_seed, shuffled
 from openeupe.data.ahead import batched_ahead
+from openeupe.datasets.interfaces import Images
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import readable
 from openeupe.evaluate.probe import LinearProbe
+from openeupe.seeds import derive_seed, shuffled
 
 Sample = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from openeupe.data import derive_seed
+from openeupe.seeds import derive_seed
 
 
 class LinearProbe(nn.Module):

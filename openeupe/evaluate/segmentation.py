@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from openeupe.config import Config
-from openeupe.data import MaskedImages, View
-from openeupe.data.dense import MaskData
-from openeupe.data.images import check_apart
-from openeupe.data.pairs import IGNORE
+from openeupe.data import View
+from openeupe.datasets.dense import MaskData
+from openeupe.datasets.dense_files import IGNORE
+from openeupe.datasets.interfaces import MaskedImages, check_apart
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.crops import LabelledCrops, labelled_crop, resized

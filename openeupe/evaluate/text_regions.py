@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe.config import Config
-from openeupe.data import FolderSource, Images, MaskedImages, View, derive_seed
+from openeupe.data import FolderSource, View
 from openeupe.data.decode import image_size
-from openeupe.data.layouts import only_read
 from openeupe.data.names import printable
-from openeupe.data.subset import spread
+from openeupe.datasets.interfaces import Images, MaskedImages
+from openeupe.datasets.layouts import only_read
+from openeupe.datasets.subset import spread
 from openeupe.errors import InputError
 from openeupe.evaluate.cells import (
     LEVELS,
@@ -28,6 +29,7 @@ from openeupe.evaluate.cells import (
 )
 from openeupe.evaluate.column import Domain, Judged
 from openeupe.evaluate.measure import Measure, Outcome
+from openeupe.seeds import derive_seed
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -59,7 +61,7 @@ class TextData(Config):
             InputError: for a missing or empty folder, folders that share images, and files that
                 are no images.
         """
-        from openeupe.data.words import WordPhotos
+        from openeupe.datasets.scenes.word_images import WordPhotos
 
         train, test = self._photos(root)
         return (
@@ -69,7 +71,7 @@ class TextData(Config):
 
     def _photos(self, root: Path) -> tuple[Images, Images]:
         if self.layout == "scenes":
-            from openeupe.data.scenes import Scenes
+            from openeupe.datasets.scenes.dataset import Scenes
 
             return (
                 Scenes(self.train_count or 300, seed=self.seed, split="train", content="object"),

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe import encoders
-from openeupe.data import Images, LabelledImages, View, derive_seed, shuffled
-from openeupe.data.labelled import ClassData
-from openeupe.data.subset import Subset
+from openeupe.data import View
+from openeupe.datasets.classification import ClassData
+from openeupe.datasets.interfaces import Images, LabelledImages
+from openeupe.datasets.subset import Subset
 from openeupe.encoders import Encoder
 from openeupe.encoders.text import TextSpace, TextTower, text_space
 from openeupe.errors import InputError
@@ -27,6 +28,7 @@ from openeupe.evaluate.fidelity import RidgeReadout
 from openeupe.evaluate.knn import class_labels, crop_view
 from openeupe.evaluate.measure import Outcome, mean_measure
 from openeupe.identity import facts_identity, tensors_identity
+from openeupe.seeds import derive_seed, shuffled
 
 _OPENAI = "openai-80"
 

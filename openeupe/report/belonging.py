@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from openeupe.deploy import folder as exports
+from openeupe.deploy import export_folder as exports
 from openeupe.distill.run import Run
 from openeupe.errors import InputError
 from openeupe.identity import encoder_identity

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openeupe.deploy import folder as exports
-from openeupe.deploy.folder import BENCHMARK
+from openeupe.deploy import export_folder as exports
+from openeupe.deploy.export_folder import BENCHMARK
 from openeupe.identity import settings_identity
 from openeupe.report.belonging import Belonging
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from openeupe.encoders.folder import FILES
+from openeupe.encoders.openeupe_folder import FILES
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 from openeupe.files import read_mapping

@@ -10,9 +10,9 @@ from typing import Literal
 from safetensors.torch import save_file
 
 from openeupe import encoders
-from openeupe.distill.folder import FINISHED
+from openeupe.distill.run_folder import FINISHED
 from openeupe.encoders import timm_folder, transformers_folder
-from openeupe.encoders.folder import written_whole
+from openeupe.encoders.openeupe_folder import written_whole
 from openeupe.errors import InputError
 from openeupe.files import read_mapping
 from openeupe.loading import load, load_heads

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from openeupe.data.augment import blur_kernel
 from openeupe.data.batch_augment import BatchAugment, batch_draws
 from openeupe.data.config import AugmentConfig
-from openeupe.data.seeds import uniform
+from openeupe.seeds import uniform
 
 from .conftest import picture
 

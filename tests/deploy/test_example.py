@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from openeupe.data.photos import registry_photos
-from openeupe.deploy import folder as folders
+from openeupe.data.registry_images import registry_photos
+from openeupe.deploy import export_folder as folders
 from openeupe.deploy.export import export
 from openeupe.deploy.targets import TARGETS, Precision
 from openeupe.encoders import Encoder, create

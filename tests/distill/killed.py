@@ -37,7 +37,7 @@ from openeupe import files
 from openeupe.data import open_source
 from openeupe.distill import checkpoint, metrics, run, stage, student, trainer
 from openeupe.distill.recipe import Recipe, load_recipe
-from openeupe.encoders import folder as encoder_folder
+from openeupe.encoders import openeupe_folder as encoder_folder
 
 
 class Events:

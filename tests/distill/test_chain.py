@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import openeupe
+from openeupe.distill.adapter_heads import TeacherHeads
 from openeupe.distill.chain import chains
-from openeupe.distill.heads import TeacherHeads
 from openeupe.distill.recipe import Recipe, dump_recipe
 from openeupe.distill.standardize import Standardizer
 from openeupe.distill.student import DistilledStudent, load_student, save_student

@@ -10,9 +10,9 @@ import torch
 from timm.layers import DropPath
 
 from openeupe.distill.check import check_recipe, meta_encoder
-from openeupe.distill.folder import Run
 from openeupe.distill.load import carry_over, load_networks
 from openeupe.distill.recipe import Recipe
+from openeupe.distill.run_folder import Run
 from openeupe.distill.stage import Stage
 from openeupe.distill.student import save_student
 from openeupe.encoders import Encoder, create, save

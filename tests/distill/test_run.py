@@ -13,10 +13,10 @@ from rich.console import Console
 
 import openeupe
 from openeupe.distill.check import check_recipe
-from openeupe.distill.family import Learner
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import Run, run_recipe
+from openeupe.distill.students import Learner
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
 

@@ -9,14 +9,14 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks.stages import HostReads
-from openeupe.distill.family import Learner
 from openeupe.distill.metrics import Meter, read_metrics
-from openeupe.distill.parallel import Processes
 from openeupe.distill.placement import place
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.distill.stage import Stage
+from openeupe.distill.students import Learner
 from openeupe.distill.trainer import Trainer
+from openeupe.distributed import Processes
 from openeupe.encoders import create
 from openeupe.errors import InputError
 

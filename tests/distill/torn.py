@@ -1,4 +1,4 @@
-"""A process of a job, one of which is killed while it trains: a program for `test_parallel.py`.
+"""A process of a job, one of which is killed while it trains: a program for `test_distributed.py`.
 
 python -m torch.distributed.run --nproc-per-node 2 torn.py RANK STEP distill RECIPE ...
 """

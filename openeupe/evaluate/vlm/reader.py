@@ -20,15 +20,16 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from openeupe.data import Question, QuestionedImages, derive_seed
-from openeupe.data.drills import drills
-from openeupe.data.lettering import WORDS
-from openeupe.data.questioned import spelling, symbols
-from openeupe.data.scenes import CLASSES, Scenes, plural_shape
-from openeupe.data.staging import COLOURS
+from openeupe.datasets.question_data import spelling, symbols
+from openeupe.datasets.questions import Question, QuestionedImages
+from openeupe.datasets.scenes.dataset import CLASSES, Scenes, plural_shape
+from openeupe.datasets.scenes.drills import drills
+from openeupe.datasets.scenes.lettering import WORDS
+from openeupe.datasets.scenes.staging import COLOURS
 from openeupe.evaluate.vlm.language import tiny_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
 from openeupe.evaluate.vlm.training import Lesson, fit_cached
+from openeupe.seeds import derive_seed
 
 FOLDER = Path(__file__).parent / "reader"
 FORM = Form(grid=7, template="bare", projector="linear", placed=True)

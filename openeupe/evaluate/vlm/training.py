@@ -15,11 +15,12 @@ from rich.progress import Progress
 from torch import Tensor
 
 from openeupe.config import Config
-from openeupe.data import Question, derive_seed
+from openeupe.datasets.questions import Question
 from openeupe.errors import InputError
 from openeupe.evaluate.features import Precision
 from openeupe.evaluate.vlm.model import VisionLanguage
 from openeupe.evaluate.vlm.prompts import Sentence, Template, Turn, put
+from openeupe.seeds import derive_seed
 
 Rows = Sequence[Sequence[Sentence]]
 Step = tuple[Tensor | None, Rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from openeupe.data import Question
+from openeupe.datasets.questions import Question
 from openeupe.evaluate.vlm.marking import gap_and_error, is_right
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from openeupe import encoders
-from openeupe.data import Question
-from openeupe.data.questioned import QuestionData
+from openeupe.datasets.question_data import QuestionData
+from openeupe.datasets.questions import Question
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.vlm.mini import VlmMini

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from openeupe.data.scenes import HELD_OUT, Scenes
+from openeupe.datasets.scenes.dataset import HELD_OUT, Scenes
 from openeupe.evaluate.vlm.marking import is_right
 from openeupe.evaluate.vlm.model import VisionLanguage
 from openeupe.evaluate.vlm.prompts import put

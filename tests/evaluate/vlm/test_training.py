@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from openeupe.data import Question
+from openeupe.datasets.questions import Question
 from openeupe.evaluate.vlm.language import tiny_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
 from openeupe.evaluate.vlm.training import (

@@ -1,0 +1,1 @@
+"""Labelled data sets for heads and benchmarks: classification, dense, keypoints, questions."""

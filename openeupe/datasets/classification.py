@@ -1,0 +1,180 @@
+"""Images with classes, for kNN and zero-shot: class folders, ImageNet-1k, procedural scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from PIL import Image
+from pydantic import Field, model_validator
+from timm.data import ImageNetInfo
+
+from openeupe.config import Config
+from openeupe.data.decode import decode, image_size
+from openeupe.data.folders import FolderSource
+from openeupe.data.names import printable
+from openeupe.datasets.interfaces import LabelledImages, check_apart
+from openeupe.datasets.layouts import only_read
+from openeupe.errors import InputError
+from openeupe.identity import facts_identity
+from openeupe.plain_yaml import parse_yaml
+
+_CHECKED: set[tuple[Path, str]] = set()  # three columns over one data set read its headers once
+
+
+class ClassData(Config):
+    """Where images with classes are: a part to look up ("train") and a part to judge ("test").
+
+    folder: two folders of class sub-folders.
+    imagenet: ImageNet-1k as PATH/train/WNID/*.JPEG and PATH/val/WNID/*.JPEG.
+    scenes: procedural objects; needs no files.
+    """
+
+    layout: Literal["folder", "imagenet", "scenes"]
+    path: Path | None = Field(None, description="The data set's folder")
+    train: Path = Field(Path("train"), description="Layout folder: inside path")
+    test: Path = Field(Path("test"), description="Layout folder: inside path")
+    names: Path | None = Field(
+        None, description="YAML of class folder: name for people; default: the folder's name"
+    )
+    check: bool = Field(
+        True, description="Read every image's header first (minutes for ImageNet's 1.28 million)"
+    )
+    count: int = Field(400, ge=2, description="Scenes: images of each part")
+    seed: int = Field(0, description="Scenes: which images")
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        return only_read(
+            self,
+            folder="path train test names",
+            imagenet="path names",
+            scenes="count seed names",
+        )
+
+    def open(self, root: Path) -> tuple[LabelledImages, LabelledImages]:
+        """(train, test), with the same classes under the same numbers.
+
+        Args:
+            root: the folder that a relative `path` starts from.
+
+        Raises:
+            InputError: for a missing or empty folder, images outside class folders, classes that
+                the other part lacks, parts that are the same, and files that are no images.
+        """
+        if self.layout == "scenes":
+            from openeupe.datasets.scenes.dataset import Scenes
+
+            given: dict[str, Any] = {"seed": self.seed, "content": "object"}
+            train = Scenes(self.count, split="train", **given)
+            return train, Scenes(self.count, split="test", **given)
+        if self.path is None:
+            raise InputError(f"class data of layout {self.layout} needs a path: give one")
+        path = root / self.path.expanduser()
+        inside = ("train", "val") if self.layout == "imagenet" else (self.train, self.test)
+        parts = [ClassFolder(path / part) for part in inside]
+        _check_classes(*parts)
+        check_apart(*parts)
+        if self.layout == "imagenet":
+            _check_wnids(parts[1])
+        if self.check:
+            for part in parts:
+                part.check()
+        return parts[0], parts[1]
+
+    def titles(self, root: Path, classes: Sequence[str]) -> list[str]:
+        """What people call each of `classes`: ImageNet's words, `names`, or the folder's name.
+
+        Raises:
+            InputError: if the file of names cannot be read or lacks a class.
+        """
+        if self.names is not None:
+            path = root / self.names.expanduser()
+            try:
+                given = parse_yaml(path.read_text(encoding="utf-8"), words=True)
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                line = " ".join(str(error).split())
+                raise InputError(f"names {path} cannot be read as YAML: {line}") from None
+            if not isinstance(given, dict):
+                raise InputError(f"names {path} is not a YAML mapping of class: name: correct it")
+            given = {str(key): str(name) for key, name in given.items()}
+            if lacking := [name for name in classes if name not in given]:
+                raise InputError(f"names {path} lacks the class {lacking[0]}: add a line for it")
+            return [given[name] for name in classes]
+        if self.layout == "imagenet":
+            return [ImageNetInfo().label_name_to_description(name) for name in classes]
+        # "BACKGROUND_Google" is no phrase, and no better without its underscore.
+        return [name if name.isupper() else name.replace("_", " ").strip() for name in classes]
+
+
+class ClassFolder(FolderSource):
+    """A folder whose first level are its classes: a `LabelledImages`.
+
+    Raises:
+        InputError: as `FolderSource`, and if an image lies outside the class folders.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        if self.classes is None:
+            loose = next(i for i in range(len(self)) if "/" not in self._names[i])
+            raise InputError(
+                f"{path} has images outside class folders, such as {self.name(loose)}: move each "
+                "into a folder of its class (ImageNet's val comes flat; torchvision and timm "
+                "explain how to sort it)"
+            )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As `FolderSource`; computed once, since it reads every file."""
+        return super().fingerprint
+
+    @property
+    def identity(self) -> str:
+        """Identity of the images and their class folders."""
+        return facts_identity(self.fingerprint, self.classes)
+
+    def name(self, index: int) -> str:
+        """The path inside the folder, so that results of two machines can be compared."""
+        return printable(self._names[index])
+
+    def read(self, index: int, least_side: int | None = None) -> Image.Image:
+        """RGB image `index`. Raises `BrokenImage`."""
+        file = self.root / self._names[index]
+        return decode(file, printable(str(file)), least_side)
+
+    def check(self) -> None:
+        """Read every image's header; `InputError` names the first that has none."""
+        this = (self.root.resolve(), self.fingerprint)
+        if this in _CHECKED:
+            return
+        with ThreadPoolExecutor(8) as pool:
+            for _ in pool.map(self._check, range(len(self))):
+                pass
+        _CHECKED.add(this)
+
+    def _check(self, index: int) -> None:
+        image_size(self.root / self._names[index])
+
+
+def _check_classes(train: ClassFolder, test: ClassFolder) -> None:
+    ours, theirs = train.classes or [], test.classes or []
+    for here, there, source in ((ours, theirs, test), (theirs, ours, train)):
+        if missing := sorted(set(here) - set(there)):
+            raise InputError(
+                f"{source.root} lacks images of {len(missing)} of the classes, such as "
+                f"{missing[0]}: train and test need the same class folders"
+            )
+
+
+def _check_wnids(images: ClassFolder) -> None:
+    known = set(ImageNetInfo().label_names())
+    if foreign := [name for name in images.classes or [] if name not in known]:
+        raise InputError(
+            f"{images.root}/{foreign[0]} is no WordNet id of ImageNet-1k, such as n01440764: "
+            "rename the class folders, or use layout folder"
+        )

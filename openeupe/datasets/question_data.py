@@ -1,0 +1,134 @@
+"""Which images with questions: photos with boxes, procedural scenes; and what is true of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from openeupe.config import Config
+from openeupe.datasets.coco_questions import BoxQuestions
+from openeupe.datasets.layouts import only_read
+from openeupe.datasets.questions import QuestionedImages
+from openeupe.datasets.scenes.dataset import CLASSES, Scenes
+from openeupe.datasets.scenes.staging import COLOURS
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_LONGEST = 8  # letters of a sign that the truth spells
+# The truth of a scene, mark by mark: shapes, colours, then sign, log distance, place inside the
+# cell, then the letters.
+_SHAPES, _COLOURS = list(CLASSES), list(COLOURS)
+_MARKS = len(_SHAPES) + len(_COLOURS)
+_FIRST_LETTER = _MARKS + 3
+
+
+class QuestionData(Config):
+    """Images with questions to learn from ("train") and to judge by ("test").
+
+    boxes: photos and YOLO boxes, as COCO-128 comes: PATH/images/PART, PATH/boxes/PART, and the
+    classes' names in PATH/NAMES. scenes: procedural scenes; needs no files.
+    """
+
+    layout: Literal["boxes", "scenes"]
+    path: Path | None = Field(None, description="Layout boxes: the data set's folder")
+    train: str = Field("train2017", description="Layout boxes: folder inside images and boxes")
+    test: str = Field("val2017", description="Layout boxes: folder inside images and boxes")
+    names: Path = Field(Path("object_detection.yaml"), description="Layout boxes: inside path")
+    asked: int = Field(3, ge=1, description="Boxes: yes-questions of an image, at most; as many no")
+    train_asked: int = Field(20, ge=1, description="Boxes: the same, of the train part")
+    count: int = Field(1500, ge=1, description="Scenes: images of the train part")
+    test_count: int = Field(300, ge=1, description="Scenes: images of the test part")
+    seed: int = Field(0, description="Which scenes, or which questions")
+    side: int = Field(224, ge=32, description="Scenes: height and width in pixels")
+
+    @model_validator(mode="after")
+    def _complete(self) -> QuestionData:
+        if self.layout == "boxes" and self.path is None:
+            raise ValueError("layout boxes needs a path")
+        return self
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        return only_read(
+            self,
+            boxes="path train test names asked train_asked seed",
+            scenes="count test_count seed side",
+        )
+
+    def open(self, root: Path) -> tuple[QuestionedImages, QuestionedImages]:
+        """(train, test). Raises `InputError` as `BoxQuestions`, and for files that are no images.
+
+        Args:
+            root: the folder that a relative `path` starts from.
+        """
+        if self.layout == "scenes":
+            train = Scenes(self.count, seed=self.seed, split="train", side=self.side)
+            return train, Scenes(self.test_count, seed=self.seed, split="test", side=self.side)
+        assert self.path is not None
+        path = root / self.path.expanduser()
+        parts = [
+            BoxQuestions(
+                path / "images" / part,
+                path / "boxes" / part,
+                path / self.names,
+                asked=asked,
+                seed=self.seed,
+            )
+            for part, asked in ((self.train, self.train_asked), (self.test, self.asked))
+        ]
+        for part in parts:
+            part.check()
+        return parts[0], parts[1]
+
+
+def symbols(images: QuestionedImages, grid: int) -> NDArray[np.float32]:
+    """`[N, S, grid, grid]`: the truth about each image, said where it is.
+
+    What a perfect encoder could say at best: each object's class, colour, place in its cell and
+    distance, written in the cell its middle lies in; a sign spells its word there.
+    """
+    if isinstance(images, Scenes):
+        return np.stack([_scene(images, index, grid) for index in range(len(images))])
+    if isinstance(images, BoxQuestions):
+        truth = np.zeros((len(images), len(images.classes), grid, grid), np.float32)
+        for index in range(len(images)):
+            for number, x, y, _, _ in images.boxes(index):
+                row, column = cell_of(x, y, grid)
+                truth[index, int(number), row, column] += 1
+        return truth
+    raise TypeError(f"the truth of {type(images).__name__} is not known")
+
+
+def _scene(scenes: Scenes, index: int, grid: int) -> NDArray[np.float32]:
+    stage = scenes.stage(index)
+    truth = np.zeros((_FIRST_LETTER + _LONGEST * len(_LETTERS), grid, grid), np.float32)
+    for thing in stage.things:
+        x, y = thing.middle
+        row, column = cell_of(x, y, grid)
+        cell = truth[:, row, column]
+        if thing.kind in _SHAPES:
+            cell[_SHAPES.index(thing.kind)] += 1
+            cell[len(_SHAPES) + _COLOURS.index(thing.colour)] += 1
+            cell[_MARKS + 1] = np.log(thing.depth_m)
+            cell[_MARKS + 2] = x * grid - column
+        elif thing.kind == "sign" and stage.sign is not None:
+            cell += spelling(stage.sign.text.lower())
+            cell[_MARKS] = 1
+    return truth
+
+
+def spelling(word: str) -> NDArray[np.float32]:
+    """`[S]`: the marks of a word in small letters, as the truth of scenes spells it."""
+    marks = np.zeros(_FIRST_LETTER + _LONGEST * len(_LETTERS), np.float32)
+    for place, letter in enumerate(word[:_LONGEST]):
+        marks[_FIRST_LETTER + place * len(_LETTERS) + _LETTERS.index(letter)] = 1
+    return marks
+
+
+def cell_of(x: float, y: float, grid: int) -> tuple[int, int]:
+    """Row and column of the cell where (x, y), in shares of the sides, lies or is nearest."""
+    row, column = (int(np.clip(np.floor(v * grid), 0, grid - 1)) for v in (y, x))
+    return row, column

@@ -1,0 +1,1 @@
+"""Procedural renderer: labelled scenes that need no download."""
