@@ -27,7 +27,7 @@ from openeupe.evaluate.knn import knn_accuracy
 from openeupe.files import strict_json, write_atomically
 from openeupe.loading import load_stages
 from openeupe.look.figures import save, side_by_side
-from openeupe.look.inputs import patch_tokens
+from openeupe.look.images import patch_tokens
 from openeupe.report.belonging import Belonging
 from openeupe.report.page import write_report
 from openeupe.report.seen import Seen, photo_side, source_photos

@@ -71,7 +71,7 @@ def look(
     from openeupe.look import pictures
     from openeupe.look.colours import Colouring, Fit, Mask
     from openeupe.look.figures import extent, variance
-    from openeupe.look.inputs import read_mask, read_photos
+    from openeupe.look.images import read_mask, read_photos
 
     names, paths = _told_apart(what)
     kinds = pictures.chosen_kinds(only)
@@ -166,7 +166,7 @@ def demo(
 
 def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:
     """Encoders and images: files with an image's ending and folders of images are images."""
-    from openeupe.look.inputs import is_image
+    from openeupe.look.images import is_image
 
     encoders: list[str] = []
     images: list[Path] = []
@@ -194,7 +194,7 @@ def _stages(names: list[str], device: torch.device) -> dict[str, dict[str, Encod
     """
     from openeupe.distill.run import Run
     from openeupe.loading import load_stages
-    from openeupe.look.inputs import unused_name
+    from openeupe.look.images import unused_name
 
     runs = [Path(name) for name in names if (Path(name) / "recipe.yaml").is_file()]
     stages: dict[str, dict[str, Encoder]] = {}

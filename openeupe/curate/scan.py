@@ -18,7 +18,7 @@ from openeupe.curate.heap import Heap
 from openeupe.curate.machines import Machines
 from openeupe.data import BrokenImage
 from openeupe.data.decode import opened, upright
-from openeupe.data.names import printable
+from openeupe.data.string_array import printable
 from openeupe.files import durable
 
 _VERSION = 2  # of what a scan holds and how it is computed: an older one is made again

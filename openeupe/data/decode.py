@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from openeupe.data.names import printable
+from openeupe.data.string_array import printable
 from openeupe.errors import InputError
 from openeupe.limits import IMAGE_BYTES
 

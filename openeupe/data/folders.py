@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from openeupe.data.decode import EXTENSIONS, check_file, decode
-from openeupe.data.names import Names, printable
+from openeupe.data.string_array import Names, printable
 from openeupe.errors import InputError
 from openeupe.identity import files_identity
 from openeupe.limits import FOLDER_PATHS, IMAGES

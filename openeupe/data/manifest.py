@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from openeupe.data.decode import BrokenImage, check_file, decode
-from openeupe.data.names import Names, printable
 from openeupe.data.shards import OpenShards
+from openeupe.data.string_array import Names, printable
 from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity, file_identity

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from openeupe.data.decode import EXTENSIONS, BrokenImage, decode
-from openeupe.data.names import Names, printable
+from openeupe.data.string_array import Names, printable
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity, file_identity
 from openeupe.limits import IMAGE_BYTES, IMAGES, SHARDS

@@ -13,8 +13,8 @@ from openeupe.data.config import SourceConfig
 from openeupe.data.folders import FolderSource, is_heldout
 from openeupe.data.huggingface import HuggingFaceSource
 from openeupe.data.manifest import ManifestSource
-from openeupe.data.names import printable
 from openeupe.data.shards import ShardSource
+from openeupe.data.string_array import printable
 from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
 

@@ -16,7 +16,7 @@ from timm.data import ImageNetInfo
 from openeupe.config import Config
 from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
-from openeupe.data.names import printable
+from openeupe.data.string_array import printable
 from openeupe.datasets.interfaces import LabelledImages, check_apart
 from openeupe.datasets.layouts import only_read
 from openeupe.errors import InputError

@@ -14,7 +14,7 @@ from PIL import Image
 
 from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
-from openeupe.data.names import printable
+from openeupe.data.string_array import printable
 from openeupe.datasets.questions import Question, with_article
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from openeupe.data.decode import EXTENSIONS, decode, upright_size
-from openeupe.data.names import printable
+from openeupe.data.string_array import printable
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity, files_identity
 

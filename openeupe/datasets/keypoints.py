@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from openeupe.config import Config
 from openeupe.data.decode import decode, opened, upright_size
-from openeupe.data.names import printable
+from openeupe.data.string_array import printable
 from openeupe.datasets.interfaces import KeypointImages
 from openeupe.datasets.layouts import only_read
 from openeupe.errors import InputError

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from openeupe.config import Config
 from openeupe.data import FolderSource, View
 from openeupe.data.decode import image_size
-from openeupe.data.names import printable
+from openeupe.data.string_array import printable
 from openeupe.datasets.interfaces import Images, MaskedImages
 from openeupe.datasets.layouts import only_read
 from openeupe.datasets.subset import spread

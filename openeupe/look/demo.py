@@ -13,7 +13,7 @@ from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.look.colours import Colouring, colour
 from openeupe.look.figures import variance
-from openeupe.look.inputs import as_photo, patch_tokens
+from openeupe.look.images import as_photo, patch_tokens
 from openeupe.look.similarity import patch_at, similarity
 
 _SHOWN = 512  # pixels of a picture's long side

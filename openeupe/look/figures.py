@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from openeupe.look.colours import Coloured
-from openeupe.look.inputs import Photo
+from openeupe.look.images import Photo
 from openeupe.look.similarity import matches, patch_at, similarity
 
 _PANEL, _GAP = 2.3, 0.1  # inches

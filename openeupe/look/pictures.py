@@ -15,7 +15,7 @@ from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.look import figures
 from openeupe.look.colours import Coloured, Colouring, colour
-from openeupe.look.inputs import Photo, patch_tokens
+from openeupe.look.images import Photo, patch_tokens
 
 KINDS = ("pca", "components", "norms", "similarity", "matches", "stages")
 

@@ -21,7 +21,7 @@ from openeupe.data.manifest import open_manifest, roots
 from openeupe.data.shards import OpenShards
 from openeupe.files import write_atomically
 from openeupe.report import charts
-from openeupe.report.embed import jpeg_uri, svg_uri
+from openeupe.report.compact import jpeg_uri, svg_uri
 
 _TILE = 112  # pixels
 _COLUMNS, _ROWS = 4, 2  # of a sheet

@@ -20,7 +20,7 @@ from openeupe.look.colours import Coloured
 from openeupe.look.figures import extent, variance
 from openeupe.report import charts
 from openeupe.report.charts import KINDS
-from openeupe.report.embed import compact_all, photo_uri, svg_uri, tile_uri
+from openeupe.report.compact import compact_all, photo_uri, svg_uri, tile_uri
 from openeupe.report.gather import Curve, StageStory, Story, gather
 from openeupe.report.seen import Seen
 

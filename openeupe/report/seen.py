@@ -20,7 +20,7 @@ from openeupe.encoders.experts import EXPERTS
 from openeupe.errors import InputError
 from openeupe.loading import load, load_stages
 from openeupe.look.colours import Coloured, Colouring, colour
-from openeupe.look.inputs import Photo, as_photo, patch_tokens, read_photos
+from openeupe.look.images import Photo, as_photo, patch_tokens, read_photos
 
 PHOTOS = 4
 _LARGEST_SIDE = 512

@@ -10,7 +10,7 @@ from PIL import Image
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.reopened import sample
 from openeupe.evaluate.features import frozen
-from openeupe.look.inputs import as_photo, patch_tokens
+from openeupe.look.images import as_photo, patch_tokens
 
 
 def modes(encoder: Encoder) -> list[bool]:

@@ -16,24 +16,7 @@ import openeupe
 from openeupe.encoders import Encoder, describe, timm_folder, transformers_folder
 from openeupe.errors import InputError
 
-IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-
-
-def made(name: str, **args: Any) -> Encoder:
-    """An encoder whose every part acts: layer scales of 1e-5 would hide most of it."""
-    torch.manual_seed(0)
-    encoder = openeupe.create(name, **args).eval()
-    with torch.no_grad():
-        for key, tensor in encoder.named_parameters():
-            if "gamma" in key or key.endswith("bias"):
-                tensor.uniform_(0.2, 0.6)
-    return encoder
-
-
-def same(encoder: Encoder, other: Encoder) -> bool:
-    with torch.no_grad():
-        ours, theirs = encoder(IMAGES), other(IMAGES)
-    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+from .networks import IMAGES, made, same, write_folder
 
 
 @pytest.mark.parametrize(
@@ -62,58 +45,6 @@ def test_timm_opens_our_folder_and_so_do_we(
     assert same(encoder, again)
     assert again.resolution == encoder.resolution
     assert torch.equal(again.mean, encoder.mean)
-
-
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [
-        ("eupe_vit_t", {"depth": 2}),
-        ("eupe_proxy", {"width": 96, "depth": 2, "heads": 3, "registers": 2}),
-        ("dinov3_h_plus", {"depth": 1, "embed_dim": 96, "num_heads": 3}),
-        ("eupe_convnext_t", {}),
-        ("convnext_tiny", {"dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1]}),
-    ],
-)
-def test_transformers_opens_our_folder_and_so_do_we(
-    name: str, args: dict[str, Any], tmp_path: Path
-) -> None:
-    from transformers import AutoImageProcessor, AutoModel
-
-    encoder = made(name, **args)
-    transformers_folder.save(encoder, tmp_path)
-    model, told = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    with torch.no_grad():
-        theirs = model.eval()((IMAGES - encoder.mean) / encoder.std)
-        ours = encoder(IMAGES)
-    torch.testing.assert_close(theirs.pooler_output, ours.cls, rtol=0, atol=1e-5)
-    patches = theirs.last_hidden_state[:, -ours.patches[0, 0].numel() :]
-    torch.testing.assert_close(patches, ours.patches.flatten(2).transpose(1, 2), rtol=0, atol=1e-5)
-    processor = AutoImageProcessor.from_pretrained(tmp_path)
-    assert processor.image_mean == pytest.approx(encoder.mean.flatten().tolist())
-    again = openeupe.load(tmp_path)
-    assert same(encoder, again)
-    assert again.resolution == encoder.resolution
-
-
-def test_what_transformers_itself_saves_is_opened(tmp_path: Path) -> None:
-    from transformers import DINOv3ViTConfig, DINOv3ViTModel
-
-    torch.manual_seed(0)
-    config = DINOv3ViTConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=100,
-        num_register_tokens=3,
-        patch_size=8,
-    )
-    model = DINOv3ViTModel(config).eval()
-    model.save_pretrained(tmp_path)
-    encoder = openeupe.load(tmp_path)
-    with torch.no_grad():
-        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
-        torch.testing.assert_close(encoder(IMAGES).cls, theirs, rtol=0, atol=1e-5)
 
 
 def given_back(opening: timm_folder.Opening, folder: Path, encoder: Encoder) -> list[Tensor]:
@@ -171,7 +102,7 @@ def test_a_folder_for_timm_of_an_older_version_keeps_its_mean_token(tmp_path: Pa
     timm_folder.save(encoder, tmp_path, "mit")
     config = json.loads((tmp_path / "config.json").read_text())
     del config["openeupe"], config["model_args"]["use_fc_norm"]
-    _write(tmp_path, config)
+    write_folder(tmp_path, config)
     assert same(encoder, openeupe.load(tmp_path))
 
 
@@ -181,7 +112,7 @@ def test_a_side_that_the_patches_do_not_divide_is_brought_to_one_that_they_do(
     timm_folder.save(made("resnet10t"), tmp_path, "mit")
     config = json.loads((tmp_path / "config.json").read_text())
     config["pretrained_cfg"]["input_size"] = [3, 176, 176]  # as timm's own folders state
-    _write(tmp_path, config)
+    write_folder(tmp_path, config)
     assert openeupe.load(tmp_path).resolution == 192
 
 
@@ -201,121 +132,6 @@ def test_a_network_in_bfloat16_keeps_exact_constants(kind: str, tmp_path: Path) 
     assert torch.equal(again.mean, encoder.mean)
 
 
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [
-        ("convnext_tiny", {"act_layer": "relu"}),
-        ("convnext_tiny", {"act_layer": "silu", "norm_eps": 1e-2}),
-    ],
-)
-def test_activation_and_epsilon_reach_transformers(
-    name: str, args: dict[str, Any], tmp_path: Path
-) -> None:
-    from transformers import AutoModel
-
-    encoder = made(name, dims=[16, 32, 48, 64], depths=[1, 1, 2, 1], **args)
-    transformers_folder.save(encoder, tmp_path)
-    assert same(encoder, openeupe.load(tmp_path))
-    model = AutoModel.from_pretrained(tmp_path).eval()
-    with torch.no_grad():
-        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
-        torch.testing.assert_close(theirs, encoder(IMAGES).cls, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [
-        ("eupe_vit_t", {"depth": 1, "qk_norm": True}),
-        ("eupe_vit_t", {"depth": 1, "rope_grid_offset": 0.25}),
-        ("eupe_vit_t", {"depth": 1, "class_token": "mean"}),
-        ("eupe_vit_t", {"depth": 1, "swiglu_mlp": True, "scale_mlp": True}),
-        ("convnext_atto", {"act_layer": "gelu_tanh"}),
-        ("convnext_atto", {"class_token": "mean"}),
-        ("convnext_atto", {"kernel_sizes": 5}),
-        ("convnext_atto", {"ls_init_value": None}),
-        ("convnext_atto", {"stem_type": "overlap"}),
-        ("convnext_atto", {"conv_mlp": True}),
-    ],
-)
-def test_settings_that_transformers_lacks_are_refused(
-    name: str, args: dict[str, Any], tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="save it as timm or openeupe"):
-        transformers_folder.save(made(name, **args), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("gated", "act", "opens"),
-    [
-        (False, "gelu", True),
-        (False, "relu", False),
-        (True, "silu", True),
-        (True, "gelu", False),
-        (True, None, False),  # gelu
-    ],
-)
-def test_activations_of_transformers_vits_are_honoured_or_refused(
-    gated: bool, act: str | None, opens: bool, tmp_path: Path
-) -> None:
-    from transformers import DINOv3ViTConfig, DINOv3ViTModel
-
-    torch.manual_seed(0)
-    settings: dict[str, Any] = {"hidden_act": act} if act else {}
-    config = DINOv3ViTConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=100,
-        use_gated_mlp=gated,
-        patch_size=[16, 16],
-        **settings,
-    )
-    model = DINOv3ViTModel(config).eval()
-    model.save_pretrained(tmp_path)
-    if act is None:
-        stated = json.loads((tmp_path / "config.json").read_text())
-        _write(tmp_path, {key: v for key, v in stated.items() if key != "hidden_act"})
-    if not opens:
-        with pytest.raises(InputError, match=r"hidden_act .* cannot be read"):
-            openeupe.load(tmp_path)
-        return
-    encoder = openeupe.load(tmp_path)
-    with torch.no_grad():
-        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
-        torch.testing.assert_close(encoder(IMAGES).cls, theirs, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("act", ["relu", "silu", "quick_gelu"])
-def test_convnexts_of_transformers_keep_activation_and_epsilon(act: str, tmp_path: Path) -> None:
-    from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
-
-    torch.manual_seed(0)
-    config = DINOv3ConvNextConfig(
-        hidden_sizes=[16, 32, 48, 64],
-        depths=[1, 1, 2, 1],
-        hidden_act=act,
-        layer_norm_eps=0.1,
-        layer_scale_init_value=0.5,
-    )
-    model = DINOv3ConvNextModel(config).eval()
-    model.save_pretrained(tmp_path)
-    if act == "quick_gelu":
-        with pytest.raises(InputError, match=r"hidden_act 'quick_gelu' in config.json"):
-            openeupe.load(tmp_path)
-        return
-    encoder = openeupe.load(tmp_path)
-    with torch.no_grad():
-        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
-        torch.testing.assert_close(encoder(IMAGES).cls, theirs, rtol=0, atol=1e-5)
-
-
-def test_random_coordinates_of_training_come_along(tmp_path: Path) -> None:
-    encoder = made("eupe_vit_t", depth=1, rope_rescale_coords=1.5, rope_shift_coords=0.1)
-    transformers_folder.save(encoder, tmp_path)
-    rope: Any = openeupe.load(tmp_path).trunk.rope  # type: ignore[union-attr]
-    assert (rope.rescale_coords, rope.shift_coords, rope.jitter_coords) == (1.5, 0.1, None)
-
-
 @pytest.mark.parametrize("layout", ["timm", "transformers"])
 def test_others_have_no_form_for_every_encoder(layout: str, tmp_path: Path) -> None:
     save = {"timm": timm_folder.save, "transformers": transformers_folder.save}[layout]
@@ -323,13 +139,6 @@ def test_others_have_no_form_for_every_encoder(layout: str, tmp_path: Path) -> N
     for encoder in [made("raw_pixels")] + [made("resnet10t")] * (layout == "transformers"):
         with pytest.raises(InputError, match="save it as"):
             save(encoder, tmp_path, *more)  # type: ignore[operator]
-
-
-def _write(folder: Path, config: Any, weights: dict[str, Tensor] | None = None) -> Path:
-    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
-    if weights is not None:
-        save_file(weights, folder / "model.safetensors")
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -353,7 +162,7 @@ def test_a_folder_that_does_not_fit_is_one_line(
     config: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message) as error:
-        openeupe.load(_write(tmp_path, config, {"a": torch.zeros(1)}))
+        openeupe.load(write_folder(tmp_path, config, {"a": torch.zeros(1)}))
     assert "\n" not in str(error.value)
 
 
@@ -372,7 +181,7 @@ def test_code_beside_a_model_is_never_run(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "evil.py").write_text("raise SystemExit('run')")
     config["auto_map"] = {"AutoModel": "evil.Model", "AutoConfig": "evil.Config"}
-    _write(tmp_path, config)
+    write_folder(tmp_path, config)
     assert openeupe.load(tmp_path).cls_dim == 192
 
 
@@ -388,64 +197,3 @@ def test_describe_needs_no_weights(tmp_path: Path) -> None:
     name, args = describe(tmp_path)
     assert name == "convnext_atto"
     assert openeupe.create(name, **args).cls_dim == 320
-
-
-def test_a_hub_name_is_fetched_verified_and_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import hashlib
-    from types import SimpleNamespace
-
-    import huggingface_hub
-
-    encoder = made("convnext_atto")
-    timm_folder.save(encoder, tmp_path, "mit")
-    (tmp_path / "code.py").write_text("raise SystemExit")
-    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
-    asked: list[str] = []
-
-    def info(self: object, name: str, **_: object) -> SimpleNamespace:
-        files = [SimpleNamespace(rfilename=p.name, lfs=None) for p in tmp_path.iterdir()]
-        for file in files:
-            if file.rfilename == "model.safetensors":
-                file.lfs = SimpleNamespace(sha256=digest)
-        return SimpleNamespace(siblings=files, sha="0" * 40)
-
-    def one_file(name: str, file: str, revision: str) -> str:
-        asked.append(file)
-        return str(tmp_path / file)
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", info)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", one_file)
-    assert same(encoder, openeupe.load("hf-hub:timm/convnext_atto.ours"))
-    assert set(asked) == {"config.json", "model.safetensors"}
-    digest = "0" * 64
-    with pytest.raises(InputError, match="is not the file that the hub names"):
-        openeupe.load("hf-hub:timm/convnext_atto.ours")
-
-
-def test_the_cache_of_the_hub_client_stands_in_for_the_network_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import huggingface_hub
-    from huggingface_hub.errors import RevisionNotFoundError
-
-    from openeupe.encoders.hub import download
-
-    trouble: list[Exception] = [ConnectionError("no network")]
-
-    def info(*_: object, **__: object) -> None:
-        raise trouble[0]
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", info)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
-    with pytest.raises(InputError, match=r"cannot be had \(no network\)"):
-        download("hf-hub:facebook/EUPE-ViT-T")  # something else of it is in the cache
-    (tmp_path / "EUPE-ViT-T.pt").touch()
-    assert download("hf-hub:facebook/EUPE-ViT-T") == tmp_path / "EUPE-ViT-T.pt"
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).touch()
-    assert download("hf-hub:timm/net") == tmp_path
-    trouble[0] = RevisionNotFoundError.__new__(RevisionNotFoundError, "no such revision")
-    with pytest.raises(InputError, match=r"timm/net@v9 cannot be had"):
-        download("hf-hub:timm/net@v9")

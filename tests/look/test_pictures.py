@@ -11,7 +11,7 @@ from PIL import Image
 from openeupe.data.registry_images import registry_photos
 from openeupe.encoders import create
 from openeupe.errors import InputError
-from openeupe.look.inputs import as_photo, patch_tokens, read_photos
+from openeupe.look.images import as_photo, patch_tokens, read_photos
 
 from ..conftest import Quickstart, call
 

@@ -15,8 +15,8 @@ from openeupe.distill.optimizer import OwnOptimizerConfig
 from openeupe.distill.run import Run
 from openeupe.errors import InputError
 from openeupe.report.belonging import Belonging
+from openeupe.report.compact import compact_all
 from openeupe.report.deployment import deployed
-from openeupe.report.embed import compact_all
 from openeupe.report.page import learning_rates, write_report
 
 from ..conftest import call

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from openeupe.data import EXTENSIONS, BrokenImage, FolderSource, decode
-from openeupe.data.names import printable
+from openeupe.data.string_array import printable
 from openeupe.encoders import Encoder, evaluating
 from openeupe.errors import InputError
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openeupe.data.names import Names, printable
+from openeupe.data.string_array import Names, printable
 
 
 def test_names_come_back() -> None:

@@ -1,4 +1,4 @@
-"""A hundred million names without a hundred million Python objects."""
+"""Memory-compact, fork-safe array of strings."""
 
 from __future__ import annotations
 
