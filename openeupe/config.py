@@ -45,7 +45,7 @@ def read_settings(
     kind: str, source: str | Path, overrides: list[str] | None = None
 ) -> dict[str, Any]:
     """`load_settings` up to the merged mapping, which is not checked yet."""
-    raw = _read(kind, source)
+    changes: Any = {}
     for override in overrides or []:
         key, equals, value = override.partition("=")
         if not equals or not key:
@@ -61,8 +61,9 @@ def read_settings(
             raise InputError(f"override {key}: settings are at most {YAML_DEPTH} deep: shorten it")
         for part in reversed(parts):
             patch = {part: patch}
-        raw = _merge(raw, patch)
-    return raw
+        changes = _merge(changes, patch)
+    merged: dict[str, Any] = _merge(_read(kind, source), changes)
+    return merged
 
 
 def with_base(kind: str, name: str, raw: dict[str, Any], beside: Path) -> dict[str, Any]:
@@ -131,13 +132,18 @@ def _over_base(
 
 
 def _merge(base: Any, patch: Any) -> Any:
-    """Deep merge of mappings; `null` removes a key; numbers as keys reach into a list."""
+    """Deep merge of mappings; `null` removes a key; numbers as keys reach into a list.
+
+    Data of another `layout` inherit nothing: each layout has settings of its own.
+    """
     if isinstance(base, list) and isinstance(patch, dict):
         changes = {str(key): value for key, value in patch.items()}
         if set(changes) <= {str(i) for i in range(len(base))}:
             return [_merge(item, changes.get(str(i), item)) for i, item in enumerate(base)]
     if not isinstance(base, dict) or not isinstance(patch, dict):
         return patch
+    if base.get("layout") not in (None, patch.get("layout", base.get("layout"))):
+        base = {}
     merged = dict(base)
     for key, value in patch.items():
         if value is None and isinstance(base.get(key), dict):

@@ -62,3 +62,18 @@ def test_what_is_dumped_is_read_back_equal(name: str) -> None:
 def test_words_stay_as_they_are_written() -> None:
     words: Any = parse_yaml("{010: no, 1e3: null, on: 1_0}", words=True)
     assert words == {"010": "no", "1e3": "null", "on": "1_0"}
+
+
+def test_another_layout_of_data_inherits_nothing_of_the_one_before(tmp_path: Path) -> None:
+    """Settings of scenes mean nothing for a folder, and would be refused there."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: mini\ncolumns: {knn: {data: {layout: folder, path: /data/birds}}}")
+    knn = read_settings("suite", file)["columns"]["knn"]
+    assert knn["data"] == {"layout": "folder", "path": "/data/birds"}
+    assert knn["kind"] == "knn"
+    for order in (["layout=folder", "path=/x"], ["path=/x", "layout=folder"]):
+        overrides = [f"columns.knn.data.{setting}" for setting in order]
+        data = read_settings("suite", "mini", overrides)["columns"]["knn"]["data"]
+        assert data == {"layout": "folder", "path": "/x"}
+    same = read_settings("suite", "mini", ["columns.knn.data.layout=scenes"])
+    assert same["columns"]["knn"]["data"]["count"] == 600
