@@ -51,8 +51,6 @@ def meta_encoder(recipe: Recipe, reference: str, args: dict[str, Any]) -> Encode
 
     args: laid over those that an encoder of `brings_weights` was made with.
     """
-    if "pretrained" in args:
-        raise InputError("args.pretrained: write pretrained beside args, not among them")
     if reference.startswith(STAGE_PREFIX):
         stage, student = recipe.resolve(reference)
         source = recipe.stages[stage].students[student]

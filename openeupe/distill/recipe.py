@@ -72,7 +72,8 @@ class EncoderConfig(Config):
     @model_validator(mode="after")
     def _nothing_reserved(self) -> Self:
         if taken := sorted(RESERVED & set(self.args)):
-            raise ValueError(f"args: {taken[0]} cannot be set here: leave it out")
+            hint = "write it next to args" if taken[0] == "pretrained" else "leave it out"
+            raise ValueError(f"args: {taken[0]} cannot be set here: {hint}")
         return self
 
 

@@ -31,7 +31,8 @@ def finish(folder: Path, student: Encoder, teachers: dict[str, tuple[str, Encode
         name: {"encoder": encoder, "cls_dim": teacher.cls_dim, "patch_dim": teacher.patch_dim}
         for name, (encoder, teacher) in teachers.items()
     }
-    info = {"stage": folder.parent.name, "head_hidden": 16, "teachers": told}
+    info = {"run": "tiny", "stage": folder.parent.name, "seed": 0, "steps": 1, "images": 4,
+            "head_hidden": 16, "teachers": told}  # fmt: skip
     save_student(folder, student, heads, statistics, info)
     (folder.parent / "finished.json").write_text("{}")
 
