@@ -196,3 +196,13 @@ def test_compare_refuses_two_encoders_of_one_results_folder(
     monkeypatch.setattr("openeupe.cli.judge._evaluate", lambda *_: ({}, tmp_path))
     with pytest.raises(InputError, match="a/b and a_b share the results folder"):
         call("compare", "a/b", "a_b")
+
+
+def test_compare_refuses_options_that_saved_results_do_not_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "columns").mkdir(parents=True)
+        (tmp_path / name / "results.json").write_text("{}")
+    options = {"--suite": "eupe", "--data": "d", "--precision": "bf16", "--device": "cpu"}
+    for option, value in options.items():
+        with pytest.raises(InputError, match=f"{option} has no effect on results folders"):
+            call("compare", tmp_path / "a", tmp_path / "b", option, value)

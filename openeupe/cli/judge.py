@@ -111,6 +111,8 @@ def compare(
 
     if len(encoders) < 2:
         raise InputError("compare needs two encoders or more")
+    if all(Results.there(Path(encoder)) for encoder in encoders):
+        _refuse_unread(suite=suite, data=data, device=device, precision=precision)
     log = errors if as_json else console
     everyone = []
     for encoder in encoders:
@@ -168,6 +170,14 @@ def compare(
         print(f"{tables.summary(compared, names[0])}\n")
 
 
+def _refuse_unread(**given: Any) -> None:
+    """Refuse options that were changed though nothing is evaluated by them."""
+    usual = {"suite": "mini", "data": Path(), "device": None, "precision": "fp32"}
+    for name, value in given.items():
+        if value != usual[name]:
+            raise InputError(f"--{name} has no effect on results folders: leave it out")
+
+
 def _evaluate(
     source: str,
     overrides: list[str] | None,
@@ -182,6 +192,7 @@ def _evaluate(
     log: Console,
 ) -> tuple[dict[str, Any], Path]:
     """What `results.json` then holds, and the folder it lies in."""
+    from openeupe.deploy.exported import ExportedEncoder
     from openeupe.evaluate.column import Judged
     from openeupe.evaluate.features import Features
     from openeupe.evaluate.suite import evaluate as run_suite
@@ -190,6 +201,8 @@ def _evaluate(
 
     suite = load_suite(suite_name, overrides)
     loaded, chains = load_with_chains(source)
+    if precision != "fp32" and isinstance(loaded, ExportedEncoder):
+        raise InputError(f"--precision: {source} computes as it was exported: leave it out")
     loaded = loaded.to(one_device(device))
     folder = out or _results_folder(source, suite.name)
     features = Features(

@@ -19,6 +19,10 @@ class _Teacher(Saved):
     patch_dim: _Width
 
 
+class _Start(Saved):
+    encoder: str
+
+
 class _Info(Saved):
     run: str
     stage: str
@@ -27,6 +31,7 @@ class _Info(Saved):
     images: int
     head_hidden: _Width
     teachers: dict[str, _Teacher]
+    start: _Start | None = None
     device: str = ""
     versions: dict[str, str] = Field({})
 

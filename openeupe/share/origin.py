@@ -101,6 +101,8 @@ def _add_experts(
         own = recipe.stages[student.parent.name].students[student.name]
         if own.pretrained or is_stored(own.encoder) or own.encoder.startswith(STAGE_PREFIX):
             before.append(own.encoder)
+    elif info.get("start"):
+        before.append(info["start"]["encoder"])
     for encoder in before:
         if not encoder.startswith(STAGE_PREFIX):
             named = is_name(encoder) and not is_stored(encoder)

@@ -22,6 +22,7 @@ from openeupe.deploy.targets.onnx import OnnxRuntime
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 
+from ..conftest import call
 from .conftest import small
 
 
@@ -81,6 +82,13 @@ def test_the_example_runs_anywhere(exported: dict[str, Path], name: str, tmp_pat
     assert ran.stdout == "class token (1, 192) patch grid (1, 192, 4, 6)\n"
     told = (exported[name] / "LICENCE.txt").read_text()
     assert "- eupe_vit_t: fair-noncommercial-research-license; noncommercial research only" in told
+
+
+def test_evaluate_refuses_a_precision_that_an_export_does_not_have(
+    exported: dict[str, Path],
+) -> None:
+    with pytest.raises(InputError, match=r"--precision.*computes as it was exported"):
+        call("evaluate", exported["onnx-fp32"], "--precision", "bf16", "--only", "knn")
 
 
 def test_one_dynamic_file_is_proved_at_three_sizes(vit: Encoder, tmp_path: Path) -> None:

@@ -106,3 +106,14 @@ def test_the_weights_that_a_student_starts_from_have_a_licence_too(
     )
     for made in (first, last):
         assert set(origin(str(made), made, encoder).experts) == {"resnet10t", "efficientnet_lite0"}
+
+
+def test_a_copied_student_keeps_the_licence_of_the_weights_that_it_started_from(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    """Without its run and without a card, `distillation.json` is all that is left."""
+    made = student(tmp_path, "student", {"net": "efficientnet_lite0"})
+    info = json.loads((made / "distillation.json").read_text())
+    info["start"] = {"encoder": "hed"}
+    (made / "distillation.json").write_text(json.dumps(info))
+    assert list(origin(str(made), made, encoder).experts) == ["efficientnet_lite0", "hed"]
