@@ -14,7 +14,7 @@ from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 
 from .conftest import jpeg, photo
-from .test_run import reasons, rows
+from .test_pipeline import reasons, rows
 
 # No two images are as near to this encoder: whatever is found, the hash finds.
 BLIND = CurateConfig(side=32, clusters=[3], similarity=1.0, leak_similarity=1.0)
