@@ -1,4 +1,4 @@
-"""What a device can do, from the vendors' data sheets or measured here."""
+"""Peak rates and memory of devices, stated by their vendors or measured here."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from openeupe.distributed import Processes, device_memory
 from openeupe.errors import InputError
 
 # Dense peak in TFLOP/s of bf16 matrices and of float32 (no TF32, as PyTorch multiplies by
-# default), and memory in GiB. From NVIDIA's data sheets (SXM for A100, H100 and H200, HGX for
-# B200; the Ada whitepaper for RTX 4090). Each float32 peak is 2 x CUDA cores x boost clock: 6912 at
-# 1.41 GHz, 16896 at 1.98, 18944 at 1.98, 7424 at 2.04, 18176 at 2.52, 16384 at 2.52.
+# default), and memory in GiB: SXM for A100, H100 and H200, HGX for B200. Each float32 peak is
+# 2 x CUDA cores x boost clock: 6912 at 1.41 GHz, 16896 at 1.98, 18944 at 1.98, 7424 at 2.04,
+# 18176 at 2.52, 16384 at 2.52.
 DEVICES: dict[str, tuple[float, float, float]] = {
     "a100": (312.0, 19.5, 80),
     "h100": (989.0, 67.0, 80),
