@@ -143,9 +143,15 @@ def leftovers(folder: Path, name: str | None = None, state: str = _WRITING) -> l
         state: as in `partial_path`.
     """
     found = []
+    pattern = re.compile(rf"\.(.+)\.(\d+)@([\w-]*)\.{re.escape(state)}")
     for path in folder.iterdir() if folder.is_dir() else ():
-        parts = re.fullmatch(rf"\.(.+)\.(\d+)@([\w-]*)\.{re.escape(state)}", path.name)
-        if not parts or (name is not None and parts[1] != name[:_NAME]):
+        parts = pattern.fullmatch(path.name)
+        if not parts:
+            continue
+        of = parts[1]
+        while nested := pattern.fullmatch(of):  # a partial of a partial
+            of = nested[1]
+        if name is not None and of != name[:_NAME]:
             continue
         if not _is_writing(int(parts[2]), parts[3], path):
             found.append(path)

@@ -89,6 +89,18 @@ def test_nothing_is_removed_that_a_living_process_writes_or_that_is_not_ours(
     assert names == {alive, elsewhere, ".git", ".file.writing", ".hidden", "file"}
 
 
+def test_a_partial_folder_inside_a_partial_folders_name_is_removed_too(
+    tmp_path: Path, ended: str
+) -> None:
+    """An encoder is written whole into a folder that is itself written whole."""
+    process = ended.removeprefix(".file.")
+    (tmp_path / f".{ended}.{process}").mkdir()
+    remove_partials(tmp_path, "other")
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_partials(tmp_path, "file")
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_processes_never_write_the_same_partial_file(tmp_path: Path) -> None:
     told = f"from openeupe.files import *; print(partial_path(Path({str(tmp_path)!r}) / 'file'))"
     other = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)

@@ -53,6 +53,8 @@ class Heap:
         self.sources: list[FolderSource | ShardSource] = []
         self.roots: list[Path] = []
         for path in paths:
+            if not str(path):
+                raise InputError("an empty path holds no images: name a folder or tar files")
             source = open_source(SourceConfig(path=str(path)))
             if isinstance(source, FolderSource):
                 self.roots.append(source.root.resolve())

@@ -120,7 +120,10 @@ def _curves(config: StageConfig, records: Sequence[Mapping[str, Any]]) -> list[C
     only = next(iter(config.students))
     curves = []
     for key in dict.fromkeys(key for r in records for key in r if key.startswith("loss/")):
-        *student, teacher, kind = key.split("/")[1:]
+        parts = key.split("/")[1:]
+        if len(parts) not in (2, 3):
+            raise InputError(f"metrics.jsonl is damaged ({key!r}): copy it again, or remove it")
+        *student, teacher, kind = parts
         there = [r for r in records if key in r]
         steps, losses = [r["step"] for r in there], [r[key] for r in there]
         curves.append(Curve(student[0] if student else only, teacher, kind, steps, losses))

@@ -322,3 +322,8 @@ def test_mistakes_are_one_line(heap: Path, tmp_path: Path, encoder: Encoder) -> 
         with pytest.raises(InputError, match=message) as told:
             curate(*arguments)  # type: ignore[arg-type]
         assert "\n" not in str(told.value)
+
+
+def test_an_empty_path_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="an empty path holds no images"):
+        curate([""], tmp_path / "m.parquet", None)

@@ -7,6 +7,8 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from openeupe.errors import InputError
 from openeupe.report.belonging import Belonging
 from openeupe.report.compact import compact_all
 from openeupe.report.deployment import deployed
+from openeupe.report.gather import _curves
 from openeupe.report.page import learning_rates, write_report
 
 from ..conftest import call
@@ -205,3 +208,9 @@ def test_learning_rates_are_those_that_were_used(told: Told) -> None:
         ),
     ]
     assert learning_rates(stage) == [("learning rate", "0.001, 0 warm-up")]
+
+
+def test_damaged_names_of_losses_are_one_line() -> None:
+    config: Any = SimpleNamespace(students={"student": None})
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged \('loss/x'\)"):
+        _curves(config, [{"step": 1, "loss/x": 0.5}])
