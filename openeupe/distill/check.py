@@ -67,6 +67,11 @@ def brings_weights(reference: str) -> bool:
     return reference.startswith(STAGE_PREFIX) or encoders.is_stored(reference)
 
 
+def start_of(student: StudentConfig) -> str | None:
+    """The encoder whose weights a student starts from; None if it starts at random."""
+    return student.encoder if brings_weights(student.encoder) or student.pretrained else None
+
+
 def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: Encoder) -> None:
     """Settings of an encoder that brings weights must leave these weights in their place."""
     if not brings_weights(member.encoder):

@@ -14,12 +14,12 @@ import torch
 from rich.console import Console
 
 from openeupe.data import image_sets
-from openeupe.distill.check import check_recipe, check_weights
+from openeupe.distill.check import check_recipe, check_weights, start_of
 from openeupe.distill.checkpoint import CHECKPOINTS, remove_checkpoints
 from openeupe.distill.load import carry_over, load_networks, orphaned
 from openeupe.distill.placement import place, unsharded
 from openeupe.distill.precision import resolve_precision
-from openeupe.distill.recipe import STAGE_PREFIX, Recipe
+from openeupe.distill.recipe import Recipe
 from openeupe.distill.run_folder import FINISHED, Run
 from openeupe.distill.stage import Stage
 from openeupe.distill.store import STORED, remove_store
@@ -27,7 +27,6 @@ from openeupe.distill.student import save_student, student_files
 from openeupe.distill.track import open_tracker
 from openeupe.distill.trainer import Trainer
 from openeupe.distributed import Processes, check_share, processes
-from openeupe.encoders import is_stored
 from openeupe.errors import InputError
 from openeupe.files import remove_partials, write_atomically
 from openeupe.identity import file_identity
@@ -151,7 +150,8 @@ def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, A
         if trainer.processes.first:
             statistics = {t: stage.statistics[t] for t in heads}
             own = {**info, "teachers": {t: info["teachers"][t] for t in heads}}
-            own["start"] = _start(stage, learner.name)
+            start = start_of(stage.config.students[learner.name])
+            own["start"] = {"encoder": start} if start else None
             save_student(trainer.folder / learner.name, encoder, heads, statistics, own)
     broken = trainer.broken_names()
     if trainer.processes.first:
@@ -204,13 +204,6 @@ def _info(run: Run, stage: Stage, here: Processes) -> dict[str, Any]:
             **{package: version(package) for package in ("openeupe", "torch", "timm")},
         },
     }
-
-
-def _start(stage: Stage, student: str) -> dict[str, str] | None:
-    """The weights that a student started from; None if they were random."""
-    config = stage.config.students[student]
-    brought = config.encoder.startswith(STAGE_PREFIX) or is_stored(config.encoder)
-    return {"encoder": config.encoder} if brought or config.pretrained else None
 
 
 def _headline(stage: Stage, here: Processes) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from openeupe.distill.check import start_of
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
 from openeupe.distill.run import Run
 from openeupe.distill.saved import read_info
@@ -98,9 +99,8 @@ def _add_experts(
     """Follow the teachers, and what the student started from, back through the run's stages."""
     before = [told["encoder"] for told in info.get("teachers", {}).values()]
     if recipe is not None:
-        own = recipe.stages[student.parent.name].students[student.name]
-        if own.pretrained or is_stored(own.encoder) or own.encoder.startswith(STAGE_PREFIX):
-            before.append(own.encoder)
+        start = start_of(recipe.stages[student.parent.name].students[student.name])
+        before += [start] if start else []
     elif info.get("start"):
         before.append(info["start"]["encoder"])
     for encoder in before:
