@@ -32,12 +32,12 @@ _known: dict[tuple[Any, ...], str] = {}
 
 def facts_identity(*facts: Any) -> str:
     """Identity of plain values: numbers, strings, None, and lists or mappings of them."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return bytes_identity(json.dumps(facts, sort_keys=True).encode())
 
 
 def settings_identity(settings: Mapping[str, Any]) -> str:
     """Identity of settings as plain data; the order of their keys does not matter."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return bytes_identity(json.dumps(settings, sort_keys=True).encode())
 
 
 def files_identity(root: Path, files: Iterable[Path]) -> str:

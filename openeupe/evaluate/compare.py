@@ -69,12 +69,17 @@ def check_comparable(
     Raises:
         InputError: in one line.
     """
-    for key, what in (("protocol_hash", "settings"), ("data", "data")):
-        if first[1][key] != second[1][key]:
-            raise InputError(
-                f"column {name}: {first[0]} and {second[0]} were evaluated with other {what}: "
-                "evaluate both with the same suite and --data"
-            )
+    if unlike := what_differs(first[1], second[1]):
+        raise InputError(
+            f"column {name}: {first[0]} and {second[0]} were evaluated with other {unlike[0]}: "
+            "evaluate both with the same suite and --data"
+        )
+
+
+def what_differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In which of "settings" and "data" two saved results of one column differ."""
+    compared = {"settings": "protocol_hash", "data": "data"}
+    return [what for what, key in compared.items() if one.get(key) != other.get(key)]
 
 
 def check_all(everyone: Sequence[Results], columns: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from openeupe.deploy import export_folder as exports
 from openeupe.distill.run import Run
 from openeupe.errors import InputError
+from openeupe.evaluate.compare import what_differs
 from openeupe.identity import encoder_identity
 from openeupe.loading import load, load_stages
 
@@ -65,12 +66,7 @@ def comparable(
         columns = {}
         for name, column in content["columns"].items():
             other, reference = first.setdefault(name, (label, column))
-            unlike = [
-                word
-                for key, word in (("protocol_hash", "settings"), ("data", "data"))
-                if column.get(key) != reference.get(key)
-            ]
-            if unlike:
+            if unlike := what_differs(column, reference):
                 notes.append(
                     f"{name} of {label} is not shown: it was evaluated with other "
                     f"{' and '.join(unlike)} than {other}. Evaluate both again."
