@@ -14,6 +14,7 @@ from openeupe.distill.recipe import STAGE_PREFIX, Recipe, StageConfig, StudentCo
 from openeupe.distill.run_folder import Run
 from openeupe.distill.stage import Stage
 from openeupe.encoders import Encoder
+from openeupe.encoders.create import remade
 from openeupe.errors import InputError
 from openeupe.seeds import derive_seed
 
@@ -55,20 +56,14 @@ def _with_args(encoder: Encoder, args: dict[str, Any]) -> Encoder:
     """The same weights in an architecture made with other arguments."""
     if not args:
         return encoder
-    made = encoders.create(encoder.name, **(encoder.args | args))
     try:
-        made.load_state_dict(encoder.state_dict())
+        return remade(encoder, **args).eval()
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(
             f"the weights of {encoder.name} do not fit args {args} ({reason}): "
             "leave out what changes them"
         ) from None
-    made.mean.copy_(encoder.mean)
-    made.std.copy_(encoder.std)
-    if "resolution" not in args:
-        made.resolution = encoder.resolution
-    return made.eval()
 
 
 def carry_over(run: Run, stage: Stage) -> bool:

@@ -63,6 +63,24 @@ def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> 
     raise InputError(f"no encoder is called {name!r}: {hint} (any timm name works, too)")
 
 
+def remade(encoder: Encoder, **args: Any) -> Encoder:
+    """A new encoder of the same weights and input constants, in float32 on the CPU.
+
+    Args:
+        args: laid over those that the encoder was made with; its weights must still fit.
+
+    Raises:
+        InputError: if the architecture cannot be made.
+        RuntimeError: if the weights do not fit.
+    """
+    made = create(encoder.name, **(encoder.args | args))
+    made.load_state_dict(encoder.state_dict())
+    made.set_constants(*encoder.constants)
+    if "resolution" not in args:
+        made.resolution = encoder.resolution
+    return made
+
+
 def _makers(name: str) -> tuple[Callable[..., Any], ...]:
     """The constructors that take an encoder's arguments, the outermost first."""
     if name in _OURS:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from openeupe.encoders.contract import Encoder, Tokens, evaluating
-from openeupe.encoders.create import create
+from openeupe.encoders.create import remade
 
 # Relative. The same kernels give the same bits; other orders of summation differ by some 1e-7. A
 # random network's layer scales of 1e-5 hide a wrong activation down to about 1e-5.
@@ -17,11 +17,7 @@ def in_float32(encoder: Encoder) -> Encoder:
     """The encoder itself, or a copy in float32 on the CPU where it is not that."""
     if all(p.dtype == torch.float32 and p.device.type == "cpu" for p in encoder.parameters()):
         return encoder
-    copy = create(encoder.name, **encoder.args)
-    copy.load_state_dict(encoder.state_dict())
-    copy.set_constants(*encoder.constants)
-    copy.resolution = encoder.resolution
-    return copy
+    return remade(encoder)
 
 
 @torch.inference_mode()
