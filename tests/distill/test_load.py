@@ -82,6 +82,7 @@ def test_a_stored_teacher_gives_the_patches_that_its_args_name(
     made = load_networks(Run(tmp_path, recipe), "proxy", "teachers", config.teachers)["net"]
     planned = meta_encoder(recipe, str(tmp_path / "lite0"), config.teachers["net"].args)
     assert made(torch.rand(1, 3, 64, 64)).patches.shape[1] == 472 == made.patch_dim
+    assert made.constants == create("efficientnet_lite0").constants  # exact, not rounded to float32
     assert planned.patch_dim == 472
 
 
