@@ -129,10 +129,15 @@ def remove_partials(folder: Path, name: str | None = None) -> None:
         name: of a file or folder; only what should have become that is removed.
     """
     for path in leftovers(folder, name):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it, as far as it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def leftovers(folder: Path, name: str | None = None, state: str = _WRITING) -> list[Path]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 import tarfile
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from openeupe.curate.manifest_writer import SCHEMA
 from openeupe.data.manifest import METADATA, open_manifest, roots
 from openeupe.data.shards import OpenShards
 from openeupe.errors import InputError
-from openeupe.files import flush, flush_folder, partial_folder, partial_path
+from openeupe.placing import partial_folder, take_place
 
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
 MANIFEST = "manifest.parquet"
@@ -51,12 +50,10 @@ def write_shards(manifest: Path, folder: Path, size_bytes: int, progress: Progre
             f"the images lie in {folder}, which the new shards would replace: name another --out"
         )
     _check_ours(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with partial_folder(folder) as part:
+        with partial_folder(folder, _own_names) as part:
             _write(file, about, places, part, size_bytes, progress)
-            flush_folder(part)
-            _take_place(part, folder)
+            take_place(part, folder, _own_names)
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written ({error.strerror}): free space and curate again"
@@ -81,6 +78,13 @@ def _check_ours(folder: Path) -> None:
             raise InputError(f"{folder} is a file: name another --out")
         return
     there = {path.name for path in folder.iterdir()}
+    if foreign := sorted(there - _own_names(folder)):
+        raise InputError(f"{folder} holds other files ({foreign[0]}): name another --out")
+
+
+def _own_names(folder: Path) -> set[str]:
+    """Names of the files in a folder that `write_shards` made."""
+    there = {path.name for path in folder.iterdir()}
     ours = {MANIFEST, _UNFINISHED}
     if MANIFEST in there:
         with suppress(InputError, OSError, pa.ArrowException, KeyError):
@@ -88,18 +92,7 @@ def _check_ours(folder: Path) -> None:
             ours |= set(file.read(columns=["path"]).column("path").to_pylist())
     elif _UNFINISHED in there:  # an earlier version was cut off; it had emptied the folder first
         ours |= {name for name in there if re.fullmatch(r"\d{5}\.tar", name)}
-    if foreign := sorted(there - ours):
-        raise InputError(f"{folder} holds other files ({foreign[0]}): name another --out")
-
-
-def _take_place(part: Path, folder: Path) -> None:
-    """Move the finished folder to its place; what `_check_ours` found there goes last."""
-    before = partial_path(folder.with_name(f"{folder.name}.before"))
-    if folder.exists():
-        folder.rename(before)
-    part.rename(folder)
-    flush(folder.parent)
-    shutil.rmtree(before, ignore_errors=True)
+    return ours
 
 
 def _write(

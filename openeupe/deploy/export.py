@@ -12,13 +12,13 @@ from rich.console import Console
 from openeupe.deploy import export_folder as folders
 from openeupe.deploy.exported import ExportedEncoder
 from openeupe.deploy.parity import Parity, Proof, as_input, complaint
-from openeupe.deploy.placing import partial_folder, take_place
 from openeupe.deploy.program import Pixels, Size
 from openeupe.deploy.sample_images import Photos
 from openeupe.deploy.targets import TARGETS, Job, Precision, Target
 from openeupe.encoders import Encoder, check_side
 from openeupe.encoders.licences import Licence
 from openeupe.errors import InputError
+from openeupe.placing import partial_folder, take_place
 
 
 class ParityError(Exception):

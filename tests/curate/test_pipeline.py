@@ -324,6 +324,26 @@ def test_mistakes_are_one_line(heap: Path, tmp_path: Path, encoder: Encoder) -> 
         assert "\n" not in str(told.value)
 
 
+def test_old_shards_are_in_their_place_if_the_new_ones_cannot_get_there(
+    heap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, folder = tmp_path / "X.parquet", tmp_path / "X.shards"
+    curate([heap], out, None)
+    shards(out, folder)
+    before = contents(folder)
+    rename = Path.rename
+
+    def stopped(self: Path, target: Path) -> Path:
+        if self.name.endswith(".writing"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        shards(out, folder)
+    assert contents(folder) == before
+
+
 def test_an_empty_path_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="an empty path holds no images"):
         curate([""], tmp_path / "m.parquet", None)

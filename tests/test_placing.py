@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from openeupe import files
-from openeupe.deploy import placing
-from openeupe.deploy.placing import partial_folder, take_place
+from openeupe import files, placing
+from openeupe.placing import partial_folder, take_place
 
 
 def ours(folder: Path) -> set[str]:

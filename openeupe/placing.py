@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from openeupe import files
-from openeupe.files import flush, flush_folder, leftovers, partial_path
+from openeupe.files import flush, flush_folder, leftovers, partial_path, remove
 
 _BEFORE = "before"  # state of an old folder that was set aside
 # Names of the entries of a folder that we wrote and may delete.
@@ -73,12 +72,9 @@ def _hand_over(before: Path, folder: Path, ours: Ours) -> None:
         return
     own = ours(before)
     # The description comes last: without it nobody would know again which files are ours.
-    for path in sorted(before.iterdir(), key=lambda path: path.suffix == ".json"):
+    for path in sorted(before.iterdir(), key=lambda path: path.suffix in (".json", ".parquet")):
         if path.name in own:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
         elif not os.path.lexists(folder / path.name):
             path.rename(folder / path.name)
     with contextlib.suppress(OSError):
