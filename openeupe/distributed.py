@@ -89,14 +89,15 @@ class Processes:
     @cached_property
     def beside(self) -> dist.ProcessGroup | None:
         """All processes again, for what a thread says while they train; made by all at once."""
-        if self.count == 1:
-            return None
-        group: dist.ProcessGroup = dist.new_group(backend="gloo")  # type: ignore[assignment]
-        return group
+        return self._everyone()
 
     @cached_property
     def signalling(self) -> dist.ProcessGroup | None:
         """All processes once more, for `StopTogether`: `beside` belongs to another thread."""
+        return self._everyone()
+
+    def _everyone(self) -> dist.ProcessGroup | None:
+        """A new group of all processes on the CPU; None where there is one alone."""
         if self.count == 1:
             return None
         group: dist.ProcessGroup = dist.new_group(backend="gloo")  # type: ignore[assignment]

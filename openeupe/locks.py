@@ -17,7 +17,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold the lock of an existing folder; the system releases it when this process dies.
+    """Make a folder, if need be, and hold its lock; the system releases it when this process dies.
 
     The file `.lock` stays in the folder. Where the file system has no locks, nothing is locked.
 
@@ -25,8 +25,14 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         what: the folder in the user's words, as in "the run".
 
     Raises:
-        InputError: at once, if another process holds the lock.
+        InputError: at once, if another process holds the lock, or the folder cannot be made.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{what} {folder} cannot be made ({error.strerror}): choose another folder"
+        ) from None
     file = folder / LOCK
     lock = FileLock(file, fallback_to_soft=False)
     try:

@@ -97,7 +97,6 @@ def run_study(
         InputError: if finished stages were trained on other images or encoders.
     """
     console = console or Console(quiet=True)
-    place.out.mkdir(parents=True, exist_ok=True)
     with locked(place.out, "the study"):
         check_inputs(loaded, place.data, place.out)
         forget()

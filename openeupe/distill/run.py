@@ -83,15 +83,7 @@ def run_recipe(
 
 def _alone(folder: Path, here: Processes) -> AbstractContextManager[None]:
     """The lock of the run, which the first process holds for all."""
-    if not here.first:
-        return nullcontext()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--run {folder} cannot be made ({error.strerror}): choose another folder"
-        ) from None
-    return locked(folder, "the run")
+    return locked(folder, "the run") if here.first else nullcontext()
 
 
 def default_device() -> torch.device:

@@ -107,7 +107,6 @@ class StoreWriter:
         whole = shards and not damaged and set(shards) <= shards_there(self.folder)
         if not self.processes.first or whole:
             return nullcontext()
-        self.folder.mkdir(parents=True, exist_ok=True)
         return locked(self.folder, "the store")
 
     def _write(self, damaged: set[int], console: Console) -> StoredTokens:

@@ -97,12 +97,6 @@ def evaluate(
         name: ready[name] if name in ready else _opened(name, suite.columns[name], root)
         for name in chosen
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"results cannot be written to {folder} ({error.strerror}): choose another --out"
-        ) from None
     with locked(folder, "the results folder"):
         Results(folder).remove_partials()
         return _fill(suite, judged, folder, data_of, source, console)
