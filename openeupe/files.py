@@ -55,6 +55,11 @@ def folder_name(source: str) -> str:
     return re.sub(r"[^\w.-]+", "_", source)
 
 
+def vacant(folder: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not any(folder.iterdir()) if folder.is_dir() else not folder.exists()
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a small text file whole or not at all."""
     with durable(path) as partial:

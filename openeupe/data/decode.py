@@ -80,6 +80,12 @@ def check_file(file: Path) -> None:
         raise NotAFile(f"it has {status.st_size} bytes, more than {IMAGE_BYTES}")
 
 
+def read_encoded(file: Path) -> bytes:
+    """The bytes of an image file. Raises `OSError`, as `check_file` does."""
+    check_file(file)
+    return file.read_bytes()
+
+
 @contextlib.contextmanager
 def opened(encoded: bytes | Path) -> Iterator[Image.Image]:
     """An image of which only the header is read yet. Raises whatever Pillow's readers raise."""

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from openeupe.data.decode import EXTENSIONS, check_file, decode
+from openeupe.data.decode import EXTENSIONS, check_file, decode, read_encoded
 from openeupe.data.string_array import Names, printable
 from openeupe.errors import InputError
 from openeupe.identity import files_identity
@@ -83,9 +83,7 @@ class FolderSource:
 
     def encoded(self, index: int) -> bytes:
         """The file's bytes. Raises `OSError`."""
-        file = self.root / self._names[index]
-        check_file(file)
-        return file.read_bytes()
+        return read_encoded(self.root / self._names[index])
 
     def relative(self, index: int) -> str:
         """The file's path inside the folder, with `/`."""

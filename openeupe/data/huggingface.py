@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from openeupe.data.decode import BrokenImage, decode
+from openeupe.data.decode import BrokenImage, decode, read_encoded
 from openeupe.errors import InputError
 from openeupe.identity import files_identity
 
@@ -82,7 +82,7 @@ class HuggingFaceSource:
         if value is None or (value["bytes"] is None and value["path"] is None):
             raise FileNotFoundError(f"{self.name(index)}: the row has no image")
         found: bytes | None = value["bytes"]
-        return Path(value["path"]).read_bytes() if found is None else found
+        return read_encoded(Path(value["path"])) if found is None else found
 
     def listing(self) -> Iterator[tuple[str, int]]:
         """The Arrow files that hold the rows, by name and size."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from openeupe.data.decode import BrokenImage, check_file, decode
+from openeupe.data.decode import BrokenImage, decode, read_encoded
 from openeupe.data.shards import OpenShards
 from openeupe.data.string_array import Names, printable
 from openeupe.data.weighted import Weights
@@ -85,8 +85,7 @@ class ManifestSource:
         file, offset, size = self._file(index), int(self._offsets[index]), int(self._sizes[index])
         if offset >= 0:
             return self._shards.read(str(file), offset, size)
-        check_file(file)
-        encoded = file.read_bytes()
+        encoded = read_encoded(file)
         if len(encoded) != size:  # not the image that was compared with evaluation images
             raise OSError(errno.EIO, "it has another size than when it was curated")
         return encoded

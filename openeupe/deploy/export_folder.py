@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from openeupe.deploy.program import INPUT, Pixels, Size, size_name
-from openeupe.deploy.saved import read_about
+from openeupe.deploy.saved import named_files, read_about
 from openeupe.deploy.targets import TARGETS
 from openeupe.deploy.targets.openvino import INFERENCE
 from openeupe.encoders import Encoder
 from openeupe.encoders.licences import Licence
 from openeupe.errors import InputError
-from openeupe.files import read_mapping
+from openeupe.files import read_mapping, vacant
 from openeupe.identity import encoder_identity, files_identity
 
 FORMAT = 1
@@ -150,18 +150,16 @@ def check_contents(folder: Path, about: Mapping[str, Any]) -> str:
 def own_files(folder: Path) -> set[str]:
     """Names in an exported folder that the next export may delete: all that we wrote there."""
     own = {ABOUT, BENCHMARK, "example.py", "LICENCE.txt"}
-    about = read_mapping(folder / ABOUT)
-    if about.get("target") in list(TARGETS) and _is_file_list(about.get("files")):
-        for name in about["files"].values():
-            own |= {file.name for file in TARGETS[about["target"]].files(folder / name)}
+    with suppress(InputError):
+        target, names = named_files(folder / ABOUT)
+        if target in TARGETS:
+            own |= {file.name for name in names for file in TARGETS[target].files(folder / name)}
     return own
 
 
 def replaceable(folder: Path) -> bool:
     """Whether an export may be written here: nothing is there, or an export is."""
-    if not folder.is_dir():
-        return not folder.exists()
-    return "openeupe" in read_mapping(folder / ABOUT) or not any(folder.iterdir())
+    return vacant(folder) or "openeupe" in read_mapping(folder / ABOUT)
 
 
 def example(about: dict[str, Any]) -> str:
@@ -180,20 +178,6 @@ def example(about: dict[str, Any]) -> str:
         pixels=about["pixels"],
         scale=" / np.float32(255)" if about["pixels"] == "float32" else "",
         run=run,
-    )
-
-
-def _is_file_list(files: Any) -> bool:
-    """Sizes and the names of files that lie in the folder itself."""
-    return (
-        isinstance(files, dict)
-        and bool(files)
-        and all(
-            re.fullmatch(r"any|[1-9]\d{0,5}x[1-9]\d{0,5}", key)
-            and isinstance(name, str)
-            and re.fullmatch(r"[\w-][\w.-]*", name)
-            for key, name in files.items()
-        )
     )
 
 

@@ -32,15 +32,28 @@ class _Encoder(Saved):
     resolution: Annotated[int, Field(gt=0, le=SIDE)]
 
 
-class _About(Saved):
+class _Files(Saved):
+    target: str
+    files: dict[Annotated[str, AfterValidator(_size)], Name] = Field(min_length=1)
+
+
+class _About(_Files):
     source: str
     encoder: _Encoder
-    target: str
     precision: str
     pixels: Literal["float32", "uint8"]
-    files: dict[Annotated[str, AfterValidator(_size)], Name] = Field(min_length=1)
     bytes: dict[str, int] = Field(min_length=1)
     parity: list[Any]
+
+
+def named_files(path: Path) -> tuple[str, list[str]]:
+    """Target and names of the files in `export.json`, whatever else is wrong with it.
+
+    Raises:
+        InputError: if these are missing or wrong.
+    """
+    about = read_checked(path, _Files, AGAIN)
+    return about["target"], list(about["files"].values())
 
 
 def read_about(path: Path) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from openeupe.distill.recipe import STAGE_PREFIX
 from openeupe.distill.run import Run
 from openeupe.distill.standardize import Standardizer
 from openeupe.distill.student import load_student
-from openeupe.encoders import is_stored
-from openeupe.encoders.create import is_name
+from openeupe.encoders import is_published
 from openeupe.identity import facts_identity, tensors_identity
 
 
@@ -71,13 +70,9 @@ def chains(student: Path) -> dict[str, HeadChain]:
                 if run is not None:
                     stage, name = run.recipe.resolve(encoder)
                     ahead.append((run.folder / stage / name, steps))
-            elif _is_expert(encoder) and _pretrained(run, here.info, teacher):
+            elif is_published(encoder) and _pretrained(run, here.info, teacher):
                 found.setdefault(encoder, HeadChain(steps))
     return found
-
-
-def _is_expert(encoder: str) -> bool:
-    return is_name(encoder) and not is_stored(encoder)
 
 
 def _pretrained(run: Run | None, info: dict[str, Any], teacher: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from openeupe.encoders.contract import Encoder, Tokens, check_side, evaluating
 from openeupe.encoders.create import create, names
 from openeupe.encoders.openeupe_folder import read_config, save
-from openeupe.encoders.sources import describe, is_stored, load
+from openeupe.encoders.sources import describe, is_published, is_stored, load
 
 __all__ = [
     "Encoder",
@@ -14,6 +14,7 @@ __all__ = [
     "create",
     "describe",
     "evaluating",
+    "is_published",
     "is_stored",
     "load",
     "names",

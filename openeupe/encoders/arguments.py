@@ -21,7 +21,15 @@ RESERVED = {
     *("self", "name", "timm_name", "model_name", "pretrained", "checkpoint_path", "cache_dir"),
     *("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn"),
     *("pretrained_model_args", "pretrained_custom_load", "pretrained_tag", "kwargs_filter"),
-    *("features_only", "feature_cfg", "model_cfg", "scriptable", "exportable", "no_jit"),
+    *(
+        "features_only",
+        "in_chans",
+        "feature_cfg",
+        "model_cfg",
+        "scriptable",
+        "exportable",
+        "no_jit",
+    ),
 }
 _PLAIN = (bool, int, float, str)
 _MOST_VALUES = 1_000

@@ -11,18 +11,13 @@ import torch
 from timm.layers import ClNormMlpClassifierHead, NormMlpClassifierHead
 from torch import Tensor, nn
 
-from openeupe.encoders.arguments import check_size
+from openeupe.encoders.arguments import RESERVED, check_size
 from openeupe.encoders.contract import Encoder, Tokens
 from openeupe.encoders.weights import first_line, observed_loads, read_weights
 from openeupe.errors import InputError
 
 # Lets a network take other sizes than its native one; tried in turn, since timm has no common way.
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
-# timm arguments that would load weights behind the back of `pretrained`, or change the contract.
-_RESERVED = {
-    *("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"),
-    *("features_only", "in_chans", "scriptable"),
-}
 
 # Parts that timm leaves out on purpose where a network is used without them.
 _LEFT_OUT = ("attn_pool.", "AuxLogits.")
@@ -147,7 +142,7 @@ def _build(
     timm_args: dict[str, Any],
 ) -> Any:
     """Build the trunk; arguments are judged before any weights are fetched."""
-    if reserved := sorted(_RESERVED & set(timm_args)):
+    if reserved := sorted(RESERVED & set(timm_args)):
         raise InputError(f"{name}: {reserved[0]} cannot be set here: leave it out")
     if not keep_head:
         timm_args = {"num_classes": 0, **timm_args}

@@ -22,6 +22,7 @@ from openeupe.files import (
     flush_folder,
     partial_folder,
     read_mapping,
+    vacant,
     write_atomically,
 )
 
@@ -177,17 +178,15 @@ def _load_weights(encoder: Encoder, path: Path) -> None:
 
 def _replaceable(folder: Path) -> bool:
     """Whether the folder is missing, empty, or an encoder that `save` wrote, in any layout."""
-    if not folder.is_dir():
-        return not folder.exists()
     config = read_mapping(folder / _CONFIG)
     pretrained = config.get("pretrained_cfg")
     timm = isinstance(pretrained, dict) and pretrained.get("tag") == "openeupe"
-    return "openeupe" in config or timm or not any(folder.iterdir())
+    return "openeupe" in config or timm or vacant(folder)
 
 
 def _take_place(part: Path, folder: Path) -> None:
     """Move the files of `part` to `folder`, config.json last; what else lies there stays."""
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if vacant(folder):
         if folder.is_dir():
             folder.rmdir()  # only Windows needs this
         part.rename(folder)

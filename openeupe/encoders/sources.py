@@ -23,6 +23,11 @@ def is_stored(source: str | Path) -> bool:
     return here or str(source).startswith(HUB) or _carried(source) is not None
 
 
+def is_published(source: str) -> bool:
+    """Whether `source` is a name that stands for published weights."""
+    return is_name(source) and not is_stored(source)
+
+
 def _is_weights(path: Path) -> bool:
     return path.suffix in _WEIGHTS and path.is_file()
 

@@ -13,7 +13,7 @@ from openeupe.distill.check import start_of
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
 from openeupe.distill.run import Run
 from openeupe.distill.saved import read_info
-from openeupe.encoders import Encoder, is_stored
+from openeupe.encoders import Encoder, is_published
 from openeupe.encoders.create import is_name
 from openeupe.encoders.hub import HUB
 from openeupe.encoders.licences import Licence, licence_of
@@ -105,8 +105,7 @@ def _add_experts(
         before.append(info["start"]["encoder"])
     for encoder in before:
         if not encoder.startswith(STAGE_PREFIX):
-            named = is_name(encoder) and not is_stored(encoder)
-            name = encoder if named else Path(encoder).name
+            name = encoder if is_published(encoder) else Path(encoder).name
             experts.setdefault(name, licence_of(encoder))
             continue
         stage, name = recipe.resolve(encoder) if recipe is not None else ("", "")
