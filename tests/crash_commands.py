@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from PIL import Image
 
 from openeupe import encoders
+from tests.tiny_recipe import write_colors
 
 Words = Callable[[Path, Path], list[str]]  # (material, place to write to) -> command line
 COMMANDS: dict[str, Words] = {
@@ -29,15 +28,7 @@ COMMANDS: dict[str, Words] = {
 
 def prepare(material: Path) -> None:
     """Images, an encoder, a recipe, a suite and a study, all tiny."""
-    generator = np.random.default_rng(0)
-    for part in ("train", "test"):
-        for place, name in enumerate(("red", "green", "blue")):
-            folder = material / "colors" / part / name
-            folder.mkdir(parents=True)
-            for number in range(4):
-                pixels = generator.integers(0, 200, (40, 40, 3), dtype=np.uint8)
-                pixels[..., place] |= 128
-                Image.fromarray(pixels).save(folder / f"{number}.png")
+    knn = write_colors(material)
     encoders.save(encoders.create("test_vit"), material / "encoder")
 
     def network(name: str) -> dict[str, Any]:
@@ -53,8 +44,6 @@ def prepare(material: Path) -> None:
     data = {"workers": 1, "sources": [{"path": f"{material}/colors/train"}]}
     stages = {"proxy": proxy, "student": taught}
     recipe = {"name": "tiny", "data": data, "stages": stages}
-    knn = {"kind": "knn", "protocol": "knn/test-v1", "domain": "image", "k": [1], "short": 32,
-           "crop": 32, "data": {"layout": "folder", "path": "colors"}}  # fmt: skip
     suite = {"name": "colors", "columns": {"knn": knn, "again": {**knn, "k": [3]}}}
     study = {"name": "tiny", "seeds": [0], "suite": "suite.yaml",
              "recipes": {"two": {"data": data | {"workers": 0}, "stages": stages}},

@@ -1,4 +1,4 @@
-"""A recipe of one tiny stage and its images, for the scripts that run it very often."""
+"""Tiny images and recipes, for tests and for the scripts that run them very often."""
 
 from __future__ import annotations
 
@@ -19,6 +19,25 @@ def write_images(folder: Path, count: int = 24) -> Path:
         image = Image.fromarray(small).resize((80, 60), Image.Resampling.BICUBIC)
         image.save(folder / f"{number}.png")
     return folder
+
+
+def write_colors(root: Path) -> dict[str, Any]:
+    """Class folders of noisy red, green and blue images; the settings of kNN on them.
+
+    Args:
+        root: gets `colors/train` and `colors/test`; where the settings' path starts.
+    """
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for place, name in enumerate(("red", "green", "blue")):
+            folder = root / "colors" / part / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                pixels = random.integers(0, 200, (40, 40, 3), dtype=np.uint8)
+                pixels[..., place] |= 128
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return {"kind": "knn", "protocol": "knn/test-v1", "domain": "image", "k": [1], "short": 32,
+            "crop": 32, "data": {"layout": "folder", "path": "colors"}}  # fmt: skip
 
 
 def write_recipe(folder: Path, steps: int, **stage: Any) -> Path:

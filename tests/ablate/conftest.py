@@ -5,27 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
+
+from tests.tiny_recipe import write_colors
 
 
 @pytest.fixture(scope="session")
 def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders of noisy red, green and blue images, and a suite of one column."""
     root = tmp_path_factory.mktemp("colors")
-    random = np.random.default_rng(0)
-    for part in ("train", "test"):
-        for place, name in enumerate(("red", "green", "blue")):
-            folder = root / "colors" / part / name
-            folder.mkdir(parents=True)
-            for number in range(4):
-                pixels = random.integers(0, 200, (40, 40, 3), dtype=np.uint8)
-                pixels[..., place] |= 128
-                Image.fromarray(pixels).save(folder / f"{number}.png")
-    knn = {"kind": "knn", "protocol": "knn/test-v1", "domain": "image", "k": [1], "short": 32,
-           "crop": 32, "data": {"layout": "folder", "path": "colors"}}  # fmt: skip
+    knn = write_colors(root)
     (root / "suite.yaml").write_text(yaml.safe_dump({"name": "colors", "columns": {"knn": knn}}))
     return root
 

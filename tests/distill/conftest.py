@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 import yaml
-from PIL import Image
+
+from openeupe.distill.students import Learner
+from tests.tiny_recipe import write_images
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty-four smooth random images."""
-    folder = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for i in range(24):
-        small = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((80, 60), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
-    return folder
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture
@@ -67,3 +66,19 @@ def recipe_file(raw_recipe: dict[str, Any], tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(raw_recipe, sort_keys=False))
     return path
+
+
+@contextmanager
+def cut_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A run inside begins, and must end in its fourth step, like one that is interrupted."""
+    step = Learner.update
+
+    def cut(self: Learner, at: int) -> dict[str, torch.Tensor]:
+        if at == 3:
+            raise KeyboardInterrupt
+        return step(self, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", cut)
+        with pytest.raises(KeyboardInterrupt):
+            yield

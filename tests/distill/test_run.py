@@ -16,9 +16,10 @@ from openeupe.distill.check import check_recipe
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import Run, run_recipe
-from openeupe.distill.students import Learner
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
+
+from .conftest import cut_off
 
 QUIET = Console(quiet=True)
 
@@ -140,17 +141,9 @@ def test_heads_can_learn_first(
     assert all(torch.equal(a, b) for a, b in zip(never[:own], begun[:own], strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(never[own:], begun[own:], strict=True))
     # Killed after the checkpoint of step 2, while the student still stands still: the same end.
-    stage["steps"], step = 6, Learner.update
-
-    def cut(self: Learner, at: int) -> dict[str, torch.Tensor]:
-        if at == 3:
-            raise KeyboardInterrupt
-        return step(self, at)
-
-    monkeypatch.setattr(Learner, "update", cut)
-    with pytest.raises(KeyboardInterrupt):
+    stage["steps"] = 6
+    with cut_off(monkeypatch):
         weights("cut", 5)
-    monkeypatch.setattr(Learner, "update", step)
     assert all(torch.equal(a, b) for a, b in zip(weights("cut", 5), least, strict=True))
 
 
@@ -275,21 +268,6 @@ def test_finished_json_tells_the_story(recipe: Recipe, images: Path, tmp_path: P
     assert {"openeupe", "torch", "timm", "python"} <= set(told["versions"])
 
 
-def cut_off(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin a run that ends in its fourth step."""
-    step = Learner.update
-
-    def cut(self: Learner, at: int) -> dict[str, torch.Tensor]:
-        if at == 3:
-            raise KeyboardInterrupt
-        return step(self, at)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Learner, "update", cut)
-        with pytest.raises(KeyboardInterrupt):
-            run_recipe(recipe, folder, console=QUIET)
-
-
 @pytest.mark.parametrize("change", ["deleted", "added", "replaced"])
 def test_a_run_does_not_go_on_with_other_images(
     raw_recipe: dict[str, Any], images: Path, tmp_path: Path, change: str, monkeypatch: Any
@@ -298,7 +276,8 @@ def test_a_run_does_not_go_on_with_other_images(
     raw_recipe["data"]["sources"] = [{"path": str(tmp_path / "images")}]
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
     recipe = Recipe.model_validate(raw_recipe)
-    cut_off(recipe, tmp_path / "run", monkeypatch)
+    with cut_off(monkeypatch):
+        run_recipe(recipe, tmp_path / "run", console=QUIET)
     file = tmp_path / "images" / "7.png"
     before = file.read_bytes()
     message = "contents of images have changed"
@@ -329,7 +308,8 @@ def test_a_stage_does_not_go_on_with_another_teacher(
     stage["teachers"] = {"vit": {"encoder": str(tmp_path / "teacher"), "resolution": 32}}
     raw_recipe["stages"] = {"proxy": stage}
     recipe = Recipe.model_validate(raw_recipe)
-    cut_off(recipe, tmp_path / "run", monkeypatch)
+    with cut_off(monkeypatch):
+        run_recipe(recipe, tmp_path / "run", console=QUIET)
     shutil.rmtree(tmp_path / "teacher")
     save(teachers[2], tmp_path / "teacher")
     with pytest.raises(InputError, match=r"proxy: vit is not the teacher that .* began with"):
@@ -345,7 +325,8 @@ def test_a_damaged_record_of_the_images_is_one_line(
 ) -> None:
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
     recipe = Recipe.model_validate(raw_recipe)
-    cut_off(recipe, tmp_path / "run", monkeypatch)
+    with cut_off(monkeypatch):
+        run_recipe(recipe, tmp_path / "run", console=QUIET)
     (tmp_path / "run" / "proxy" / "images.json").write_text(content)
     with pytest.raises(InputError, match=r"images\.json is damaged: .*copy it back"):
         run_recipe(recipe, tmp_path / "run", console=QUIET)

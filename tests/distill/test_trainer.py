@@ -14,11 +14,12 @@ from openeupe.distill.placement import place
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.distill.stage import Stage
-from openeupe.distill.students import Learner
 from openeupe.distill.trainer import Trainer
 from openeupe.distributed import Processes
 from openeupe.encoders import create
 from openeupe.errors import InputError
+
+from .conftest import cut_off
 
 
 def trainer(raw: dict[str, Any], folder: Path) -> Trainer:
@@ -177,17 +178,8 @@ def test_a_student_with_parameters_that_get_no_gradient_resumes_to_the_same_bits
     recipe = Recipe.model_validate(raw_recipe)
     quiet = Console(quiet=True)
     whole = run_recipe(recipe, tmp_path / "whole", console=quiet).student("proxy")
-    step = Learner.update
-
-    def cut(self: Learner, at: int) -> dict[str, torch.Tensor]:
-        if at == 3:
-            raise KeyboardInterrupt
-        return step(self, at)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Learner, "update", cut)
-        with pytest.raises(KeyboardInterrupt):
-            run_recipe(recipe, tmp_path / "cut", console=quiet)
+    with cut_off(monkeypatch):
+        run_recipe(recipe, tmp_path / "cut", console=quiet)
     resumed = run_recipe(recipe, tmp_path / "cut", console=quiet).student("proxy")
     one, other = (s.encoder.state_dict() | s.heads["vit"].state_dict() for s in (whole, resumed))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
