@@ -63,14 +63,19 @@ def damaged(file: Path) -> None:
     file.write_bytes(content)
 
 
+def recorded(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Disk, Path]:
+    """What a whole run does to its files, and the folder of its stage."""
+    disk = Disk(folder)
+    disk.watch(monkeypatch)
+    finished(recipe, folder / "run")
+    return disk, folder / "run" / "proxy"
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /proc")
 def test_a_stage_is_on_the_disk_before_it_counts_as_finished_and_checkpoints_go(
     one_stage: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = Disk(tmp_path)
-    disk.watch(monkeypatch)
-    finished(one_stage, tmp_path / "run")
-    stage = tmp_path / "run" / "proxy"
+    disk, stage = recorded(one_stage, tmp_path, monkeypatch)
     marker = disk.first("rename", stage / "finished.json")
     for name in ("config.json", "model.safetensors", "heads.safetensors",
                  "statistics.safetensors", "distillation.json"):  # fmt: skip
@@ -201,10 +206,7 @@ def test_a_student_may_not_be_called_like_a_folder_that_is_deleted(
 def test_metrics_are_on_the_disk_before_the_checkpoint_that_follows_them(
     one_stage: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = Disk(tmp_path)
-    disk.watch(monkeypatch)
-    finished(one_stage, tmp_path / "run")
-    stage = tmp_path / "run" / "proxy"
+    disk, stage = recorded(one_stage, tmp_path, monkeypatch)
     flushed = disk.first("flush", stage / "metrics.jsonl")
     assert flushed < disk.first("rename", stage / CHECKPOINTS / "step-000000001")
     assert json.loads((stage / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1

@@ -16,6 +16,14 @@ from openeupe.errors import InputError
 from .networks import IMAGES, made, same, write_folder
 
 
+def assert_class_token(folder: Path, model: Any) -> None:
+    """Opened by us, a folder gives the class token of transformers' own model."""
+    encoder = openeupe.load(folder)
+    with torch.no_grad():
+        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
+        torch.testing.assert_close(encoder(IMAGES).cls, theirs, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "args"),
     [
@@ -62,10 +70,7 @@ def test_what_transformers_itself_saves_is_opened(tmp_path: Path) -> None:
     )
     model = DINOv3ViTModel(config).eval()
     model.save_pretrained(tmp_path)
-    encoder = openeupe.load(tmp_path)
-    with torch.no_grad():
-        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
-        torch.testing.assert_close(encoder(IMAGES).cls, theirs, rtol=0, atol=1e-5)
+    assert_class_token(tmp_path, model)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +151,7 @@ def test_activations_of_transformers_vits_are_honoured_or_refused(
         with pytest.raises(InputError, match=r"hidden_act .* cannot be read"):
             openeupe.load(tmp_path)
         return
-    encoder = openeupe.load(tmp_path)
-    with torch.no_grad():
-        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
-        torch.testing.assert_close(encoder(IMAGES).cls, theirs, rtol=0, atol=1e-5)
+    assert_class_token(tmp_path, model)
 
 
 @pytest.mark.parametrize("act", ["relu", "silu", "quick_gelu"])
@@ -170,10 +172,7 @@ def test_convnexts_of_transformers_keep_activation_and_epsilon(act: str, tmp_pat
         with pytest.raises(InputError, match=r"hidden_act 'quick_gelu' in config.json"):
             openeupe.load(tmp_path)
         return
-    encoder = openeupe.load(tmp_path)
-    with torch.no_grad():
-        theirs = model((IMAGES - encoder.mean) / encoder.std).pooler_output
-        torch.testing.assert_close(encoder(IMAGES).cls, theirs, rtol=0, atol=1e-5)
+    assert_class_token(tmp_path, model)
 
 
 def test_random_coordinates_of_training_come_along(tmp_path: Path) -> None:

@@ -63,19 +63,25 @@ def test_a_run_gives_every_ability_with_floors_answers_and_gate() -> None:
         assert outcome.floors == again[ability].floors
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each model that is trained from here on."""
+    trained: list[int] = []
+    answers = VlmMini._answers
+
+    def answered(self: VlmMini, *args: object) -> list[str]:
+        trained.append(1)
+        return answers(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(VlmMini, "_answers", answered)
+    return trained
+
+
 def test_floors_of_another_precision_are_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """bf16's tokens are others than float32's, so that the cached floors are not theirs."""
     column = small(seeds=1, floors=("raw pixels",))
     data = column.open(Path())
     column.run(data, judged())
-    trained = []
-    answers = VlmMini._answers
-
-    def counted(self: VlmMini, *args: object) -> list[str]:
-        trained.append(1)
-        return answers(self, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(VlmMini, "_answers", counted)
+    trained = counted(monkeypatch)
     encoder = encoders.create("raw_pixels")
     column.run(data, Judged(encoder, Features(encoder, precision="bf16")))
     assert len(trained) == 3  # the encoder, the floor and the ceiling
@@ -93,14 +99,7 @@ def test_floors_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
     column = small(seeds=1)
     data = column.open(Path())
     column.run(data, judged())
-    trained = []
-    answers = VlmMini._answers
-
-    def counted(self: VlmMini, *args: object) -> list[str]:
-        trained.append(1)
-        return answers(self, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(VlmMini, "_answers", counted)
+    trained = counted(monkeypatch)
     column.run(data, judged())
     assert len(trained) == 1
     small(seeds=1, width=48).run(data, judged())
