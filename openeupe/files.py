@@ -71,7 +71,7 @@ def durable(path: Path) -> Iterator[Path]:
     """A place to write a file at. In the end it is flushed and takes the place of `path`.
 
     After a crash or a power cut `path` is the old file or the new one, whole. The umask decides
-    its mode, whoever wrote it.
+    its mode.
     """
     remove_partials(path.parent, path.name)
     partial = partial_path(path)

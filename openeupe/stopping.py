@@ -86,7 +86,7 @@ def _watch_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-    elif os.name == "nt":  # which never tells that a parent is gone
+    elif os.name == "nt":  # where a parent's end cannot be seen
         return
     else:
         first = os.getppid()

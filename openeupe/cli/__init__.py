@@ -33,12 +33,13 @@ __all__ = ["ablate", "app", "curate", "judge", "look", "main", "share", "ship", 
 def main() -> None:
     """Run a command; a user's mistake is one line and exit code 2, a bug one line and 1.
 
-    `--debug` adds the traceback. A reader of our output that goes away (`| head`) ends us silently.
+    `--debug` adds the traceback. If the reader of the output goes away (`| head`), the command
+    ends silently.
     """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a name that is not valid UTF-8 is told all the same
+        if isinstance(stream, TextIOWrapper):  # print names that are not valid UTF-8
             stream.reconfigure(errors="backslashreplace")
     threading.excepthook = _thread_failed
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -71,6 +72,6 @@ def main() -> None:
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread hands its error on: it is told once, by who waits for the thread."""
+    """Report a failed thread, unless the main thread reports it: TensorBoard's OSError."""
     if not isinstance(failed.exc_value, OSError):
         threading.__excepthook__(failed)

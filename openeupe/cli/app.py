@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make efficient universal perception encoders: experts -> proxy teacher -> student.",
-    epilog="Exit codes: 0 done; 2 a mistake in what was given, told in one line; 130 "
+    epilog="Exit codes: 0 done; 2 invalid input (one-line message); 130 "
     "interrupted, 143 terminated; 1 anything else. With --json, standard output holds nothing but "
     "JSON.",
 )

@@ -170,7 +170,7 @@ def _default_folder(source: str, to: str, precision: str) -> Path:
     """Where an encoder is exported to if the user gives no place.
 
     Raises:
-        InputError: if the export of another encoder, whose name reads alike, lies there.
+        InputError: if the export of an encoder with a similar name lies there.
     """
     name = folder_name(source.rstrip("/")).strip("._") or folder_name(Path(source).resolve().name)
     folder = Path("exports") / f"{name}-{to}-{precision}"

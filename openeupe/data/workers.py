@@ -1,4 +1,4 @@
-"""Loader processes, watched: one that is killed or stuck becomes an error that says so."""
+"""Loader processes; one that is killed or stuck becomes a clear error."""
 
 from __future__ import annotations
 

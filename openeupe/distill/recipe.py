@@ -22,7 +22,7 @@ from openeupe.names import Name
 
 STAGE_PREFIX = "stage:"
 
-# Students lie beside these in a stage's folder.
+# Names of a stage's own folders, next to those of its students.
 _OUR_FOLDERS = {
     ("students", name)
     for name in ("stored", "checkpoints", "tensorboard", "evaluations", "wandb", "wandb-run",

@@ -192,7 +192,7 @@ def _take_place(part: Path, folder: Path) -> None:
         part.rename(folder)
         flush(folder.parent)
         return
-    # From here to the last line the folder is no encoder, and says so; saved again, it is one.
+    # From here to the last line the folder is marked as unfinished.
     write_atomically(folder / _CONFIG, json.dumps({"openeupe": _version(), "unfinished": True}))
     for name in FILES:
         if name != _CONFIG and (part / name).exists():

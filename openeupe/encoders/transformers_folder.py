@@ -175,7 +175,7 @@ def save(encoder: Encoder, folder: Path) -> None:
     try:
         config = (_vit_config if vit else _convnext_config)(trunk)
         _write(encoder, folder, config)
-        # The reader knows no settings but those of transformers' classes.
+        # `load` reads only the settings of transformers' classes.
         fits = same_tokens(in_float32(encoder), load(folder, config))
     except (InputError, AttributeError):  # of a part that these classes always have
         fits = False

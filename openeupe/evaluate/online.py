@@ -26,8 +26,8 @@ def with_variant(given: Any, *, online: str, cached: str) -> Any:
     """Settings as given, `variant: cached` written out, and under that variant's protocol.
 
     Args:
-        online, cached: the protocols of the two variants. A suite that names the first and is told
-            to use the other variant gets the second.
+        online, cached: the protocols of the two variants. A suite that names the first and uses
+            the other variant gets the second.
     """
     if not isinstance(given, dict):
         return given

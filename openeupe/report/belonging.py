@@ -52,7 +52,7 @@ class Belonging:
 def comparable(
     contents: Sequence[dict[str, Any]], labels: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Results of one suite without the columns that cannot stand beside the first encoder's.
+    """Results of one suite without the columns that cannot be compared with the first encoder's.
 
     Args:
         contents: what each `results.json` holds.

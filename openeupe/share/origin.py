@@ -81,7 +81,7 @@ def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
     if found.info:
         _add_experts(found.experts, student, found.info, found.recipe)
     if found.recipe is None and (not found.info or (student / "README.md").is_file()):
-        # Its own card also knows of weights that it started from, which no other file tells.
+        # Only its card names the weights that it started from.
         found.experts.setdefault(student.resolve().name, licence_of(str(student)))
     places = {student, student.parent, Path(source)}
     found.results = _results([place / "evaluations" for place in places], encoder)
