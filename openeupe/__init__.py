@@ -31,3 +31,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'openeupe' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names before they are imported, for completion and `help`."""
+    return sorted({*globals(), *__all__})

@@ -175,16 +175,35 @@ def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) 
     assert CliRunner().invoke(app, ["plan", "eupe"]).exit_code == 130
 
 
-def test_help_names_every_command_and_is_quick_to_come() -> None:
+def test_help_names_every_command() -> None:
     text = call("--help")
     for command in ("quickstart", "distill", "plan", "look", "export", "benchmark"):
         assert command in text
         assert "Example" in call(command, "--help")
-    loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, openeupe.cli; print('torch' in sys.modules)"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert loaded.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "command", [["-c", "import openeupe; dir(openeupe)"], ["-m", "openeupe", "--help"]]
+)
+def test_importing_and_help_load_no_heavy_library(command: list[str]) -> None:
+    """Torch and its companions take seconds: they are imported by the command that needs them."""
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True
+    )
+    modules = {line.rsplit("|", 1)[-1].strip() for line in ran.stderr.splitlines()}
+    assert "openeupe" in modules
+    heavy = "torch torchvision timm matplotlib numpy scipy PIL pydantic yaml h5py transformers"
+    assert not modules & set(heavy.split())
+
+
+def test_every_public_name_can_be_imported() -> None:
+    import openeupe
+
+    assert set(openeupe.__all__) <= set(dir(openeupe))
+    for name in openeupe.__all__:
+        assert getattr(openeupe, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = openeupe.nothing
 
 
 def test_compare_refuses_two_encoders_of_one_results_folder(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markdown import Markdown
 
 from openeupe.cli.app import (
     AsJson,
@@ -55,6 +54,8 @@ def ablate(
 
     Example: `openeupe ablate stages --data photos --out studies/stages`
     """
+    from rich.markdown import Markdown
+
     from openeupe.ablate.outcome import Outcome
     from openeupe.ablate.report import report, tables_file
     from openeupe.ablate.running import Place, check, run_study, warm_up

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
 from rich.progress import Progress
 
 from openeupe.cli.app import AsJson, Device, app, console, first_process, one_device, print_json
@@ -145,6 +144,8 @@ def curate(
 
 
 def _config(**settings: Any) -> CurateConfig:
+    from pydantic import ValidationError
+
     from openeupe.curate import CurateConfig
 
     try:
