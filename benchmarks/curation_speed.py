@@ -26,9 +26,9 @@ import openeupe
 from benchmarks.planted_heap import photos
 from openeupe.curate.embed import BATCH, Embeddings
 from openeupe.curate.heap import Heap
-from openeupe.curate.machines import Machines
 from openeupe.curate.scan import readable, scan
 from openeupe.data import View, decode
+from openeupe.distributed import Processes
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         all_ = photos(given.photos)
         for number in np.linspace(0, len(all_) - 1, min(given.images, len(all_))).astype(int):
             (place / "heap" / f"{number}{all_[number].suffix}").symlink_to(all_[number].resolve())
-        heap, here = Heap([place / "heap"]), Machines()
+        heap, here = Heap([place / "heap"]), Processes(torch.device("cpu"))
         scanned = scan(heap, place / "first", here, 1, progress)
         rows = readable(scanned)
         view = View(side, side, "squash")

@@ -28,7 +28,8 @@ from torch.distributed.tensor import DTensor
 from openeupe.errors import InputError
 from openeupe.stopping import StopRequest, end_with_parent
 
-_PATIENCE = timedelta(hours=1)  # the first process may be fetching weights meanwhile
+# Longest wait for another process: by default for the first one, which may be fetching weights.
+_PATIENCE = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Processes:
     def first(self) -> bool:
         """Whether this process is the one that writes files and messages."""
         return self.rank == 0
+
+    def mine(self, parts: int) -> range:
+        """The parts of a list that this process works on: every `count`-th."""
+        return range(self.rank, parts, self.count)
 
     def wait(self) -> None:
         """Until every process has come here."""
@@ -146,12 +151,18 @@ class StopTogether:
         return found
 
 
+def default_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @contextmanager
-def processes(device: torch.device | None) -> Iterator[Processes]:
+def processes(device: torch.device | None, patience: timedelta = _PATIENCE) -> Iterator[Processes]:
     """Join the job that torchrun started, or stand alone.
 
     Args:
         device: by default the GPU of this process's number on its node, else the CPU.
+        patience: how long a process waits for another one before it gives up.
     """
     cuda = torch.cuda.is_available() if device is None else device.type == "cuda"
     if "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -170,7 +181,7 @@ def processes(device: torch.device | None) -> Iterator[Processes]:
     # Tokens are views of a network's output; nothing here changes one in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module")
     dist.init_process_group(
-        "nccl" if cuda else "gloo", timeout=_PATIENCE, device_id=own if cuda else None
+        "nccl" if cuda else "gloo", timeout=patience, device_id=own if cuda else None
     )
     yield Processes(own, dist.get_rank(), dist.get_world_size(), per_node)
     # Not after an error: the others may be waiting in vain, and torchrun ends them.

@@ -10,7 +10,7 @@ from openeupe import encoders
 from openeupe.deploy.exported import ExportedEncoder, is_export
 from openeupe.distill.adapter_heads import TeacherHeads
 from openeupe.distill.chain import HeadChain, chains
-from openeupe.distill.run import Run
+from openeupe.distill.run_folder import Run
 from openeupe.distill.student import Widths
 from openeupe.encoders import Encoder, released
 from openeupe.encoders.weights import read_weights

@@ -18,7 +18,9 @@ from openeupe.data import Augment, AugmentConfig, BrokenImage, FolderSource, Sou
 from openeupe.data.registry_images import registry_photos
 from openeupe.distill.precision import autocast
 from openeupe.distill.recipe import load_recipe
-from openeupe.distill.run import Run, default_device, run_recipe
+from openeupe.distill.run import run_recipe
+from openeupe.distill.run_folder import Run
+from openeupe.distributed import default_device
 from openeupe.encoders import Encoder, Tokens, create
 from openeupe.errors import InputError
 from openeupe.evaluate.features import center_views, encode

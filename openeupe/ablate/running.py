@@ -27,8 +27,9 @@ from openeupe.ablate.judging import forget, judge
 from openeupe.ablate.study import ArmConfig, LoadedStudy
 from openeupe.distill.check import check_recipe
 from openeupe.distill.recipe import Recipe
-from openeupe.distill.run import default_device, run_recipe
+from openeupe.distill.run import run_recipe
 from openeupe.distill.run_folder import FINISHED
+from openeupe.distributed import default_device
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity
 from openeupe.locks import locked

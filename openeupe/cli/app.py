@@ -89,7 +89,7 @@ def first_process() -> bool:
 
 def one_device(name: str | None) -> torch.device:
     """The torch device of an option; by default the GPU if there is one, else the CPU."""
-    from openeupe.distill.run import default_device
+    from openeupe.distributed import default_device
 
     return torch_device(name) or default_device()
 

@@ -192,7 +192,7 @@ def _stages(names: list[str], device: torch.device) -> dict[str, dict[str, Encod
 
     Runs of one folder name are numbered.
     """
-    from openeupe.distill.run import Run
+    from openeupe.distill.run_folder import Run
     from openeupe.loading import load_stages
     from openeupe.look.images import unused_name
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe.curate.heap import PART, Heap
-from openeupe.curate.machines import Machines
 from openeupe.data import View
 from openeupe.data.ahead import batched_ahead
+from openeupe.distributed import Processes
 from openeupe.encoders import Encoder, evaluating
 from openeupe.files import durable
 from openeupe.identity import arrays_identity, encoder_identity, facts_identity
@@ -78,11 +78,11 @@ class Embeddings:
         some.rows = rows
         return some
 
-    def make(self, machines: Machines, workers: int, progress: Progress) -> None:
+    def make(self, here: Processes, workers: int, progress: Progress) -> None:
         """Compute what is not there yet; all processes are waited for."""
         self.folder.mkdir(parents=True, exist_ok=True)
         task = progress.add_task(f"{self.encoder.name} looks", total=len(self))
-        for part in machines.mine(self.heap.parts):
+        for part in here.mine(self.heap.parts):
             rows = self._of(part, self._stored)
             digests = self.digests[rows]
             old = self._read(part, verify=True)
@@ -94,7 +94,7 @@ class Embeddings:
                     # One entry: safetensors writes several in any order.
                     save_file(tensors, partial, {"identity": f"{self.identity} {contents}"})
             progress.advance(task, len(rows))
-        machines.wait()
+        here.wait()
         progress.remove_task(task)
 
     def blocks(self) -> Iterator[tuple[int, Vectors]]:

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
@@ -25,14 +27,15 @@ from openeupe.curate.embed import Embeddings
 from openeupe.curate.hashing import MOST_BITS
 from openeupe.curate.heap import Heap
 from openeupe.curate.libraries import import_faiss, import_opencv
-from openeupe.curate.machines import Machines, machines
 from openeupe.curate.manifest_writer import write_manifest
 from openeupe.curate.scan import Scanned, readable, scan
 from openeupe.data.manifest import VERSION
+from openeupe.distributed import Processes, processes
 from openeupe.encoders import Encoder, check_side
 from openeupe.errors import InputError
 from openeupe.locks import locked
 
+_PATIENCE = timedelta(days=7)  # until the slowest process has finished its parts
 # Bits by which copies may differ, chosen on planted ones: docs/curate.md.
 _HASH_ALONE, _HASH_AND_AGREEMENT, _HASH_AND_ENCODER = 6, 10, 18
 _NEED_ENCODER = (
@@ -48,7 +51,7 @@ class _Work:
     folder: Path
     config: CurateConfig
     encoder: Encoder | None
-    here: Machines
+    here: Processes
     progress: Progress
 
     def scan(self, heap: Heap, name: str) -> Scanned:
@@ -116,7 +119,7 @@ def curate(
     seeds = Heap(like) if like else None
     folder = _folder(out, work)
     with (
-        machines() as here,
+        processes(torch.device("cpu"), _PATIENCE) as here,
         locked(folder, "the work folder") if here.first else nullcontext(),
         Progress(console=_console(console, here), transient=True) as progress,
     ):
@@ -178,7 +181,7 @@ def curate(
     return about
 
 
-def _console(console: Console | None, here: Machines) -> Console:
+def _console(console: Console | None, here: Processes) -> Console:
     return console if console and here.first else Console(quiet=True)
 
 

@@ -15,10 +15,10 @@ from rich.progress import Progress
 
 from openeupe.curate.hashing import Hashes, digest, faces, perceptual_hashes
 from openeupe.curate.heap import Heap
-from openeupe.curate.machines import Machines
 from openeupe.data import BrokenImage
 from openeupe.data.decode import opened, upright
 from openeupe.data.string_array import printable
+from openeupe.distributed import Processes
 from openeupe.files import durable
 
 _VERSION = 2  # of what a scan holds and how it is computed: an older one is made again
@@ -68,18 +68,18 @@ class Scanned:
         return faces(plain, mirrored, self.flipped[rows], self.turned[rows], mirrors)
 
 
-def scan(heap: Heap, folder: Path, machines: Machines, workers: int, progress: Progress) -> Scanned:
+def scan(heap: Heap, folder: Path, here: Processes, workers: int, progress: Progress) -> Scanned:
     """Read every image of the heap; what an earlier call has read and nobody changed is kept.
 
     Args:
         folder: gets a Parquet file for each part of the heap.
-        machines: which parts this process reads; all of them are waited for.
+        here: which parts this process reads; all of them are waited for.
         workers: threads.
     """
     folder.mkdir(parents=True, exist_ok=True)
     task = progress.add_task("reading", total=len(heap))
     with ThreadPoolExecutor(workers) as pool:
-        for part in machines.mine(heap.parts):
+        for part in here.mine(heap.parts):
             listing = f"{_VERSION} {heap.listing(part)}"
             if _listing(folder, part) != listing:
                 rows = list(pool.map(lambda row: _look(heap, row), heap.rows(part)))
@@ -89,7 +89,7 @@ def scan(heap: Heap, folder: Path, machines: Machines, workers: int, progress: P
                 with durable(file_of(folder, part)) as partial:
                     pq.write_table(table, partial)
             progress.advance(task, len(heap.rows(part)))
-    machines.wait()
+    here.wait()
     progress.remove_task(task)
     return _gather(heap, folder)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from openeupe.distill.adapter_heads import AdapterHead
 from openeupe.distill.recipe import STAGE_PREFIX
-from openeupe.distill.run import Run
+from openeupe.distill.run_folder import Run
 from openeupe.distill.standardize import Standardizer
 from openeupe.distill.student import load_student
 from openeupe.encoders import is_published

@@ -86,11 +86,6 @@ def _alone(folder: Path, here: Processes) -> AbstractContextManager[None]:
     return locked(folder, "the run") if here.first else nullcontext()
 
 
-def default_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _run_stage(
     run: Run,
     name: str,

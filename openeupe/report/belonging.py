@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openeupe.deploy import export_folder as exports
-from openeupe.distill.run import Run
+from openeupe.distill.run_folder import Run
 from openeupe.errors import InputError
 from openeupe.evaluate.compare import what_differs
 from openeupe.identity import encoder_identity

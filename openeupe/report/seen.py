@@ -14,7 +14,7 @@ from torch import Tensor
 
 from openeupe.data import BrokenImage, Source, open_source
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, TeacherConfig
-from openeupe.distill.run import Run
+from openeupe.distill.run_folder import Run
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.experts import EXPERTS
 from openeupe.errors import InputError

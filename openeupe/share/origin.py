@@ -11,7 +11,7 @@ import yaml
 
 from openeupe.distill.check import start_of
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
-from openeupe.distill.run import Run
+from openeupe.distill.run_folder import Run
 from openeupe.distill.saved import read_info
 from openeupe.encoders import Encoder, is_published
 from openeupe.encoders.create import is_name

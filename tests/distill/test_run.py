@@ -15,7 +15,8 @@ import openeupe
 from openeupe.distill.check import check_recipe
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import Recipe
-from openeupe.distill.run import Run, run_recipe
+from openeupe.distill.run import run_recipe
+from openeupe.distill.run_folder import Run
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
 

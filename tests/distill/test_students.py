@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe
-from openeupe.distill.run import Run, run_recipe
+from openeupe.distill.run import run_recipe
+from openeupe.distill.run_folder import Run
 from openeupe.errors import InputError
 
 QUIET = Console(quiet=True)

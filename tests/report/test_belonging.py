@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from openeupe.distill.run import Run
-from openeupe.distill.run_folder import FINISHED
+from openeupe.distill.run_folder import FINISHED, Run
 from openeupe.errors import InputError
 from openeupe.identity import file_identity
 from openeupe.report.belonging import Belonging

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from openeupe.distill.optimizer import OwnOptimizerConfig
-from openeupe.distill.run import Run
+from openeupe.distill.run_folder import Run
 from openeupe.errors import InputError
 from openeupe.report.belonging import Belonging
 from openeupe.report.compact import compact_all
