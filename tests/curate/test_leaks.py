@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.planted_heap import CHANGES, change
+from experiments.planted_heap import CHANGES, change
 from openeupe.curate import CurateConfig, curate
 from openeupe.curate.summary import summary
 from openeupe.encoders import Encoder

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import browser
 from openeupe.deploy.export import export
 from openeupe.deploy.targets import Precision
 from openeupe.encoders import Encoder
+from speed import browser
 
 NEEDED = ("chromium", "chromedriver", "npm")
 

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.stages import HostReads
 from openeupe.distill.metrics import Meter, read_metrics
 from openeupe.distill.placement import place
 from openeupe.distill.recipe import Recipe
@@ -18,6 +17,7 @@ from openeupe.distill.trainer import Trainer
 from openeupe.distributed import Processes
 from openeupe.encoders import create
 from openeupe.errors import InputError
+from speed.stages import HostReads
 
 from .conftest import cut_off
 

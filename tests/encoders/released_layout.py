@@ -1,7 +1,7 @@
 """Files in the layout of the released EUPE students, with weights that follow from their names.
 
 The numbers of a tensor are drawn with its name as the seed, so that the same "random" student can
-be made here and in the authors' own code (`benchmarks/parity_official.py`) without any download.
+be made here and in the authors' own code (`experiments/parity_official.py`) without any download.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How many of the planted copies and leaks `openeupe curate` finds, and how often it is wrong.
 
-    python -m benchmarks.curation HEAP --against TEST... --work FOLDER [--encoder NAME]
+    python -m experiments.curation HEAP --against TEST... --work FOLDER [--encoder NAME]
 
-HEAP is what `benchmarks.planted_heap` made. Photos are split in two halves by name: thresholds are
+HEAP is what `experiments.planted_heap` made. Photos are split in two halves by name: thresholds are
 chosen on the first and judged on the second. A planted copy is found if it and its original are
 copies of the same image. A dropped copy is right if it was planted as a copy of what it is said
 to be a copy of; what the data sets themselves hold twice counts as wrong, and is listed.

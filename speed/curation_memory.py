@@ -1,6 +1,6 @@
 """Memory and time that deciding without an encoder takes, on synthetic rows.
 
-    python -m benchmarks.curation_memory ROWS
+    python -m speed.curation_memory ROWS
 
 10 % of the rows are exact copies and 10 % have a hash that differs in one bit from another's;
 images are not compared. Told: memory above that of the loaded libraries, at the end of reading and

@@ -1,6 +1,6 @@
 """The control of a curated set: as many images, drawn by chance from the same heap.
 
-    python -m benchmarks.random_manifest CURATED.parquet OUT.parquet [--size N] [--seed 0]
+    python -m experiments.random_manifest CURATED.parquet OUT.parquet [--size N] [--seed 0]
 
 Drawn among all readable images that are no leaks, so with the copies and the imbalance of the
 heap; all weights are 1. OUT must lie beside CURATED, whose roots it takes over.

@@ -1,7 +1,7 @@
 """Export students with random weights of a trained network's magnitudes, ready to be measured.
 
-    python benchmarks/edge.py FOLDER eupe_vit_t eupe_convnext_t --formats onnx:fp32 openvino:bf16
-    python benchmarks/edge.py FOLDER eupe_vit_t --formats onnx:fp32:512x384 onnx:fp32:dynamic
+    python -m speed.edge FOLDER eupe_vit_t eupe_convnext_t --formats onnx:fp32 openvino:bf16
+    python -m speed.edge FOLDER eupe_vit_t --formats onnx:fp32:512x384 onnx:fp32:dynamic
     openeupe benchmark FOLDER/eupe_vit_t-*
 
 The released weights are gated; speed and fidelity depend on magnitudes, not on what was learned.

@@ -1,6 +1,6 @@
 """A heap of real photos with copies, broken files and leaked test images planted in it.
 
-    python -m benchmarks.planted_heap HEAP --photos TRAIN... --test TEST... [--smallest 8]
+    python -m experiments.planted_heap HEAP --photos TRAIN... --test TEST... [--smallest 8]
 
 Of every `--photos` image one is written as it is; 30 % get an exact copy under another name, 20 %
 a near one (re-encoded, resized, cropped to 95 % of each side, mirrored, of another brightness,

@@ -1,6 +1,6 @@
 """Accuracy against images and CPU minutes while a recipe runs: which student learns fastest?
 
-    python benchmarks/student_curve.py RECIPE TRAIN TEST --run FOLDER [key=value ...]
+    python -m experiments.student_curve RECIPE TRAIN TEST --run FOLDER [key=value ...]
 
 TRAIN and TEST are folders with one sub-folder a class. TRAIN is distilled from (labels unused) and
 is the kNN's memory; TEST is asked. Every expert, and each stage's student at about twelve points,

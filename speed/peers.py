@@ -1,8 +1,8 @@
 """One training step of ours and of others, on the same networks and images.
 
-    python -m benchmarks.peers [--batch 16] [--rounds 8] [--device cpu] [--compile]
+    python -m speed.peers [--batch 16] [--rounds 8] [--device cpu] [--compile]
 
-Peers, where they can be imported (in an environment of their own, see docs/benchmarks.md):
+Peers, where they can be imported (in an environment of their own, see docs/speed.md):
 lightly-train 0.18's `distillationv3` and timm's `FeatureDistillationTask`. All have random weights,
 fused AdamW and clipping at 3; rounds are interleaved in one process. Ours reads uint8 images, the
 others float ones. Losses and heads differ, so each runs a second time with its loss replaced by
@@ -26,14 +26,14 @@ import timm
 import torch
 from torch import Tensor
 
-from benchmarks import stages
-from benchmarks.stages import Step
-from benchmarks.step import one_to_one, student_alone
 from openeupe.distill import stage as stage_module
 from openeupe.distill.loss import TokenLosses
 from openeupe.distill.store import pack
 from openeupe.distill.trainer import Trainer
 from openeupe.encoders import Tokens
+from speed import stages
+from speed.stages import Step
+from speed.step import one_to_one, student_alone
 
 Makers = dict[str, Callable[[], Step]]  # by the name in the table
 

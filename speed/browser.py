@@ -1,6 +1,6 @@
 """An exported ONNX file in a browser: the tokens that Python gets, and how long they take there.
 
-    python -m benchmarks.browser exports/runs_quickstart-onnx-fp32
+    python -m speed.browser exports/runs_quickstart-onnx-fp32
 
 Chromium without a window runs the file with onnxruntime-web (WebAssembly), which npm fetches.
 Needs chromium, chromedriver, npm, and `pip install selenium`.

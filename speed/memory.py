@@ -1,6 +1,6 @@
 """What `plan` says of memory and time, against a run.
 
-    python -m benchmarks.memory [--batch 16] [--checkpoint] [--accumulate 2] [--device cpu]
+    python -m speed.memory [--batch 16] [--checkpoint] [--accumulate 2] [--device cpu]
 
 Some steps of one stage in a process of its own. Memory: on a GPU the allocator's peak; on a CPU
 what the process grew by over its imports, at its peak. Time: the share of the device's measured
@@ -14,9 +14,9 @@ import resource
 
 import torch
 
-from benchmarks import stages
 from openeupe.distill.devices import device_tflops
 from openeupe.distill.plan import plan
+from speed import stages
 
 
 def options() -> argparse.ArgumentParser:

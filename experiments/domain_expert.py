@@ -1,8 +1,8 @@
-"""An expert of one domain: python -m benchmarks.domain_expert DATA depth|scene|untrained
+"""An expert of one domain: python -m experiments.domain_expert DATA depth|scene|untrained
 
 EfficientNet-Lite0 from its ImageNet weights, trained whole on the labels of one training part:
 `depth` on NYUv2's depths, `scene` on CamVid's classes, each read off the patch tokens by one linear
-layer that is then thrown away. DATA is what `benchmarks.claim_data` made; the expert goes to
+layer that is then thrown away. DATA is what `experiments.claim_data` made; the expert goes to
 DATA/experts. The test parts are not touched. `untrained` is the same network with random weights.
 """
 

@@ -1,9 +1,9 @@
-"""The study's data, small enough to carry: python -m benchmarks.claim_data ROOT OUT
+"""The study's data, small enough to carry: python -m experiments.claim_data ROOT OUT
 
 ROOT holds the sets of docs/suites/small.yaml. Photos are made at most 192 pixels on their short
 side (Caltech-101's 160; JPEG, quality 90), labels and depths follow by nearest neighbour.
 
-    python -m benchmarks.claim_data OUT
+    python -m experiments.claim_data OUT
 
 adds what can be made from those: `slice`, a validation slice of the training parts on which layers
 and settings are chosen (every fifth image of each is held out), `caltech101-words`, the training

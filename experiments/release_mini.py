@@ -1,4 +1,4 @@
-"""OpenEUPE-mini for the package: python -m benchmarks.release_mini RUN/STAGE/STUDENT DATA OUT
+"""OpenEUPE-mini for the package: python -m experiments.release_mini RUN/STAGE/STUDENT DATA OUT
 
 Weights are the mean of the student's and of EfficientNet-Lite0's, from which it started (WiSE-FT,
 arXiv 2109.01903: that keeps what the start knew and the training photos do not show), rounded to

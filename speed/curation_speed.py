@@ -1,6 +1,6 @@
 """How fast `openeupe curate` reads and embeds, against bare decoding and the bare encoder.
 
-    python -m benchmarks.curation_speed PHOTOS... [--images 256] [--rounds 5] [--encoder NAME]
+    python -m speed.curation_speed PHOTOS... [--images 256] [--rounds 5] [--encoder NAME]
 
 One thread decodes, one computes. A round times the four one after another, every other round in
 the opposite order; the first is left out, which loads libraries. Told: the median over rounds of
@@ -23,7 +23,7 @@ import torch
 from rich.progress import Progress
 
 import openeupe
-from benchmarks.planted_heap import photos
+from experiments.planted_heap import photos
 from openeupe.curate.embed import BATCH, Embeddings
 from openeupe.curate.heap import Heap
 from openeupe.curate.scan import readable, scan

@@ -1,6 +1,6 @@
 """What `openeupe look` adds to its encoders: its wall time over that of their forward passes.
 
-    python benchmarks/look.py efficientnet_lite0 hed craft untrained:eupe_vit_t --photo photo.jpg
+    python -m speed.look efficientnet_lite0 hed craft untrained:eupe_vit_t --photo photo.jpg
 
 Reading the photo, decompositions, drawing and writing every picture count; loading weights and
 importing libraries do not, as they do not depend on the photo. Forward passes are timed inside

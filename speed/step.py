@@ -1,6 +1,6 @@
 """What the training step adds to its networks, and how near it comes to the device's limit.
 
-    python -m benchmarks.step [--batch 16 32] [--compile none all] [--rounds 12] [--device cpu]
+    python -m speed.step [--batch 16 32] [--compile none all] [--rounds 12] [--device cpu]
 
 In one process, interleaved round by round, on the same networks, images and threads:
 
@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import stages
 from openeupe.distill.devices import device_tflops
 from openeupe.distill.fp8 import Float8Linear, teachers_to_fp8
 from openeupe.distill.plan import plan
@@ -30,6 +29,7 @@ from openeupe.distill.precision import autocast
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.trainer import Trainer
 from openeupe.encoders import Encoder, create
+from speed import stages
 
 
 def options() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """Are the released students the same here as in their authors' code, in timm and in transformers?
 
     git clone https://github.com/facebookresearch/EUPE official
-    python benchmarks/parity_official.py official
+    python -m experiments.parity_official official
 
 No weights are fetched: those of each student follow from the names of its tensors, so the official
 code, run as it is, and ours are given the same. Prints the largest absolute difference over class

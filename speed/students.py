@@ -1,6 +1,6 @@
 """Six students behind one teacher pass against six runs of one student each.
 
-    python -m benchmarks.family [--batch 8] [--rounds 5] [--device cpu] [--paper]
+    python -m speed.students [--batch 8] [--rounds 5] [--device cpu] [--paper]
 
 The shapes are scaled down so that the teacher's cost stands to the students' as the proxy's to the
 paper's six: 0.99 TFLOP an image for the teacher's forward, 0.4 for all students' forwards and
@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import stages
 from openeupe.distill.plan import plan
 from openeupe.distill.recipe import Recipe
 from openeupe.encoders import create
+from speed import stages
 
 SIDE = 128
 TEACHER: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What the benchmarks share: stages on random weights, and steps timed round by round."""
+"""What the scripts share: stages on random weights, and steps timed round by round."""
 
 from __future__ import annotations
 

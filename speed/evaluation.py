@@ -1,6 +1,6 @@
 """What an evaluation adds to its encoder: images/s of `Features` over those of the bare encoder.
 
-    python benchmarks/evaluation.py vit_small_patch16_224 FOLDER --images 128
+    python -m speed.evaluation vit_small_patch16_224 FOLDER --images 128
 
 Rounds of both are interleaved in one process; the figure is the median of the ratios. The bare
 encoder gets a batch that lies in memory; `Features` reads, decodes and lays out every file.

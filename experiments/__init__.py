@@ -1,0 +1,1 @@
+"""Scripts that made the documents; README.md lists them."""
