@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from openeupe.ablate.forecast import agreement, read_forecast
 from openeupe.ablate.outcome import Compared, Outcome
 from openeupe.evaluate.results import machine
 from openeupe.evaluate.statistics import interval
@@ -43,14 +42,12 @@ def report(outcome: Outcome) -> dict[str, Any]:
         **machine(),
     }
     content["stale"] = outcome.stale
-    content["forecast"] = _forecast(outcome, content["arms"])
     out = outcome.place.out
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(results_file(out, study.name), strict_json(content))
     parts = [f"# {study.name}\n", study.note]
     for table in study.tables:
         parts.append(_table(outcome, table, content["arms"], compared[table]))
-    parts.append(_forecast_table(content["forecast"]))
     if outcome.stale:
         left = "; ".join(outcome.stale)
         parts.append(
@@ -159,53 +156,3 @@ def _figure(figure: dict[str, Any]) -> str:
     spread = figure["training"]
     told = f"{figure['value']:.{digits}f}"
     return told if not math.isfinite(spread) else f"{told} ± {spread:.{digits}f}"
-
-
-def _forecast(outcome: Outcome, arms: dict[str, Any]) -> dict[str, Any] | None:
-    told = outcome.loaded.study.forecast
-    content = read_forecast(outcome.loaded, outcome.place.out) if told else None
-    if told is None or content is None:
-        return None
-    full = arms[told.full]["columns"] if told.full else {}
-    worth: dict[str, dict[str, float]] = {}
-    for teacher, arm in told.without.items():
-        left = arms[arm]["columns"]
-        worth[teacher] = {c: _good(full[c]) - _good(left[c]) for c in full if c in left}
-    alone = {
-        teacher: {column: _good(figure) for column, figure in arms[arm]["columns"].items()}
-        for teacher, arm in told.alone.items()
-    }
-    if len(worth) > 2 and all(worth.values()):
-        content["worth"] = worth
-        content["agreement"] = agreement(content["teachers"], worth, alone)
-    return content
-
-
-def _good(figure: dict[str, Any]) -> float:
-    """Larger is better."""
-    return float(figure["value"]) if figure["higher_is_better"] else -float(figure["value"])
-
-
-def _forecast_table(content: dict[str, Any] | None) -> str:
-    if content is None:
-        return ""
-    agreed = content.get("agreement")
-    header = ["teacher", "class token shared", "patches shared", "gradient agreement",
-              "share of the gradient"]  # fmt: skip
-    header += ["worth"] if agreed else []
-    rows = []
-    for teacher, told in content["teachers"].items():
-        keys = ("shared_cls", "shared_patches", "agreement", "pull")
-        cells = [teacher, *(f"{told[key]:.2f}" for key in keys)]
-        if agreed:
-            worth = agreed["mean_worth"].get(teacher)
-            cells.append("" if worth is None else f"{worth:+.2f}")
-        rows.append(cells)
-    parts = ["## forecast\n", markdown(header, rows)]
-    for name, told in (agreed or {}).items():
-        if name != "mean_worth":
-            parts.append(
-                f"\n{name}: Spearman {told['spearman']:+.2f} with the worth, p = {told['p']:.3f}, "
-                f"{told['pairs']} pairs"
-            )
-    return "\n".join(parts)

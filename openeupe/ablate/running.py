@@ -16,12 +16,6 @@ import torch
 from rich.console import Console
 
 from openeupe.ablate.addresses import address, judged_folder, link_run, needs, only, stage_folder
-from openeupe.ablate.forecast import (
-    forecast,
-    forecast_file,
-    forecast_identity,
-    read_forecast,
-)
 from openeupe.ablate.inputs import check_inputs, rooted
 from openeupe.ablate.judging import forget, judge
 from openeupe.ablate.study import ArmConfig, LoadedStudy
@@ -120,8 +114,6 @@ def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Pa
 def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
     """In the order of their worth: see `LoadedStudy.wanted`."""
     tasks: dict[str, Task] = {}
-    if loaded.study.forecast and read_forecast(loaded, place.out) is None:
-        tasks["forecast"] = Task("forecast", _forecast, (loaded, place))
     for arm, seed in loaded.wanted():
         trained = loaded.trained(arm)
         after = []
@@ -164,15 +156,6 @@ def _judge(arm: ArmConfig, loaded: LoadedStudy, place: Place, name: str, seed: i
     folder = results_folder(loaded, place, name, seed)
     new = judge(loaded, place.data, source, name, folder, _device(place))
     return None if new else "saved before"
-
-
-def _forecast(loaded: LoadedStudy, place: Place) -> None:
-    told = loaded.study.forecast
-    assert told is not None
-    recipe = loaded.seeded(told.recipe, loaded.study.seeds[0])
-    of = forecast_identity(loaded)
-    file = forecast_file(place.out, loaded.study.name)
-    forecast(told, rooted(recipe, place.data), file, _device(place), of)
 
 
 def _device(place: Place) -> torch.device:

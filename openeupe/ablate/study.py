@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from openeupe.config import Config, check_settings, read_settings, with_base
-from openeupe.distill.recipe import STAGE_PREFIX, Recipe
+from openeupe.distill.recipe import Recipe
 from openeupe.errors import InputError
 from openeupe.evaluate.suite import Suite, load_suite
 from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
 from openeupe.evaluate.vlm.mini import VlmMini
-from openeupe.limits import BATCH, IMAGES, RATE, SEED, WORKERS
+from openeupe.limits import BATCH, RATE, SEED, WORKERS
 from openeupe.names import Name, Title
 
 
@@ -72,21 +72,6 @@ class TableConfig(Config):
         return (*((self.reference,) if self.reference else ()), *self.rows, *paired)
 
 
-class ForecastConfig(Config):
-    """What can be told of a stage's teachers before anything is trained."""
-
-    recipe: str
-    stage: str | None = Field(None, description="default: the recipe's last")
-    student: str | None = None
-    full: str | None = Field(None, description="the arm that was trained with all of them")
-    without: dict[str, str] = Field(
-        {}, description="teacher: the arm that was trained without it, for the agreement"
-    )
-    alone: dict[str, str] = Field({}, description="teacher: the arm that judges its frozen tokens")
-    images: int = Field(256, ge=8, le=IMAGES, description="photos, of the recipe's own")
-    batches: int = Field(16, ge=1, le=BATCH, description="steps of which gradients are compared")
-
-
 class JudgeConfig(Config):
     """How encoders are judged."""
 
@@ -110,7 +95,6 @@ class Study(Config):
     )
     arms: dict[Title, ArmConfig] = Field(min_length=1)
     tables: dict[Title, TableConfig] = Field({})
-    forecast: ForecastConfig | None = None
 
     @model_validator(mode="after")
     def _references(self) -> Self:
@@ -121,12 +105,6 @@ class Study(Config):
         for name, table in self.tables.items():
             for arm in table.arms:
                 _known(f"tables.{name}", arm, self.arms)
-        if self.forecast:
-            _known("forecast.recipe", self.forecast.recipe, self.recipes)
-            _known("forecast.full", self.forecast.full, self.arms)
-            for kind in ("without", "alone"):
-                for arm in getattr(self.forecast, kind).values():
-                    _known(f"forecast.{kind}", arm, self.arms)
         return self
 
 
@@ -212,7 +190,7 @@ def load_study(source: str | Path, overrides: list[str] | None = None) -> Loaded
 
 
 def _check(loaded: LoadedStudy) -> None:
-    """Hold arms, tables and forecast against the recipes and the suite."""
+    """Hold arms and tables against the recipes and the suite."""
     study, columns = loaded.study, loaded.suite.columns
     for column in study.columns or ():
         _known("columns", column, columns)
@@ -226,10 +204,7 @@ def _check(loaded: LoadedStudy) -> None:
         for column in table.columns or ():
             _known(f"tables.{name}.columns", column, loaded.columns)
     members = {f"arms.{name}": arm for name, arm in study.arms.items() if arm.recipe}
-    asked: dict[str, ArmConfig | ForecastConfig] = dict(members)
-    if study.forecast:
-        asked["forecast"] = study.forecast
-    for field, one in asked.items():
+    for field, one in members.items():
         stages = loaded.recipes[str(one.recipe)].stages
         stage = one.stage or list(stages)[-1]
         _known(f"{field}.stage", stage, stages)
@@ -240,16 +215,6 @@ def _check(loaded: LoadedStudy) -> None:
                 f"study {study.name}: {field}.student: stage {stage} has several students: name "
                 f"one of {', '.join(students)}"
             )
-        if field == "forecast" and study.forecast:
-            for kind in ("without", "alone"):
-                for teacher in getattr(study.forecast, kind):
-                    _known(f"forecast.{kind}", teacher, stages[stage].teachers)
-            for name, teacher_config in stages[stage].teachers.items():
-                if teacher_config.encoder.startswith(STAGE_PREFIX):
-                    raise InputError(
-                        f"forecast.stage: {name} is an earlier stage's student, and nothing is "
-                        "trained for a forecast: name a stage of experts"
-                    )
 
 
 def _stretched(recipe: Recipe, factor: float) -> Recipe:

@@ -1,4 +1,4 @@
-"""Power, forecast and agreement against cases whose answers are known."""
+"""Power against cases whose answers are known."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-import torch
 
-from openeupe.ablate.forecast import agreement, explained, spearman
 from openeupe.ablate.outcome import Outcome
 from openeupe.ablate.power import power, student
 from openeupe.ablate.report import _table
@@ -87,38 +85,6 @@ def test_of_a_study_that_was_cut_off_the_seeds_of_both_are_compared() -> None:
     assert found.gain.delta == pytest.approx(0.95)
     assert found.power is not None
     assert found.power.seed_std == pytest.approx(np.std([1.0, 0.9], ddof=1))
-
-
-def test_what_is_shared_is_explained_and_what_is_not_is_not() -> None:
-    torch.manual_seed(0)
-    known = torch.randn(600, 20)
-    assert explained(known, known @ torch.randn(20, 8)) > 0.95
-    assert explained(known, torch.randn(600, 8)) < 0.05
-
-
-def test_rank_correlation_is_that_of_the_textbook() -> None:
-    rho, p = spearman([1, 2, 3, 4, 5], [5, 6, 7, 8, 7])
-    assert rho == pytest.approx(0.8208, abs=1e-4)
-    rho, p = spearman([1, 2, 3, 4], [10, 20, 30, 40])
-    assert rho == pytest.approx(1)
-    assert p == pytest.approx(2 / 24)
-
-
-def test_a_forecast_that_is_right_agrees() -> None:
-    measured = {
-        t: {"shared_cls": 0.1 * i, "shared_patches": 0.1 * i, "agreement": -0.1 * i}
-        for i, t in enumerate("abcd")
-    }
-    worth = {t: {"knn": 4.0 - i, "depth": 0.4 - 0.1 * i} for i, t in enumerate("abcd")}
-    found = agreement(measured, worth, worth)
-    assert list(found["mean_worth"]) == list("abcd")
-    for name in (
-        "what the others do not know",
-        "gradient agreement",
-        "frozen tokens on the column",
-    ):
-        assert found[name]["spearman"] == pytest.approx(1)
-    assert found["frozen tokens on the column"]["pairs"] == 8
 
 
 def outcome_of(measures: dict[str, Measure], *encoders: str) -> Outcome:

@@ -158,23 +158,6 @@ def test_stages_of_unknown_images_are_not_taken(study_file: Path, place: Place) 
         run_study(load_study(study_file), place)
 
 
-def test_a_forecast_of_other_settings_is_made_again(
-    raw_study: dict[str, Any], study_file: Path, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw_study["forecast"] = {"recipe": "direct", "student": "all", "images": 12, "batches": 2}
-    raw_study["arms"] = {"pixels": {"encoder": "raw_pixels"}}
-    raw_study["tables"] = {}
-    study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
-    run_study(load_study(study_file), place)
-    first = (place.out / "forecast-tiny.json").read_text()
-    run_study(load_study(study_file), place)
-    assert (place.out / "forecast-tiny.json").read_text() == first
-    run_study(load_study(study_file, ["forecast.images=8"]), place)
-    assert json.loads((place.out / "forecast-tiny.json").read_text())["photos"] == 8
-    unknown = report(Outcome(load_study(study_file), place))
-    assert unknown["forecast"] is None  # what lies there is of 8 images, not of 12
-
-
 def test_a_seed_given_twice_is_refused(colors: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one seed twice is one run"):
         load_study(write(colors, tmp_path, a="raw_pixels"), ["seeds=[0, 1, 0]"])

@@ -44,9 +44,6 @@ def test_a_study_from_file_to_tables(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    raw_study["forecast"] = {"recipe": "direct", "student": "all", "images": 12, "batches": 2}
-    for stage in raw_study["recipes"]["direct"]["stages"].values():
-        stage["optimizer"] = {"lr": 1e-3, "heads_first": 1}  # the forecast's gradients come after
     raw_study["tables"]["adds"] = {
         "effects": {"net": [["direct", "no_net"]], "later": [["1&2", "direct"], ["1&2&3", "1&2"]]}
     }
@@ -77,16 +74,12 @@ def test_a_study_from_file_to_tables(
     assert effects["later"] == pytest.approx((value["1&2&3"] - value["direct"]) / 2)
     assert "Mean difference of the pairs" in tables
     assert "| later | knn |" in tables
-    assert set(content["forecast"]["teachers"]) == {"vit", "net"}
-    cosines = content["forecast"]["gradient_cosines"]
-    assert cosines["vit"]["vit"] == pytest.approx(1, abs=1e-4)
 
     def nothing(*_: object) -> None:
         raise AssertionError("was made again")
 
     monkeypatch.setattr(running, "_train", nothing)
     monkeypatch.setattr(Knn, "run", nothing)
-    monkeypatch.setattr(running, "_forecast", nothing)
     moved = tmp_path / "moved"
     out.rename(moved)
     again = run(study_file, moved, colors, "--json")
@@ -97,7 +90,7 @@ def test_a_study_from_file_to_tables(
 def test_a_killed_study_goes_on_to_the_same_figures(
     study_file: Path, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = load_study(study_file, ["seeds=[0]", "forecast=null"])
+    loaded = load_study(study_file, ["seeds=[0]"])
     whole, cut = (Place(tmp_path / name, colors, "cpu") for name in ("whole", "cut"))
     assert run_study(loaded, whole) == []
     real, left = running.run_recipe, [2]
@@ -158,7 +151,7 @@ def working(out: Path) -> list[int]:
 def test_a_killed_or_stopped_study_leaves_no_process_and_goes_on(
     study_file: Path, colors: Path, tmp_path: Path
 ) -> None:
-    loaded = load_study(study_file, ["seeds=[0]", "forecast=null"])
+    loaded = load_study(study_file, ["seeds=[0]"])
     out = tmp_path / "out"
     before = set(processes())
     child = begun(study_file, out, colors)

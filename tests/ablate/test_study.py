@@ -45,10 +45,6 @@ def test_arms_lead_to_stages_and_the_first_seed_comes_first(study_file: Path) ->
         ({"columns": ["depht"]}, "columns: there is no 'depht': use one of knn"),
         ({"seed": [1]}, "unknown key, did you mean seeds?"),
         ({"suite": "colours"}, "no such file, nor a suite of the package"),
-        (
-            {"forecast": {"recipe": "two"}},
-            "proxy is an earlier stage's student, and nothing is trained for a forecast",
-        ),
     ],
 )
 def test_mistakes_are_one_line(

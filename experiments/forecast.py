@@ -1,71 +1,123 @@
-"""What can be told of a set of teachers before anything is trained: two cheap measurements.
+"""What two cheap measurements predict about a set of teachers before anything is trained.
 
-Shared: how well a ridge regression says a teacher's frozen tokens from those of all others, on
-photos that it has not seen. What is shared need not be taught twice. Agreement: the cosine between
-a teacher's gradient in the student and that of all others together, over the first steps. A teacher
-that pulls elsewhere costs the others.
+    python -m experiments.forecast STUDY SETTINGS OUT [--data DATA]
+
+Shared: how well a ridge regression predicts a teacher's frozen tokens from those of all others, on
+images that it has not seen. What is shared need not be distilled twice. Agreement: the cosine
+between a teacher's gradient in the student and that of all others together, over the first steps. A
+teacher with another direction costs the others.
+
+SETTINGS is a YAML file as experiments/claim_forecast.yaml, OUT the study's folder. Where the study
+is finished there (`openeupe ablate STUDY --out OUT`), the measurements are correlated with what
+leaving each teacher out cost. Prints tables and writes OUT/forecast-STUDY.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping
-from itertools import permutations
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from openeupe.ablate.addresses import address, lineage
-from openeupe.ablate.study import ForecastConfig, LoadedStudy
+from experiments.forecast_agreement import compared, table
+from openeupe.ablate.addresses import lineage
+from openeupe.ablate.inputs import rooted
+from openeupe.ablate.report import results_file
+from openeupe.ablate.study import LoadedStudy, load_study
+from openeupe.config import Config, check_settings, read_settings
 from openeupe.data import Batches
 from openeupe.distill.load import load_networks
 from openeupe.distill.optimizer import build_optimizer, learning_rate, set_lr
-from openeupe.distill.recipe import Recipe
+from openeupe.distill.recipe import STAGE_PREFIX, Recipe
 from openeupe.distill.run_folder import Run
 from openeupe.distill.stage import Stage, Views
 from openeupe.encoders import Encoder, Tokens
+from openeupe.errors import InputError
 from openeupe.files import read_mapping, write_atomically
-from openeupe.identity import facts_identity
 from openeupe.seeds import derive_seed
 
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # times the mean square of a row
-_EXACT = 8  # items up to which every order is tried
 _ROWS = 2048  # patch tokens of each part: a regression solves a system of as many equations
 
 
-def forecast_identity(loaded: LoadedStudy) -> str:
-    """Identity of a study's forecast: its settings and those of the stage that it measures."""
-    config = loaded.study.forecast
-    assert config is not None
-    recipe = loaded.seeded(config.recipe, loaded.study.seeds[0])
-    stage = config.stage or list(recipe.stages)[-1]
-    settings = config.model_dump(include={"student", "images", "batches"})
-    return facts_identity(settings, address(recipe, stage))
+class ForecastConfig(Config):
+    """Which stage of a study is measured, and the arms that show what its teachers are worth."""
+
+    recipe: str
+    stage: str | None = Field(None, description="default: the recipe's last")
+    student: str | None = None
+    full: str | None = Field(None, description="the arm that was trained with all of them")
+    without: dict[str, str] = Field(
+        {}, description="teacher: the arm that was trained without it, for the correlation"
+    )
+    alone: dict[str, str] = Field({}, description="teacher: the arm that is its frozen encoder")
+    images: int = Field(256, ge=8, description="of the recipe's own")
+    batches: int = Field(16, ge=1, description="steps of which gradients are compared")
 
 
-def forecast_file(out: Path, study: str) -> Path:
-    """Where a study's forecast is saved."""
-    return out / f"forecast-{study}.json"
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study")
+    parser.add_argument("settings", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", type=Path, default=Path())
+    options = parser.parse_args()
+    loaded = load_study(options.study)
+    config = load_config(options.settings, loaded)
+    content = measure(config, rooted(seeded(config, loaded), options.data))
+    results = read_mapping(results_file(options.out, loaded.study.name))
+    if results and config.full:
+        content |= compared(
+            content["teachers"], results["arms"], config.full, config.without, config.alone
+        )
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / f"forecast-{loaded.study.name}.json"
+    write_atomically(file, json.dumps(content, indent=2))
+    print(table(content))
 
 
-def read_forecast(loaded: LoadedStudy, out: Path) -> dict[str, Any] | None:
-    """What `forecast` wrote for just this study; None if there is no such thing."""
-    content = read_mapping(forecast_file(out, loaded.study.name))
-    return content if content.get("of") == forecast_identity(loaded) else None
+def load_config(file: Path, loaded: LoadedStudy) -> ForecastConfig:
+    """Read the settings and check them against the study.
 
-
-def forecast(
-    config: ForecastConfig, recipe: Recipe, file: Path, device: torch.device, of: str
-) -> None:
-    """Measure a stage's teachers with its own photos and untrained student; write a JSON file.
-
-    Args:
-        of: `forecast_identity`, which is written with it.
+    Raises:
+        InputError: for unknown names, and for a stage with an earlier stage's student as teacher.
     """
+    raw = read_settings("forecast", file, None)
+    config = check_settings(ForecastConfig, "forecast", str(file), raw)
+    _known("recipe", [config.recipe], loaded.recipes)
+    stages = loaded.recipes[config.recipe].stages
+    name = config.stage or list(stages)[-1]
+    _known("stage", [name], stages)
+    _known("student", [config.student] if config.student else [], stages[name].students)
+    arms = [*config.without.values(), *config.alone.values()]
+    _known("arms", [*arms, *([config.full] if config.full else [])], loaded.study.arms)
+    _known("teachers", [*config.without, *config.alone], stages[name].teachers)
+    for teacher, encoder in stages[name].teachers.items():
+        if encoder.encoder.startswith(STAGE_PREFIX):
+            raise InputError(
+                f"{file}: stage: teacher {teacher} is an earlier stage's student, and a forecast "
+                "trains nothing: name a stage of experts"
+            )
+    return config
+
+
+def seeded(config: ForecastConfig, loaded: LoadedStudy) -> Recipe:
+    """The study's recipe with its first seed."""
+    return loaded.seeded(config.recipe, loaded.study.seeds[0])
+
+
+def measure(
+    config: ForecastConfig, recipe: Recipe, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Measure a stage's teachers with its own images and untrained student."""
+    device = torch.device(device)
     name = config.stage or list(recipe.stages)[-1]
     student = config.student or next(iter(recipe.stages[name].students))
     stage = _stage(lineage(recipe, name, student), name, device)
@@ -77,9 +129,8 @@ def forecast(
     trained = _batches(recipe, stage, batch, config.batches, "train", device)
     cosines, agreement, pull = _gradients(stage, student, trained)
     teachers = list(stage.teachers)
-    content = {
-        "of": of,
-        "photos": steps * batch,
+    return {
+        "images": steps * batch,
         "steps": config.batches,
         "teachers": {
             t: {**shared[t], "agreement": agreement[i], "pull": pull[i]}
@@ -88,8 +139,6 @@ def forecast(
         "gradient_cosines": {t: dict(zip(teachers, cosines[i], strict=True))
                              for i, t in enumerate(teachers)},
     }  # fmt: skip
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, json.dumps(content, indent=2))
 
 
 def explained(known: Tensor, wanted: Tensor) -> float:
@@ -115,75 +164,10 @@ def explained(known: Tensor, wanted: Tensor) -> float:
     return told(best, judge, judged)
 
 
-def agreement(
-    measured: Mapping[str, Mapping[str, float]],
-    worth: Mapping[str, Mapping[str, float]],
-    alone: Mapping[str, Mapping[str, float]],
-) -> dict[str, Any]:
-    """How well what was told before agreed with what leaving a teacher out then cost.
-
-    Columns have no common unit: each is centred and divided by its spread over the teachers.
-
-    Args:
-        measured: by teacher, what `forecast` wrote.
-        worth: by teacher and column, how much better the student was with it than without.
-        alone: by teacher and column, how good its frozen tokens are; larger is better.
-
-    Returns:
-        `mean_worth` by teacher, and by name of a forecast its Spearman correlation with the worth,
-        the p of it, and how many pairs it rests on.
-    """
-    teachers = list(worth)
-    columns = [c for c in worth[teachers[0]] if all(c in worth[t] for t in teachers)]
-    scaled = {c: _scaled([worth[t][c] for t in teachers]) for c in columns}
-    mean = np.mean([scaled[c] for c in columns], axis=0).tolist()
-    own = [1 - (measured[t]["shared_cls"] + measured[t]["shared_patches"]) / 2 for t in teachers]
-    guesses = {
-        "what the others do not know": (own, mean),
-        "gradient agreement": ([measured[t]["agreement"] for t in teachers], mean),
-    }
-    told = [c for c in columns if all(c in alone.get(t, {}) for t in teachers)]
-    if told:
-        frozen = [v for c in told for v in _scaled([alone[t][c] for t in teachers])]
-        guesses["frozen tokens on the column"] = (frozen, [v for c in told for v in scaled[c]])
-    found: dict[str, Any] = {"mean_worth": dict(zip(teachers, mean, strict=True))}
-    for name, (guess, outcome) in guesses.items():
-        rho, p = spearman(guess, outcome)
-        found[name] = {"spearman": rho, "p": p, "pairs": len(guess)}
-    return found
-
-
-def spearman(a: list[float], b: list[float]) -> tuple[float, float]:
-    """Rank correlation, and the two-sided p of so much among all (or 20,000 random) orders."""
-    first, second = _ranks(a), _ranks(b)
-    seen = _correlation(first, second)
-    random = np.random.default_rng(0)
-    orders: Any = (
-        (np.array(order) for order in permutations(range(len(b))))
-        if len(b) <= _EXACT
-        else (random.permutation(len(b)) for _ in range(20_000))
-    )
-    hits = [abs(_correlation(first, second[order])) >= abs(seen) - 1e-9 for order in orders]
-    return seen, float(np.mean(hits))
-
-
-def _scaled(values: list[float]) -> list[float]:
-    array = np.asarray(values)
-    found: list[float] = ((array - array.mean()) / (array.std() or 1.0)).tolist()
-    return found
-
-
-def _ranks(values: list[float]) -> Any:
-    """Ranks from 0; ties share their mean."""
-    array = np.asarray(values, dtype=float)
-    below = (array[None] < array[:, None]).sum(1)
-    return below + ((array[None] == array[:, None]).sum(1) - 1) / 2
-
-
-def _correlation(a: Any, b: Any) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    length = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / length if length else 0.0
+def _known(field: str, names: list[str], known: Any) -> None:
+    for name in names:
+        if name not in known:
+            raise InputError(f"{field}: there is no {name!r}: use one of {', '.join(known)}")
 
 
 def _stage(recipe: Recipe, name: str, device: torch.device) -> Stage:
@@ -261,3 +245,7 @@ def _gradients(
         optimizer.zero_grad()
     n = max(len(batches), 1)
     return (cosines / n).tolist(), (agreement / n).tolist(), (norms / norms.sum()).tolist()
+
+
+if __name__ == "__main__":
+    main()
