@@ -17,8 +17,6 @@ from experiments.forecast_agreement import agreement, spearman
 from openeupe.ablate.study import load_study
 from openeupe.errors import InputError
 
-from ..ablate.conftest import colors, raw_study, study_file  # noqa: F401  (fixtures)
-
 SETTINGS = {"recipe": "direct", "student": "all", "images": 12, "batches": 2}
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -56,9 +54,9 @@ def test_a_forecast_that_is_right_agrees() -> None:
 
 
 def test_a_forecast_from_files_to_tables(
-    raw_study: dict[str, Any],  # noqa: F811
-    study_file: Path,  # noqa: F811
-    colors: Path,  # noqa: F811
+    raw_study: dict[str, Any],
+    study_file: Path,
+    colors: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -89,7 +87,7 @@ def test_a_forecast_from_files_to_tables(
 def test_settings_that_do_not_fit_the_study_are_refused(
     change: dict[str, Any],
     message: str,
-    study_file: Path,  # noqa: F811
+    study_file: Path,
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "forecast.yaml"
