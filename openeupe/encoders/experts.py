@@ -16,13 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
-from openeupe.encoders.contract import Encoder, Tokens, check_side
-from openeupe.encoders.expert_weights import (
-    craft_weights,
-    dinov2_focus_weights,
-    hed_weights,
-    lite0_weights,
-)
+from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.encoders.dinov2_focus_weights import dinov2_focus_weights
+from openeupe.encoders.expert_weights import craft_weights, hed_weights, lite0_weights
 from openeupe.errors import InputError
 
 # The program that trained EfficientNet-Lite feeds (value - 127) / 128.
@@ -111,34 +107,20 @@ class HedEncoder(Encoder):
         )
         self.patches = patches
         self.blocks = nn.ModuleList(_split(make_layers(cfgs["D"]), (4, 9, 16, 23, 30)))
-        self.sides = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in (64, 128, 256, 512, 512))
-        self.fuse = nn.Conv2d(5, 1, 1)
-        # Only `boundaries` uses these: distillation into this network must not wait for them.
-        self.sides.requires_grad_(False)
-        self.fuse.requires_grad_(False)
         if pretrained:
             self.load_state_dict(hed_weights())
             self.eval()
 
     def tokens(self, pixels: Tensor) -> Tokens:
-        *_, conv4, conv5 = self._stages(pixels)
+        *_, conv4, conv5 = self.stages(pixels)
         maps = [conv5] if "conv5" in self.patches else []
         if "conv4" in self.patches:
             maps.append(F.avg_pool2d(conv4, 2))
         patches = torch.cat(maps, 1)
         return Tokens(patches.mean((2, 3)), patches)
 
-    def boundaries(self, images: Tensor) -> Tensor:
-        """Boundary probability `[B, 1, H, W]` of images as `forward` takes them."""
-        _check_sides(self, images)
-        stages = self._stages((images - self.mean) / self.std)
-        sides = [
-            F.interpolate(side(stage), size=images.shape[-2:], mode="bilinear")
-            for side, stage in zip(self.sides, stages, strict=True)
-        ]
-        return self.fuse(torch.cat(sides, 1)).sigmoid()
-
-    def _stages(self, pixels: Tensor) -> list[Tensor]:
+    def stages(self, pixels: Tensor) -> list[Tensor]:
+        """The maps of all five blocks, finest first, of normalized pixels."""
         x = pixels.contiguous(memory_format=torch.channels_last)
         stages = []
         for block in self.blocks:
@@ -148,7 +130,7 @@ class HedEncoder(Encoder):
 
 
 class CraftEncoder(Encoder):
-    """Text expert: CRAFT, which finds characters (arXiv 1904.01941; Apache-2.0/MIT, 20.8 M).
+    """Text expert: CRAFT, which finds characters (arXiv 1904.01941; Apache-2.0/MIT, 18.1 M).
 
     Class token: the mean patch token, as the network has none.
 
@@ -178,35 +160,19 @@ class CraftEncoder(Encoder):
             nn.Conv2d(512, 1024, 3, padding=6, dilation=6),
             nn.Conv2d(1024, 1024, 1),
         )
-        self.up = nn.ModuleList(
-            [_up(1536, 512, 256), _up(768, 256, 128), _up(384, 128, 64), _up(192, 64, 32)]
-        )
-        self.heat = _heat()
-        # Only `characters` uses these: distillation into this network must not wait for them.
-        self.up.requires_grad_(False)
-        self.heat.requires_grad_(False)
         if pretrained:
             self.load_state_dict(craft_weights())
             self.eval()
 
     def tokens(self, pixels: Tensor) -> Tokens:
-        relu5 = self._stages(pixels)[-1]
+        relu5 = self.stages(pixels)[-1]
         patches = self.fc(relu5)
         if self.patches == "fc7+relu5":
             patches = torch.cat([patches, relu5], 1)
         return Tokens(patches.mean((2, 3)), patches)
 
-    def characters(self, images: Tensor) -> Tensor:
-        """Heat maps `[B, 2, H/2, W/2]`: character centres, and links between neighbours."""
-        _check_sides(self, images)
-        *below, relu5 = self._stages((images - self.mean) / self.std)
-        x = self.up[0](torch.cat([self.fc(relu5), relu5], 1))
-        for up, skip in zip(self.up[1:], reversed(below), strict=True):
-            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear")
-            x = up(torch.cat([x, F.relu(skip)], 1))
-        return self.heat(x)
-
-    def _stages(self, pixels: Tensor) -> list[Tensor]:
+    def stages(self, pixels: Tensor) -> list[Tensor]:
+        """The tapped maps of the trunk, finest first, of normalized pixels."""
         x = pixels.contiguous(memory_format=torch.channels_last)
         stages = []
         for part in self.slices:
@@ -273,30 +239,7 @@ def _split(layers: nn.Sequential, ends: tuple[int, ...]) -> list[nn.Sequential]:
     return parts
 
 
-def _up(wide: int, middle: int, narrow: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(wide, middle, 1),
-        nn.BatchNorm2d(middle),
-        nn.ReLU(),
-        nn.Conv2d(middle, narrow, 3, padding=1),
-        nn.BatchNorm2d(narrow),
-        nn.ReLU(),
-    )
-
-
-def _heat() -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for wide, narrow, kernel in [(32, 32, 3), (32, 32, 3), (32, 16, 3), (16, 16, 1), (16, 2, 1)]:
-        layers += [nn.Conv2d(wide, narrow, kernel, padding=kernel // 2), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
 def _width(name: str, patches: str, widths: dict[str, int]) -> int:
     if patches not in widths:
         raise InputError(f"{name} has no patches {patches!r}: use one of {', '.join(widths)}")
     return widths[patches]
-
-
-def _check_sides(encoder: Encoder, images: Tensor) -> None:
-    for side in images.shape[-2:]:
-        check_side(encoder, side)

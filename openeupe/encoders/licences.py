@@ -11,8 +11,9 @@ from pathlib import Path
 
 import timm
 
+from openeupe.encoders.dinov2_focus_weights import DINOV2_FOCUS
 from openeupe.encoders.eupe import FAMILY
-from openeupe.encoders.expert_weights import CRAFT, DINOV2_FOCUS, EFFICIENTNET_LITE0, HED
+from openeupe.encoders.expert_weights import CRAFT, EFFICIENTNET_LITE0, HED
 from openeupe.encoders.sources import is_stored
 
 _EXPERTS = {
