@@ -1,4 +1,4 @@
-"""Boundary detection by a linear probe: F-measure at the optimal data-set scale."""
+"""Boundary detection by a linear head: F-measure at the optimal data-set scale."""
 
 from __future__ import annotations
 
@@ -16,13 +16,7 @@ from torch.nn import functional as F
 from openeupe.data import View
 from openeupe.datasets.dense import MaskData
 from openeupe.datasets.interfaces import MaskedImages, check_apart
-from openeupe.evaluate.cells import (
-    LEVELS,
-    CellColumn,
-    cell_logits,
-    levels_reached,
-    reaching,
-)
+from openeupe.evaluate.cells import LEVELS, CellColumn, levels_reached, reaching
 from openeupe.evaluate.column import Domain, Judged
 from openeupe.evaluate.edge_match import label_boundaries, matched, ridges, thinned
 from openeupe.evaluate.measure import Measure, Outcome, best_f
@@ -32,7 +26,7 @@ class Boundaries(CellColumn):
     """How well a linear map of patch tokens finds where one labelled thing ends.
 
     The truth is the border between mask labels, one pixel thin, in a view that keeps the aspect.
-    The probe gives a value for each cell of a patch (`openeupe.evaluate.cells`), is trained by
+    The head gives a value for each cell of a patch (`openeupe.heads.regions`), is trained by
     class-balanced cross-entropy (a cell is "yes" if a boundary runs through it) and upsampled to
     the view. Its crests (non-maximum suppression, thinned) are paired one to one with true pixels
     no farther than `tolerance` times the image's diagonal; precision and recall are summed over the
@@ -57,14 +51,14 @@ class Boundaries(CellColumn):
         return train, test
 
     def run(self, data: tuple[MaskedImages, MaskedImages], judged: Judged) -> dict[str, Outcome]:
-        """One probe a seed; their maps are scored together, so that masks are read once."""
+        """One head a seed; their maps are scored together, so that masks are read once."""
         train, test = data
         features = judged.features
         view, cells = self.view_and_cells(judged.encoder)
         side = view.height
         wanted, weight = self._cells(train, view, cells)
         tokens = features.patches(train, view)
-        probes = self.fit(tokens, wanted, weight, balanced=True, device=judged.device)
+        heads = self.fit(judged, tokens, wanted, weight, balanced=True)
         # What position alone tells: the share of training images with a boundary in each cell.
         prior = (wanted * weight).sum(0) / weight.sum(0).clamp(min=1e-6)
         prior = F.interpolate(prior.clamp(1e-4, 1 - 1e-4).logit()[None, None], (side, side),
@@ -74,7 +68,7 @@ class Boundaries(CellColumn):
         for index in range(len(test)):
             target = self._target(test, index, view)
             one = tokens[index : index + 1]
-            maps = [cell_logits(probe, one, (side, side)).cpu() for probe in probes]
+            maps = [head.pixels(one, (side, side)).cpu() for head in heads]
             stays, smoothed = ridges(torch.cat([*maps, prior]), self.smoothing)
             for which in range(self.seeds + 1):
                 sums[which, index] = score(

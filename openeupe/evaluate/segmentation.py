@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from openeupe.config import Config
 from openeupe.data import View
 from openeupe.datasets.dense import MaskData
 from openeupe.datasets.dense_files import IGNORE
@@ -24,14 +24,18 @@ from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.crops import LabelledCrops, labelled_crop, resized
 from openeupe.evaluate.features import fitting_side, mean_colour, readable
 from openeupe.evaluate.measure import Array, Measure, Outcome, class_mean
-from openeupe.evaluate.online import ahead, cosine, fit_online, with_variant
-from openeupe.evaluate.probe import LinearProbe, fit_cached
+from openeupe.evaluate.variants import Answers, CachedFit, ahead, fit_heads, with_variant
+from openeupe.heads.fitting import augmented_batches
+from openeupe.heads.schedule import learning_rates
+from openeupe.heads.segmentation import SegmentationHead, SegmentationHeadSettings, best_classes
+from openeupe.heads.settings import BatchSize, FitSettings, Rate, Steps, WarmupSteps
 
 _PROTOCOL = "ade20k-linear/eupe-v2"
 _COUNTED = 500  # training masks that say which class is commonest
+Data = tuple[MaskedImages, MaskedImages]  # train, test
 
 
-class OnlineSegmentation(LabelledCrops):
+class OnlineSegmentation(LabelledCrops, FitSettings):
     """ADE20K's linear protocol: each image augmented anew, judged by sliding windows.
 
     Sizes are those of an encoder whose patches fit `crop`; for others (patch 14) crop, short side
@@ -39,12 +43,11 @@ class OnlineSegmentation(LabelledCrops):
     """
 
     name: Literal["online"] = "online"
-    steps: int = Field(40_000, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    steps: Steps = 40_000
+    batch_size: BatchSize = 16
+    lr: Rate = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(1e-3, ge=0)
-    warmup_steps: int = Field(1500, ge=0)
+    warmup_steps: WarmupSteps = 1500
     warmup_start: float = Field(1e-6, ge=0, description="Factor of the first step's rate")
     stride: int = Field(341, ge=1, description="Pixels from window to window")
     dropout: float = Field(0.1, ge=0, lt=1, description="Share of channels dropped in training")
@@ -55,20 +58,69 @@ class OnlineSegmentation(LabelledCrops):
             raise ValueError("sizes must be stride <= crop <= short")
         return self
 
+    def rates(self) -> Iterator[float]:
+        """As in the released code."""
+        return learning_rates(
+            self.steps,
+            self.lr,
+            warmup_steps=self.warmup_steps,
+            form="ade20k",
+            warmup_start=self.warmup_start,
+        )
 
-class CachedSegmentation(Config):
+    def betas_at(self, step: int) -> tuple[float, float]:
+        """The same at every step."""
+        return self.betas
+
+    def logits(
+        self, judged: Judged, make: Callable[[], SegmentationHead], data: Data, seeds: int
+    ) -> Answers:
+        """Logits `[C, H, W]` of every test image by the head of each seed."""
+        (train, test), features = data, judged.features
+        crop = fitting_side(judged.encoder, self.crop)
+        short = max(round(self.short * crop / self.crop), crop)
+        stride = round(self.stride * crop / self.crop)
+        ground = mean_colour(judged.encoder)
+
+        def sample(index: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+            image, mask = readable(train, index), train.mask(index)
+            return labelled_crop(image, mask, random, self, crop, short, ground)
+
+        heads = fit_heads(
+            judged,
+            make,
+            partial(augmented_batches, len(train), sample, features, features.workers, self),
+            lambda head, tokens, targets, _: head.loss(tokens, *targets, over_all=True),
+            self,
+            range(seeds),
+        )
+
+        def found() -> Iterator[list[Tensor]]:
+            for image in ahead(test, judged):
+                image = image.resize(resized(image.size, short), Image.Resampling.BILINEAR)
+                pixels = v2.functional.pil_to_tensor(image)
+                yield sliding_logits(heads, judged, pixels, crop, stride)
+
+        return found(), {"crop": crop, "short": short, "stride": stride}
+
+
+class CachedSegmentation(CachedFit):
     """Features once per image, at one size: the short variant that CPU users can afford."""
 
-    name: Literal["cached"] = "cached"
-    height: int = Field(448, ge=1, description="Pixels; the aspect is not kept")
-    width: int = Field(448, ge=1, description="Pixels; both sides are fitted to the patch size")
-    label_stride: int = Field(8, ge=1, description="Pixels from label to label in training")
-    steps: int = Field(300, ge=1)
-    batch_size: int = Field(8, ge=1)
-    lr: float = Field(1e-2, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
-    warmup_steps: int = Field(30, ge=0)
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    def logits(
+        self, judged: Judged, make: Callable[[], SegmentationHead], data: Data, seeds: int
+    ) -> Answers:
+        """Logits `[C, h, w]` of every test image by the head of each seed."""
+        train, _ = data
+
+        def label(view: View, index: int) -> Tensor:
+            return view.mask(train.mask(index))
+
+        return self.answers(
+            judged, make, label, SegmentationHead.loss, SegmentationHead.forward, data, seeds
+        )
 
 
 class Segmentation(Column):
@@ -94,7 +146,7 @@ class Segmentation(Column):
     def _short_form(cls, given: Any) -> Any:
         return with_variant(given, online=_PROTOCOL, cached="linear-segmentation/cached-v1")
 
-    def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
+    def open(self, root: Path) -> Data:
         """(train, test), checked."""
         train, test = self.data.open(root)
         if train.classes != test.classes:
@@ -102,18 +154,21 @@ class Segmentation(Column):
         check_apart(train, test)
         return train, test
 
-    def run(self, data: tuple[MaskedImages, MaskedImages], judged: Judged) -> dict[str, Outcome]:
-        """One probe a seed; all of them judge an image together, so that it is encoded once."""
+    def run(self, data: Data, judged: Judged) -> dict[str, Outcome]:
+        """One head a seed; all of them judge an image together, so that it is encoded once."""
         train, test = data
         names = [test.name(index) for index in range(len(test))]
         classes = len(test.classes)
         sums = np.zeros((self.seeds, len(test), 2 * classes))
         right = np.zeros((self.seeds, len(test), 2))
         truths = np.zeros((len(test), classes))
-        if isinstance(self.variant, OnlineSegmentation):
-            found, details = _online(self.variant, train, test, judged, self.seeds)
-        else:
-            found, details = _cached(self.variant, train, test, judged, self.seeds)
+        settings = SegmentationHeadSettings(
+            width=judged.encoder.patch_dim,
+            classes=tuple(train.classes),
+            dropout=self.variant.dropout,
+        )
+        make = partial(SegmentationHead, settings)
+        found, details = self.variant.logits(judged, make, data, self.seeds)
         for index, logits in enumerate(found):
             truth = torch.from_numpy(test.mask(index)).to(judged.device)
             for seed, each in enumerate(logits):
@@ -156,20 +211,6 @@ def areas(predicted: Tensor, truth: Tensor, classes: int) -> Array:
     return torch.cat([common, both - common]).cpu().numpy().astype(np.float64)
 
 
-def best_classes(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """`[height, width]` int64: argmax of `logits [C, h, w]` upsampled bilinearly to `size`.
-
-    A bilinear value lies between those of its four neighbours. So a class whose largest value
-    around a place is nowhere above the best class's smallest one cannot win, and is not upsampled:
-    of 130 classes about ten are left.
-    """
-    edged = F.pad(logits[None], (1, 1, 1, 1), mode="replicate")[0]
-    most, least = F.max_pool2d(edged, 2, 1), -F.max_pool2d(-edged, 2, 1)
-    able = (most >= least.amax(0)).flatten(1).any(1).nonzero()[:, 0]
-    finer = F.interpolate(logits[able][None], size, mode="bilinear")[0]
-    return able[finer.argmax(0)]
-
-
 def windows(height: int, width: int, crop: int, stride: int) -> list[tuple[int, int]]:
     """(top, left) of the windows over an image; those at the edges are shifted inside."""
 
@@ -182,9 +223,9 @@ def windows(height: int, width: int, crop: int, stride: int) -> list[tuple[int, 
 
 @torch.no_grad()
 def sliding_logits(
-    probes: list[LinearProbe], judged: Judged, pixels: Tensor, crop: int, stride: int
+    heads: list[SegmentationHead], judged: Judged, pixels: Tensor, crop: int, stride: int
 ) -> list[Tensor]:
-    """Logits `[C, H, W]` of each probe for uint8 `[3, H, W]`, averaged where windows overlap."""
+    """Logits `[C, H, W]` of each head for uint8 `[3, H, W]`, averaged where windows overlap."""
     height, width = pixels.shape[1:]
     corners = windows(height, width, crop, stride)
     views = torch.stack([pixels[:, y : y + crop, x : x + crop] for y, x in corners])
@@ -193,126 +234,13 @@ def sliding_logits(
     for y, x in corners:
         seen[y : y + crop, x : x + crop] += 1
     found = []
-    for probe in probes:
-        logits = F.interpolate(probe(tokens), (crop, crop), mode="bilinear")
+    for head in heads:
+        logits = F.interpolate(head(tokens), (crop, crop), mode="bilinear")
         total = logits.new_zeros(logits.shape[1], height, width)
         for (y, x), window in zip(corners, logits, strict=True):
             total[:, y : y + crop, x : x + crop] += window
         found.append(total / seen)
     return found
-
-
-def upsampled_loss(logits: Tensor, labels: Tensor, *, over_all: bool = False) -> Tensor:
-    """Mean cross-entropy of `[B, C, h, w]` logits, upsampled to labels `[B, H, W]` (255: none).
-
-    over_all: pixels without a label count in the mean, with a loss of 0, as in the released code.
-    """
-    finer = F.interpolate(logits, labels.shape[-2:], mode="bilinear")
-    total = F.cross_entropy(finer, labels.long(), ignore_index=IGNORE, reduction="sum")
-    if over_all:
-        return total / labels.numel()
-    return total / (labels != IGNORE).sum().clamp(min=1)  # a batch may hold no label at all
-
-
-def learning_rate(step: int, settings: OnlineSegmentation) -> float:
-    """The released code's schedule: a linear warm-up that also decays, then half a cosine.
-
-    Its scheduler rests once, so that the first two steps have one rate; the cosine is one ahead.
-    """
-    step = max(step - 1, 0)
-    if step < settings.warmup_steps:
-        start = settings.warmup_start
-        share = start + (1 - start) * step / settings.warmup_steps
-        return settings.lr * share * (1 - step / settings.steps)
-    return cosine(step + 1, settings.steps, settings.lr, 0.0)
-
-
-Found = tuple[Iterator[list[Tensor]], dict[str, Any]]  # logits of each image, and sizes
-
-
-def _online(
-    settings: OnlineSegmentation,
-    train: MaskedImages,
-    test: MaskedImages,
-    judged: Judged,
-    seeds: int,
-) -> Found:
-    crop = fitting_side(judged.encoder, settings.crop)
-    short = max(round(settings.short * crop / settings.crop), crop)
-    stride = round(settings.stride * crop / settings.crop)
-    ground = mean_colour(judged.encoder)
-
-    def sample(index: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        image, mask = readable(train, index), train.mask(index)
-        return labelled_crop(image, mask, random, settings, crop, short, ground)
-
-    probes = [
-        fit_online(
-            judged,
-            train,
-            sample,
-            lambda logits, labels, _: upsampled_loss(logits, labels, over_all=True),
-            outputs=len(train.classes),
-            steps=settings.steps,
-            batch_size=settings.batch_size,
-            rate=lambda step: learning_rate(step, settings),
-            betas=lambda _: settings.betas,
-            weight_decay=settings.weight_decay,
-            seed=seed,
-            dropout=settings.dropout,
-        )
-        for seed in range(seeds)
-    ]
-
-    def logits() -> Iterator[list[Tensor]]:
-        for _, image in ahead(test, judged):
-            image = image.resize(resized(image.size, short), Image.Resampling.BILINEAR)
-            pixels = v2.functional.pil_to_tensor(image)
-            yield sliding_logits(probes, judged, pixels, crop, stride)
-
-    return logits(), {"crop": crop, "short": short, "stride": stride}
-
-
-def _cached(
-    settings: CachedSegmentation,
-    train: MaskedImages,
-    test: MaskedImages,
-    judged: Judged,
-    seeds: int,
-) -> Found:
-    height = fitting_side(judged.encoder, settings.height)
-    width = fitting_side(judged.encoder, settings.width)
-    view = View(height, width, "squash")
-    coarse = View(
-        max(height // settings.label_stride, 1), max(width // settings.label_stride, 1), "squash"
-    )
-    labels = torch.stack([coarse.mask(train.mask(index)) for index in range(len(train))])
-    tokens = judged.features.patches(train, view)
-    probes = [
-        fit_cached(
-            tokens,
-            lambda logits, chosen: upsampled_loss(logits, labels[chosen].to(logits.device)),
-            outputs=len(train.classes),
-            steps=settings.steps,
-            batch_size=settings.batch_size,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            warmup_steps=settings.warmup_steps,
-            seed=seed,
-            dropout=settings.dropout,
-            device=judged.device,
-        )
-        for seed in range(seeds)
-    ]
-    seen = judged.features.patches(test, view)
-
-    @torch.no_grad()
-    def logits() -> Iterator[list[Tensor]]:
-        for one in seen.split(1):
-            tokens = one.to(judged.device).float()
-            yield [probe(tokens)[0] for probe in probes]
-
-    return logits(), {"height": height, "width": width}
 
 
 def _histogram(truth: Tensor, classes: int) -> Array:

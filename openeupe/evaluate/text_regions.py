@@ -1,4 +1,4 @@
-"""Where text is: a linear probe on photos with words drawn over them."""
+"""Where text is: a linear head on photos with words drawn over them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,7 @@ from openeupe.datasets.interfaces import Images, MaskedImages
 from openeupe.datasets.layouts import only_read
 from openeupe.datasets.subset import spread
 from openeupe.errors import InputError
-from openeupe.evaluate.cells import (
-    LEVELS,
-    CellColumn,
-    cell_logits,
-    levels_reached,
-    reaching,
-)
+from openeupe.evaluate.cells import LEVELS, CellColumn, levels_reached, reaching
 from openeupe.evaluate.column import Domain, Judged
 from openeupe.evaluate.measure import Measure, Outcome
 from openeupe.seeds import derive_seed
@@ -108,7 +102,7 @@ class _Photos(FolderSource):
 class TextRegions(CellColumn):
     """How well a linear map of patch tokens finds the pixels that are text.
 
-    The probe gives a value for each cell of a patch (`openeupe.evaluate.cells`), is trained by
+    The head gives a value for each cell of a patch (`openeupe.heads.regions`), is trained by
     cross-entropy on how much of each cell is text and upsampled to the view, in which photos keep
     their aspect. text_iou counts pixels above one half over the whole set, as f1 does; best_f1 is
     F1 at the best of 99 thresholds, which leaves calibration out.
@@ -124,14 +118,14 @@ class TextRegions(CellColumn):
         return self.data.open(root)
 
     def run(self, data: tuple[MaskedImages, MaskedImages], judged: Judged) -> dict[str, Outcome]:
-        """One probe a seed; their maps are scored together, so that masks are made once."""
+        """One head a seed; their maps are scored together, so that masks are made once."""
         train, test = data
         features = judged.features
         view, cells = self.view_and_cells(judged.encoder)
         side = view.height
         wanted, weight = _cells(train, view, cells)
         tokens = features.patches(train, view)
-        probes = self.fit(tokens, wanted, weight, balanced=False, device=judged.device)
+        heads = self.fit(judged, tokens, wanted, weight, balanced=False)
         tokens = features.patches(test, view)
         counts = np.zeros((self.seeds, len(test), 3))
         levels = np.zeros((self.seeds, len(test), 4 * LEVELS))
@@ -140,8 +134,8 @@ class TextRegions(CellColumn):
             mask = view.mask(test.mask(index))
             text = (mask == 1)[mask != 255].numpy()
             pixels += text.sum(), text.size
-            for which, probe in enumerate(probes):
-                logits = cell_logits(probe, tokens[index : index + 1], (side, side))[0].cpu()
+            for which, head in enumerate(heads):
+                logits = head.pixels(tokens[index : index + 1], (side, side))[0].cpu()
                 probability = logits.sigmoid()[mask != 255].numpy()
                 counts[which, index] = confusion(probability, text)
                 levels[which, index] = at_thresholds(probability, text)

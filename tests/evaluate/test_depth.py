@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,9 @@ from openeupe.encoders.contract import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.crops import DepthCrops, depth_crop, recoloured
-from openeupe.evaluate.depth import (
-    Depth,
-    OnlineDepth,
-    beta1,
-    depth_errors,
-    depth_from_bins,
-    learning_rate,
-    sig_loss,
-)
+from openeupe.evaluate.depth import Depth, OnlineDepth, depth_errors, whole_depths
 from openeupe.evaluate.features import Features
-from openeupe.evaluate.probe import LinearProbe
+from openeupe.heads.depth import DepthHead, DepthHeadSettings
 
 
 class Telling(Encoder):
@@ -124,31 +117,6 @@ def test_nyus_images_are_judged_inside_eigens_crop() -> None:
     assert depth_errors(predicted[1:], truth[1:], 0.001, 10)[0] > 1  # type: ignore[index]
 
 
-def test_bins_are_weighted_linearly() -> None:
-    logits = torch.tensor([-5.0, 0.0, 2.0, 0.4]).view(1, 4, 1, 1)
-    weights, bins = [0.1, 0.1, 2.1, 0.5], [0.001, 3.334, 6.667, 10.0]
-    expected = sum(w * b for w, b in zip(weights, bins, strict=True)) / sum(weights)
-    assert depth_from_bins(logits, 0.001, 10.0).item() == pytest.approx(expected, rel=1e-5)
-    assert depth_from_bins(torch.zeros(1, 256, 2, 2), 0.001, 10.0).shape == (1, 2, 2)
-
-
-def test_sig_loss_in_closed_form() -> None:
-    truth = torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
-    # A common factor: g is constant, its variance 0, and only the mean counts.
-    predicted = 3 * (truth + 1e-3) - 1e-3
-    assert sig_loss(predicted, truth).item() == pytest.approx(math.sqrt(0.15) * math.log(3))
-    # g = +a, -a, +a, -a: mean 0, unbiased variance 4 a^2 / 3.
-    signs = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
-    swinging = (truth + 1e-3) * torch.exp(0.2 * signs) - 1e-3
-    assert sig_loss(swinging, truth).item() == pytest.approx(0.2 * math.sqrt(4 / 3))
-    assert sig_loss(swinging, truth, warming_up=True).item() == pytest.approx(0, abs=1e-9)
-    assert sig_loss(predicted, truth, warming_up=True).item() == pytest.approx(
-        math.sqrt(0.15) * math.log(3)
-    )
-    nothing = torch.zeros(0, requires_grad=True)
-    sig_loss(nothing, torch.zeros(0)).backward()
-
-
 @pytest.mark.parametrize(
     ("step", "rate", "beta"),
     [(0, 3e-07, 0), (1, 3.234374999607817e-07, 0), (6400, 0.00014025190528383288, 0),
@@ -159,17 +127,8 @@ def test_sig_loss_in_closed_form() -> None:
 def test_the_schedule_is_what_the_released_code_prints(step: int, rate: float, beta: float) -> None:
     """The numbers are what its WarmupOneCycleLR gave, run with its own settings."""
     settings = OnlineDepth()
-    assert learning_rate(step, settings) == pytest.approx(rate, rel=1e-9)
-    assert beta1(step, settings) == pytest.approx(beta, rel=1e-9)
-
-
-def test_a_perfect_prediction_has_a_gradient() -> None:
-    truth = torch.tensor([1.0, 2.0])
-    for warming_up in (True, False):
-        predicted = truth.clone().requires_grad_()
-        sig_loss(predicted, truth, warming_up).backward()
-        assert predicted.grad is not None
-        assert torch.isfinite(predicted.grad).all()
+    assert next(islice(settings.rates(), step, None)) == pytest.approx(rate, rel=1e-9)
+    assert settings.betas_at(step) == (pytest.approx(beta, rel=1e-9), 0.99)
 
 
 @pytest.mark.parametrize(("gamma", "expected"), [(0.9, 79), (1.0, 128), (1.1, 208)])
@@ -230,23 +189,22 @@ def test_colours_change_for_the_image_alone() -> None:
 
 
 def test_whole_images_are_padded_and_mirrored() -> None:
-    encoder, judge = Telling(8), Depth(data={"layout": "scenes"}, bins=4)  # type: ignore[arg-type]
-    probe = LinearProbe(16, 4).eval()
-    torch.nn.init.normal_(probe.linear.weight)
+    encoder, head = Telling(8), DepthHead(DepthHeadSettings(width=16, bins=4)).eval()
+    torch.nn.init.normal_(head.linear.weight)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 43, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    (found,) = judge._whole([probe], judged(encoder), image)
+    (found,) = whole_depths([head], judged(encoder), image)
     assert found.shape == (30, 43)
-    mirrored = judge._whole([probe], judged(encoder), Image.fromarray(pixels[:, ::-1].copy()))[0]
+    mirrored = whole_depths([head], judged(encoder), Image.fromarray(pixels[:, ::-1].copy()))[0]
     # 43 px are padded by 2 and 3: a mirror image lies one pixel elsewhere.
     assert (found - mirrored.flip(-1)).abs().mean() < (found - mirrored).abs().mean()
     fits = Image.fromarray(pixels[:24, :40].copy())
-    (even,) = judge._whole([probe], judged(encoder), fits)
-    (back,) = judge._whole([probe], judged(encoder), fits.transpose(Image.Transpose(0)))
+    (even,) = whole_depths([head], judged(encoder), fits)
+    (back,) = whole_depths([head], judged(encoder), fits.transpose(Image.Transpose(0)))
     torch.testing.assert_close(even, back.flip(-1))
     x = torch.from_numpy(pixels[:24, :40].copy()).permute(2, 0, 1)[None] / 255
     parts = [
-        F.interpolate(judge.depth(probe(encoder(v).patches))[None], (24, 40), mode="bilinear")[0, 0]
+        F.interpolate(head.depth(encoder(v).patches)[None], (24, 40), mode="bilinear")[0, 0]
         for v in (x, x.flip(-1))
     ]
     torch.testing.assert_close(even, (parts[0] + parts[1].flip(-1)) / 2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,23 @@ from torch.nn import functional as F
 from openeupe.encoders import create
 from openeupe.encoders.contract import Encoder, Tokens
 from openeupe.errors import InputError
-from openeupe.evaluate import segmentation
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.measure import Measure
-from openeupe.evaluate.probe import LinearProbe
 from openeupe.evaluate.segmentation import (
     OnlineSegmentation,
     Segmentation,
     areas,
-    best_classes,
-    learning_rate,
     sliding_logits,
-    upsampled_loss,
     windows,
 )
 from openeupe.evaluate.suite import load_suite
+from openeupe.heads import segmentation
+from openeupe.heads.segmentation import (
+    SegmentationHead,
+    SegmentationHeadSettings,
+    upsampled_loss,
+)
 
 COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [220, 220, 90]], np.uint8)
 
@@ -121,16 +123,6 @@ def test_miou_equals_a_confusion_matrix_on_1000_sets() -> None:
         assert measure.value == pytest.approx(reference_miou(truths, found, classes), abs=1e-6)
 
 
-def test_classes_that_cannot_win_may_be_left_out() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for size in ((3, 4), (1, 1), (7, 2)):
-        for _ in range(30):
-            logits = torch.randn(12, *size, generator=generator) * 3
-            for target in ((16 * size[0], 13 * size[1]), size, (size[0] + 1, 5)):
-                whole = F.interpolate(logits[None], target, mode="bilinear")[0].argmax(0)
-                assert torch.equal(best_classes(logits, target), whole)
-
-
 def test_windows_are_shifted_inside() -> None:
     assert windows(512, 683, 512, 341) == [(0, 0), (0, 171)]
     assert windows(512, 512, 512, 341) == [(0, 0)]
@@ -141,11 +133,12 @@ def test_windows_are_shifted_inside() -> None:
 
 
 def test_logits_of_windows_are_averaged() -> None:
-    encoder, probe = Telling(), LinearProbe(3, 5).eval()
+    encoder = Telling()
+    head = SegmentationHead(SegmentationHeadSettings(width=3, classes=tuple("abcde"))).eval()
     pixels = torch.randint(0, 256, (3, 32, 44), dtype=torch.uint8)
-    (found,) = sliding_logits([probe], judged(encoder), pixels, 32, 21)
+    (found,) = sliding_logits([head], judged(encoder), pixels, 32, 21)
     left, right = (
-        F.interpolate(probe(encoder(part[None] / 255).patches), (32, 32), mode="bilinear")[0]
+        F.interpolate(head(encoder(part[None] / 255).patches), (32, 32), mode="bilinear")[0]
         for part in (pixels[:, :, :32], pixels[:, :, 12:])
     )
     torch.testing.assert_close(found[:, :, :12], left[:, :, :12])
@@ -161,20 +154,8 @@ def test_logits_of_windows_are_averaged() -> None:
 )  # fmt: skip
 def test_the_learning_rate_is_what_the_released_code_prints(step: int, rate: float) -> None:
     """The numbers are what its WarmupOneCycleLR gave, run with its own settings."""
-    assert learning_rate(step, OnlineSegmentation()) == pytest.approx(rate, rel=1e-9)
-
-
-def test_ignored_pixels_have_no_loss() -> None:
-    logits = torch.randn(2, 3, 4, 4)
-    labels = torch.randint(0, 3, (2, 8, 8)).to(torch.uint8)
-    labels[0] = 255
-    fine = F.interpolate(logits, (8, 8), mode="bilinear")
-    expected = F.cross_entropy(fine[1:], labels[1:].long())
-    torch.testing.assert_close(upsampled_loss(logits, labels), expected)
-    assert upsampled_loss(logits, torch.full((2, 8, 8), 255, dtype=torch.uint8)) == 0
-    # The released code divides by all pixels, those without a label too.
-    half = upsampled_loss(logits, labels, over_all=True)
-    torch.testing.assert_close(half, expected / 2)
+    found = next(islice(OnlineSegmentation().rates(), step, None))
+    assert found == pytest.approx(rate, rel=1e-9)
 
 
 def test_the_released_protocols_loss_is_a_mean_over_all_pixels(ade: Path) -> None:

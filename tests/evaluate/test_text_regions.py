@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -12,11 +11,9 @@ from torch.nn import functional as F
 
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
-from openeupe.evaluate.cells import cell_logits, cells_per_side
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.measure import METRICS
-from openeupe.evaluate.probe import LinearProbe
 from openeupe.evaluate.text_regions import TextData, TextRegions, at_thresholds, confusion
 
 
@@ -108,18 +105,6 @@ def test_figures_equal_a_plain_count_on_a_thousand_cases() -> None:
             assert hits[number] == found[number] == (over & text).sum()
             assert predicted[number] == over.sum()
             assert wanted[number] == text.sum()
-
-
-def test_cells_are_laid_out_as_the_patch() -> None:
-    """Output `c * row + column` of a patch is the cell at that row and column."""
-    probe = LinearProbe(3, 16).eval()
-    torch.nn.init.zeros_(probe.linear.weight)
-    with torch.no_grad():
-        probe.linear.bias.copy_(torch.arange(16.0))  # type: ignore[union-attr]
-    found = cell_logits(probe, torch.zeros(1, 3, 2, 2), (8, 8))[0]
-    assert found[:4, :4].tolist() == torch.arange(16.0).view(4, 4).tolist()
-    assert found[4:, 4:].tolist() == found[:4, :4].tolist()
-    assert [cells_per_side(p, 4) for p in (16, 14, 32, 2)] == [4, 4, 8, 1]
 
 
 def photos(folder: Path, count: int) -> None:

@@ -20,6 +20,8 @@ from openeupe.errors import InputError
 from openeupe.evaluate.features import Precision
 from openeupe.evaluate.vlm.model import VisionLanguage
 from openeupe.evaluate.vlm.prompts import Sentence, Template, Turn, put
+from openeupe.heads.fitting import orders
+from openeupe.heads.schedule import learning_rates
 from openeupe.seeds import derive_seed
 
 Rows = Sequence[Sequence[Sentence]]
@@ -49,6 +51,13 @@ class Phase(Config):
             return self.steps
         return max(math.ceil(self.epochs * count / self.batch_size), 1)
 
+    def rates(self, steps: int) -> Iterator[float]:
+        """The learning rate of each of so many steps."""
+        final = 0.0 if self.decay else self.lr
+        return learning_rates(
+            steps, self.lr, warmup_steps=round(self.warmup * steps), final_lr=final
+        )
+
 
 class Lesson(Phase):
     """A phase on the questions of some abilities only, the easy ones first. Empty: on all."""
@@ -76,6 +85,10 @@ class Alignment(Config):
     weight_decay: float = Field(0.05, ge=0)
     empty: float = Field(0.3, gt=0, description="Weight of a token that nothing is said of")
 
+    def rates(self) -> Iterator[float]:
+        """The learning rate of every step."""
+        return learning_rates(self.steps, self.lr, warmup_steps=round(self.warmup * self.steps))
+
 
 def align(
     model: VisionLanguage,
@@ -102,16 +115,16 @@ def align(
     model.projector.requires_grad_(True)
     trained = list(model.projector.parameters())
     optimizer = torch.optim.AdamW(trained, lr=alignment.lr, weight_decay=alignment.weight_decay)
-    schedule = _schedule(optimizer, alignment.steps, alignment.warmup)
     losses = []
     with torch.enable_grad():
-        for chosen in orders(len(tokens), alignment.batch_size, alignment.steps, seed):
+        batches = orders(len(tokens), alignment.batch_size, alignment.steps, seed)
+        for chosen, rate in zip(batches, alignment.rates(), strict=True):
             off = model.visual(tokens[chosen]) - wanted[chosen].detach().to(model.device)
             loss = (weight[chosen].to(off) * off.square().sum(-1)).mean()
             loss.backward()
+            optimizer.param_groups[0]["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            schedule.step()
             losses.append(loss.item())
     model.requires_grad_(False)
     return losses
@@ -144,7 +157,6 @@ def fit(
     optimizer = torch.optim.AdamW(
         trained, lr=phase.lr, betas=(0.9, phase.beta2), weight_decay=phase.weight_decay
     )
-    schedule = _schedule(optimizer, steps, phase.warmup, phase.decay)
     kind = model.device.type
     half = torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext()
     left, losses = iter(batches), []
@@ -154,7 +166,7 @@ def fit(
         Progress(console=console or Console(quiet=True), transient=True) as progress,
     ):
         task = progress.add_task(f"training ({phase.train})", total=steps)
-        for step in range(steps):
+        for step, rate in enumerate(phase.rates(steps)):
             total = 0.0
             for tokens, rows in islice(left, micro_batches):
                 with half:
@@ -166,9 +178,9 @@ def fit(
                     f"the loss of phase {phase.train} became {total} at step {step}: lower its lr"
                 )
             torch.nn.utils.clip_grad_norm_(trained, phase.clip)
+            optimizer.param_groups[0]["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            schedule.step()
             losses.append(total)
             progress.advance(task)
     model.requires_grad_(False)
@@ -217,30 +229,3 @@ def fit_cached(
             yield tokens[images].float(), rows
 
     return fit(model, phase, steps, batches(), precision=precision, console=console)
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, steps: int, warmup: float, decay: bool = True
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up over this share of the steps, then cosine to 0 (or the rate stays)."""
-    first = round(warmup * steps)
-
-    def rate(step: int) -> float:
-        if step < first:
-            return (step + 1) / (first + 1)
-        if not decay:
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - first) / max(steps - first, 1)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-
-
-def orders(count: int, batch_size: int, steps: int, seed: int) -> Iterator[list[int]]:
-    """`steps` batches of indices: every index once, in random order, before any comes again."""
-    draw = torch.Generator().manual_seed(derive_seed(seed, "order"))
-    queue: list[int] = []
-    for _ in range(steps):
-        while len(queue) < batch_size:
-            queue += torch.randperm(count, generator=draw).tolist()
-        yield queue[:batch_size]
-        queue = queue[batch_size:]

@@ -16,7 +16,6 @@ from openeupe.evaluate.vlm.training import (
     Phase,
     align,
     fit_cached,
-    orders,
 )
 
 pytest.importorskip("transformers")
@@ -109,11 +108,3 @@ def test_steps_follow_epochs() -> None:
     assert Phase(train="all", lr=1, batch_size=8).length(20) == 3
     assert Phase(train="all", lr=1, batch_size=8, epochs=2).length(20) == 5
     assert Phase(train="all", lr=1, batch_size=8, steps=7).length(20) == 7
-
-
-def test_every_image_comes_before_any_comes_again() -> None:
-    batches = list(orders(10, 4, 5, seed=0))
-    assert [len(batch) for batch in batches] == [4] * 5
-    order = [k for batch in batches for k in batch]
-    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
-    assert order[:10] != order[10:]

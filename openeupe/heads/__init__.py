@@ -1,0 +1,1 @@
+"""Task heads: an encoder's patch tokens -> answers; fitting, saving and loading them."""
