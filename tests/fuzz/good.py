@@ -17,6 +17,7 @@ from PIL import Image
 import openeupe
 from openeupe.cli import main
 from openeupe.encoders import save, timm_folder, transformers_folder
+from tests.fuzz.labelled import write_labelled
 from tests.tiny_recipe import write_images, write_recipe
 
 SUITE = (
@@ -57,7 +58,12 @@ class Good:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        write_recipe(folder, 2, checkpoint_every=1, log_every=1)
+        teacher, student = (
+            {"encoder": name, "pretrained": False, "resolution": 32, "args": {"depth": 1}}
+            for name in ("test_vit", "test_vit2")
+        )
+        write_recipe(folder, 2, checkpoint_every=1, log_every=1, teachers={"vit": teacher},
+                     students={"student": student})  # fmt: skip
         (folder / "suite.yaml").write_text(SUITE)
         self.images = folder / "images"
 
@@ -127,6 +133,9 @@ class Good:
         write_images(made / "photos", 8)
         _must("curate", made / "photos", "--out", made / "it.parquet", "--encoder", "raw_pixels",
               "--side", 32, "--min-side", 8, "--clusters", 2, "--device", "cpu")  # fmt: skip
+
+    def _make_labelled(self, made: Path) -> None:
+        write_labelled(made)
 
     def _make_own(self, made: Path) -> None:
         save(openeupe.create("eupe_vit_t", depth=1, embed_dim=32, num_heads=2), made)

@@ -140,6 +140,22 @@ def _work(rng: random.Random, folder: Path, good: Good) -> Command:
             "--side", 32, "--min-side", 8, "--clusters", 2, "--device", "cpu"]  # fmt: skip
 
 
+def _labels(rng: random.Random, folder: Path, good: Good) -> Command:
+    made = good.copy("labelled", folder)
+    files = {
+        "knn": [*made.glob("classes/*/*/*.png"), made / "classes.yaml"],
+        "masks": [*made.glob("masks/*/*.png"), *made.glob("images/*/*.png"), made / "masks.yaml"],
+        "depths": [*made.glob("depths/*/*.png")],
+        "edges": [*made.glob("masks/*/*.png")],
+        "points": [made / "points.csv"],
+        "animal": [made / "CollectedData.csv"],
+    }
+    column = rng.choice(sorted(files))
+    _damage(rng, files[column])
+    return ["evaluate", "raw_pixels", "--suite", made / "suite.yaml", "--data", made,
+            "--only", column, "--out", folder / "out", "--device", "cpu"]  # fmt: skip
+
+
 def _weights(rng: random.Random, folder: Path, good: Good) -> Command:
     form = rng.choice(["own", "timm", "transformers", "released"])
     made = good.copy(form, folder)
@@ -208,6 +224,7 @@ KINDS: dict[str, Callable[[random.Random, Path, Good], Command]] = {
     "tar shard": _tar,
     "manifest": _manifest,
     "curate's work": _work,
+    "labels": _labels,
     "weights": _weights,
     "config": _config,
     "results": _results,
