@@ -23,7 +23,13 @@ COMMANDS: dict[str, Words] = {
     "save": lambda m, w: ["save", f"{m}/encoder", f"{w}/saved"],
     "export": lambda m, w: ["export", f"{m}/encoder", "--to", "onnx", "--images", f"{m}/colors",
                             "--out", f"{w}/export"],
+    "look": lambda m, w: ["look", f"{m}/encoder", f"{m}/colors/test/red", "--side", "64", "--limit", "2",
+                          "--out", f"{w}/looks"],
+    "report": lambda m, w: ["report", f"{m}/run", "--out", f"{w}/report.html"],
 }  # fmt: skip
+
+
+TO_BEGIN = "distill"  # its run in the material is what `report` reads
 
 
 def prepare(material: Path) -> None:

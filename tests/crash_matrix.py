@@ -37,7 +37,7 @@ import torch
 
 from openeupe import cli
 from openeupe.distill.metrics import read_metrics
-from tests.crash_commands import COMMANDS, prepare
+from tests.crash_commands import COMMANDS, TO_BEGIN, prepare
 
 MARKERS = ("finished.json", "columns/knn.json", "columns/again.json")  # of something finished
 
@@ -160,6 +160,9 @@ class Matrix:
     def undisturbed(self, names: list[str]) -> None:
         """Run each command twice; what differs between the two says nothing, such as dates."""
         prepare(self.material)
+        words = COMMANDS[TO_BEGIN](self.material, self.material)
+        begun = Command(words, self.folder / "log").wait()
+        assert begun.code == 0, begun.said
         for name in names:
             both = []
             for _ in range(2):

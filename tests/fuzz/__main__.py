@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import multiprocessing
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-
-import torch
-import typer.main
+from itertools import starmap
 
 from .kinds import KINDS
-from .trying import OUTCOMES, WRONG, Tried, attempt
+from .trying import OUTCOMES, WRONG, Tried, attempt, attempt_one, prepare
 
 _SHOWN = 8  # of each kind
 _A_PROCESS = 4000  # inputs, before it is replaced: nothing that grows may add up
 
 
-def _prepare() -> None:
-    torch.set_num_threads(1)
-    typer.main.get_command = functools.cache(typer.main.get_command)  # else 40 ms an input
-
-
-def _one(job: tuple[str, int]) -> Tried:
-    return attempt(*job)
-
-
 def _tried(jobs: list[tuple[str, int]], processes: int) -> Iterator[Tried]:
     if processes == 1:
-        _prepare()
-        yield from map(_one, jobs)
+        prepare()
+        yield from starmap(attempt, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _prepare, maxtasksperchild=_A_PROCESS) as pool:
-        yield from pool.imap_unordered(_one, jobs, chunksize=4)
+    with context.Pool(processes, prepare, maxtasksperchild=_A_PROCESS) as pool:
+        yield from pool.imap_unordered(attempt_one, jobs, chunksize=4)
 
 
 def main() -> None:

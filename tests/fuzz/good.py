@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+import signal
 import sys
 import tarfile
 from pathlib import Path
@@ -37,6 +38,7 @@ def run(*arguments: object) -> tuple[int, str]:
     """Exit code of a command run in this process, and what it wrote to standard error."""
     told = io.StringIO()
     before = sys.argv
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     sys.argv = ["openeupe", *map(str, arguments)]
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
@@ -45,6 +47,8 @@ def run(*arguments: object) -> tuple[int, str]:
         return int(ended.code or 0), told.getvalue()
     finally:
         sys.argv = before
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
     return 0, told.getvalue()
 
 
