@@ -79,7 +79,7 @@ def check_settings(model: type[Settings], kind: str, name: str, raw: dict[str, A
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{kind} {name}: {_first_line(error, model)}") from None
+        raise InputError(f"{kind} {name}: {_first_line(error, model, raw)}") from None
 
 
 def packaged_names(kind: str) -> list[str]:
@@ -153,23 +153,46 @@ def _merge(base: Any, patch: Any) -> Any:
     return merged
 
 
-def _first_line(error: ValidationError, model: type[Config]) -> str:
+def _first_line(error: ValidationError, model: type[Config], raw: Any) -> str:
     """The first complaint of pydantic as `field: what is wrong`, with a guess at a typo."""
     first = error.errors()[0]
-    field = ".".join(_short(str(part)) for part in first["loc"])
+    keys = _keys(first["loc"], raw, absent=first["type"] == "missing")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key"
-        close = difflib.get_close_matches(str(first["loc"][-1]), _all_keys(model), n=1)
-        if close:
+        close = difflib.get_close_matches(keys[-1], _all_keys(model), n=1)
+        if close and close[0] != keys[-1]:
             message += f", did you mean {close[0]}?"
     elif first["type"] == "missing":
         message = "is missing"
+    elif first["type"].startswith("union_tag"):  # of settings that a kind or layout tells apart
+        about = first["ctx"]
+        keys.append(about["discriminator"].strip("'"))
+        message = "is missing"
+        if first["type"] == "union_tag_invalid":
+            message = f"{_short(repr(about['tag']))} is none of {about['expected_tags']}"
+    elif first["type"] == "model_attributes_type":
+        message = f"needs settings, as key: value (got {_short(repr(first['input']))})"
     elif first["type"] != "value_error":
         message += f" (got {_short(repr(first['input']))})"
     more = len(error.errors()) - 1
     tail = f" (and {more} more)" if more else ""
+    field = ".".join(_short(key) for key in keys)
     return f"{field}: {message}{tail}" if field else f"{message}{tail}"
+
+
+def _keys(place: tuple[int | str, ...], raw: Any, *, absent: bool) -> list[str]:
+    """Where in the file: pydantic's place without the names of alternatives inside it.
+
+    absent: the last key is not in the file.
+    """
+    found, here = [], raw
+    for number, key in enumerate(place):
+        inside = key in here if isinstance(here, dict) else isinstance(key, int)
+        if inside or (absent and number == len(place) - 1):
+            found.append(str(key))
+            here = here[key] if inside and isinstance(here, dict | list) else None
+    return found
 
 
 def _short(text: str) -> str:

@@ -23,8 +23,8 @@ COMMANDS: dict[str, Words] = {
     "save": lambda m, w: ["save", f"{m}/encoder", f"{w}/saved"],
     "export": lambda m, w: ["export", f"{m}/encoder", "--to", "onnx", "--images", f"{m}/colors",
                             "--out", f"{w}/export"],
-    "look": lambda m, w: ["look", f"{m}/encoder", f"{m}/colors/test/red", "--side", "64", "--limit", "2",
-                          "--out", f"{w}/looks"],
+    "look": lambda m, w: ["look", f"{m}/encoder", f"{m}/colors/test/red", "--side", "64",
+                          "--limit", "2", "--out", f"{w}/looks"],
     "report": lambda m, w: ["report", f"{m}/run", "--out", f"{w}/report.html"],
 }  # fmt: skip
 

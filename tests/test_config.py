@@ -10,6 +10,7 @@ import yaml
 
 from openeupe.config import Config, load_settings, read_settings
 from openeupe.errors import InputError
+from openeupe.evaluate.suite import load_suite
 from openeupe.plain_yaml import parse_yaml
 
 
@@ -77,3 +78,26 @@ def test_another_layout_of_data_inherits_nothing_of_the_one_before(tmp_path: Pat
         assert data == {"layout": "folder", "path": "/x"}
     same = read_settings("suite", "mini", ["columns.knn.data.layout=scenes"])
     assert same["columns"]["knn"]["data"]["count"] == 600
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("columns.knn.data.path=x", "columns.knn.data.path: unknown key"),
+        ("columns.knn.data={layout: folder}", "columns.knn.data.path: is missing"),
+        (
+            "columns.x={kind: knn, protocol: x/v1, domain: image, data: {count: 3}}",
+            "columns.x.data.layout: is missing",
+        ),
+        ("columns.knn.data={layout: tar}", "columns.knn.data.layout: 'tar' is none of 'folder'"),
+        ("columns.knn.data=3", "columns.knn.data: needs settings"),
+        ("columns.depth.variant.step=3", "columns.depth.variant.step: unknown key"),
+        ("columns.vlm.grid=8", "columns.vlm: the reader reads grid 7"),
+        ("columns.knn.kind=nn", "columns.knn.kind: 'nn' is none of "),
+    ],
+)
+def test_messages_name_settings_as_the_file_has_them(change: str, told: str) -> None:
+    """Not the alternatives by which pydantic tells apart what kinds of settings there are."""
+    with pytest.raises(InputError) as error:
+        load_suite("mini", [change])
+    assert f"suite mini: {told}" in str(error.value)

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Literal
 
 import yaml
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field
 from timm.data import ImageNetInfo
 
 from openeupe.config import Config
 from openeupe.data.decode import decode, image_size
 from openeupe.data.folders import FolderSource
 from openeupe.data.string_array import printable
-from openeupe.datasets.interfaces import LabelledImages, check_apart
-from openeupe.datasets.layouts import only_read
+from openeupe.datasets.interfaces import check_apart
+from openeupe.datasets.scenes.dataset import Scenes
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity
 from openeupe.plain_yaml import parse_yaml
@@ -26,37 +26,49 @@ from openeupe.plain_yaml import parse_yaml
 _CHECKED: set[tuple[Path, str]] = set()  # three columns over one data set read its headers once
 
 
-class ClassData(Config):
-    """Where images with classes are: a part to look up ("train") and a part to judge ("test").
+class _Named(Config):
+    """Images with classes, whose names for people a file may give."""
 
-    folder: two folders of class sub-folders.
-    imagenet: ImageNet-1k as PATH/train/WNID/*.JPEG and PATH/val/WNID/*.JPEG.
-    scenes: procedural objects; needs no files.
-    """
-
-    layout: Literal["folder", "imagenet", "scenes"]
-    path: Path | None = Field(None, description="The data set's folder")
-    train: Path = Field(Path("train"), description="Layout folder: inside path")
-    test: Path = Field(Path("test"), description="Layout folder: inside path")
     names: Path | None = Field(
         None, description="YAML of class folder: name for people; default: the folder's name"
     )
-    check: bool = Field(
-        True, description="Read every image's header first (minutes for ImageNet's 1.28 million)"
-    )
-    count: int = Field(400, ge=2, description="Scenes: images of each part")
-    seed: int = Field(0, description="Scenes: which images")
 
-    @model_validator(mode="after")
-    def _read(self) -> Self:
-        return only_read(
-            self,
-            folder="path train test names",
-            imagenet="path names",
-            scenes="count seed names",
-        )
+    def titles(self, root: Path, classes: Sequence[str]) -> list[str]:
+        """What people call each of `classes`: as `names` says, or the usual.
 
-    def open(self, root: Path) -> tuple[LabelledImages, LabelledImages]:
+        Raises:
+            InputError: if the file of names cannot be read or lacks a class.
+        """
+        if self.names is None:
+            return [self._usual_title(name) for name in classes]
+        path = root / self.names.expanduser()
+        try:
+            given = parse_yaml(path.read_text(encoding="utf-8"), words=True)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            line = " ".join(str(error).split())
+            raise InputError(f"names {path} cannot be read as YAML: {line}") from None
+        if not isinstance(given, dict):
+            raise InputError(f"names {path} is not a YAML mapping of class: name: correct it")
+        given = {str(key): str(name) for key, name in given.items()}
+        if lacking := [name for name in classes if name not in given]:
+            raise InputError(f"names {path} lacks the class {lacking[0]}: add a line for it")
+        return [given[name] for name in classes]
+
+    def _usual_title(self, name: str) -> str:
+        """Of a folder; "BACKGROUND_Google" is no phrase, and no better without its underscore."""
+        return name if name.isupper() else name.replace("_", " ").strip()
+
+
+class ClassFolders(_Named):
+    """Two folders of class sub-folders: one to look up ("train") and one to judge ("test")."""
+
+    layout: Literal["folder"] = "folder"
+    path: Path = Field(description="The data set's folder")
+    train: Path = Field(Path("train"), description="Inside path")
+    test: Path = Field(Path("test"), description="Inside path")
+    check: bool = Field(True, description="Read every image's header first")
+
+    def open(self, root: Path) -> tuple[ClassFolder, ClassFolder]:
         """(train, test), with the same classes under the same numbers.
 
         Args:
@@ -66,49 +78,53 @@ class ClassData(Config):
             InputError: for a missing or empty folder, images outside class folders, classes that
                 the other part lacks, parts that are the same, and files that are no images.
         """
-        if self.layout == "scenes":
-            from openeupe.datasets.scenes.dataset import Scenes
+        return _parts(root / self.path.expanduser(), self.train, self.test, self.check)
 
-            given: dict[str, Any] = {"seed": self.seed, "content": "object"}
-            train = Scenes(self.count, split="train", **given)
-            return train, Scenes(self.count, split="test", **given)
-        if self.path is None:
-            raise InputError(f"class data of layout {self.layout} needs a path: give one")
+
+class ImageNet(_Named):
+    """ImageNet-1k as PATH/train/WNID/*.JPEG and PATH/val/WNID/*.JPEG."""
+
+    layout: Literal["imagenet"] = "imagenet"
+    path: Path = Field(description="The data set's folder")
+    check: bool = Field(
+        True, description="Read every image's header first (minutes for 1.28 million)"
+    )
+
+    def open(self, root: Path) -> tuple[ClassFolder, ClassFolder]:
+        """(train, test) as `ClassFolders.open` has them; a folder that is no WordNet id raises."""
         path = root / self.path.expanduser()
-        inside = ("train", "val") if self.layout == "imagenet" else (self.train, self.test)
-        parts = [ClassFolder(path / part) for part in inside]
-        _check_classes(*parts)
-        check_apart(*parts)
-        if self.layout == "imagenet":
-            _check_wnids(parts[1])
-        if self.check:
-            for part in parts:
-                part.check()
-        return parts[0], parts[1]
+        train, test = _parts(path, Path("train"), Path("val"), check=False)
+        known = set(ImageNetInfo().label_names())
+        if foreign := [name for name in test.classes or [] if name not in known]:
+            raise InputError(
+                f"{test.root}/{foreign[0]} is no WordNet id of ImageNet-1k, such as n01440764: "
+                "rename the class folders, or use layout folder"
+            )
+        for part in (train, test) if self.check else ():
+            part.check()
+        return train, test
 
-    def titles(self, root: Path, classes: Sequence[str]) -> list[str]:
-        """What people call each of `classes`: ImageNet's words, `names`, or the folder's name.
+    def _usual_title(self, name: str) -> str:
+        title: str = ImageNetInfo().label_name_to_description(name)
+        return title
 
-        Raises:
-            InputError: if the file of names cannot be read or lacks a class.
-        """
-        if self.names is not None:
-            path = root / self.names.expanduser()
-            try:
-                given = parse_yaml(path.read_text(encoding="utf-8"), words=True)
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                line = " ".join(str(error).split())
-                raise InputError(f"names {path} cannot be read as YAML: {line}") from None
-            if not isinstance(given, dict):
-                raise InputError(f"names {path} is not a YAML mapping of class: name: correct it")
-            given = {str(key): str(name) for key, name in given.items()}
-            if lacking := [name for name in classes if name not in given]:
-                raise InputError(f"names {path} lacks the class {lacking[0]}: add a line for it")
-            return [given[name] for name in classes]
-        if self.layout == "imagenet":
-            return [ImageNetInfo().label_name_to_description(name) for name in classes]
-        # "BACKGROUND_Google" is no phrase, and no better without its underscore.
-        return [name if name.isupper() else name.replace("_", " ").strip() for name in classes]
+
+class ClassScenes(_Named):
+    """Procedural objects; needs no files."""
+
+    layout: Literal["scenes"] = "scenes"
+    count: int = Field(400, ge=2, description="Images of each part")
+    seed: int = Field(0, description="Which images")
+
+    def open(self, root: Path) -> tuple[Scenes, Scenes]:
+        """(train, test); nothing is read from `root`."""
+        return (
+            Scenes(self.count, seed=self.seed, split="train", content="object"),
+            Scenes(self.count, seed=self.seed, split="test", content="object"),
+        )
+
+
+ClassData = Annotated[ClassFolders | ImageNet | ClassScenes, Field(discriminator="layout")]
 
 
 class ClassFolder(FolderSource):
@@ -171,10 +187,10 @@ def _check_classes(train: ClassFolder, test: ClassFolder) -> None:
             )
 
 
-def _check_wnids(images: ClassFolder) -> None:
-    known = set(ImageNetInfo().label_names())
-    if foreign := [name for name in images.classes or [] if name not in known]:
-        raise InputError(
-            f"{images.root}/{foreign[0]} is no WordNet id of ImageNet-1k, such as n01440764: "
-            "rename the class folders, or use layout folder"
-        )
+def _parts(path: Path, train: Path, test: Path, check: bool) -> tuple[ClassFolder, ClassFolder]:
+    parts = ClassFolder(path / train), ClassFolder(path / test)
+    _check_classes(*parts)
+    check_apart(*parts)
+    for part in parts if check else ():
+        part.check()
+    return parts

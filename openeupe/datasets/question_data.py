@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from openeupe.config import Config
 from openeupe.datasets.coco_questions import BoxQuestions
-from openeupe.datasets.layouts import only_read
 from openeupe.datasets.questions import QuestionedImages
 from openeupe.datasets.scenes.dataset import CLASSES, Scenes
 from openeupe.datasets.scenes.staging import COLOURS
@@ -25,51 +24,29 @@ _MARKS = len(_SHAPES) + len(_COLOURS)
 _FIRST_LETTER = _MARKS + 3
 
 
-class QuestionData(Config):
-    """Images with questions to learn from ("train") and to judge by ("test").
+class BoxedPhotos(Config):
+    """Photos and YOLO boxes, as COCO-128 comes: PATH/images/PART, PATH/boxes/PART, PATH/NAMES."""
 
-    boxes: photos and YOLO boxes, as COCO-128 comes: PATH/images/PART, PATH/boxes/PART, and the
-    classes' names in PATH/NAMES. scenes: procedural scenes; needs no files.
-    """
+    layout: Literal["boxes"] = "boxes"
+    path: Path = Field(description="The data set's folder")
+    train: str = Field("train2017", description="Folder inside images and boxes")
+    test: str = Field("val2017", description="Folder inside images and boxes")
+    names: Path = Field(Path("object_detection.yaml"), description="Of the classes; inside path")
+    asked: int = Field(3, ge=1, description="Yes-questions of an image, at most; as many no")
+    train_asked: int = Field(20, ge=1, description="The same, of the train part")
+    seed: int = Field(0, description="Which questions")
 
-    layout: Literal["boxes", "scenes"]
-    path: Path | None = Field(None, description="Layout boxes: the data set's folder")
-    train: str = Field("train2017", description="Layout boxes: folder inside images and boxes")
-    test: str = Field("val2017", description="Layout boxes: folder inside images and boxes")
-    names: Path = Field(Path("object_detection.yaml"), description="Layout boxes: inside path")
-    asked: int = Field(3, ge=1, description="Boxes: yes-questions of an image, at most; as many no")
-    train_asked: int = Field(20, ge=1, description="Boxes: the same, of the train part")
-    count: int = Field(1500, ge=1, description="Scenes: images of the train part")
-    test_count: int = Field(300, ge=1, description="Scenes: images of the test part")
-    seed: int = Field(0, description="Which scenes, or which questions")
-    side: int = Field(224, ge=32, description="Scenes: height and width in pixels")
-
-    @model_validator(mode="after")
-    def _complete(self) -> QuestionData:
-        if self.layout == "boxes" and self.path is None:
-            raise ValueError("layout boxes needs a path")
-        return self
-
-    @model_validator(mode="after")
-    def _read(self) -> Self:
-        return only_read(
-            self,
-            boxes="path train test names asked train_asked seed",
-            scenes="count test_count seed side",
-        )
-
-    def open(self, root: Path) -> tuple[QuestionedImages, QuestionedImages]:
-        """(train, test). Raises `InputError` as `BoxQuestions`, and for files that are no images.
+    def open(self, root: Path) -> tuple[BoxQuestions, BoxQuestions]:
+        """(train, test): to learn from and to judge by.
 
         Args:
             root: the folder that a relative `path` starts from.
+
+        Raises:
+            InputError: as `BoxQuestions`, and for files that are no images.
         """
-        if self.layout == "scenes":
-            train = Scenes(self.count, seed=self.seed, split="train", side=self.side)
-            return train, Scenes(self.test_count, seed=self.seed, split="test", side=self.side)
-        assert self.path is not None
         path = root / self.path.expanduser()
-        parts = [
+        train, test = (
             BoxQuestions(
                 path / "images" / part,
                 path / "boxes" / part,
@@ -78,10 +55,30 @@ class QuestionData(Config):
                 seed=self.seed,
             )
             for part, asked in ((self.train, self.train_asked), (self.test, self.asked))
-        ]
-        for part in parts:
-            part.check()
-        return parts[0], parts[1]
+        )
+        train.check()
+        test.check()
+        return train, test
+
+
+class QuestionScenes(Config):
+    """Procedural scenes with questions; needs no files."""
+
+    layout: Literal["scenes"] = "scenes"
+    count: int = Field(1500, ge=1, description="Images of the train part")
+    test_count: int = Field(300, ge=1, description="Images of the test part")
+    seed: int = Field(0, description="Which scenes")
+    side: int = Field(224, ge=32, description="Height and width in pixels")
+
+    def open(self, root: Path) -> tuple[Scenes, Scenes]:
+        """(train, test); nothing is read from `root`."""
+        return (
+            Scenes(self.count, seed=self.seed, split="train", side=self.side),
+            Scenes(self.test_count, seed=self.seed, split="test", side=self.side),
+        )
+
+
+QuestionData = Annotated[BoxedPhotos | QuestionScenes, Field(discriminator="layout")]
 
 
 def symbols(images: QuestionedImages, grid: int) -> NDArray[np.float32]:

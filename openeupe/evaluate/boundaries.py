@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe.data import View
-from openeupe.datasets.dense import MaskData
 from openeupe.datasets.interfaces import MaskedImages, check_apart
+from openeupe.datasets.masks import MaskData
 from openeupe.evaluate.cells import LEVELS, CellColumn, levels_reached, reaching
 from openeupe.evaluate.column import Domain, Judged
 from openeupe.evaluate.edge_match import label_boundaries, matched, ridges, thinned

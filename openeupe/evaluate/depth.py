@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from openeupe.data import View
-from openeupe.datasets.dense import DepthData
+from openeupe.datasets.depths import DepthData
 from openeupe.datasets.interfaces import DepthImages, check_apart
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged

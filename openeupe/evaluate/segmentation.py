@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from openeupe.data import View
-from openeupe.datasets.dense import MaskData
 from openeupe.datasets.dense_files import IGNORE
 from openeupe.datasets.interfaces import MaskedImages, check_apart
+from openeupe.datasets.masks import MaskData
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Column, Domain, Judged
 from openeupe.evaluate.crops import LabelledCrops, labelled_crop, resized

@@ -3,100 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from openeupe.config import Config
-from openeupe.data import FolderSource, View
-from openeupe.data.decode import image_size
-from openeupe.data.string_array import printable
-from openeupe.datasets.interfaces import Images, MaskedImages
-from openeupe.datasets.layouts import only_read
-from openeupe.datasets.subset import spread
-from openeupe.errors import InputError
+from openeupe.data import View
+from openeupe.datasets.interfaces import MaskedImages
+from openeupe.datasets.words import TextData
 from openeupe.evaluate.cells import LEVELS, CellColumn, levels_reached, reaching
 from openeupe.evaluate.column import Domain, Judged
 from openeupe.evaluate.measure import Measure, Outcome
-from openeupe.seeds import derive_seed
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-
-class TextData(Config):
-    """Photos that words are drawn over: two folders without a common image, or scenes.
-
-    folder: images at any depth under `train` and `test`.
-    scenes: procedural objects; needs no files.
-    """
-
-    layout: Literal["folder", "scenes"]
-    train: Path | None = Field(None, description="Folder of the photos to learn on")
-    test: Path | None = Field(None, description="Folder of the photos to judge on")
-    train_count: int | None = Field(300, ge=1, description="Evenly spaced; null: all")
-    test_count: int | None = Field(150, ge=1)
-    seed: int = Field(0, description="Which words, fonts and places")
-
-    @model_validator(mode="after")
-    def _read(self) -> Self:
-        count = "train_count test_count seed"
-        return only_read(self, folder=f"train test {count}", scenes=count)
-
-    def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
-        """(train, test) with words; classes background and text.
-
-        Raises:
-            InputError: for a missing or empty folder, folders that share images, and files that
-                are no images.
-        """
-        from openeupe.datasets.scenes.word_images import WordPhotos
-
-        train, test = self._photos(root)
-        return (
-            WordPhotos(train, seed=derive_seed(self.seed, "words", "train")),
-            WordPhotos(test, seed=derive_seed(self.seed, "words", "test")),
-        )
-
-    def _photos(self, root: Path) -> tuple[Images, Images]:
-        if self.layout == "scenes":
-            from openeupe.datasets.scenes.dataset import Scenes
-
-            return (
-                Scenes(self.train_count or 300, seed=self.seed, split="train", content="object"),
-                Scenes(self.test_count or 150, seed=self.seed, split="test", content="object"),
-            )
-        if self.train is None or self.test is None:
-            raise InputError("text data of layout folder needs train and test: give both folders")
-        folders = [(root / path.expanduser()).resolve() for path in (self.train, self.test)]
-        if folders[0] in (folders[1], *folders[1].parents) or folders[1] in folders[0].parents:
-            raise InputError(
-                f"text data: train {self.train} and test {self.test} share images: "
-                "give two separate folders"
-            )
-        train, test = (
-            spread(_Photos(folder), count)
-            for folder, count in zip(folders, (self.train_count, self.test_count), strict=True)
-        )
-        return train, test
-
-
-class _Photos(FolderSource):
-    """A folder of photos, each of which was seen to be an image."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        for index in range(len(self)):
-            image_size(self.root / self._names[index])
-
-    def name(self, index: int) -> str:
-        """The path inside the folder, so that results of two machines can be compared."""
-        return printable(self._names[index])
 
 
 class TextRegions(CellColumn):

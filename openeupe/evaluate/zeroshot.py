@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from openeupe import encoders
 from openeupe.data import View
-from openeupe.datasets.classification import ClassData
+from openeupe.datasets.classification import ClassData, ImageNet
 from openeupe.datasets.interfaces import Images, LabelledImages
 from openeupe.datasets.subset import Subset
 from openeupe.encoders import Encoder
@@ -69,7 +69,7 @@ class _ByNames(Column):
         templates: Sequence[str] = self.templates
         if self.templates == _OPENAI:
             templates, curated = _openai()
-            if self.data.layout == "imagenet" and self.data.names is None:
+            if isinstance(self.data, ImageNet) and self.data.names is None:
                 if len(names) != len(curated):
                     raise InputError(
                         f"{self.kind}: {len(names)} class folders, ImageNet-1k has "

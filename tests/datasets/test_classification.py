@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openeupe.datasets.classification import ClassData
+from openeupe.datasets.classification import ClassFolders, ImageNet
 from openeupe.errors import InputError
 
 
@@ -35,7 +35,7 @@ def imagenet(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_classes(folder: Path) -> None:
-    data = ClassData(layout="folder", path=Path("set"))
+    data = ClassFolders(path=Path("set"))
     train, test = data.open(folder.parent)
     assert train.classes == test.classes == ["BACKGROUND_X", "hot_dog"]
     assert [train.label(i) for i in range(3)] == [0, 1, 1]
@@ -45,19 +45,19 @@ def test_a_folder_of_classes(folder: Path) -> None:
 
 
 def test_the_fingerprint_is_of_the_content_not_of_the_place(folder: Path, tmp_path: Path) -> None:
-    here, _ = ClassData(layout="folder", path=folder).open(Path())
+    here, _ = ClassFolders(path=folder).open(Path())
     shutil.copytree(folder, tmp_path / "elsewhere")
-    there, _ = ClassData(layout="folder", path=tmp_path / "elsewhere").open(Path())
+    there, _ = ClassFolders(path=tmp_path / "elsewhere").open(Path())
     assert here.fingerprint == there.fingerprint
     images(tmp_path / "elsewhere", "train/hot_dog/9.png")
-    more, _ = ClassData(layout="folder", path=tmp_path / "elsewhere").open(Path())
+    more, _ = ClassFolders(path=tmp_path / "elsewhere").open(Path())
     assert more.fingerprint != here.fingerprint
 
 
 def test_names_for_people(folder: Path) -> None:
     names = folder / "names.yaml"
     names.write_text("hot_dog: frankfurter\nBACKGROUND_X: clutter\n")
-    data = ClassData(layout="folder", path=folder, names=Path("names.yaml"))
+    data = ClassFolders(path=folder, names=Path("names.yaml"))
     assert data.titles(folder, ["BACKGROUND_X", "hot_dog"]) == ["clutter", "frankfurter"]
     with pytest.raises(InputError, match=r"names.yaml lacks the class bun: add"):
         data.titles(folder, ["bun"])
@@ -68,19 +68,19 @@ def test_names_for_people(folder: Path) -> None:
 
 def test_names_and_classes_stay_as_they_are_written(folder: Path) -> None:
     (folder / "names.yaml").write_text("no: yes\n010: 1_0\n")
-    data = ClassData(layout="folder", path=folder, names=Path("names.yaml"))
+    data = ClassFolders(path=folder, names=Path("names.yaml"))
     assert data.titles(folder, ["no", "010"]) == ["yes", "1_0"]
 
 
 def test_a_class_that_is_named_twice_is_refused(folder: Path) -> None:
     (folder / "names.yaml").write_text("bun: roll\nbun: hare\n")
-    data = ClassData(layout="folder", path=folder, names=Path("names.yaml"))
+    data = ClassFolders(path=folder, names=Path("names.yaml"))
     with pytest.raises(InputError, match=r"bun.*twice"):
         data.titles(folder, ["bun"])
 
 
 def test_imagenet(imagenet: Path) -> None:
-    data = ClassData(layout="imagenet", path=imagenet)
+    data = ImageNet(path=imagenet)
     train, test = data.open(Path())
     assert train.classes == test.classes == ["n01440764", "n01443537"]
     assert data.titles(Path(), test.classes or [])[0] == "tench, Tinca tinca"
@@ -111,16 +111,14 @@ def test_bad_data_is_one_line(imagenet: Path, change: str, message: str) -> None
     else:
         (imagenet / "train/n01440764/train_1.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=message) as error:
-        ClassData(layout="imagenet", path=imagenet).open(Path())
+        ImageNet(path=imagenet).open(Path())
     assert "\n" not in str(error.value)
 
 
 def test_a_test_class_without_images(folder: Path) -> None:
     (folder / "test/hot_dog/4.png").unlink()
     with pytest.raises(InputError, match=r"test lacks images of 1 of the classes, such as hot_dog"):
-        ClassData(layout="folder", path=folder).open(Path())
-    with pytest.raises(InputError, match="layout folder needs a path"):
-        ClassData(layout="folder").open(Path())
+        ClassFolders(path=folder).open(Path())
 
 
 def test_parts_of_the_same_images_are_refused(folder: Path) -> None:
@@ -129,9 +127,9 @@ def test_parts_of_the_same_images_are_refused(folder: Path) -> None:
     shutil.copytree(folder / "train", folder / "test")
     for test in ("test", "train"):
         with pytest.raises(InputError, match="train and test are the same 3 images"):
-            ClassData(layout="folder", path=folder, test=Path(test)).open(Path())
+            ClassFolders(path=folder, test=Path(test)).open(Path())
 
 
 def test_headers_may_be_left_unread(folder: Path) -> None:
     (folder / "test/hot_dog/4.png").write_bytes(b"no image")
-    assert len(ClassData(layout="folder", path=folder, check=False).open(Path())[1]) == 2
+    assert len(ClassFolders(path=folder, check=False).open(Path())[1]) == 2

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from openeupe.datasets.coco_questions import BoxQuestions, plural
-from openeupe.datasets.question_data import QuestionData, symbols
+from openeupe.datasets.question_data import BoxedPhotos, symbols
 from openeupe.datasets.questions import with_article
 from openeupe.datasets.scenes.dataset import Scenes
 from openeupe.errors import InputError
@@ -18,7 +18,7 @@ from openeupe.errors import InputError
 CLASSES = ["person", "dog", "cat", "bus", "apple", "knife", "sheep", "wine glass"]
 
 
-def write(folder: Path, part: str = "train2017", count: int = 12) -> QuestionData:
+def write(folder: Path, part: str = "train2017", count: int = 12) -> BoxedPhotos:
     rng = np.random.default_rng(0)
     for kind in ("images", "boxes"):
         (folder / kind / part).mkdir(parents=True)
@@ -31,7 +31,7 @@ def write(folder: Path, part: str = "train2017", count: int = 12) -> QuestionDat
             (folder / "boxes" / part / f"{k:03}.txt").write_text("\n".join(rows) + "\n")
     names = "names:\n" + "".join(f"  {k}: {name}\n" for k, name in enumerate(CLASSES))
     (folder / "object_detection.yaml").write_text(names)
-    return QuestionData(layout="boxes", path=folder, train=part, test=part)
+    return BoxedPhotos(path=folder, train=part, test=part)
 
 
 def opened(folder: Path) -> BoxQuestions:

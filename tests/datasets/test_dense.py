@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from openeupe.datasets.dense import DepthData, MaskData
+from openeupe.datasets.dense import DenseScenes, PartFolders
+from openeupe.datasets.depths import DepthFolders, NYUv2
+from openeupe.datasets.masks import ADE20K, MaskFolders
 from openeupe.errors import InputError
 
-PART = {"images": "images", "labels": "labels"}
+PART = PartFolders(images=Path("images"), labels=Path("labels"))
 
 
 def save(file: Path, values: object, dtype: object = np.uint8) -> Path:
@@ -35,8 +37,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def masks(path: Path, **settings: object) -> MaskData:
-    return MaskData(layout="folder", path=path, train=PART, test=PART, **settings)  # type: ignore[arg-type]
+def masks(path: Path, **settings: object) -> MaskFolders:
+    return MaskFolders(path=path, train=PART, test=PART, **settings)  # type: ignore[arg-type]
 
 
 def test_a_folder_counts_its_classes_without_the_ignored(folder: Path) -> None:
@@ -88,13 +90,7 @@ def test_the_identity_covers_the_scale_of_depths(tmp_path: Path) -> None:
     photo(tmp_path / "images/1.jpg")
     save(tmp_path / "labels/1.png", np.full((4, 6), 51))
     metres, feet = (
-        DepthData(
-            layout="folder",
-            path=tmp_path,
-            train=PART,
-            test=PART,
-            depth_scale=scale,  # type: ignore[arg-type]
-        ).open(Path())[0]
+        DepthFolders(path=tmp_path, train=PART, test=PART, depth_scale=scale).open(Path())[0]
         for scale in (1.0, 3.28)
     )
     assert metres.identity != feet.identity
@@ -141,7 +137,7 @@ def ade(tmp_path: Path) -> Path:
 
 
 def test_ade20k_counts_from_one(ade: Path) -> None:
-    data = MaskData(layout="ade20k", path=Path("."))
+    data = ADE20K(path=Path("."))
     train, _ = data.open(ade)
     assert train.mask(0).tolist() == [[255, 0, 149]]
     assert train.classes[:2] == ["1", "2"]
@@ -151,7 +147,7 @@ def test_ade20k_counts_from_one(ade: Path) -> None:
         *(f"{k}\t.1\t1\t1\t0\tn{k}, x" for k in range(1, 151)),
     ]
     (ade / "ADEChallengeData2016/objectInfo150.txt").write_text("\n".join(rows))
-    inside = MaskData(layout="ade20k", path=ade / "ADEChallengeData2016")
+    inside = ADE20K(path=ade / "ADEChallengeData2016")
     assert inside.open(Path("/elsewhere"))[1].classes[148:] == ["n149", "n150"]
 
 
@@ -165,7 +161,7 @@ def nyu(root: Path, *files: str) -> None:
 def test_nyuv2_as_bts_ships_it(tmp_path: Path) -> None:
     nyu(tmp_path / "sync", "kitchen_1/00001", "den_2/00007")
     nyu(tmp_path / "official_splits/test", "den/00002")
-    data = DepthData(layout="nyuv2", path=tmp_path)
+    data = NYUv2(path=tmp_path)
     train, test = data.open(Path("/elsewhere"))
     assert [train.name(i) for i in range(2)] == [
         "sync/den_2/rgb_00007.jpg",
@@ -186,24 +182,22 @@ def test_nyuv2_as_bts_ships_it(tmp_path: Path) -> None:
 def test_depths_have_a_scale(tmp_path: Path) -> None:
     photo(tmp_path / "images/1.jpg")
     save(tmp_path / "labels/1.png", np.full((4, 6), 51))
-    data = DepthData(layout="folder", path=tmp_path, train=PART, test=PART, depth_scale=25.5)  # type: ignore[arg-type]
+    data = DepthFolders(path=tmp_path, train=PART, test=PART, depth_scale=25.5)
     np.testing.assert_allclose(data.open(Path())[0].depth(0), 2.0)
 
 
 def test_scenes_need_no_files() -> None:
-    train, test = MaskData(layout="scenes", count=3, test_count=2, side=64).open(Path("/nowhere"))
+    train, test = DenseScenes(count=3, test_count=2, side=64).open(Path("/nowhere"))
     assert (len(train), len(test)) == (3, 2)
     assert train.classes[0] == "background"
     assert train.mask(0).shape == (64, 64)
-    depths, _ = DepthData(layout="scenes", count=3, side=64).open(Path("/nowhere"))
-    assert depths.fingerprint == train.fingerprint  # so that tokens are computed once
-    assert 0.5 <= depths.depth(2).min() < depths.depth(2).max() <= 10
+    assert 0.5 <= train.depth(2).min() < train.depth(2).max() <= 10
 
 
 def test_bad_data_is_one_clear_line(folder: Path) -> None:
     good = masks(folder, classes=8, ignore=(3,))
 
-    def complains(data: MaskData | DepthData, about: str) -> None:
+    def complains(data: MaskFolders, about: str) -> None:
         with pytest.raises(InputError, match=about) as caught:
             data.open(folder)
         assert "\n" not in str(caught.value)
@@ -211,14 +205,14 @@ def test_bad_data_is_one_clear_line(folder: Path) -> None:
     complains(good.model_copy(update={"path": Path("no")}), "no is not a folder")
     complains(masks(folder, classes=7, ignore=(3,)), r"a.png has the value 7, which is no class")
     complains(masks(folder, names="a.yaml"), "names .*a.yaml is not a YAML mapping")
-    part = PART | {"labels": "masks"}
+    part = PART.model_copy(update={"labels": Path("masks")})
     complains(
-        MaskData(layout="folder", path=folder, train=PART, test=part, classes=9),  # type: ignore[arg-type]
+        MaskFolders(path=folder, train=PART, test=part, classes=9),
         "masks is not a folder: it should hold masks",
     )
     (folder / "masks").mkdir()
     complains(
-        MaskData(layout="folder", path=folder, train=PART, test=part, classes=9),  # type: ignore[arg-type]
+        MaskFolders(path=folder, train=PART, test=part, classes=9),
         "masks holds no masks",
     )
     save(folder / "labels/d.png", np.zeros((4, 6)))
@@ -248,11 +242,7 @@ def test_an_images_turn_counts_for_its_size(folder: Path) -> None:
     assert train.read(0).size == (6, 4)
 
 
-def test_settings_must_be_complete(folder: Path) -> None:
-    for settings, about in (
-        ({"layout": "ade20k"}, "layout ade20k needs a path"),
-        ({"layout": "folder", "path": "x", "classes": 3}, "needs train and test"),
-        ({"layout": "folder", "path": "x", "train": PART, "test": PART}, "either classes or names"),
-    ):
-        with pytest.raises(ValidationError, match=about):
-            MaskData(**settings)  # type: ignore[arg-type]
+def test_either_classes_or_names_are_needed(folder: Path) -> None:
+    for settings in ({}, {"classes": 3, "names": "names.yaml"}):
+        with pytest.raises(ValidationError, match="either classes or names"):
+            masks(folder, **settings)

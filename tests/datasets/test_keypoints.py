@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openeupe.datasets.keypoints import (
-    KeypointData,
-    KeypointSet,
-    read_csv,
-    read_deeplabcut,
-    read_spair,
-)
+from openeupe.datasets.point_files import KeypointSet
+from openeupe.datasets.point_tables import PointTable, read_csv, read_deeplabcut
+from openeupe.datasets.spair import read_spair
 from openeupe.errors import InputError
 
 
@@ -188,7 +184,7 @@ def test_csv_with_categories(tmp_path: Path) -> None:
                     for r in rows))  # fmt: skip
     found = read_csv(path)
     assert found.pairs() == [(0, 1, "x"), (1, 0, "x"), (2, 3, "y"), (3, 2, "y")]
-    settings = KeypointData(layout="csv", path=Path("points.csv"))
+    settings = PointTable(layout="csv", path=Path("points.csv"))
     assert settings.open(tmp_path).fingerprint == found.fingerprint
 
 
@@ -232,11 +228,6 @@ def test_a_damaged_image_is_found_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"b.png cannot be read as an image"):
         KeypointSet(tmp_path, ["a.png", "b.png"], [{}, {}], [(0, 0, 1, 1)] * 2, [(0, 1, "all")])
-
-
-def test_data_without_a_path() -> None:
-    with pytest.raises(InputError, match="needs a path"):
-        KeypointData(layout="spair").open(Path())
 
 
 def test_points_are_checked_against_the_upright_image(tmp_path: Path) -> None:

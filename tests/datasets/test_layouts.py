@@ -1,24 +1,25 @@
-"""A setting that the layout of evaluation data does not read is an error."""
+"""Each layout of evaluation data has settings of its own; a foreign one is an error."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from openeupe.config import Config
 from openeupe.datasets.classification import ClassData
-from openeupe.datasets.dense import DepthData, MaskData
+from openeupe.datasets.depths import DepthData
 from openeupe.datasets.keypoints import KeypointData
+from openeupe.datasets.masks import MaskData
 from openeupe.datasets.question_data import QuestionData
-from openeupe.evaluate.text_regions import TextData
+from openeupe.datasets.words import TextData
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "ignored"),
+    ("kind", "settings", "foreign"),
     [
         (ClassData, {"layout": "imagenet", "path": "in1k"}, {"train": "other"}),
+        (ClassData, {"layout": "imagenet", "path": "in1k"}, {"count": 3}),
         (ClassData, {"layout": "folder", "path": "set"}, {"count": 9}),
         (ClassData, {"layout": "scenes", "count": 9}, {"path": "set"}),
         (MaskData, {"layout": "ade20k", "path": "ade"}, {"zero_is_ignore": True}),
@@ -32,10 +33,30 @@ from openeupe.evaluate.text_regions import TextData
         (TextData, {"layout": "scenes", "seed": 1}, {"test": "photos"}),
     ],
 )
-def test_it_is_refused(
-    kind: type[Config], settings: dict[str, Any], ignored: dict[str, Any]
+def test_a_foreign_setting_is_refused(
+    kind: Any, settings: dict[str, Any], foreign: dict[str, Any]
 ) -> None:
-    kind.model_validate(settings)
-    (name,) = ignored
-    with pytest.raises(ValidationError, match=f"layout {settings['layout']} does not read {name}"):
-        kind.model_validate(settings | ignored)
+    data: TypeAdapter[Any] = TypeAdapter(kind)
+    assert data.validate_python(settings).layout == settings["layout"]
+    (name,) = foreign
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted") as error:
+        data.validate_python(settings | foreign)
+    assert error.value.errors()[0]["loc"] == (settings["layout"], name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (ClassData, {"layout": "imagenet"}),
+        (ClassData, {"layout": "folder"}),
+        (MaskData, {"layout": "ade20k"}),
+        (MaskData, {"layout": "folder", "path": "x", "classes": 3}),
+        (DepthData, {"layout": "nyuv2"}),
+        (KeypointData, {"layout": "spair"}),
+        (QuestionData, {"layout": "boxes"}),
+        (TextData, {"layout": "folder", "train": "a"}),
+    ],
+)
+def test_what_a_layout_needs_must_be_given(kind: Any, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="Field required"):
+        TypeAdapter(kind).validate_python(settings)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from openeupe.datasets.keypoints import KeypointSet
+from openeupe.datasets.point_files import KeypointSet
 from openeupe.encoders import Encoder, Tokens
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.correspondence import (

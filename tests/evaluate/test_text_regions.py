@@ -9,12 +9,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from openeupe.datasets.words import WordFolders, WordScenes
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.measure import METRICS
-from openeupe.evaluate.text_regions import TextData, TextRegions, at_thresholds, confusion
+from openeupe.evaluate.text_regions import TextRegions, at_thresholds, confusion
 
 
 class Plates:
@@ -130,7 +131,7 @@ def test_photos_run_through_the_column(tmp_path: Path) -> None:
 
 
 def test_scenes_need_no_files(tmp_path: Path) -> None:
-    train, test = TextData(layout="scenes", train_count=3, test_count=2).open(tmp_path)
+    train, test = WordScenes(train_count=3, test_count=2).open(tmp_path)
     assert (len(train), len(test)) == (3, 2)
     assert train.read(0).size == test.read(0).size
 
@@ -140,11 +141,9 @@ def test_bad_photos_are_one_clear_line(tmp_path: Path) -> None:
     photos(tmp_path / "b", 2)
     for train, test in (("a", "a"), ("a", "a/inner"), ("a/inner", "a")):
         with pytest.raises(InputError, match="share images"):
-            TextData(layout="folder", train=Path(train), test=Path(test)).open(tmp_path)
+            WordFolders(train=Path(train), test=Path(test)).open(tmp_path)
     with pytest.raises(InputError, match="is not a folder"):
-        TextData(layout="folder", train=Path("a"), test=Path("none")).open(tmp_path)
-    with pytest.raises(InputError, match="needs train and test"):
-        TextData(layout="folder", train=Path("a")).open(tmp_path)
+        WordFolders(train=Path("a"), test=Path("none")).open(tmp_path)
     (tmp_path / "b" / "0.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"0.png cannot be read as an image"):
-        TextData(layout="folder", train=Path("a"), test=Path("b")).open(tmp_path)
+        WordFolders(train=Path("a"), test=Path("b")).open(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from openeupe import encoders
-from openeupe.datasets.question_data import QuestionData
+from openeupe.datasets.question_data import BoxedPhotos, QuestionScenes
 from openeupe.datasets.questions import Question
 from openeupe.evaluate.column import Judged
 from openeupe.evaluate.features import Features
@@ -26,7 +26,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def small(**changes: object) -> VlmMini:
     given: dict[str, object] = {
-        "data": QuestionData(layout="scenes", count=8, test_count=6, side=64),
+        "data": QuestionScenes(count=8, test_count=6, side=64),
         "phases": (Lesson(train="all", lr=2e-3, batch_size=8, steps=3),),
         "language_model": "tiny",
         "width": 32,
@@ -141,7 +141,7 @@ def test_questions_are_put_as_the_language_model_knows_them() -> None:
 
 def test_the_reader_has_a_ceiling_before_any_training() -> None:
     column = small(
-        data=QuestionData(layout="scenes", count=12, test_count=20, side=32),
+        data=QuestionScenes(count=12, test_count=20, side=32),
         language_model="reader",
         grid=7,
         alignment=Alignment(steps=2),
@@ -159,7 +159,7 @@ def test_the_reader_has_a_ceiling_before_any_training() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"data": QuestionData(layout="boxes", path=Path("x")), "grid": 7}, "procedural scenes"),
+        ({"data": BoxedPhotos(path=Path("x")), "grid": 7}, "procedural scenes"),
         ({"grid": 4}, "grid 7"),
         ({"grid": 7, "template": "chat"}, "template bare"),
         ({"language_model": "tiny", "phases": ()}, "give some"),
