@@ -26,89 +26,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import torch
-
-from openeupe import cli
 from openeupe.distill.metrics import read_metrics
 from tests.crash_commands import COMMANDS, TO_BEGIN, prepare
+from tests.crash_process import Command, Ended
 
 MARKERS = ("finished.json", "columns/knn.json", "columns/again.json")  # of something finished
-
-
-@dataclass
-class Ended:
-    """A command that ended: exit code (negative: the signal), and what it printed."""
-
-    code: int
-    said: str
-
-
-class Command:
-    """A command in a forked child that leads a process group of its own."""
-
-    def __init__(self, words: list[str], log: Path) -> None:
-        self.log = log
-        self.pid = os.fork()
-        if self.pid:
-            with suppress(OSError):
-                os.setpgid(self.pid, self.pid)
-            return
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(out, 1)
-            os.dup2(out, 2)
-            torch.set_num_threads(1)
-            sys.argv = ["openeupe", *words]
-            try:
-                cli.main()
-                code = 0
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            with suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            import multiprocessing.util
-
-            multiprocessing.util._exit_function()
-            os._exit(code)
-
-    def wait(self) -> Ended:
-        """Until it has ended, and every process that it started."""
-        _, status = os.waitpid(self.pid, 0)
-        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        end = time.monotonic() + 30
-        while (left := group(self.pid)) and time.monotonic() < end:
-            time.sleep(0.1)
-        said = self.log.read_text(errors="replace")
-        if left:
-            os.killpg(self.pid, signal.SIGKILL)
-            said += f"\nTraceback (not really): processes {left} are left"
-        return Ended(code, said)
-
-
-def group(leader: int) -> list[int]:
-    """Living processes of a process group."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-            if int(fields[2]) == leader and fields[0] != "Z":
-                found.append(int(stat.parent.name))
-    return found
 
 
 def state(place: Path) -> dict[str, str]:
@@ -167,9 +95,8 @@ class Matrix:
             both = []
             for _ in range(2):
                 self.fresh()
-                started = time.monotonic()
                 ended = self.start(name).wait()
-                self.seconds[name] = time.monotonic() - started
+                self.seconds[name] = ended.seconds
                 assert ended.code == 0, (name, ended.said)
                 both.append(state(self.place))
             one, two = both
@@ -182,8 +109,10 @@ class Matrix:
             shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
         self.place.mkdir(exist_ok=True)
 
-    def moment(self, name: str) -> None:
-        time.sleep(self.random.uniform(0, self.seconds[name]))
+    def moment(self, command: Command, name: str, share: float = 1) -> None:
+        """Wait for a random moment of it, in the first `share` of its work."""
+        command.reach(self.random.uniform(0, share * self.seconds[name]))
+        time.sleep(self.random.uniform(0, 0.01))  # the system counts hundredths of a second
 
     def again(self, names: list[str], before: dict[str, str]) -> list[str]:
         """Give the commands again; what is wrong then."""
@@ -215,7 +144,7 @@ class Matrix:
         """`kill -9` of the first process alone, as the out-of-memory killer does."""
         self.fresh()
         command = self.start(name)
-        self.moment(name)
+        self.moment(command, name)
         os.kill(command.pid, signal.SIGKILL)
         ended = command.wait()
         before = finished(self.place)
@@ -225,7 +154,7 @@ class Matrix:
         """SIGTERM to the first process, or to all, as batch systems do."""
         self.fresh()
         command = self.start(name)
-        self.moment(name)
+        self.moment(command, name)
         if self.random.random() < 0.5:
             os.kill(command.pid, signal.SIGTERM)
         else:
@@ -243,7 +172,7 @@ class Matrix:
         with mounted(image, self.place):
             shutil.rmtree(self.place / "lost+found")
             command = self.start(name)
-            self.moment(name)
+            self.moment(command, name)
             os.killpg(command.pid, signal.SIGSTOP)
             shutil.copyfile(image, copy)
             os.killpg(command.pid, signal.SIGKILL)
@@ -276,7 +205,7 @@ class Matrix:
         """Two processes at once: the second may be refused, in one line."""
         self.fresh()
         commands = [self.start(one, "one")]
-        time.sleep(self.random.uniform(0, self.seconds[one] / 2))
+        self.moment(commands[0], one, share=0.5)
         commands.append(self.start(two, "two"))
         ended = [command.wait() for command in commands]
         wrong = [] if any(end.code == 0 for end in ended) else ["both failed"]
