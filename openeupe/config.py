@@ -186,12 +186,12 @@ def _keys(place: tuple[int | str, ...], raw: Any, *, absent: bool) -> list[str]:
 
     absent: the last key is not in the file.
     """
-    found, here = [], raw
+    found: list[str] = []
     for number, key in enumerate(place):
-        inside = key in here if isinstance(here, dict) else isinstance(key, int)
+        inside = key in raw if isinstance(raw, dict) else isinstance(key, int)
         if inside or (absent and number == len(place) - 1):
             found.append(str(key))
-            here = here[key] if inside and isinstance(here, dict | list) else None
+            raw = raw[key] if inside and isinstance(raw, dict | list) else None
     return found
 
 
