@@ -39,7 +39,7 @@ from openeupe.distill.stage import Stage, Views
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.files import read_mapping, write_atomically
-from openeupe.seeds import derive_seed
+from openeupe.seeds import derive_seed, seed_draws, unchanged_draws
 
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # times the mean square of a row
 _ROWS = 2048  # patch tokens of each part: a regression solves a system of as many equations
@@ -127,7 +127,8 @@ def measure(
     stage.measure_statistics(_batches(recipe, stage, batch, iterations, "statistics", device))
     shared = _shared(stage, _batches(recipe, stage, batch, steps, "forecast", device))
     trained = _batches(recipe, stage, batch, config.batches, "train", device)
-    cosines, agreement, pull = _gradients(stage, student, trained)
+    with unchanged_draws(device):
+        cosines, agreement, pull = _gradients(stage, student, trained)
     teachers = list(stage.teachers)
     return {
         "images": steps * batch,
@@ -226,6 +227,7 @@ def _gradients(
     cosines, agreement, norms = torch.zeros(count, count), torch.zeros(count), torch.zeros(count)
     for number, images in batches:
         step = number + config.heads_first  # before, the student has no gradient
+        seed_draws(derive_seed(stage.seed, stage.name, step, student), images.device)
         views = Views(images)
         losses = stage.losses(student, views, stage.targets(views, step), step)
         pulls = []

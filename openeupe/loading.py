@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from openeupe import encoders
 from openeupe.deploy.exported import ExportedEncoder, is_export
 from openeupe.distill.adapter_heads import TeacherHeads
@@ -15,7 +13,7 @@ from openeupe.distill.student import Widths
 from openeupe.encoders import Encoder, released
 from openeupe.encoders.weights import read_weights
 from openeupe.errors import InputError
-from openeupe.seeds import derive_seed
+from openeupe.seeds import derive_seed, seeded
 
 UNTRAINED = "untrained:"
 
@@ -34,8 +32,7 @@ def load(source: str | Path) -> Encoder:
         InputError: in one line, if there is no such encoder or it cannot be read.
     """
     if str(source).startswith(UNTRAINED):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             return encoders.create(str(source).removeprefix(UNTRAINED), pretrained=False).eval()
     if is_export(Path(source)):
         return ExportedEncoder(Path(source)).eval()
@@ -72,8 +69,7 @@ def load_stages(run: Run) -> dict[str, Encoder]:
     if not students:
         return {}
     last = students[list(students)[-1]]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(run.recipe.seed, "untrained"))
+    with seeded(derive_seed(run.recipe.seed, "untrained")):
         untrained = encoders.create(last.name, **last.args).eval()
     return {"untrained": untrained, **students}
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 _ROUNDS = 8  # more than security proofs ask for; tiny domains mix badly with fewer
@@ -20,6 +23,48 @@ def derive_seed(*parts: int | str) -> int:
     encoded = json.dumps([part if isinstance(part, str) else int(part) for part in parts])
     digest = hashlib.blake2b(encoded.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Draws of the global generators follow from `seed`; afterwards they go on as before.
+
+    Args:
+        device: a GPU that draws as well. No other one is touched.
+    """
+    with unchanged_draws(device):
+        seed_draws(seed, device)
+        yield
+
+
+@contextmanager
+def unchanged_draws(device: torch.device | None = None) -> Iterator[None]:
+    """Restore the states of the global generators: the CPU's, and that of `device`."""
+    state, own = torch.get_rng_state(), _generator(device)
+    own_state = None if own is None else own.get_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        if own is not None and own_state is not None:
+            own.set_state(own_state)
+
+
+def seed_draws(seed: int, device: torch.device | None = None) -> None:
+    """Seed the CPU's global generator, and that of `device` where it is a GPU."""
+    torch.default_generator.manual_seed(seed)  # that of torch would seed every GPU
+    own = _generator(device)
+    if own is not None:
+        own.manual_seed(seed)
+
+
+def _generator(device: torch.device | None) -> torch.Generator | None:
+    """The global generator of a GPU; None for another device."""
+    if device is None or device.type != "cuda":
+        return None
+    torch.cuda.init()
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]
 
 
 def shuffled(positions: NDArray[np.int64] | int, size: int, key: int) -> NDArray[np.int64]:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import re
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from openeupe.seeds import derive_seed, shuffled
+import openeupe
+from openeupe.seeds import derive_seed, seeded, shuffled
 
 
 def test_seed_is_a_fixed_function_of_its_names() -> None:
@@ -65,3 +71,38 @@ def test_two_billion() -> None:
 def test_positions_outside_are_refused(position: int, size: int) -> None:
     with pytest.raises(ValueError, match="range"):
         shuffled(position, size, 0)
+
+
+def test_seeded_draws_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("seeds the GPUs"))
+    torch.default_generator.manual_seed(5)
+    before = torch.get_rng_state()
+    drawn = []
+    with suppress(ZeroDivisionError), seeded(3):
+        drawn.append(torch.rand(4))
+        raise ZeroDivisionError
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(drawn[0], torch.rand(4, generator=torch.Generator().manual_seed(3)))
+
+
+def test_only_the_gpu_that_is_named_is_seeded_and_it_is_restored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpus = [torch.Generator().manual_seed(number) for number in range(2)]
+    before = [gpu.get_state() for gpu in gpus]
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "default_generators", gpus)
+    with seeded(3, torch.device("cuda", 1)):
+        assert [gpu.initial_seed() for gpu in gpus] == [0, 3]
+    assert all(torch.equal(gpu.get_state(), was) for gpu, was in zip(gpus, before, strict=True))
+
+
+def test_the_global_generators_are_seeded_in_one_place() -> None:
+    """`torch.manual_seed` seeds every accelerator, and nothing puts their states back."""
+    package = Path(openeupe.__file__).parent
+    found = {
+        file.relative_to(package).as_posix()
+        for file in package.rglob("*.py")
+        if re.search(r"torch\.(cuda\.)?manual_seed\(|random\.seed\(", file.read_text())
+    }
+    assert found == {"deploy/worker.py"}  # a process of its own, which then ends

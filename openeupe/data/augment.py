@@ -11,6 +11,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from openeupe.data.config import AugmentConfig
+from openeupe.seeds import seeded
 
 _BICUBIC = v2.InterpolationMode.BICUBIC
 
@@ -60,13 +61,9 @@ class Augment:
 
         The global random state is left as it was; no accelerator is touched.
         """
-        state = torch.get_rng_state()
-        try:
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA too
+        with seeded(seed):
             view: Tensor = self._steps(image)
             return view
-        finally:
-            torch.set_rng_state(state)
 
 
 def blur_kernel(config: AugmentConfig, side: int) -> tuple[int, tuple[float, float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from openeupe import encoders
@@ -16,7 +15,7 @@ from openeupe.distill.stage import Stage
 from openeupe.encoders import Encoder
 from openeupe.encoders.create import remade
 from openeupe.errors import InputError
-from openeupe.seeds import derive_seed
+from openeupe.seeds import derive_seed, seeded
 
 
 def orphaned(run: Run, config: StageConfig) -> list[str]:
@@ -36,20 +35,21 @@ def load_networks(
     """The networks of a stage. Random weights are a function of (seed, stage, name) alone."""
     loaded = {}
     for name, member in members.items():
-        torch.manual_seed(derive_seed(run.recipe.seed, stage, kind, name))
         try:
-            if member.encoder.startswith(STAGE_PREFIX):
-                source = run.student(*run.recipe.resolve(member.encoder)).encoder
-                loaded[name] = _with_args(source, member.args)
-            elif encoders.is_stored(member.encoder):
-                loaded[name] = _with_args(encoders.load(member.encoder), member.args)
-            else:
-                loaded[name] = encoders.create(
-                    member.encoder, pretrained=bool(member.pretrained), **member.args
-                )
+            with seeded(derive_seed(run.recipe.seed, stage, kind, name)):
+                loaded[name] = _load(run, member)
         except InputError as error:
             raise InputError(f"stages.{stage}.{kind}.{name}: {error}") from None
     return loaded
+
+
+def _load(run: Run, member: TeacherConfig | StudentConfig) -> Encoder:
+    if member.encoder.startswith(STAGE_PREFIX):
+        source = run.student(*run.recipe.resolve(member.encoder)).encoder
+        return _with_args(source, member.args)
+    if encoders.is_stored(member.encoder):
+        return _with_args(encoders.load(member.encoder), member.args)
+    return encoders.create(member.encoder, pretrained=bool(member.pretrained), **member.args)
 
 
 def _with_args(encoder: Encoder, args: dict[str, Any]) -> Encoder:

@@ -31,6 +31,7 @@ from openeupe.errors import InputError
 from openeupe.files import remove_partials, write_atomically
 from openeupe.identity import file_identity
 from openeupe.locks import locked
+from openeupe.seeds import unchanged_draws
 
 
 def run_recipe(
@@ -48,7 +49,7 @@ def run_recipe(
             process is at work in `folder`.
         Stopped: on SIGTERM or SIGINT, once a checkpoint of the step is on the disk.
     """
-    with processes(device) as here:
+    with processes(device) as here, unchanged_draws(here.device):
         console = (console or Console()) if here.first else Console(quiet=True)
         sources = check_recipe(recipe)
         for name, config in recipe.stages.items():

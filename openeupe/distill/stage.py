@@ -17,7 +17,7 @@ from openeupe.distill.standardize import Moments, Standardizer
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.identity import encoder_identity
-from openeupe.seeds import derive_seed
+from openeupe.seeds import derive_seed, seeded
 
 
 class Views:
@@ -65,13 +65,13 @@ class Stage(nn.Module):
         for student_name, student in students.items():
             # Each student's heads have a seed of their own: a family trained in one pass starts
             # as its members would alone.
-            torch.manual_seed(derive_seed(seed, name, "heads", student_name))
-            self.heads[student_name] = nn.ModuleDict(
-                {
-                    t: TeacherHeads(student, teachers[t], config.head_hidden)
-                    for t in config.teachers_of(student_name)
-                }
-            )
+            with seeded(derive_seed(seed, name, "heads", student_name)):
+                self.heads[student_name] = nn.ModuleDict(
+                    {
+                        t: TeacherHeads(student, teachers[t], config.head_hidden)
+                        for t in config.teachers_of(student_name)
+                    }
+                )
         self.statistics = nn.ModuleDict({t: Standardizer(e) for t, e in teachers.items()})
 
     def train(self, mode: bool = True) -> Stage:

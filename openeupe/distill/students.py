@@ -16,7 +16,7 @@ from openeupe.distill.stage import Stage, Views
 from openeupe.distributed import Processes, exchange_gradients, whole
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
-from openeupe.seeds import derive_seed
+from openeupe.seeds import derive_seed, seed_draws
 
 _NEVER = 2**62
 
@@ -53,7 +53,7 @@ class Learner:
         """Add the gradients of one part of this process's images; device scalars by name."""
         parts = self.stage.config.accumulate
         exchange_gradients(self.module.modules(), now=part == parts - 1)
-        torch.manual_seed(self._seed(step, part))
+        seed_draws(self._seed(step, part), self.processes.device)
         losses = self.stage.losses(self.name, views, targets, step)
         total = self.stage.total(losses)
         recomputed = self.stage.config.students[self.name].checkpoint_activations

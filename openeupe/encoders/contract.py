@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from openeupe.errors import InputError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Tokens(NamedTuple):
@@ -118,8 +120,8 @@ class Encoder(nn.Module):
 
 
 @contextmanager
-def evaluating(encoder: Encoder) -> Iterator[Encoder]:
-    """The encoder in eval mode; afterwards each of its modules is in the mode that it had.
+def evaluating(encoder: Network) -> Iterator[Network]:
+    """The network in eval mode; afterwards each of its modules is in the mode that it had.
 
     In training mode batch norm would mix the images of a batch, and learn from them.
     """

@@ -94,6 +94,15 @@ def test_two_runs_of_one_seed_are_identical_and_of_two_seeds_are_not(
     assert files(tmp_path / "a") != files(tmp_path / "c")
 
 
+def test_a_run_leaves_the_global_random_state_as_it_was(
+    raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
+    before = torch.get_rng_state()
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_stage_3_goes_on_with_heads_and_statistics_of_stage_2(
     raw_recipe: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from openeupe.distill.precision import resolve_precision
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.stage import Stage, Views
 from openeupe.encoders import create
+from openeupe.seeds import seeded
 
 
 @pytest.fixture
@@ -20,13 +21,14 @@ def stage(raw_recipe: dict[str, Any]) -> Stage:
     raw_recipe["stages"]["proxy"]["students"]["second"] = second
     raw_recipe["stages"]["proxy"] |= {"teacher_precision": "fp32", "student_precision": "fp32"}
     config = Recipe.model_validate(raw_recipe).stages["proxy"]
-    return Stage(
-        "proxy",
-        config,
-        {k: create(t.encoder) for k, t in config.teachers.items()},
-        {k: create(s.encoder) for k, s in config.students.items()},
-        seed=3,
-    )
+    with seeded(0):
+        return Stage(
+            "proxy",
+            config,
+            {k: create(t.encoder) for k, t in config.teachers.items()},
+            {k: create(s.encoder) for k, s in config.students.items()},
+            seed=3,
+        )
 
 
 def batch() -> torch.Tensor:

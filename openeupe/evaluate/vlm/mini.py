@@ -41,7 +41,7 @@ from openeupe.evaluate.vlm.training import Alignment, Lesson, align, fit_cached
 from openeupe.files import write_atomically
 from openeupe.identity import settings_identity
 from openeupe.registry import cache_folder
-from openeupe.seeds import derive_seed
+from openeupe.seeds import derive_seed, seeded
 
 Data = tuple[QuestionedImages, QuestionedImages]
 Floor = Literal["blind", "raw pixels", "untrained"]
@@ -279,8 +279,7 @@ class VlmMini(Column):
         if name == "blind":
             train, test = (torch.zeros(len(s), 1, self.grid, self.grid) for s in data)
             return train, test
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed("untrained"))
+        with seeded(derive_seed("untrained")):
             encoder = encoders.create("raw_pixels" if name == "raw pixels" else self.untrained)
         features = Features(
             encoder.to(judged.device),

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from openeupe import encoders
 from openeupe.config import Config
 from openeupe.data import View
-from openeupe.encoders import Encoder
+from openeupe.encoders import Encoder, evaluating
 from openeupe.errors import InputError
 from openeupe.evaluate.features import frozen, mean_colour
 from openeupe.evaluate.vlm.language import load_language
@@ -34,7 +34,7 @@ from openeupe.evaluate.vlm.prompts import (
 )
 from openeupe.files import durable, flush_folder, write_atomically
 from openeupe.plain_json import parse_json
-from openeupe.seeds import derive_seed
+from openeupe.seeds import derive_seed, seeded
 
 _CONFIG, _PROJECTOR = "vision_language.json", "projector.safetensors"
 
@@ -100,8 +100,7 @@ class VisionLanguage(nn.Module):
         if encoder is not None:
             encoder.requires_grad_(False).eval()
         width = language.get_input_embeddings().weight.shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "projector"))
+        with seeded(derive_seed(seed, "projector")):
             place = 2 * (self.form.grid or 0) if self.form.placed else 0
             hidden = self.form.hidden or width
             self.projector = (
@@ -204,10 +203,17 @@ class VisionLanguage(nn.Module):
             images: an image (or None) for each question, or patch tokens `[N, D, h, w]`.
             max_new_tokens: longest answer, in tokens.
         """
+        with evaluating(self):
+            return self._generate(images, questions, max_new_tokens)
+
+    def _generate(
+        self,
+        images: Sequence[Image.Image | None] | Tensor,
+        questions: Sequence[str],
+        max_new_tokens: int,
+    ) -> list[str]:
         from transformers import GenerationConfig
 
-        was_training = self.training
-        self.eval()
         if isinstance(images, Tensor):
             shown, tokens = [True] * len(questions), images
         else:
@@ -231,7 +237,6 @@ class VisionLanguage(nn.Module):
                 pad_token_id=self.tokenizer.pad_token_id,
             ),
         )
-        self.train(was_training)
         said = self.tokenizer.batch_decode(found, skip_special_tokens=True)
         return [answer.strip() for answer in said]
 

@@ -265,3 +265,12 @@ def test_places_are_told_apart_and_kept(tmp_path: Path) -> None:
     assert torch.equal(VisionLanguage.load(tmp_path).visual(torch.ones(1, 5, 3, 3))[0], seen)
     with pytest.raises(ValueError, match="needs a grid"):
         Form(placed=True)
+
+
+def test_answering_leaves_the_mode_of_every_part_as_it_was() -> None:
+    model = make()
+    model.train()
+    model.projector.eval()  # as a frozen batch norm is
+    before = [module.training for module in model.modules()]
+    model.generate(torch.randn(1, 5, 4, 4), ["what is this?"])
+    assert [module.training for module in model.modules()] == before
