@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,16 @@ class Meter:
 class MetricsLog:
     """`metrics.jsonl` and tracker of one stage; a resumed stage drops what it will redo."""
 
-    def __init__(self, folder: Path, first_step: int, tracker: Tracker) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int,
+        tracker: Tracker,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
-            kept = [r for r in read_metrics(self.path) if r["step"] <= first_step]
+            kept = [r for r in read_metrics(self.path, tell) if r["step"] <= first_step]
             write_atomically(self.path, "".join(json.dumps(r) + "\n" for r in kept))
         self.file = self.path.open("a", encoding="utf-8")
         self.tracker = tracker
@@ -81,17 +88,26 @@ class MetricsLog:
         self.tracker.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a `metrics.jsonl`; a last line cut off by a kill is left out."""
-    records = []
-    for line in path.read_bytes().splitlines():
+def read_metrics(path: Path, tell: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
+    """Records of a `metrics.jsonl`, without its damaged lines.
+
+    Args:
+        tell: is given a line that names damaged ones. A last line that a kill cut off is expected,
+            and not named.
+    """
+    lines = path.read_bytes().splitlines()
+    records, damaged = [], []
+    for number, line in enumerate(lines, 1):
         try:
             record = parse_json(line)
         except ValueError:
-            break
-        if not isinstance(record, dict) or type(record.get("step")) is not int:
-            break
-        records.append(record)
+            record = None
+        if isinstance(record, dict) and type(record.get("step")) is int:
+            records.append(record)
+        elif number < len(lines):
+            damaged.append(str(number))
+    if damaged:
+        tell(f"{path} is damaged in line {', '.join(damaged[:5])}: left out, the others are used")
     return records
 
 

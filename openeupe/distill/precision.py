@@ -2,12 +2,61 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from openeupe.distill.checkpoint import CHECKPOINTS, checkpoints
+from openeupe.distill.recipe import StageConfig
+from openeupe.distributed import Processes
+from openeupe.files import write_atomically
+from openeupe.plain_json import Saved, read_checked
+
+_PRECISION = "precision.json"
+
+
+class _Begun(Saved):
+    teachers: Literal["fp32", "bf16", "fp8"]
+    students: Literal["fp32", "bf16"]
+
+
+def settled(
+    config: StageConfig, folder: Path, here: Processes, tell: Callable[[str], None]
+) -> StageConfig:
+    """A stage's settings with the precisions that it began in, in place of `auto`.
+
+    A stage that goes on elsewhere keeps them, or half of its steps would be of another kind. The
+    first process decides, and records them in the stage's folder.
+
+    Args:
+        tell: is given a line where `auto` is something else here.
+
+    Raises:
+        InputError: if the record is damaged.
+    """
+    asked = {"teachers": config.teacher_precision, "students": config.student_precision}
+    found = {kind: resolve_precision(one, here.device) for kind, one in asked.items()}
+    path = folder / _PRECISION
+    if here.first and path.is_file():
+        fix = f"copy it back, or delete {folder} to begin the stage anew"
+        begun = read_checked(path, _Begun, fix)
+        for kind, now in found.items():
+            if begun[kind] != now:
+                tell(f"goes on in {begun[kind]}, in which it began; auto is {now} here ({kind})")
+        found = begun
+    elif here.first:
+        if checkpoints(folder / CHECKPOINTS):
+            tell(f"{_PRECISION} is missing: whether it began in another precision is not known")
+        write_atomically(path, json.dumps(found))
+    found = here.gather_plain(found)[0]
+    precisions = {"teacher_precision": found["teachers"], "student_precision": found["students"]}
+    return config.model_copy(update=precisions)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:

@@ -298,7 +298,8 @@ def settings_that_count(stage: StageConfig) -> dict[str, Any]:
     statistics from each part.
     """
     told = stage.model_dump(
-        mode="json", exclude={"log_every", "checkpoint_every", "shard", "compile"}
+        mode="json",
+        exclude={"log_every", "checkpoint_every", "shard", "compile", "store_path"},
     )
     for name, student in told["students"].items():
         student["optimizer"] = stage.optimizer_of(name).model_dump(mode="json")

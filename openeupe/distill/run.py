@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from openeupe.data import image_sets
+from openeupe.data import Source, image_sets
 from openeupe.distill.check import check_recipe, check_weights, start_of
 from openeupe.distill.checkpoint import CHECKPOINTS, remove_checkpoints
 from openeupe.distill.load import carry_over, load_networks, orphaned
 from openeupe.distill.placement import place, unsharded
-from openeupe.distill.precision import resolve_precision
+from openeupe.distill.precision import settled
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run_folder import FINISHED, Run
 from openeupe.distill.stage import Stage
@@ -74,7 +74,7 @@ def run_recipe(
             here.wait()
             for name in recipe.stages:
                 if name in ahead:
-                    _run_stage(run, name, here, console, on_log, images)
+                    _run_stage(run, name, here, console, on_log, sources, images)
                     continue
                 console.print(f"{name}: finished before, {folder / name}")
                 if here.first:
@@ -93,6 +93,7 @@ def _run_stage(
     here: Processes,
     console: Console,
     on_log: Callable[[Stage, dict[str, float]], None] | None,
+    sources: list[Source],
     images: list[dict[str, Any]],
 ) -> None:
     config = run.recipe.stages[name]
@@ -112,6 +113,9 @@ def _run_stage(
     folder.mkdir(exist_ok=True)  # from here on the stage has begun
     if here.first:
         run.record_images(name, images)
+    stage.config = settled(
+        config, folder, here, lambda line: console.print(f"{name}: {line}", soft_wrap=True)
+    )
     headline = _headline(stage, here)
     sharded = place(stage, here)
     headline += f", sharded over {here.per_node}: {', '.join(sharded)}" if sharded else ""
@@ -124,6 +128,8 @@ def _run_stage(
         console,
         on_log=(lambda record: on_log(stage, record)) if on_log else None,
         tracker=lambda done: open_tracker(run.recipe.tracker, folder, run.recipe.name, name, done),
+        sources=sources,
+        images=images,
     )
     trainer.run(keep_statistics=carried)
     _leave(stage, trainer, orphans, _info(run, stage, here))
@@ -141,7 +147,7 @@ def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, A
             start = start_of(stage.config.students[learner.name])
             own["start"] = {"encoder": start} if start else None
             save_student(trainer.folder / learner.name, encoder, heads, statistics, own)
-    broken = trainer.broken_names()
+    broken = trainer.batches.broken_names()
     if trainer.processes.first:
         dropped = {**dict.fromkeys(orphans, 0), **trainer.family.dropped}
         students = [trainer.folder / learner.name for learner in trainer.family.alive()]
@@ -185,6 +191,7 @@ def _info(run: Run, stage: Stage, here: Processes) -> dict[str, Any]:
             }
             for name, teacher in stage.teachers.items()
         },
+        "precision": {"teachers": config.teacher_precision, "students": config.student_precision},
         "device": str(here.device),
         "processes": here.count,
         "versions": {
@@ -208,10 +215,7 @@ def _headline(stage: Stage, here: Processes) -> str:
     students = ", ".join(
         f"{k} ({millions(stage.students[k])}, {sides(c)} px)" for k, c in config.students.items()
     )
-    precision = "/".join(
-        resolve_precision(p, here.device)
-        for p in (config.teacher_precision, config.student_precision)
-    )
+    precision = f"{config.teacher_precision}/{config.student_precision}"
     where = f"{here.count} x {here.device.type}" if here.count > 1 else str(here.device)
     return (
         f"{stage.name}: {teachers} -> {students}; {config.steps} steps of {config.batch_size} "

@@ -53,6 +53,7 @@ class StoreWriter:
         folder: gets `store.json` and the shards.
         batch: views that a teacher sees at once.
         workers: loader processes.
+        images: `image_sets` of the views' sources, if they were read before.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class StoreWriter:
         processes: Processes,
         batch: int,
         workers: int,
+        images: list[dict[str, Any]] | None = None,
     ) -> None:
+        self.images = images
         self.stage, self.views, self.folder = stage, views, folder
         self.processes, self.batch, self.workers = processes, batch, workers
         self.kind = stage.config.store
@@ -174,7 +177,7 @@ class StoreWriter:
         views, config = self.views, self.stage.config
         precision = resolve_precision(config.teacher_precision, self.processes.device)
         return {
-            "data": image_sets(views.sources),
+            "data": self.images or image_sets(views.sources),
             "kind": self.kind,
             "views": views.views,
             "seed": views.seed,

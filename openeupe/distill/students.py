@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from openeupe.distill.checkpoint import ready_optimizer
 from openeupe.distill.optimizer import build_optimizer, learning_rate, set_lr
 from openeupe.distill.stage import Stage, Views
-from openeupe.distributed import Processes, exchange_gradients, whole
+from openeupe.distributed import Processes, exchange_gradients, local, whole
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
 from openeupe.seeds import derive_seed, seed_draws
@@ -80,6 +80,16 @@ class Learner:
         self.optimizer.zero_grad()
         return values
 
+    @torch.no_grad()
+    def watch_weights(self, step: int) -> None:
+        """Look for weights that the update of `step` made infinite or not a number.
+
+        No loss shows those of the last update, nor a gradient's norm where none is limited.
+        """
+        state = [local(tensor) for tensor in self.module.state_dict().values()]
+        worst = [t.abs().max() for t in state if t.is_floating_point() and t.numel()]
+        self._watch(torch.stack([one.float() for one in worst]).max(), step)
+
     def _watch(self, value: Tensor, step: int) -> None:
         failed = torch.where(torch.isfinite(value), _NEVER, step + 1)
         self.failed_at = torch.minimum(self.failed_at, failed)
@@ -107,7 +117,7 @@ class Family:
     """All students of a stage. One that diverges is dropped, and the others go on as if alone.
 
     Attributes:
-        dropped: by name, the step (from 1) at which a student's loss was no longer finite.
+        dropped: by name, the step (from 1) at which a student was no longer finite.
     """
 
     def __init__(self, stage: Stage, processes: Processes) -> None:
@@ -123,6 +133,8 @@ class Family:
     def drop_failed(self) -> list[str]:
         """Names of the students found to have diverged since the last call; all processes agree.
 
+        A student has diverged when a loss, a gradient or a weight was not finite.
+
         Reads the device.
 
         Raises:
@@ -133,9 +145,9 @@ class Family:
         if failed and len(failed) == len(self.alive()):
             name, step = next(iter(failed.items()))
             raise InputError(
-                f"stage {self.stage.name}: the loss of {name} became nan or infinite at step "
-                f"{step}: lower optimizer.lr, or set student_precision and teacher_precision to "
-                "fp32; the last checkpoint is kept"
+                f"stage {self.stage.name}: the loss or the weights of {name} became nan or "
+                f"infinite at step {step}: lower optimizer.lr, or set student_precision and "
+                "teacher_precision to fp32; the last checkpoint is kept"
             )
         self.dropped |= failed
         for name in failed:

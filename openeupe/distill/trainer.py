@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from openeupe.data import (
-    Batch,
-    BatchAugment,
-    Batches,
-    BrokenImages,
-    DataConfig,
-    RepeatedViews,
-    open_sources,
-)
+from openeupe.data import DataConfig, Source, open_sources
 from openeupe.distill.checkpoint import (
     CHECKPOINTS,
     Checkpoint,
@@ -35,12 +26,12 @@ from openeupe.distill.checkpoint import (
 from openeupe.distill.fp8 import check_parity, teachers_to_fp8
 from openeupe.distill.metrics import Meter, MetricsLog, StageProgress
 from openeupe.distill.stage import Stage, Views
+from openeupe.distill.stage_batches import StageBatches
 from openeupe.distill.store import STORED, StoredTokens, stored_targets
 from openeupe.distill.store_writer import StoreWriter
 from openeupe.distill.students import Family
 from openeupe.distill.track import TensorBoard, Tracker
 from openeupe.distributed import Processes, StopTogether, average_batch_norm
-from openeupe.seeds import derive_seed
 from openeupe.stopping import Stopped, StopRequest, stop_requested
 
 
@@ -55,6 +46,9 @@ class Trainer:
         processes: this one among its like; the first one writes.
         on_log: called with each log record, in every process; it may evaluate the students, but
             must leave the global random state and the networks' mode as they were.
+        tracker: opens what curves go to, given the number of steps that are done.
+        sources: those of `data`, if they are open.
+        images: `image_sets` of the sources, if the first process has read them.
     """
 
     def __init__(
@@ -66,11 +60,13 @@ class Trainer:
         console: Console,
         on_log: Callable[[dict[str, float]], None] | None = None,
         tracker: Callable[[int], Tracker] | None = None,
+        *,
+        sources: Sequence[Source] | None = None,
+        images: list[dict[str, Any]] | None = None,
     ) -> None:
         self.stage = stage
         self.config = stage.config
-        self.data = data
-        self.sources = open_sources(data.sources)
+        self.images = images
         self.folder = folder
         self.processes = processes
         self.device = processes.device
@@ -79,11 +75,7 @@ class Trainer:
         self.tracker = tracker or (lambda done: TensorBoard(folder, done))
         self.family = Family(stage, processes)
         self.meter = Meter()
-        self.views = self._views()
-        self.stored: StoredTokens | None = None
-        self.augment = BatchAugment(data.augment, self.config.side, self.device)
-        self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        self.broken = BrokenImages(data.max_broken)
+        self.batches = StageBatches(stage, data, sources or open_sources(data.sources), processes)
         self.writer = CheckpointWriter(processes)
         self.log: MetricsLog | None = None
 
@@ -107,10 +99,10 @@ class Trainer:
                 self._measure_statistics()
             self._save(0)
         if self.config.store != "none":
-            self.stored = self._store()
+            self.batches.stored = self._store()
         self.stage.train()
         if self.processes.first:
-            self.log = MetricsLog(self.folder, done, self.tracker(done))
+            self.log = MetricsLog(self.folder, done, self.tracker(done), self._tell)
         progress = StageProgress(self.console, self.stage.name, self.config.steps, done)
         try:
             with progress, stop_requested() as stop:
@@ -150,13 +142,13 @@ class Trainer:
         config, log = self.config, self.log
         stopping = StopTogether(self.processes, stop)
         last, waited, images_since = time.perf_counter(), 0.0, 0
-        for step, images, kept, wait_s in self._batches(done, config.steps, "train"):
+        for step, images, kept, wait_s in self.batches(done, config.steps, "train"):
             self.meter.add(self.step(images, step, kept))
             waited += wait_s
             images_since += len(images) * self.processes.count
             done = step + 1
             if done % config.log_every == 0 or done == config.steps:
-                means = self._means()
+                means = self._means(last=done == config.steps)
                 now = time.perf_counter()
                 record = {
                     "step": done,
@@ -165,7 +157,7 @@ class Trainer:
                     **means,
                     "images_per_s": images_since / (now - last),
                     "waiting": waited / (now - last),
-                    "broken_images": len(self.broken_names()),
+                    "broken_images": len(self.batches.broken_names()),
                 }
                 if log:
                     log.write(record)
@@ -184,15 +176,20 @@ class Trainer:
     def _tell(self, line: str) -> None:
         self.console.print(f"{self.stage.name}: {line}", soft_wrap=True, highlight=False)
 
-    def _means(self) -> dict[str, float]:
-        """Means since the last log; a student that is not finite is reported and dropped."""
+    def _means(self, last: bool) -> dict[str, float]:
+        """Means since the last log; a student that is not finite is reported and dropped.
+
+        last: after the stage's last update, whose weights no loss shows any more.
+        """
+        for learner in self.family.alive() if last else ():
+            learner.watch_weights(self.config.steps - 1)
         if self.meter.sums is not None:
             self.meter.sums = self.processes.mean(self.meter.sums)
         means = self.meter.flush()
-        if not all(math.isfinite(value) for value in means.values()):
+        if last or not all(math.isfinite(value) for value in means.values()):
             for name in self.family.drop_failed():
                 self._tell(
-                    f"the loss of {name} was not finite at step {self.family.dropped[name]}: "
+                    f"{name} was not finite at step {self.family.dropped[name]}: "
                     "dropped, the others go on"
                 )
         return self.family.without_dropped(means)
@@ -204,56 +201,9 @@ class Trainer:
             return {"lr": next(iter(rates.values()))}
         return {f"lr/{name}": rate for name, rate in rates.items()}
 
-    def _batches(
-        self, first: int, last: int, stream: str
-    ) -> Iterator[tuple[int, Tensor, dict[str, Tensor], float]]:
-        """(step, uint8 images on the device, what was kept of them, seconds waited for them)."""
-        batches = Batches(
-            self.data,
-            batch_size=self.config.batch_size,
-            side=self.config.side,
-            seed=derive_seed(self.stage.seed, self.stage.name),
-            first_step=first,
-            last_step=last,
-            stream=stream,
-            rank=self.processes.rank,
-            world_size=self.processes.count,
-            sources=self.sources,
-            repeated=self.views,
-            kept=self.stored,
-        )
-        batches.broken = self.broken
-        iterator = iter(batches)
-        while True:
-            start = time.perf_counter()
-            batch = next(iterator, None)
-            if batch is None:
-                return
-            images, kept = self._sent(batch)
-            yield batch.step, images, kept, time.perf_counter() - start
-
-    def _sent(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Images and what was kept of them, on the device.
-
-        On a GPU they go there, and are augmented if that is left to it, on a stream beside the
-        one that still computes the step before.
-        """
-        cuda = self.device.type == "cuda"
-        with torch.cuda.stream(self.beside) if cuda else nullcontext():
-            images = batch.images.to(self.device, non_blocking=True)
-            kept = {k: t.to(self.device, non_blocking=True) for k, t in batch.kept.items()}
-            if batch.draws is not None:
-                images = self.augment(images, batch.draws.to(self.device, non_blocking=True))
-        if cuda:
-            computing = torch.cuda.current_stream()
-            computing.wait_stream(self.beside)
-            for tensor in (images, *kept.values()):
-                tensor.record_stream(computing)  # else its memory would be used again too soon
-        return images, kept
-
     def _to_fp8(self) -> None:
         """Turn the teachers to fp8 and tell what that changes, on the first images."""
-        _, images, *_ = next(self._batches(0, 1, "statistics"))
+        _, images, *_ = next(self.batches(0, 1, "statistics"))
         images = images[: max(2, len(images) // self.config.accumulate)]
         errors = teachers_to_fp8(self.stage, images)
         means = {name: float(self.processes.mean(error)) for name, error in errors.items()}
@@ -261,20 +211,14 @@ class Trainer:
         self._tell(f"fp8 changes the teachers' tokens by: {told}")
         check_parity(self.stage, means)
 
-    def _views(self) -> RepeatedViews | None:
-        if self.config.views is None:
-            return None
-        data, given = self.data, self.data.views_seed
-        seed = self.stage.seed if given is None else given
-        return RepeatedViews(data, self.config.side, seed, self.config.views, self.sources)
-
     def _store(self) -> StoredTokens:
         """Compute what is missing of the teachers' outputs; the teachers are then let go."""
-        assert self.views is not None  # the recipe was checked
-        config = self.config
+        views, config = self.batches.views, self.config
+        assert views is not None  # the recipe was checked
         path = Path(config.store_path).expanduser() if config.store_path else self.folder / STORED
         batch = config.batch_size // (self.processes.count * config.accumulate)
-        writer = StoreWriter(self.stage, self.views, path, self.processes, batch, self.data.workers)
+        workers, images = self.batches.data.workers, self.images
+        writer = StoreWriter(self.stage, views, path, self.processes, batch, workers, images)
         stored = writer.write(self.console)
         for teacher in self.stage.teachers.values():
             if not isinstance(teacher, FSDPModule):
@@ -287,7 +231,7 @@ class Trainer:
             self.stage.measure_statistics(
                 (
                     (step, some)
-                    for step, images, _, _ in self._batches(0, iterations, "statistics")
+                    for step, images, _, _ in self.batches(0, iterations, "statistics")
                     for some in images.chunk(parts)
                 ),
                 self.processes.gather if self.processes.count > 1 else None,
@@ -297,18 +241,11 @@ class Trainer:
         stage = self.stage
         return {"students": stage.students, "heads": stage.heads, "statistics": stage.statistics}
 
-    def broken_names(self) -> list[str]:
-        """Unreadable images that any process met."""
-        return sorted({n for names in self._gather_broken("names") for n in names})
-
-    def _gather_broken(self, field: str) -> list[Any]:
-        return self.processes.gather_plain(self.broken.state()[field])
-
     def _save(self, step: int) -> None:
         average_batch_norm(self.stage.students.modules(), self.processes)
         family = self.family.state()
         tensors = self._tensors()
-        broken = {"drawn": sum(self._gather_broken("drawn")), "names": self.broken_names()}
+        broken = self.batches.broken_state()
         extra: dict[str, Any] = {"broken": broken, "family": family, "meter": None}
         extra["teachers"] = self.stage.identities
         if self.meter.sums is not None:
@@ -335,7 +272,7 @@ class Trainer:
             tensors["meter"] = self.meter.sums
         checkpoint.read_into(tensors, self.processes)
         if self.processes.first:  # one account goes on; the others begin theirs
-            self.broken.restore(checkpoint.extra["broken"])
+            self.batches.broken.restore(checkpoint.extra["broken"])
         return int(checkpoint.extra["step"])
 
     def _tensors(self) -> dict[str, Tensor]:

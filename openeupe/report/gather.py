@@ -96,7 +96,7 @@ def gather(folder: Path, results: Sequence[Path] = ()) -> Story:
     tables, not_deployed = deployed(folder, belonging)
     return Story(
         run,
-        [_stage(run, name) for name in run.recipe.stages],
+        [_stage(run, name, left_out) for name in run.recipe.stages],
         quickstart,
         evaluations,
         left_out,
@@ -105,10 +105,10 @@ def gather(folder: Path, results: Sequence[Path] = ()) -> Story:
     )
 
 
-def _stage(run: Run, name: str) -> StageStory:
+def _stage(run: Run, name: str, left_out: list[str]) -> StageStory:
     folder, config = run.folder / name, run.recipe.stages[name]
     path = folder / "metrics.jsonl"
-    records = read_metrics(path) if path.is_file() else []
+    records = read_metrics(path, left_out.append) if path.is_file() else []
     finished = run.finished(name)
     about = read_ending(folder / "finished.json") if finished else {}
     done = int(records[-1]["step"]) if records else 0

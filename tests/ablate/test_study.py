@@ -79,6 +79,9 @@ def test_stages_that_agree_share_an_address(study_file: Path) -> None:
     changed = load_study(study_file, ["recipes.two.stages.proxy.steps=4"]).seeded("two", 0)
     assert address(two, "proxy") != address(changed, "proxy")
     assert address(two, "student") != address(changed, "student")  # it begins from the proxy
+    stage = two.stages["proxy"].model_copy(update={"store_path": "elsewhere"})
+    moved = two.model_copy(update={"stages": two.stages | {"proxy": stage}})
+    assert address(two, "student") == address(moved, "student")
     unimportant = load_study(study_file, ["recipes.two.data.workers=3"]).seeded("two", 0)
     assert address(two, "proxy") == address(unimportant, "proxy")
     assert needs(three, "finetuned") == ["proxy", "student"]

@@ -160,5 +160,5 @@ def test_a_dropped_student_stays_dropped_after_a_resume(
 
 def test_when_none_is_left_the_stage_stops(family: dict[str, Any], tmp_path: Path) -> None:
     family["stages"]["proxy"]["optimizer"] = WILD
-    with pytest.raises(InputError, match=r"stage proxy: the loss of .* lower optimizer\.lr"):
+    with pytest.raises(InputError, match=r"proxy: the loss or the .* lower optimizer\.lr"):
         run(family, tmp_path / "run")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from openeupe.distill.metrics import Meter, read_metrics
+from openeupe.distill.metrics import Meter, MetricsLog, read_metrics
 from openeupe.distill.placement import place
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.distill.stage import Stage
+from openeupe.distill.track import TensorBoard
 from openeupe.distill.trainer import Trainer
 from openeupe.distributed import Processes
 from openeupe.encoders import create
@@ -100,7 +102,21 @@ def test_the_meter_gives_means_and_starts_anew() -> None:
 def test_a_log_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
-    assert [r["step"] for r in read_metrics(path)] == [1, 2]
+    told: list[str] = []
+    assert [r["step"] for r in read_metrics(path, told.append)] == [1, 2]
+    assert not told
+
+
+def test_a_damaged_line_costs_no_other_one(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"st\n[]\n{"step": 4}\n{"step": 5}\n')
+    told: list[str] = []
+    assert [r["step"] for r in read_metrics(path, told.append)] == [1, 4, 5]
+    assert "damaged in line 2, 3" in told[0]
+    log = MetricsLog(tmp_path, 4, TensorBoard(tmp_path, 4), told.append)
+    log.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 4]
+    assert len(told) == 2
 
 
 def test_broken_images_are_counted_and_too_many_stop_the_run(
