@@ -6,10 +6,14 @@ here, once for the whole folder.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from openeupe.ablate.study import LoadedStudy
 from openeupe.data.sources import source_identity
+from openeupe.distill.precision import resolve_precision
 from openeupe.distill.recipe import Recipe
 from openeupe.encoders import is_stored
 from openeupe.errors import InputError
@@ -18,6 +22,7 @@ from openeupe.identity import encoder_identity
 from openeupe.loading import load
 
 INPUTS = "inputs.json"
+_AUTO = "precision auto"
 
 
 def check_inputs(loaded: LoadedStudy, root: Path, out: Path) -> None:
@@ -44,6 +49,32 @@ def check_inputs(loaded: LoadedStudy, root: Path, out: Path) -> None:
             )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / INPUTS, strict_json({**saved, **found}))
+
+
+def settle_precision(out: Path, device: torch.device, tell: Callable[[str], None]) -> None:
+    """Record what precision `auto` means in a study's folder: what it means where that begins.
+
+    Arms trained on another machine would else differ by their precision as well.
+
+    Args:
+        tell: is given a line where it means something else on this machine.
+    """
+    saved, here = read_mapping(out / INPUTS), resolve_precision("auto", device)
+    if _AUTO not in saved:
+        write_atomically(out / INPUTS, strict_json({**saved, _AUTO: here}))
+    elif saved[_AUTO] != here:
+        tell(f"precision auto is {saved[_AUTO]}, as where {out} was begun; here it would be {here}")
+
+
+def settled(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe with the precision that `settle_precision` recorded in place of `auto`."""
+    auto = read_mapping(out / INPUTS)[_AUTO]
+    stages = {}
+    for name, stage in recipe.stages.items():
+        fields = ("teacher_precision", "student_precision")
+        update = {field: auto for field in fields if getattr(stage, field) == "auto"}
+        stages[name] = stage.model_copy(update=update)
+    return recipe.model_copy(update={"stages": stages})
 
 
 def rooted(recipe: Recipe, root: Path) -> Recipe:

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from openeupe.ablate.addresses import address, judged_folder, link_run, needs, only, stage_folder
-from openeupe.ablate.inputs import check_inputs, rooted
+from openeupe.ablate.inputs import check_inputs, rooted, settle_precision, settled
 from openeupe.ablate.judging import forget, judge
 from openeupe.ablate.study import ArmConfig, LoadedStudy
 from openeupe.distill.check import check_recipe
@@ -94,6 +94,7 @@ def run_study(
     console = console or Console(quiet=True)
     with locked(place.out, "the study"):
         check_inputs(loaded, place.data, place.out)
+        settle_precision(place.out, _device(place), lambda line: _say(line, console))
         forget()
         tasks = {task.name: task for task in _tasks(loaded, place)}
         if jobs == 1:
@@ -139,7 +140,7 @@ def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
 def _train(recipe: Recipe, stage: str, place: Place) -> None:
     folder, _ = link_run(place.out, recipe, stage)
     names = [*needs(recipe, stage), stage]
-    there = rooted(only(recipe, names), place.data)
+    there = settled(rooted(only(recipe, names), place.data), place.out)
     run_recipe(there, folder, device=_device(place), console=Console(quiet=True))
 
 
@@ -249,4 +250,8 @@ def _tell(
     task: Task, failed: dict[str, str], said: str | None, start: float, console: Console
 ) -> None:
     said = failed.get(task.name) or said or f"{time.perf_counter() - start:.0f} s"
-    console.print(f"{task.name}: {said}", soft_wrap=True, highlight=False)
+    _say(f"{task.name}: {said}", console)
+
+
+def _say(line: str, console: Console) -> None:
+    console.print(line, soft_wrap=True, highlight=False)

@@ -7,12 +7,13 @@ from openeupe.data.broken import BrokenImages
 from openeupe.data.config import AugmentConfig, DataConfig, SourceConfig
 from openeupe.data.decode import EXTENSIONS, BrokenImage, decode
 from openeupe.data.folders import FolderSource
+from openeupe.data.heldout import check_heldout, open_sources
 from openeupe.data.huggingface import HuggingFaceSource
 from openeupe.data.manifest import ManifestSource
 from openeupe.data.recorded import changed, image_sets
 from openeupe.data.repeated import RepeatedViews
 from openeupe.data.shards import ShardSource
-from openeupe.data.sources import Source, check_heldout, mean_bytes, open_source, open_sources
+from openeupe.data.sources import Source, at_hand, mean_bytes, open_source
 from openeupe.data.views import View
 from openeupe.data.weighted import Weights
 
@@ -35,6 +36,7 @@ __all__ = [
     "SourceConfig",
     "View",
     "Weights",
+    "at_hand",
     "center_view",
     "changed",
     "check_heldout",

@@ -18,9 +18,10 @@ from openeupe.data.batch_augment import batch_draws
 from openeupe.data.broken import BrokenImages
 from openeupe.data.config import DataConfig
 from openeupe.data.decode import BrokenImage
+from openeupe.data.heldout import open_sources
 from openeupe.data.recorded import content
 from openeupe.data.repeated import RepeatedViews, contents
-from openeupe.data.sources import Source, open_sources
+from openeupe.data.sources import Source
 from openeupe.data.workers import loaded
 from openeupe.errors import InputError
 from openeupe.seeds import derive_seed, shuffled

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from openeupe.data.decode import EXTENSIONS, check_file, decode, read_encoded
@@ -95,12 +96,22 @@ class FolderSource:
         return (f"{root}/{self._names[index]}" for index in range(len(self)))
 
     def encoded_bytes(self, index: int) -> int:
-        """Size of the file."""
+        """Size of the file. Raises `OSError`."""
         return (self.root / self._names[index]).stat().st_size
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of every file, -1 where one is missing."""
+        return np.fromiter((self._size(i) for i in range(len(self))), np.int64, len(self))
+
+    def _size(self, index: int) -> int:
+        try:
+            return self.encoded_bytes(index)
+        except OSError:  # behind a link that leads nowhere
+            return -1
 
     def listing(self) -> Iterator[tuple[str, int]]:
         """Relative path and size of every file."""
-        return ((self._names[index], self.encoded_bytes(index)) for index in range(len(self)))
+        return ((self._names[index], self._size(index)) for index in range(len(self)))
 
     def name(self, index: int) -> str:
         """The file's path, for messages."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from openeupe.data.decode import BrokenImage, decode, read_encoded
@@ -84,6 +87,18 @@ class HuggingFaceSource:
         found: bytes | None = value["bytes"]
         return read_encoded(Path(value["path"])) if found is None else found
 
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of every row's image or of the file that a row names, -1 where it is missing."""
+        import pyarrow.compute as pc
+
+        images = self._rows.with_format("arrow")[:][self._column]
+        lengths = pc.binary_length(pc.struct_field(images, "bytes"))
+        sizes: NDArray[np.int64] = pc.fill_null(lengths, -1).to_numpy().astype(np.int64)
+        for index in np.flatnonzero(sizes < 0).tolist():
+            with suppress(OSError):
+                sizes[index] = self.encoded_bytes(index)
+        return sizes
+
     def listing(self) -> Iterator[tuple[str, int]]:
         """The Arrow files that hold the rows, by name and size."""
         for file in self._files():
@@ -100,7 +115,7 @@ class HuggingFaceSource:
         return [file for file in files if not file.name.startswith("cache-")]
 
     def encoded_bytes(self, index: int) -> int:
-        """Size of the encoded image, or of the file that the row names."""
+        """Size of the encoded image, or of the file that the row names. Raises `OSError`."""
         value = self._rows[index][self._column]
         if value is None or (value["bytes"] is None and value["path"] is None):
             return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from openeupe.data.decode import BrokenImage, decode, read_encoded
@@ -89,6 +90,10 @@ class ManifestSource:
         if len(encoded) != size:  # not the image that was compared with evaluation images
             raise OSError(errno.EIO, "it has another size than when it was curated")
         return encoded
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of every file or member."""
+        return self._sizes
 
     def listing(self) -> Iterator[tuple[str, int]]:
         """The manifest by its contents, and the files that it names as they now are."""

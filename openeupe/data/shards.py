@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from openeupe.data.decode import EXTENSIONS, BrokenImage, decode
@@ -95,6 +96,10 @@ class ShardSource:
         """Size of the member."""
         return int(self._sizes[index])
 
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of every member."""
+        return self._sizes
+
     def listing(self) -> Iterator[tuple[str, int]]:
         """Shard, key and size of every member."""
         for index in range(len(self)):
@@ -167,12 +172,18 @@ def find_shards(path: str) -> list[str]:
             raise InputError(f"data path {path} holds no .tar files: check the path")
         return found
     found = []
-    for pattern in [expanded] if os.path.exists(expanded) else _braces(expanded):
+    for pattern in patterns(path):
         matches = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
         if not matches:
             raise InputError(f"data path {path}: there is no {pattern}: check the path")
         found.extend(matches)
     return found
+
+
+def patterns(path: str) -> list[str]:
+    """The patterns with `*`, `?` or `[...]` that a path with braces stands for."""
+    expanded = os.path.expanduser(path)
+    return [expanded] if os.path.exists(expanded) else _braces(expanded)
 
 
 def _braces(pattern: str) -> list[str]:

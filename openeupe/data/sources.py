@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from openeupe.data.config import SourceConfig
-from openeupe.data.folders import FolderSource, is_heldout
+from openeupe.data.folders import FolderSource
 from openeupe.data.huggingface import HuggingFaceSource
 from openeupe.data.manifest import ManifestSource
-from openeupe.data.shards import ShardSource
-from openeupe.data.string_array import printable
+from openeupe.data.shards import ShardSource, patterns
 from openeupe.data.weighted import Weights
 from openeupe.errors import InputError
 
@@ -38,7 +41,11 @@ class Source(Protocol):
         ...
 
     def encoded_bytes(self, index: int) -> int:
-        """Bytes that are read for image `index`."""
+        """Bytes that are read for image `index`. Raises `OSError`."""
+        ...
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of every encoded image, without reading them; -1 where a file is missing."""
         ...
 
     def listing(self) -> Iterator[tuple[str, int]]:
@@ -81,6 +88,13 @@ def open_source(config: SourceConfig, part: Literal["train", "heldout"] = "train
     return FolderSource(config.path, heldout=config.heldout, part=part)
 
 
+def at_hand(config: SourceConfig) -> bool:
+    """Whether anything lies where a source should be; a pattern of shards may match some."""
+    if os.path.exists(Path(config.path).expanduser()):
+        return True
+    return any(map(glob.glob, patterns(config.path)))
+
+
 def source_identity(config: SourceConfig) -> str:
     """Identity of a source's images by their contents; both parts of `heldout` together.
 
@@ -89,43 +103,14 @@ def source_identity(config: SourceConfig) -> str:
     return open_source(config.model_copy(update={"heldout": 0.0})).fingerprint
 
 
-def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
-    """Open the sources of training together: none may hold what another one holds out.
-
-    Raises:
-        InputError: as `open_source`, and if a held-out image lies in another source.
-    """
-    sources = [open_source(config) for config in configs]
-    check_heldout(configs, sources)
-    return sources
-
-
-def check_heldout(configs: Sequence[SourceConfig], sources: Sequence[Source]) -> None:
-    """Raise `InputError` if training would see an image that one of its sources holds out.
-
-    Folders and manifests are compared, by the places of their files.
-    """
-    for config, source in zip(configs, sources, strict=True):
-        if not config.heldout or not isinstance(source, FolderSource):
-            continue
-        root = f"{source.root.resolve().as_posix().rstrip('/')}/"
-        for other_config, other in zip(configs, sources, strict=True):
-            if other is source or not isinstance(other, FolderSource | ManifestSource):
-                continue
-            for place in other.places():
-                inside = place.removeprefix(root)
-                if inside != place and is_heldout(inside, config.heldout):
-                    raise InputError(
-                        f"data path {other_config.path} holds {printable(place)}, which heldout of "
-                        f"{config.path} keeps from training: name folders that do not overlap, or "
-                        "give both the same path and heldout"
-                    )
-
-
 def mean_bytes(source: Source, sample: int = 256) -> float:
     """Bytes that an image takes on disk, on average over evenly spaced ones."""
     indices = range(0, len(source), max(1, len(source) // sample))
-    return sum(source.encoded_bytes(i) for i in indices) / len(indices)
+    total = 0
+    for index in indices:
+        with suppress(OSError):  # missing
+            total += source.encoded_bytes(index)
+    return total / len(indices)
 
 
 def _kind(path: str) -> str:

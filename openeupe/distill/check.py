@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from openeupe import encoders
-from openeupe.data import Source, check_heldout, open_source
+from openeupe.data import DataConfig, Source, at_hand, check_heldout, open_source
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, StudentConfig, TeacherConfig
 from openeupe.distill.track import check_tracker
 from openeupe.encoders import Encoder, check_side
@@ -25,13 +25,42 @@ def check_recipe(recipe: Recipe) -> list[Source]:
         InputError: one line naming the field and the mend.
     """
     check_tracker(recipe.tracker)
-    sources = []
-    for i, source in enumerate(recipe.data.sources):
+    sources = check_sources(recipe.data)
+    check_networks(recipe)
+    return sources
+
+
+def check_sources(data: DataConfig, *, absent: bool = False) -> list[Source]:
+    """Open the sources of a recipe, and compare them with what they hold out.
+
+    Args:
+        absent: leave out sources that are not on this machine.
+
+    Returns:
+        The sources, open, in their order.
+
+    Raises:
+        InputError: naming the field.
+    """
+    configs, sources = [], []
+    for i, source in enumerate(data.sources):
+        if absent and not at_hand(source):
+            continue
         try:
             sources.append(open_source(source))
         except InputError as error:
             raise InputError(f"data.sources.{i}: {error}") from None
-    check_heldout(recipe.data.sources, sources)
+        configs.append(source)
+    check_heldout(configs, sources)
+    return sources
+
+
+def check_networks(recipe: Recipe) -> None:
+    """Build every encoder of a recipe on the meta device; compare resolutions with patch sizes.
+
+    Raises:
+        InputError: naming the field.
+    """
     for stage_name, stage in recipe.stages.items():
         for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
             for name, member in members.items():
@@ -43,7 +72,6 @@ def check_recipe(recipe: Recipe) -> list[Source]:
                         check_side(encoder, side)
                 except InputError as error:
                     raise InputError(f"{field}: {error}") from None
-    return sources
 
 
 def meta_encoder(recipe: Recipe, reference: str, args: dict[str, Any]) -> Encoder:

@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe import encoders
-from openeupe.data import DataConfig, mean_bytes, open_source
+from openeupe.data import DataConfig, mean_bytes
 from openeupe.distill.activation_memory import Saved, saved_by_autograd
 from openeupe.distill.adapter_heads import TeacherHeads
-from openeupe.distill.check import meta_encoder
+from openeupe.distill.check import check_networks, check_sources, meta_encoder
 from openeupe.distill.load import carried_from
 from openeupe.distill.placement import (
     FROZEN_BYTES,
@@ -27,7 +27,6 @@ from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig, StudentC
 from openeupe.distill.store import view_bytes
 from openeupe.distributed import check_share
 from openeupe.encoders import Encoder, Tokens
-from openeupe.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,10 @@ def plan(
         bf16: whether the devices have instructions for it, which precision `auto` asks for.
 
     Raises:
-        InputError: if a stage's batch cannot be dealt out to so many devices.
+        InputError: for a recipe that `distill` would refuse, and if a stage's batch cannot be dealt
+            out to so many devices. Data may lie elsewhere: only what is here is checked.
     """
+    check_networks(recipe)
     for name, config in recipe.stages.items():
         check_share(config.batch_size, config.accumulate, devices, f"stages.{name}")
     if not isinstance(tflops, Mapping):
@@ -227,9 +228,8 @@ def _stage_cost(
 
 def _bytes_each(data: DataConfig) -> tuple[float, int] | None:
     """Mean encoded bytes of an image as batches draw them, and the number of images."""
-    try:
-        sources = [open_source(one) for one in data.sources]
-    except InputError:
+    sources = check_sources(data, absent=True)
+    if len(sources) < len(data.sources):
         return None
     weights = [one.weight for one in data.sources]
     mean = sum(w * mean_bytes(s) for w, s in zip(weights, sources, strict=True)) / sum(weights)

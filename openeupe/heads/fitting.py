@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Tokens
 from openeupe.heads.settings import FitSettings
-from openeupe.seeds import derive_seed, shuffled
+from openeupe.seeds import derive_seed, seeded, shuffled
 
 HeadT = TypeVar("HeadT", bound=nn.Module)
 # Patch tokens `[B, D, h, w]` of some images, and what the loss needs to know of these images.
@@ -59,10 +59,8 @@ def fit_head(
     True
     """
     device = torch.device(device)
-    accelerators = [device] if device.type == "cuda" else []
     clip = settings.clip_norm()
-    with torch.random.fork_rng(devices=accelerators), torch.enable_grad():
-        torch.manual_seed(derive_seed(seed, "probe"))
+    with seeded(derive_seed(seed, "probe"), device), torch.enable_grad():
         head = make().to(device)
         optimizer = torch.optim.AdamW(head.parameters(), weight_decay=settings.weight_decay)
         for step, (rate, batch) in enumerate(zip(settings.rates(), batches, strict=True)):

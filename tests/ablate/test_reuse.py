@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from rich.console import Console
 
 from openeupe.ablate.inputs import check_inputs
 from openeupe.ablate.outcome import Outcome
@@ -156,6 +157,27 @@ def test_stages_of_unknown_images_are_not_taken(study_file: Path, place: Place) 
     (place.out / "stages/proxy-0123").mkdir(parents=True)
     with pytest.raises(InputError, match="does not say what its stages were trained on"):
         run_study(load_study(study_file), place)
+
+
+def test_a_study_goes_on_in_the_precision_that_it_was_begun_in(
+    raw_study: dict[str, Any], study_file: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw_study["arms"] = {"no_vit": raw_study["arms"]["no_vit"]}
+    raw_study["tables"] = {}
+    study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
+    for number, precision in enumerate(("fp32", "bf16")):  # what each machine has instructions for
+        for module in ("ablate.inputs", "distill.precision"):
+            monkeypatch.setattr(
+                f"openeupe.{module}.resolve_precision",
+                lambda asked, _, here=precision: here if asked == "auto" else asked,
+            )
+        with (place.out.parent / "log").open("w") as log:
+            loaded = load_study(study_file, [f"seeds=[{number}]"])
+            assert not run_study(loaded, place, console=Console(file=log, width=400))
+    ended = place.out.glob("stages/*/finished.json")
+    found = [json.loads(path.read_text())["precision"] for path in ended]
+    assert found == 2 * [{"teachers": "fp32", "students": "fp32"}]
+    assert "precision auto is fp32, as where" in (place.out.parent / "log").read_text()
 
 
 def test_a_seed_given_twice_is_refused(colors: Path, tmp_path: Path) -> None:

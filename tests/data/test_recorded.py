@@ -49,6 +49,19 @@ def test_a_folder_is_known_by_names_sizes_and_contents(make_folder: Maker, tmp_p
     assert told == "data.sources.0: 4 images then, 3 now"
 
 
+def test_an_image_that_is_missing_is_recorded_as_such(make_folder: Maker) -> None:
+    """A run goes on without some unreadable images, so that recording them must not stop it."""
+    folder = make_folder(3)
+    (folder / "gone.png").symlink_to("nowhere.png")
+    before = image_sets([FolderSource(folder)])
+    assert before[0]["images"] == 4
+    (folder / "nowhere.png").write_bytes((folder / "0000.png").read_bytes())
+    (folder / "nowhere.png").rename(folder / "nowhere.txt")
+    (folder / "gone.png").unlink()
+    (folder / "gone.png").symlink_to("nowhere.txt")
+    assert changed(before, image_sets([FolderSource(folder)]))
+
+
 def test_of_a_large_set_all_names_and_sizes_and_some_contents_are_compared(
     make_folder: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

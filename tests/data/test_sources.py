@@ -9,7 +9,7 @@ from openeupe.data.config import SourceConfig
 from openeupe.data.folders import FolderSource
 from openeupe.data.huggingface import HuggingFaceSource
 from openeupe.data.shards import ShardSource
-from openeupe.data.sources import open_source, open_sources, source_identity
+from openeupe.data.sources import open_source, source_identity
 from openeupe.errors import InputError
 
 from .conftest import Maker, picture
@@ -108,30 +108,3 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             open_source(SourceConfig(path=str(tmp_path / path)))
         assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("inner", ["", "sub", ".."])
-def test_an_image_that_is_held_out_is_in_no_other_source(tmp_path: Path, inner: str) -> None:
-    for number in range(60):
-        path = tmp_path / "all" / "photos" / "sub" / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture(number).save(path)
-    photos = tmp_path / "all" / "photos"
-    first = SourceConfig(path=str(photos), heldout=0.2)
-    second = SourceConfig(path=str(photos / inner))
-    for configs in ([first, second], [second, first]):
-        with pytest.raises(InputError, match=r"heldout of .*photos keeps from training"):
-            open_sources(configs)
-    assert len(open_sources([first, first])) == 2  # the same part twice holds out the same
-
-
-def test_sources_that_only_lie_beside_each_other_do_not_overlap(tmp_path: Path) -> None:
-    for folder in ("photos", "photos2"):
-        (tmp_path / folder).mkdir()
-        for number in range(30):
-            picture(number).save(tmp_path / folder / f"{number}.png")
-    configs = [
-        SourceConfig(path=str(tmp_path / "photos"), heldout=0.2),
-        SourceConfig(path=str(tmp_path / "photos2")),
-    ]
-    assert len(open_sources(configs)) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,6 +173,31 @@ def test_the_precisions_whose_rates_are_needed(raw_recipe: dict[str, Any]) -> No
     raw_recipe["stages"]["proxy"]["student_precision"] = "fp32"
     assert precisions(Recipe.model_validate(raw_recipe), bf16=True) == {"bf16", "fp32"}
     assert device_tflops("h100", 1.0, "fp32") < device_tflops("h100", 1.0) / 10
+
+
+def test_data_that_distill_would_refuse_are_refused(
+    raw_recipe: dict[str, Any], images: Path, tmp_path: Path
+) -> None:
+    def told(*sources: dict[str, Any]) -> float | None:
+        raw_recipe["data"]["sources"] = list(sources)
+        return plan(Recipe.model_validate(raw_recipe), 1.0)[0].read_gib
+
+    held = {"path": str(images), "heldout": 0.3}
+    with pytest.raises(InputError, match="which heldout of"):
+        told(held, {"path": str(images)})
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError, match=r"data\.sources\.1: .*holds no images"):
+        told(held, {"path": str(tmp_path / "nothing")})
+    elsewhere = {"path": "/cluster/{000..127}.tar"}
+    assert told(held, elsewhere) is None
+    with pytest.raises(InputError, match="which heldout of"):
+        told(held, elsewhere, {"path": str(images)})
+
+
+def test_networks_that_distill_would_refuse_are_refused(raw_recipe: dict[str, Any]) -> None:
+    raw_recipe["stages"]["student"]["students"]["student"]["resolution"] = 40
+    with pytest.raises(InputError, match=r"stages\.student\.students\.student: resolution 40 does"):
+        plan(Recipe.model_validate(raw_recipe), 1.0)
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_refused(raw_recipe: dict[str, Any]) -> None:

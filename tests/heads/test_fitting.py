@@ -49,17 +49,17 @@ def test_the_seed_fixes_everything() -> None:
 
 
 def test_the_generator_of_a_gpu_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeding seeds every device, and a head's dropout draws on its own."""
-    given: list[list[torch.device]] = []
+    """A head's dropout draws on its own device."""
+    given: list[torch.device] = []
 
-    def fork_rng(devices: list[torch.device]) -> None:
-        given.append(devices)
+    def seeded(_: int, device: torch.device) -> None:
+        given.append(device)
         raise InterruptedError
 
-    monkeypatch.setattr(torch.random, "fork_rng", fork_rng)
+    monkeypatch.setattr("openeupe.heads.fitting.seeded", seeded)
     with pytest.raises(InterruptedError):
         fitted(device="cuda")
-    assert given == [[torch.device("cuda")]]
+    assert given == [torch.device("cuda")]
 
 
 def test_settings_reach_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
