@@ -63,12 +63,11 @@ class Knn(Column):
         predictions = knn_predictions(
             self._features(judged.features, train, view),
             labels,
-            self._features(judged.features, test, view),
+            self._features(judged.features, test, view).to(judged.device),
             self.k,
             temperature=self.temperature,
             vote=self.vote,
             metric=self.metric,
-            device=judged.device,
         )
         names = [test.name(i) for i in range(len(test))]
         commonest = truth == labels.mode().values
@@ -120,7 +119,6 @@ def knn_predictions(
     vote: Vote = "weighted",
     metric: Metric = "cosine",
     chunk: int = 4096,
-    device: torch.device | str | None = None,
 ) -> dict[int, Tensor]:
     """Predicted class `[Q]` (int64, on the CPU) of each query for each `k` of `ks`.
 
@@ -132,13 +130,10 @@ def knn_predictions(
     Args:
         train: `[N, D]` features of the labelled images; with l2 they are taken as they are.
         labels: `[N]` int64 classes, from 0.
-        queries: `[Q, D]` features.
+        queries: `[Q, D]` features; the search runs on their device.
         chunk: queries at a time.
-        device: where to search; default: where `train` lies.
     """
-    similarity, nearest = neighbours(
-        train, queries, max(ks), metric=metric, chunk=chunk, device=device
-    )
+    similarity, nearest = neighbours(train, queries, max(ks), metric=metric, chunk=chunk)
     voters = labels.to(nearest.device)[nearest]
     classes = int(labels.max()) + 1
     weights = ((similarity - similarity[:, :1]) / temperature).exp()  # of the nearest: 1
@@ -167,15 +162,13 @@ def neighbours(
     *,
     metric: Metric = "cosine",
     chunk: int = 4096,
-    device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Similarities and row numbers `[Q, min(k, N)]` of each query's nearest rows of `train`.
 
-    Exact. The database goes through the device in blocks and only the best so far are kept, so
-    that 1.28 million images fit beside the queries. Nearest first; of equals the lower row.
+    Exact. The database goes through the queries' device in blocks, and only the best so far are
+    kept, so that 1.28 million images fit beside them. Nearest first; of equals the lower row.
     """
-    device = torch.device(device or train.device)
-    k = min(k, len(train))
+    k, device = min(k, len(train)), queries.device
     centre = train.mean(dim=0, dtype=torch.float32)  # distances stay, their rounding shrinks
 
     def prepared(rows: Tensor) -> Tensor:
