@@ -57,14 +57,8 @@ class OnlineDepth(DepthCrops, FitSettings):
 
     def rates(self) -> Iterator[float]:
         """As in the released code."""
-        return learning_rates(
-            self.steps,
-            self.lr,
-            warmup_steps=self.warmup_steps,
-            form="nyuv2",
-            warmup_start=self.warmup_start,
-            final_lr=self.final_lr,
-        )
+        more = {"warmup_start": self.warmup_start, "final_lr": self.final_lr}
+        return learning_rates(self.steps, self.lr, self.warmup_steps, form="nyuv2", **more)
 
     def betas_at(self, step: int) -> tuple[float, float]:
         """The first is 0 in the warm-up, then on a cosine between the two of `beta1`."""

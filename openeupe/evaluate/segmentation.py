@@ -60,12 +60,9 @@ class OnlineSegmentation(LabelledCrops, FitSettings):
 
     def rates(self) -> Iterator[float]:
         """As in the released code."""
+        start = self.warmup_start
         return learning_rates(
-            self.steps,
-            self.lr,
-            warmup_steps=self.warmup_steps,
-            form="ade20k",
-            warmup_start=self.warmup_start,
+            self.steps, self.lr, self.warmup_steps, form="ade20k", warmup_start=start
         )
 
     def betas_at(self, step: int) -> tuple[float, float]:

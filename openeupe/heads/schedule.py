@@ -17,8 +17,8 @@ def half_cosine(step: float, steps: float, first: float, last: float) -> float:
 def learning_rates(
     steps: int,
     lr: float,
-    *,
     warmup_steps: int,
+    *,
     form: Form = "plain",
     warmup_start: float = 0.0,
     final_lr: float = 0.0,
@@ -44,7 +44,7 @@ def learning_rates(
             rates of the warm-up.
         final_lr: where the cosine ends. Equal to `lr`: the rate stays. Form recursive ends at 0.
 
-    >>> [round(rate, 2) for rate in learning_rates(4, 1.0, warmup_steps=1)]
+    >>> [round(rate, 2) for rate in learning_rates(4, 1.0, 1)]
     [0.5, 1.0, 0.75, 0.25]
     """
     if form == "recursive":

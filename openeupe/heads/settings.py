@@ -35,7 +35,7 @@ class FitSettings(Config):
 
     def rates(self) -> Iterator[float]:
         """The learning rate of every step."""
-        return learning_rates(self.steps, self.lr, warmup_steps=self.warmup_steps, form="recursive")
+        return learning_rates(self.steps, self.lr, self.warmup_steps, form="recursive")
 
     def betas_at(self, step: int) -> tuple[float, float]:
         """AdamW's betas at a step."""

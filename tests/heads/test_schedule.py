@@ -12,12 +12,12 @@ from openeupe.heads.schedule import half_cosine, learning_rates
 
 
 def test_a_plain_schedule_rises_and_falls() -> None:
-    rates = list(learning_rates(10, 2.0, warmup_steps=3, final_lr=0.5))
+    rates = list(learning_rates(10, 2.0, 3, final_lr=0.5))
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert rates[-1] > 0.5
-    assert list(learning_rates(6, 2.0, warmup_steps=1, final_lr=2.0)) == [1.0, *[2.0] * 5]
-    assert list(learning_rates(0, 1.0, warmup_steps=0)) == []
+    assert list(learning_rates(6, 2.0, 1, final_lr=2.0)) == [1.0, *[2.0] * 5]
+    assert list(learning_rates(0, 1.0, 0)) == []
     assert half_cosine(0, 8, 3.0, 1.0) == 3.0
     assert half_cosine(8, 8, 3.0, 1.0) == 1.0
 
@@ -34,12 +34,12 @@ def test_the_recursive_schedule_is_that_of_pytorch(steps: int, warmup: int) -> N
         for _ in range(steps):
             expected.append(optimizer.param_groups[0]["lr"])
             schedule.step()
-    found = list(learning_rates(steps, 0.3, warmup_steps=warmup, form="recursive"))
+    found = list(learning_rates(steps, 0.3, warmup, form="recursive"))
     assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_warm_up_longer_than_the_training_ends_with_it() -> None:
-    rates = list(learning_rates(4, 1.0, warmup_steps=50, form="recursive"))
+    rates = list(learning_rates(4, 1.0, 50, form="recursive"))
     assert rates == sorted(rates)
-    assert rates == list(learning_rates(4, 1.0, warmup_steps=3, form="recursive"))
+    assert rates == list(learning_rates(4, 1.0, 3, form="recursive"))
     assert rates[-1] == 1.0

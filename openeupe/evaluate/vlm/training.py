@@ -54,9 +54,7 @@ class Phase(Config):
     def rates(self, steps: int) -> Iterator[float]:
         """The learning rate of each of so many steps."""
         final = 0.0 if self.decay else self.lr
-        return learning_rates(
-            steps, self.lr, warmup_steps=round(self.warmup * steps), final_lr=final
-        )
+        return learning_rates(steps, self.lr, round(self.warmup * steps), final_lr=final)
 
 
 class Lesson(Phase):
@@ -87,7 +85,7 @@ class Alignment(Config):
 
     def rates(self) -> Iterator[float]:
         """The learning rate of every step."""
-        return learning_rates(self.steps, self.lr, warmup_steps=round(self.warmup * self.steps))
+        return learning_rates(self.steps, self.lr, round(self.warmup * self.steps))
 
 
 def align(
