@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from safetensors.torch import save_file
 
@@ -93,9 +94,9 @@ def load_head(folder: str | Path, encoder: Encoder) -> Head:
     """
     folder = Path(folder)
     path, weights_path = folder / _JSON, folder / _WEIGHTS
-    found = read_mapping(path).get("openeupe_head", FORMAT)
-    if found != FORMAT:
-        raise InputError(f"{path} has format {found}, this version reads {FORMAT}: {_AGAIN}")
+    number = read_mapping(path).get("openeupe_head", FORMAT)
+    if number != FORMAT:
+        raise InputError(f"{path} has format {number}, this version reads {FORMAT}: {_AGAIN}")
     described = _Description.model_validate(read_checked(path, _Description, _AGAIN))
     weights = read_weights(weights_path, f"head {folder}")
     if described.digest != described.digest_with(tensors_identity(weights)):
@@ -105,7 +106,15 @@ def load_head(folder: str | Path, encoder: Encoder) -> Head:
             f"{path}: the head was fitted on another encoder ({described.encoder}): give that one, "
             f"or fit the head on {encoder.name}"
         )
-    head = _built(described.settings)
+    with torch.device("meta"):  # no memory, and no random draws
+        head = _built(described.settings)
+    found, stated = weights.get("linear.weight", torch.empty(0)).shape, head.linear.weight.shape
+    if found != stated:
+        raise InputError(
+            f"{weights_path}: linear.weight has shape {list(found)}, {path} states "
+            f"{list(stated)}: {_AGAIN}"
+        )
+    head.to_empty(device="cpu")
     load_strictly(head, weights, weights_path, f"head {folder}")
     return head.to(encoder.mean.device).eval()
 

@@ -12,8 +12,9 @@ from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
 from openeupe.heads.depth import DepthHead, DepthHeadSettings
 from openeupe.heads.regions import RegionHead, RegionHeadSettings
-from openeupe.heads.saved import Head, load_head, save_head
+from openeupe.heads.saved import Head, _Description, load_head, save_head
 from openeupe.heads.segmentation import SegmentationHead, SegmentationHeadSettings
+from openeupe.identity import tensors_identity
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,9 @@ def test_a_head_comes_back_as_it_was(kind: str, encoder: Encoder, tmp_path: Path
     nn.init.normal_(head.norm.running_mean)  # type: ignore[arg-type]
     folder = save_head(head, tmp_path / "a" / "head", encoder)
     assert sorted(path.name for path in folder.iterdir()) == ["head.json", "head.safetensors"]
+    state = torch.get_rng_state()
     found = load_head(folder, encoder)
+    assert torch.equal(torch.get_rng_state(), state)
     assert type(found) is type(head)
     assert found.settings == head.settings
     assert not found.training
@@ -113,3 +116,16 @@ def test_damage_is_named(encoder: Encoder, tmp_path: Path) -> None:
         load_head(folder, encoder)
     with pytest.raises(InputError, match=r"none.head.json cannot be read"):
         load_head(tmp_path / "none", encoder)
+
+
+def test_weights_of_other_sizes_are_refused_before_any_memory_is_taken(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    """A file that states gigabytes, with a digest that fits."""
+    folder = save_head(HEADS["depth"], tmp_path / "head", encoder)
+    change(folder, settings={"kind": "depth", "width": 65_536, "bins": 65_536})
+    described = _Description.model_validate(json.loads((folder / "head.json").read_text()))
+    weights = load_file(folder / "head.safetensors")
+    change(folder, digest=described.digest_with(tensors_identity(weights)))
+    with pytest.raises(InputError, match=r"head.safetensors: .*shape \[7, 5, 1, 1\]"):
+        load_head(folder, encoder)
