@@ -191,7 +191,8 @@ def _keys(place: tuple[int | str, ...], raw: Any, *, absent: bool) -> list[str]:
         inside = key in raw if isinstance(raw, dict) else isinstance(key, int)
         if inside or (absent and number == len(place) - 1):
             found.append(str(key))
-            raw = raw[key] if inside and isinstance(raw, dict | list) else None
+            part: Any = raw  # what `isinstance` says of `raw` would limit its keys
+            raw = part[key] if inside and isinstance(raw, dict | list) else None
     return found
 
 
