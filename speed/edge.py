@@ -2,7 +2,7 @@
 
     python -m speed.edge FOLDER eupe_vit_t eupe_convnext_t --formats onnx:fp32 openvino:bf16
     python -m speed.edge FOLDER eupe_vit_t --formats onnx:fp32:512x384 onnx:fp32:dynamic
-    openeupe benchmark FOLDER/eupe_vit_t-*
+    openeupe latency FOLDER/eupe_vit_t-*
 
 The released weights are gated; speed and fidelity depend on magnitudes, not on what was learned.
 Layer scales, which start at 1e-5 and would hide every error of a block, are drawn from 0.1 to 0.5.

@@ -71,7 +71,7 @@ def test_plan_for_people_and_machines(recipe: Path) -> None:
         (["distill", "{recipe}", "--device", "toaster"], "--device toaster cannot be used here"),
         (["distill", "{recipe}", "stages.one.students.net.resolution=33"], "use 32 or 64"),
         (["plan", "{recipe}", "--device", "abacus"], "--device abacus: use this, or one of"),
-        (["benchmark", "raw_pixels", "--threads", "two"], "--threads two: write it as 1 or 1,4"),
+        (["latency", "raw_pixels", "--threads", "two"], "--threads two: write it as 1 or 1,4"),
         (["export", "raw_pixels", "--to", "tflite"], "--to tflite: use one of onnx"),
         (["export", "raw_pixels", "--precision", "bf16"], "onnx has no bf16"),
         (["export", "raw_pixels", "--resolution", "big"], "--resolution big: write it as 256"),
@@ -177,7 +177,7 @@ def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) 
 
 def test_help_names_every_command() -> None:
     text = call("--help")
-    for command in ("quickstart", "distill", "plan", "look", "export", "benchmark"):
+    for command in ("quickstart", "distill", "plan", "look", "export", "latency"):
         assert command in text
         assert "Example" in call(command, "--help")
 

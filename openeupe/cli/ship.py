@@ -1,4 +1,4 @@
-"""Shipping encoders: export, benchmark."""
+"""Shipping encoders: export, latency."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def export(
 
 
 @app.command()
-def benchmark(
+def latency(
     encoders: Annotated[list[str], typer.Argument(help="Encoders, exported folders, or both.")],
     resolution: Annotated[
         str | None, typer.Option(help="256 or 512x384.  [default: the file's or encoder's own]")
@@ -112,20 +112,20 @@ def benchmark(
     """Latency, throughput, memory and size on this machine, in turns with eager PyTorch.
 
     Each contender runs in a process of its own; ratios are of rounds that lie beside each other,
-    so that they hold on a busy machine. Exported folders keep their rows in `benchmark.json`.
+    so that they hold on a busy machine. Exported folders keep their rows in `latency.json`.
 
-    Example: `openeupe benchmark exports/mine-onnx-fp32 exports/mine-openvino-int8 runs/mine`
+    Example: `openeupe latency exports/mine-onnx-fp32 exports/mine-openvino-int8 runs/mine`
     """
     import dataclasses
 
-    from openeupe.deploy import benchmark as measuring
+    from openeupe.deploy import latency as measuring
     from openeupe.deploy.exported import is_export
     from openeupe.deploy.program import parse_sizes, size_name
     from openeupe.loading import load
 
     sizes = parse_sizes(resolution) if resolution else [None]
     if len(sizes) > 1:
-        raise InputError(f"--resolution {resolution}: benchmark one size at a time")
+        raise InputError(f"--resolution {resolution}: measure one size at a time")
     counts = [part.strip() for part in threads.split(",")] if threads else []
     if not all(part.isdigit() and int(part) for part in counts):
         raise InputError(f"--threads {threads}: write it as 1 or 1,4")
@@ -135,7 +135,7 @@ def benchmark(
         else measuring.eager(load(source), "PyTorch fp32")
         for source in encoders
     ]
-    rows = measuring.benchmark(
+    rows = measuring.measure(
         contenders,
         size=sizes[0],
         threads=[int(part) for part in counts] or None,

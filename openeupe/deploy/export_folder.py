@@ -20,7 +20,7 @@ from openeupe.identity import encoder_identity, files_identity
 
 FORMAT = 1
 ABOUT = "export.json"
-BENCHMARK = "benchmark.json"
+LATENCY = "latency.json"
 
 _EXAMPLE = '''\
 """The tokens of a photo: python example.py PHOTO"""
@@ -149,7 +149,7 @@ def check_contents(folder: Path, about: Mapping[str, Any]) -> str:
 
 def own_files(folder: Path) -> set[str]:
     """Names in an exported folder that the next export may delete: all that we wrote there."""
-    own = {ABOUT, BENCHMARK, "example.py", "LICENCE.txt"}
+    own = {ABOUT, LATENCY, "example.py", "LICENCE.txt"}
     with suppress(InputError):
         target, names = named_files(folder / ABOUT)
         if target in TARGETS:

@@ -1,4 +1,4 @@
-"""One contender of a benchmark in a process of its own: python -m openeupe.deploy.worker.
+"""One contender in a process of its own: python -m openeupe.deploy.worker.
 
 A process each makes memory measurable and keeps the engines' threads apart. Requests and answers
 are lines of JSON: first what to run, then how long and with how many threads.
@@ -174,7 +174,7 @@ class Process:
         line = self.process.stdout.readline()
         if not line:
             raise InputError(
-                f"a benchmark process ended by itself (exit code {self.process.wait()})"
+                f"a process that measured ended by itself (exit code {self.process.wait()})"
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:

@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from openeupe.deploy import export_folder as exports
-from openeupe.deploy.export_folder import BENCHMARK
+from openeupe.deploy.export_folder import LATENCY
 from openeupe.identity import settings_identity
 from openeupe.report.belonging import Belonging
 
-_EXPORT, _BENCHMARK = exports.ABOUT, BENCHMARK
+_EXPORT, _LATENCY = exports.ABOUT, LATENCY
 # Of each kind of file, what a reader wants first.
 _WANTED = {
     _EXPORT: (
         *("target", "precision", "size", "passed", "cls.worst", "patches.mean", "patches.worst"),
         "photos",
     ),
-    _BENCHMARK: (
+    _LATENCY: (
         *("label", "precision", "size", "threads", "latency_p50_ms", "latency_p90_ms"),
         *("ratio_median", "images_per_second", "memory_mb", "megabytes"),
     ),
 }
 _TITLES = {
     _EXPORT: "Exported files, and how they agree with the encoder (cosines)",
-    _BENCHMARK: "Speed, memory and size, as measured",
+    _LATENCY: "Speed, memory and size, as measured",
 }
 
 
@@ -46,7 +46,7 @@ def deployed(folder: Path, belonging: Belonging) -> tuple[list[Deployed], list[s
     Returns the tables, and a sentence on each file of the run folder that is not shown, because
     it was made of other weights than those of the run's students.
     """
-    kinds: dict[str, list[dict[str, str]]] = {_EXPORT: [], _BENCHMARK: []}
+    kinds: dict[str, list[dict[str, str]]] = {_EXPORT: [], _LATENCY: []}
     left_out = []
     for place in _places(folder):
         inside = place.resolve().is_relative_to(folder.resolve())
@@ -60,14 +60,14 @@ def deployed(folder: Path, belonging: Belonging) -> tuple[list[Deployed], list[s
                 )
             continue
         kinds[_EXPORT] += [{"folder": name.as_posix(), **row} for row in _rows(about) if row]
-        measured = _read(place / _BENCHMARK)
+        measured = _read(place / _LATENCY)
         if isinstance(measured, dict) and measured.get("export") == settings_identity(about):
             rows = [{"folder": name.as_posix(), **row} for row in _rows(measured) if row]
-            kinds[_BENCHMARK] += rows
+            kinds[_LATENCY] += rows
         elif measured is not None:
             left_out.append(
-                f"{(name / _BENCHMARK).as_posix()} is not shown: it was not measured on the export "
-                f"that is there now. Run openeupe benchmark {place} again."
+                f"{(name / _LATENCY).as_posix()} is not shown: it was not measured on the export "
+                f"that is there now. Run openeupe latency {place} again."
             )
     return [_table(kind, rows) for kind, rows in kinds.items() if rows], left_out
 

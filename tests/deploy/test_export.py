@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import openeupe
-from openeupe.deploy import benchmark as measuring
 from openeupe.deploy import fold
+from openeupe.deploy import latency as measuring
 from openeupe.deploy.export import ParityError, export
 from openeupe.deploy.targets.onnx import OnnxRuntime
 from openeupe.encoders import Encoder
@@ -173,7 +173,7 @@ def test_other_folders_are_not_overwritten(
 def test_an_export_replaces_its_own_files_and_no_others(tmp_path: Path) -> None:
     encoder, out = small("resnet10t"), tmp_path / "out"
     export(encoder, out, target="onnx", sizes=[(64, 64)])
-    (out / "benchmark.json").write_text("{}")  # of the files that are replaced
+    (out / "latency.json").write_text("{}")  # of the files that are replaced
     (out / "evaluations").mkdir()
     export(encoder, out, target="onnx", sizes=[(32, 32)])
     names = {path.name for path in out.iterdir()}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from openeupe.deploy import benchmark as measuring
 from openeupe.deploy import fold
+from openeupe.deploy import latency as measuring
 from openeupe.deploy.export import export
 from openeupe.deploy.parity import Proof
 from openeupe.deploy.program import PixelProgram, trace

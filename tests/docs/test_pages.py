@@ -38,7 +38,7 @@ def test_suites_and_recipes_beside_the_docs_are_valid() -> None:
 
 
 def test_every_command_in_the_docs_is_typed_here() -> None:
-    typed = {"evaluate", "compare", "look", "report", "demo", "plan", "export", "benchmark"}
+    typed = {"evaluate", "compare", "look", "report", "demo", "plan", "export", "latency"}
     typed |= {"distill", "quickstart", "save", "push", "ablate", "curate"}
     assert {line.split()[1] for line in commands("")} <= typed
 

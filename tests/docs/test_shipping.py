@@ -1,4 +1,4 @@
-"""The documented lines of export and benchmark are typed."""
+"""The documented lines of export and latency are typed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ def test_exports_run(line: str, quickstart: Quickstart, monkeypatch: pytest.Monk
     assert ("failed" if refused else "passed") in result.output
 
 
-@pytest.mark.parametrize("line", commands("benchmark"))
-def test_benchmarks_run(line: str, quickstart: Quickstart, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", commands("latency"))
+def test_latencies_are_measured(
+    line: str, quickstart: Quickstart, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of what `test_exports_run` has written."""
     monkeypatch.chdir(quickstart.folder.parent.parent)
     if not Path(line.split()[2]).exists():

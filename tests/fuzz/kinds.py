@@ -68,7 +68,7 @@ def _option(rng: random.Random, folder: Path, good: Good) -> Command:
             ["ablate", value, "--no-run"],
             ["export", "raw_pixels", "--to", value],
             ["export", "raw_pixels", "--to", "onnx", "--resolution", value],
-            ["benchmark", value],
+            ["latency", value],
             ["push", value, value],
         ]
     )  # fmt: skip

@@ -93,7 +93,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     (export / "export.json").write_text(json.dumps(about))
     rows = [{"label": "onnx fp32", "size": [32, 32], "threads": 1, "latency_p50_ms": 12.3456}]
     latency = {"machine": {"cores": 2}, "export": settings_identity(about), "rows": rows}
-    (export / "benchmark.json").write_text(json.dumps(latency))
+    (export / "latency.json").write_text(json.dumps(latency))
     output = call(
         "report", run, "--device", "cpu", "--beside", "raw_pixels", "--results", folder / "pixels"
     )

@@ -59,7 +59,7 @@ def test_a_finished_run(told: Told) -> None:
     for word in ("test_vit", "test_convnext", "4 of 2 images", "Image understanding", "raw_pixels"):
         assert word in text
     assert "deploy/onnx onnx fp32 32x32 yes 0.999123 0.999990 0.999123" in text  # export.json
-    assert "deploy/onnx onnx fp32 32x32 1 12.35" in text  # benchmark.json
+    assert "deploy/onnx onnx fp32 32x32 1 12.35" in text  # latency.json
     assert "95 % bootstrap intervals" in text
     assert "1: knn" in text  # the radar's written axes
     assert "Not shown: the teachers test_convnext, test_vit" in text
@@ -151,10 +151,10 @@ def test_exports_made_of_the_run_are_found_and_broken_files_are_passed_over(
         folder.mkdir(parents=True)
         about = {"source": str(told.run), "target": name, "encoder": {"identity": identity}}
         (folder / "export.json").write_text(json.dumps(about))
-    (tmp_path / "exports" / "mine" / "benchmark.json").write_text("[{]")
-    (exports, benchmarks), left_out = deployed(told.run, belonging)
+    (tmp_path / "exports" / "mine" / "latency.json").write_text("[{]")
+    (exports, latencies), left_out = deployed(told.run, belonging)
     assert [row[:2] for row in exports.rows] == [["deploy/onnx", "onnx"], ["exports/mine", "mine"]]
-    assert benchmarks.header == ["folder", "label", "size", "threads", "latency_p50_ms"]
+    assert latencies.header == ["folder", "label", "size", "threads", "latency_p50_ms"]
     assert not left_out
 
 

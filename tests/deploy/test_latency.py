@@ -1,4 +1,4 @@
-"""Figures that a benchmark may not get wrong: who ran, what is counted, and what failed."""
+"""Latencies may not be wrong in who ran, what is counted, and what failed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from openeupe.deploy import benchmark as measuring
+from openeupe.deploy import latency as measuring
 from openeupe.deploy import worker
 from openeupe.deploy.export import export
 from openeupe.deploy.worker import Worker
@@ -24,7 +24,7 @@ from .conftest import small
 
 def test_files_are_measured_in_turns_with_their_eager_encoder(exported: dict[str, Path]) -> None:
     folder = exported["onnx-fp32"]
-    rows = measuring.benchmark([measuring.exported(folder)], threads=[1], rounds=2, batch=2)
+    rows = measuring.measure([measuring.exported(folder)], threads=[1], rounds=2, batch=2)
     base, file = rows
     assert [row.label for row in rows] == ["eupe_vit_t PyTorch fp32", "eupe_vit_t onnx fp32"]
     assert base.ratio_median == base.ratio_minimum == 1
@@ -38,7 +38,7 @@ def test_files_are_measured_in_turns_with_their_eager_encoder(exported: dict[str
         assert row.parameters_m == pytest.approx(0.6, abs=0.1)
     # The ratio is of times: it agrees with them in direction.
     assert file.ratio_minimum == pytest.approx(base.latency_min_ms / file.latency_min_ms)
-    kept = json.loads((folder / "benchmark.json").read_text())
+    kept = json.loads((folder / "latency.json").read_text())
     assert [row["label"] for row in kept["rows"]] == ["eupe_vit_t onnx fp32"]
     assert kept["machine"]["cores"]
 
@@ -105,7 +105,7 @@ def test_no_share_of_peak_where_the_reference_product_is_slower_than_fp32(
     monkeypatch.setattr(FakeProcess, "started", [])
     monkeypatch.setattr(FakeProcess, "slow", slow)
     contender = measuring.eager(small("resnet10t"), "PyTorch bf16", "bf16")
-    base, half = measuring.benchmark([contender], size=(32, 32), threads=[1], rounds=2)
+    base, half = measuring.measure([contender], size=(32, 32), threads=[1], rounds=2)
     assert base.of_peak is not None
     assert base.of_peak > 0
     assert (half.of_peak is not None) == of_peak
@@ -142,10 +142,10 @@ def test_each_export_keeps_its_own_rows(vit: Encoder, tmp_path: Path) -> None:
         export(vit, tmp_path / name, target="onnx", **more)  # type: ignore[arg-type]
     contenders = [measuring.exported(tmp_path / name) for name in settings]
     again = measuring.exported(tmp_path / "fixed")
-    rows = measuring.benchmark([*contenders, again], size=(32, 32), threads=[1], rounds=2, batch=2)
+    rows = measuring.measure([*contenders, again], size=(32, 32), threads=[1], rounds=2, batch=2)
     assert len(rows) == len({row.label for row in rows}) == 4
     for name in settings:
-        kept = json.loads((tmp_path / name / "benchmark.json").read_text())
+        kept = json.loads((tmp_path / name / "latency.json").read_text())
         about = json.loads((tmp_path / name / "export.json").read_text())
         assert len(kept["rows"]) == 1
         assert kept["export"] == settings_identity(about)

@@ -103,7 +103,7 @@ def exported(folder: Path) -> Contender:
     )
 
 
-def benchmark(
+def measure(
     contenders: Sequence[Contender],
     *,
     size: Size | None = None,
@@ -120,7 +120,7 @@ def benchmark(
         rounds: turns of each contender, of about 0.3 s.
         batch: images at once for the throughput.
 
-    Also leaves `benchmark.json` in exported folders.
+    Also leaves `latency.json` in exported folders.
 
     Raises:
         InputError: if a contender cannot run at that size or on this machine.
@@ -147,7 +147,7 @@ def benchmark(
             mine = [asdict(row) for row in by_folder[contender.folder]]
             content = {"machine": machine(), "export": contender.export, "rows": mine}
             write_atomically(
-                contender.folder / folders.BENCHMARK, json.dumps(content, indent=2) + "\n"
+                contender.folder / folders.LATENCY, json.dumps(content, indent=2) + "\n"
             )
     return rows
 
