@@ -28,13 +28,13 @@ def compared(
         full, without, alone: the arm of all teachers, and by teacher the arm without it and that
             of its frozen encoder.
     """
-    best = arms[full]["columns"]
+    best = arms[full]["benchmarks"]
     worth: dict[str, dict[str, float]] = {}
     for teacher, arm in without.items():
-        left = arms[arm]["columns"]
+        left = arms[arm]["benchmarks"]
         worth[teacher] = {c: _good(best[c]) - _good(left[c]) for c in best if c in left}
     frozen = {
-        teacher: {column: _good(figure) for column, figure in arms[arm]["columns"].items()}
+        teacher: {benchmark: _good(figure) for benchmark, figure in arms[arm]["benchmarks"].items()}
         for teacher, arm in alone.items()
     }
     if len(worth) <= 2 or not all(worth.values()):
@@ -73,30 +73,30 @@ def agreement(
 ) -> dict[str, Any]:
     """How well what was told before agreed with what leaving a teacher out then cost.
 
-    Columns have no common unit: each is centred and divided by its spread over the teachers.
+    Benchmarks have no common unit: each is centred and divided by its spread over the teachers.
 
     Args:
         measured: by teacher, what `measure` returns.
-        worth: by teacher and column, how much better the student was with it than without.
-        alone: by teacher and column, how good its frozen tokens are; larger is better.
+        worth: by teacher and benchmark, how much better the student was with it than without.
+        alone: by teacher and benchmark, how good its frozen tokens are; larger is better.
 
     Returns:
         `mean_worth` by teacher, and by name of a forecast its Spearman correlation with the worth,
         the p of it, and how many pairs it rests on.
     """
     teachers = list(worth)
-    columns = [c for c in worth[teachers[0]] if all(c in worth[t] for t in teachers)]
-    scaled = {c: _scaled([worth[t][c] for t in teachers]) for c in columns}
-    mean = np.mean([scaled[c] for c in columns], axis=0).tolist()
+    benchmarks = [c for c in worth[teachers[0]] if all(c in worth[t] for t in teachers)]
+    scaled = {c: _scaled([worth[t][c] for t in teachers]) for c in benchmarks}
+    mean = np.mean([scaled[c] for c in benchmarks], axis=0).tolist()
     own = [1 - (measured[t]["shared_cls"] + measured[t]["shared_patches"]) / 2 for t in teachers]
     guesses = {
         "what the others do not know": (own, mean),
         "gradient agreement": ([measured[t]["agreement"] for t in teachers], mean),
     }
-    told = [c for c in columns if all(c in alone.get(t, {}) for t in teachers)]
+    told = [c for c in benchmarks if all(c in alone.get(t, {}) for t in teachers)]
     if told:
         frozen = [v for c in told for v in _scaled([alone[t][c] for t in teachers])]
-        guesses["frozen tokens on the column"] = (frozen, [v for c in told for v in scaled[c]])
+        guesses["frozen tokens on the benchmark"] = (frozen, [v for c in told for v in scaled[c]])
     found: dict[str, Any] = {"mean_worth": dict(zip(teachers, mean, strict=True))}
     for name, (guess, outcome) in guesses.items():
         rho, p = spearman(guess, outcome)

@@ -56,13 +56,22 @@ class Saved(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-def read_checked(path: Path, model: type[Saved], fix: str) -> dict[str, Any]:
+def read_checked(
+    path: Path, model: type[Saved], fix: str, version: int | None = None
+) -> dict[str, Any]:
     """The mapping in a JSON file that has the fields of `model`.
+
+    Args:
+        version: what the field `format` has to be; a file without it has format 1.
 
     Raises:
         InputError: naming the file, the field that is missing or wrong, and the fix.
     """
     content: dict[str, Any] = read_json(path, fix)
+    if version is not None and isinstance(content, dict) and content.get("format", 1) != version:
+        raise InputError(
+            f"{path} has format {content.get('format', 1)}, this version reads {version}: {fix}"
+        )
     try:
         model.model_validate(content)
     except ValidationError as error:

@@ -50,7 +50,7 @@ def prepare(material: Path) -> None:
     data = {"workers": 1, "sources": [{"path": f"{material}/colors/train"}]}
     stages = {"proxy": proxy, "student": taught}
     recipe = {"name": "tiny", "data": data, "stages": stages}
-    suite = {"name": "colors", "columns": {"knn": knn, "again": {**knn, "k": [3]}}}
+    suite = {"name": "colors", "benchmarks": {"knn": knn, "again": {**knn, "k": [3]}}}
     study = {"name": "tiny", "seeds": [0], "suite": "suite.yaml",
              "recipes": {"two": {"data": data | {"workers": 0}, "stages": stages}},
              "arms": {"two": {"recipe": "two"}, "pixels": {"encoder": "raw_pixels"}},

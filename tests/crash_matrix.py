@@ -36,7 +36,7 @@ from openeupe.distill.metrics import read_metrics
 from tests.crash_commands import COMMANDS, TO_BEGIN, prepare
 from tests.crash_process import Command, Ended
 
-MARKERS = ("finished.json", "columns/knn.json", "columns/again.json")  # of something finished
+MARKERS = ("finished.json", "benchmarks/knn.json", "benchmarks/again.json")  # of something finished
 
 
 def state(place: Path) -> dict[str, str]:

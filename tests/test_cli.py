@@ -148,8 +148,8 @@ def test_no_colours_but_on_a_terminal(recipe: Path) -> None:
 def test_json_is_all_that_standard_output_holds(tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text(
-        "{name: cut, columns: {knn: {kind: knn, protocol: knn/test-v1, domain: image, short: 32, "
-        "crop: 32, k: [3], data: {layout: scenes, count: 12}}}}"
+        "{name: cut, benchmarks: {knn: {kind: knn, protocol: knn/test-v1, domain: image, "
+        "short: 32, crop: 32, k: [3], data: {layout: scenes, count: 12}}}}"
     )
     folders = [tmp_path / "pixels", tmp_path / "net"]
     for folder, encoder in zip(folders, ("raw_pixels", "untrained:test_resnet"), strict=True):
@@ -159,12 +159,12 @@ def test_json_is_all_that_standard_output_holds(tmp_path: Path) -> None:
         )  # fmt: skip
         assert result.exit_code == 0, result.output
         told = json.loads(result.stdout)
-        assert 0 <= told["columns"]["knn"]["figures"]["top1@3"]["value"] <= 100
+        assert 0 <= told["benchmarks"]["knn"]["figures"]["top1@3"]["value"] <= 100
     told = json.loads(call("compare", *folders, "--json"))
     assert [e["name"] for e in told["encoders"]] == ["raw_pixels", "untrained:test_resnet"]
-    (column,) = told["comparisons"][0]["columns"]
-    assert column["verdict"] in ("better", "worse", "no difference shown")
-    assert column["gain"]["low"] <= column["gain"]["delta"] <= column["gain"]["high"]
+    (benchmark,) = told["comparisons"][0]["benchmarks"]
+    assert benchmark["verdict"] in ("better", "worse", "no difference shown")
+    assert benchmark["gain"]["low"] <= benchmark["gain"]["delta"] <= benchmark["gain"]["high"]
 
 
 def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_compare_refuses_two_encoders_of_one_results_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second would have overwritten the first, and be found equal to it."""
-    (tmp_path / "columns").mkdir()
+    (tmp_path / "benchmarks").mkdir()
     (tmp_path / "results.json").write_text("{}")
     monkeypatch.setattr("openeupe.cli.judge._evaluate", lambda *_: ({}, tmp_path))
     with pytest.raises(InputError, match="a/b and a_b share the results folder"):
@@ -219,7 +219,7 @@ def test_compare_refuses_two_encoders_of_one_results_folder(
 
 def test_compare_refuses_options_that_saved_results_do_not_read(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        (tmp_path / name / "columns").mkdir(parents=True)
+        (tmp_path / name / "benchmarks").mkdir(parents=True)
         (tmp_path / name / "results.json").write_text("{}")
     options = {"--suite": "eupe", "--data": "d", "--precision": "bf16", "--device": "cpu"}
     for option, value in options.items():

@@ -68,32 +68,35 @@ def test_words_stay_as_they_are_written() -> None:
 def test_another_layout_of_data_inherits_nothing_of_the_one_before(tmp_path: Path) -> None:
     """Settings of scenes mean nothing for a folder, and would be refused there."""
     file = tmp_path / "mine.yaml"
-    file.write_text("base: mini\ncolumns: {knn: {data: {layout: folder, path: /data/birds}}}")
-    knn = read_settings("suite", file)["columns"]["knn"]
+    file.write_text("base: mini\nbenchmarks: {knn: {data: {layout: folder, path: /data/birds}}}")
+    knn = read_settings("suite", file)["benchmarks"]["knn"]
     assert knn["data"] == {"layout": "folder", "path": "/data/birds"}
     assert knn["kind"] == "knn"
     for order in (["layout=folder", "path=/x"], ["path=/x", "layout=folder"]):
-        overrides = [f"columns.knn.data.{setting}" for setting in order]
-        data = read_settings("suite", "mini", overrides)["columns"]["knn"]["data"]
+        overrides = [f"benchmarks.knn.data.{setting}" for setting in order]
+        data = read_settings("suite", "mini", overrides)["benchmarks"]["knn"]["data"]
         assert data == {"layout": "folder", "path": "/x"}
-    same = read_settings("suite", "mini", ["columns.knn.data.layout=scenes"])
-    assert same["columns"]["knn"]["data"]["count"] == 600
+    same = read_settings("suite", "mini", ["benchmarks.knn.data.layout=scenes"])
+    assert same["benchmarks"]["knn"]["data"]["count"] == 600
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("columns.knn.data.path=x", "columns.knn.data.path: unknown key"),
-        ("columns.knn.data={layout: folder}", "columns.knn.data.path: is missing"),
+        ("benchmarks.knn.data.path=x", "benchmarks.knn.data.path: unknown key"),
+        ("benchmarks.knn.data={layout: folder}", "benchmarks.knn.data.path: is missing"),
         (
-            "columns.x={kind: knn, protocol: x/v1, domain: image, data: {count: 3}}",
-            "columns.x.data.layout: is missing",
+            "benchmarks.x={kind: knn, protocol: x/v1, domain: image, data: {count: 3}}",
+            "benchmarks.x.data.layout: is missing",
         ),
-        ("columns.knn.data={layout: tar}", "columns.knn.data.layout: 'tar' is none of 'folder'"),
-        ("columns.knn.data=3", "columns.knn.data: needs settings"),
-        ("columns.depth.variant.step=3", "columns.depth.variant.step: unknown key"),
-        ("columns.vlm.grid=8", "columns.vlm: the reader reads grid 7"),
-        ("columns.knn.kind=nn", "columns.knn.kind: 'nn' is none of "),
+        (
+            "benchmarks.knn.data={layout: tar}",
+            "benchmarks.knn.data.layout: 'tar' is none of 'folder'",
+        ),
+        ("benchmarks.knn.data=3", "benchmarks.knn.data: needs settings"),
+        ("benchmarks.depth.variant.step=3", "benchmarks.depth.variant.step: unknown key"),
+        ("benchmarks.vlm.grid=8", "benchmarks.vlm: the reader reads grid 7"),
+        ("benchmarks.knn.kind=nn", "benchmarks.knn.kind: 'nn' is none of "),
     ],
 )
 def test_messages_name_settings_as_the_file_has_them(change: str, told: str) -> None:

@@ -45,13 +45,13 @@ def test_names_in_a_recipe_cannot_leave_the_run_folder(
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-@pytest.mark.parametrize("kind", ["suite", "column"])
+@pytest.mark.parametrize("kind", ["suite", "benchmark"])
 def test_names_in_a_suite_cannot_leave_its_folder(name: str, kind: str, tmp_path: Path) -> None:
     raw = load_suite("mini").model_dump(mode="json")
     if kind == "suite":
         raw["name"] = name
     else:
-        raw["columns"] = {name: next(iter(raw["columns"].values()))}
+        raw["benchmarks"] = {name: next(iter(raw["benchmarks"].values()))}
     path = tmp_path / "suite.yaml"
     path.write_text(yaml.safe_dump(raw))
     with pytest.raises(InputError, match="letters, digits"):

@@ -1,6 +1,6 @@
 """Judging one encoder after the other: what does not depend on the encoder is done once a process.
 
-Photos decoded to their views, and labels, are kept in memory: a study's columns are small.
+Photos decoded to their views, and labels, are kept in memory: a study's benchmarks are small.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from openeupe.ablate.study import LoadedStudy
 from openeupe.data import View
-from openeupe.evaluate.column import Judged
+from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.results import Results
 from openeupe.evaluate.suite import evaluate
@@ -28,7 +28,7 @@ _OPENED: dict[tuple[str, str], Any] = {}
 def judge(
     loaded: LoadedStudy, data: Path, source: str, name: str, folder: Path, device: torch.device
 ) -> bool:
-    """Fill the study's columns of the encoder `source`, which tables call `name`, in `folder`.
+    """Fill the study's benchmarks of the encoder `source`, which tables call `name`, in `folder`.
 
     Returns whether any was evaluated: what is saved of this encoder and these data is not again.
     """
@@ -43,18 +43,18 @@ def judge(
         views=_VIEWS,
     )
     quiet = Console(quiet=True)
-    before = Results(folder).read()["columns"] if Results.there(folder) else {}
+    before = Results(folder).read()["benchmarks"] if Results.there(folder) else {}
     content = evaluate(
         loaded.suite,
         Judged(encoder, features, chains, folder, quiet),
         folder,
         root=data,
         source=name,
-        only=loaded.columns,
+        only=loaded.benchmarks,
         console=quiet,
-        opened={column: _opened(loaded, column, data) for column in loaded.columns},
+        opened={benchmark: _opened(loaded, benchmark, data) for benchmark in loaded.benchmarks},
     )
-    return any(before.get(name) != column for name, column in content["columns"].items())
+    return any(before.get(name) != benchmark for name, benchmark in content["benchmarks"].items())
 
 
 def forget() -> None:
@@ -62,8 +62,8 @@ def forget() -> None:
     _OPENED.clear()
 
 
-def _opened(loaded: LoadedStudy, column: str, data: Path) -> Any:
-    settings = loaded.suite.columns[column]
+def _opened(loaded: LoadedStudy, benchmark: str, data: Path) -> Any:
+    settings = loaded.suite.benchmarks[benchmark]
     key = (str(data), settings.model_dump_json())
     if key not in _OPENED:
         found: Any = settings.open(data)

@@ -20,7 +20,7 @@ from openeupe.evaluate.compare import check_comparable
 from openeupe.evaluate.measure import Measure
 from openeupe.evaluate.results import Results
 from openeupe.evaluate.statistics import Difference, corrected, mean_difference, verdict
-from openeupe.evaluate.suite import fits, of_column
+from openeupe.evaluate.suite import fits, of_benchmark
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Compared:
-    """A row against its table's reference, or an effect, on one column; positive gain: better.
+    """A row against its table's reference, or an effect, on one benchmark; positive gain: better.
 
     p: Holm's, over all rows and columns of the table. power: what could have been shown.
     """
 
     row: str
-    column: str
+    benchmark: str
     gain: Difference
     p: float
     unit: str
@@ -60,7 +60,7 @@ class Outcome:
     """Reads the results of a study, as far as they are there.
 
     Attributes:
-        stale: "ARM, seed SEED: COLUMN" of saved results that are of other settings or another
+        stale: "ARM, seed SEED: BENCHMARK" of saved results that are of other settings or another
             precision than the study's; they are left out.
     """
 
@@ -71,18 +71,18 @@ class Outcome:
         self._measures: dict[tuple[str, str], Measure | None] = {}
         self._first: dict[str, tuple[Path, dict[str, Any]]] = {}
 
-    def measure(self, arm: str, column: str) -> Measure | None:
+    def measure(self, arm: str, benchmark: str) -> Measure | None:
         """An arm's headline measure `[seeds, N, M]`; None where it is not there.
 
         The seeds are the study's: what a probe's own seeds count is added up before.
         """
-        if (arm, column) not in self._measures:
-            self._measures[arm, column] = self._read(arm, column)
-        return self._measures[arm, column]
+        if (arm, benchmark) not in self._measures:
+            self._measures[arm, benchmark] = self._read(arm, benchmark)
+        return self._measures[arm, benchmark]
 
     def seeds(self, arm: str) -> int:
-        """How many seeds of an arm have every column that the arm has a result in."""
-        there = [self.measure(arm, column) for column in self.loaded.columns]
+        """How many seeds of an arm have every benchmark that the arm has a result in."""
+        there = [self.measure(arm, benchmark) for benchmark in self.loaded.benchmarks]
         return min((len(m.sums) for m in there if m is not None), default=0)
 
     def cost(self, arm: str) -> Cost | None:
@@ -103,34 +103,34 @@ class Outcome:
         return Cost(own, sum(images.values()), sum(petaflops(line).values()))
 
     def compare(self, table: str) -> list[Compared]:
-        """Every row against the table's reference, or every effect, on every column there is."""
+        """Every row against the table's reference, or every effect, on every benchmark there is."""
         config = self.loaded.study.tables[table]
         found: list[tuple[str, str, Difference, list[tuple[Measure, Measure]], bool]] = []
         for row, arms in config.compared.items():
-            for column in config.columns or self.loaded.columns:
-                if (pairs := self._pairs(arms, column)) is None:
+            for benchmark in config.benchmarks or self.loaded.benchmarks:
+                if (pairs := self._pairs(arms, benchmark)) is None:
                     continue
                 try:
                     shared = self._trained(arms)
                     gap = mean_difference(pairs, same_seeds=shared)
                 except ValueError as error:
                     told = ", ".join(arm for pair in arms for arm in pair)
-                    raise InputError(f"column {column}: {told}: {error}") from None
-                found.append((row, column, gap, pairs, shared))
+                    raise InputError(f"benchmark {benchmark}: {told}: {error}") from None
+                found.append((row, benchmark, gap, pairs, shared))
         adjusted = corrected([gap for _, _, gap, *_ in found])
         compared = []
-        for (row, column, gap, pairs, shared), p in zip(found, adjusted, strict=True):
+        for (row, benchmark, gap, pairs, shared), p in zip(found, adjusted, strict=True):
             could = power(pairs, tests=len(found)) if shared else None
             if not pairs[0][0].higher_is_better:
                 gap = gap.turned()
-            compared.append(Compared(row, column, gap, p, pairs[0][0].unit, could))
+            compared.append(Compared(row, benchmark, gap, p, pairs[0][0].unit, could))
         return compared
 
     def _pairs(
-        self, arms: Sequence[tuple[str, str]], column: str
+        self, arms: Sequence[tuple[str, str]], benchmark: str
     ) -> list[tuple[Measure, Measure]] | None:
         """Their measures; of a study that was cut off, those of the seeds that all have."""
-        found = [self.measure(arm, column) for pair in arms for arm in pair]
+        found = [self.measure(arm, benchmark) for pair in arms for arm in pair]
         there = [measure for measure in found if measure is not None]
         if len(there) < len(found):
             return None
@@ -141,32 +141,32 @@ class Outcome:
     def _trained(self, arms: Sequence[tuple[str, str]]) -> bool:
         return all(self.loaded.study.arms[arm].recipe for pair in arms for arm in pair)
 
-    def _is_own(self, column: str, saved: dict[str, Any]) -> bool:
+    def _is_own(self, benchmark: str, saved: dict[str, Any]) -> bool:
         study = self.loaded.study
-        wanted = of_column(column, self.loaded.suite.columns[column])
+        wanted = of_benchmark(benchmark, self.loaded.suite.benchmarks[benchmark])
         return fits(saved, {**wanted, "precision": study.judge.precision})
 
-    def _read(self, arm: str, column: str) -> Measure | None:
+    def _read(self, arm: str, benchmark: str) -> Measure | None:
         parts = []
         for seed in self.loaded.seeds(arm):
             folder = results_folder(self.loaded, self.place, arm, seed)
-            there = Results(folder).column(column)
-            if there is not None and not self._is_own(column, there):
-                self.stale.append(f"{arm}, seed {seed}: {column}")
+            there = Results(folder).benchmark(benchmark)
+            if there is not None and not self._is_own(benchmark, there):
+                self.stale.append(f"{arm}, seed {seed}: {benchmark}")
                 there = None
             if there is None:
                 break  # arms are paired by seed: what follows a gap cannot be
             check_comparable(
-                column, self._first.setdefault(column, (folder, there)), (folder, there)
+                benchmark, self._first.setdefault(benchmark, (folder, there)), (folder, there)
             )
             if "headline" not in there:
                 return None
-            parts.append(Results(folder).measure(column))
+            parts.append(Results(folder).measure(benchmark))
         if not parts:
             return None
         if self.loaded.trained(arm) is None:  # nothing was trained but the probe
             return parts[0]
         if any(list(part.samples) != list(parts[0].samples) for part in parts):
-            raise InputError(f"column {column}: {arm}: its seeds have other samples")
+            raise InputError(f"benchmark {benchmark}: {arm}: its seeds have other samples")
         sums = np.stack([part.sums.sum(axis=0) for part in parts])
         return replace(parts[0], sums=sums, trained=True)

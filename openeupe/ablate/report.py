@@ -61,11 +61,11 @@ def report(outcome: Outcome) -> dict[str, Any]:
 
 def _arm(outcome: Outcome, arm: str) -> dict[str, Any]:
     cost = outcome.cost(arm)
-    columns = {}
-    for column in outcome.loaded.columns:
-        measure = outcome.measure(arm, column)
+    benchmarks = {}
+    for benchmark in outcome.loaded.benchmarks:
+        measure = outcome.measure(arm, benchmark)
         if measure is not None:
-            columns[column] = {
+            benchmarks[benchmark] = {
                 **asdict(interval(measure)),
                 "per_seed": measure.per_seed.tolist(),
                 "unit": measure.unit,
@@ -75,7 +75,7 @@ def _arm(outcome: Outcome, arm: str) -> dict[str, Any]:
     return {
         "seeds": outcome.seeds(arm),
         "cost": asdict(cost) if cost else None,
-        "columns": columns,
+        "benchmarks": benchmarks,
     }
 
 
@@ -89,13 +89,13 @@ def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequenc
         parts = [f"## {table}\n", config.note, told, _differences(compared, "effect"),
                  _one_seed(compared)]  # fmt: skip
         return "\n".join(part for part in parts if part)
-    columns = list(config.columns or outcome.loaded.columns)
-    verdicts = {(one.row, one.column): one.verdict for one in compared}
+    benchmarks = list(config.benchmarks or outcome.loaded.benchmarks)
+    verdicts = {(one.row, one.benchmark): one.verdict for one in compared}
     marks = {"better": " ▲", "worse": " ▼"}
-    errors = {c for arm in arms.values() for c, f in arm["columns"].items()
+    errors = {c for arm in arms.values() for c, f in arm["benchmarks"].items()
               if not f["higher_is_better"]}  # fmt: skip
     header = ["", "images", "all images", "PFLOP", "seeds"]
-    header += [f"{column} ↓" if column in errors else column for column in columns]
+    header += [f"{benchmark} ↓" if benchmark in errors else benchmark for benchmark in benchmarks]
     rows = []
     for row in config.rows:
         arm = arms[row]
@@ -105,9 +105,9 @@ def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequenc
             cells = [row, f"{cost['images']:,}", f"{cost['all_images']:,}",
                      f"{cost['petaflops']:,.2f}"]  # fmt: skip
         cells.append(str(arm["seeds"]))
-        for column in columns:
-            figure = arm["columns"].get(column)
-            mark = marks.get(verdicts.get((row, column), ""), "")
+        for benchmark in benchmarks:
+            figure = arm["benchmarks"].get(benchmark)
+            mark = marks.get(verdicts.get((row, benchmark), ""), "")
             cells.append("–" if figure is None else _figure(figure) + mark)
         rows.append(cells)
     parts = [f"## {table}\n", config.note, markdown(header, rows)]
@@ -123,13 +123,13 @@ def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequenc
 
 
 def _differences(compared: Sequence[Compared], first: str) -> str:
-    header = [first, "column", "gain (95 %)", "p, Holm", "std of seeds",
+    header = [first, "benchmark", "gain (95 %)", "p, Holm", "std of seeds",
               "would have shown", "seeds to show it"]  # fmt: skip
     rows = []
     for one in compared:
         power, gain = one.power, one.gain
         digits = 1 if one.unit == "%" else 3
-        cells = [one.row, one.column,
+        cells = [one.row, one.benchmark,
                  f"{gain.delta:+.{digits}f} ({gain.low:+.{digits}f} to {gain.high:+.{digits}f})",
                  f"{one.p:.3f}" + " †" * one.gain.one_seed]  # fmt: skip
         if power:

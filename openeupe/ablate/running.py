@@ -66,11 +66,11 @@ def check(loaded: LoadedStudy, place: Place) -> None:
             check_recipe(rooted(recipe, place.data))
         except InputError as error:
             raise InputError(f"recipe {name}: {error}") from None
-    for name in loaded.columns:
+    for name in loaded.benchmarks:
         try:
-            loaded.suite.columns[name].open(place.data)
+            loaded.suite.benchmarks[name].open(place.data)
         except InputError as error:
-            raise InputError(f"column {name}: {error}") from None
+            raise InputError(f"benchmark {name}: {error}") from None
 
 
 def warm_up() -> None:

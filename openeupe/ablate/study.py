@@ -47,7 +47,7 @@ class TableConfig(Config):
         description="instead of rows: by name, pairs [arm, arm without it] whose mean difference "
         "is tested, as of a teacher in every set that it joins",
     )
-    columns: tuple[str, ...] | None = Field(None, description="default: all of the suite's")
+    benchmarks: tuple[str, ...] | None = Field(None, description="default: all of the suite's")
     note: str = ""
 
     @model_validator(mode="after")
@@ -88,7 +88,7 @@ class Study(Config):
     seeds: tuple[Annotated[int, Field(ge=-SEED, le=SEED)], ...] = Field((0, 1, 2), min_length=1)
     steps: float = Field(1.0, gt=0, le=RATE, description="factor on the steps of every stage")
     suite: str = Field(description="a packaged suite, or a file beside the study")
-    columns: tuple[str, ...] | None = Field(None, description="some of the suite's columns")
+    benchmarks: tuple[str, ...] | None = Field(None, description="some of the suite's benchmarks")
     judge: JudgeConfig = JudgeConfig()
     recipes: dict[Name, dict[str, Any]] = Field(
         {}, description="by name; each as a recipe's file, `base` included"
@@ -129,9 +129,9 @@ class LoadedStudy:
     suite: Suite
 
     @property
-    def columns(self) -> list[str]:
-        """The columns that are judged."""
-        return list(self.study.columns or self.suite.columns)
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that are judged."""
+        return list(self.study.benchmarks or self.suite.benchmarks)
 
     def trained(self, arm: str) -> Trained | None:
         """Recipe, stage and student of an arm; None for an encoder that exists."""
@@ -191,18 +191,18 @@ def load_study(source: str | Path, overrides: list[str] | None = None) -> Loaded
 
 def _check(loaded: LoadedStudy) -> None:
     """Hold arms and tables against the recipes and the suite."""
-    study, columns = loaded.study, loaded.suite.columns
-    for column in study.columns or ():
-        _known("columns", column, columns)
-    for column in loaded.columns:
-        if isinstance(columns[column], VlmMini | VlmBenchmarks):
+    study, benchmarks = loaded.study, loaded.suite.benchmarks
+    for benchmark in study.benchmarks or ():
+        _known("benchmarks", benchmark, benchmarks)
+    for benchmark in loaded.benchmarks:
+        if isinstance(benchmarks[benchmark], VlmMini | VlmBenchmarks):
             raise InputError(
-                f"study {study.name}: column {column} fills several, which a study does not "
-                "compare: name the others under columns"
+                f"study {study.name}: benchmark {benchmark} fills several, which a study does not "
+                "compare: name the others under benchmarks"
             )
     for name, table in study.tables.items():
-        for column in table.columns or ():
-            _known(f"tables.{name}.columns", column, loaded.columns)
+        for benchmark in table.benchmarks or ():
+            _known(f"tables.{name}.benchmarks", benchmark, loaded.benchmarks)
     members = {f"arms.{name}": arm for name, arm in study.arms.items() if arm.recipe}
     for field, one in members.items():
         stages = loaded.recipes[str(one.recipe)].stages

@@ -47,16 +47,17 @@ def evaluate(
         Path | None,
         typer.Option(help="Results folder.  [default: ENCODER/evaluations/SUITE]"),
     ] = None,
-    only: Annotated[str | None, typer.Option(help="Some of the columns: knn,depth")] = None,
+    only: Annotated[str | None, typer.Option(help="Some of the benchmarks: knn,depth")] = None,
     device: Device = None,
     precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, max=BATCH, help="Images a forward pass.")] = 32,
     workers: Annotated[int, typer.Option(min=1, max=WORKERS, help="Threads that read images.")] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Judge an encoder; run the same command again to resume or to add columns.
+    """Judge an encoder; run the same command again to resume or to add benchmarks.
 
-    Suites: `mini` needs no data; `eupe` is the paper's eleven columns; or a suite file of your own.
+    Suites: `mini` needs no data; `eupe` is the paper's eleven benchmarks; or a suite file of your
+    own.
 
     Example: `openeupe evaluate runs/quickstart --suite mini`
     """
@@ -78,9 +79,9 @@ def evaluate(
     if as_json:
         print_json(content)
         return
-    columns = list(content["columns"])
-    console.print(tables.rich_table(*tables.one(content, columns), encoder))
-    for note in tables.notes(content, columns):
+    benchmarks = list(content["benchmarks"])
+    console.print(tables.rich_table(*tables.one(content, benchmarks), encoder))
+    for note in tables.notes(content, benchmarks):
         console.print(note, soft_wrap=True, highlight=False)
     console.print(f"Kept in {folder}", soft_wrap=True, highlight=False)
 
@@ -97,10 +98,10 @@ def compare(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="For a README.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say which encoder is better, on which columns, and whether that is noise.
+    """Say which encoder is better, on which benchmarks, and whether that is noise.
 
     What was not evaluated yet is evaluated first. The first is compared with each of the others:
-    95 % intervals and permutation tests on the same samples, corrected by Holm over the columns.
+    95 % intervals and permutation tests on the same samples, corrected by Holm over the benchmarks.
 
     Example: `openeupe compare runs/mine efficientnet_lite0 untrained:resnet10t`
     """
@@ -131,22 +132,22 @@ def compare(
                 "evaluate one of them with another --out, and name that folder here"
             )
     contents = [results.read() for results in everyone]
-    columns = list(dict.fromkeys(name for content in contents for name in content["columns"]))
+    benchmarks = list(dict.fromkeys(name for content in contents for name in content["benchmarks"]))
     names = [content["config"]["model"] for content in contents]
-    ranks = mean_ranks(everyone, columns)
-    pairs = [compare_results(everyone[0], results, columns) for results in everyone[1:]]
+    ranks = mean_ranks(everyone, benchmarks)
+    pairs = [compare_results(everyone[0], results, benchmarks) for results in everyone[1:]]
     if as_json:
         print_json(
             {
                 "encoders": [
-                    {"name": name, "mean_rank": rank, "columns": content["columns"]}
+                    {"name": name, "mean_rank": rank, "benchmarks": content["benchmarks"]}
                     for name, rank, content in zip(names, ranks, contents, strict=True)
                 ],
                 "comparisons": [
                     {
                         "first": names[0],
                         "second": name,
-                        "columns": [
+                        "benchmarks": [
                             {**dataclasses.asdict(c), "verdict": c.verdict} for c in compared
                         ],
                     }
@@ -162,7 +163,7 @@ def compare(
         else:
             console.print(tables.rich_table(header, rows, title))
 
-    header, rows = tables.many(contents, names, columns)
+    header, rows = tables.many(contents, names, benchmarks)
     rows.append(["mean rank ↓", *(f"{rank:.2f}" for rank in ranks)])
     show(header, rows, "Figure ± half its 95 % interval (samples)")
     for compared, name in zip(pairs, names[1:], strict=True):
@@ -193,7 +194,7 @@ def _evaluate(
 ) -> tuple[dict[str, Any], Path]:
     """What `results.json` then holds, and the folder it lies in."""
     from openeupe.deploy.exported import ExportedEncoder
-    from openeupe.evaluate.column import Judged
+    from openeupe.evaluate.benchmark import Judged
     from openeupe.evaluate.features import Features
     from openeupe.evaluate.suite import evaluate as run_suite
     from openeupe.evaluate.suite import load_suite

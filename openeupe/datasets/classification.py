@@ -23,7 +23,7 @@ from openeupe.errors import InputError
 from openeupe.identity import facts_identity
 from openeupe.plain_yaml import parse_yaml
 
-_CHECKED: set[tuple[Path, str]] = set()  # three columns over one data set read its headers once
+_CHECKED: set[tuple[Path, str]] = set()  # three benchmarks over one data set read its headers once
 
 
 class _Named(Config):

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from openeupe.data import View
 from openeupe.datasets.interfaces import MaskedImages, check_apart
 from openeupe.datasets.masks import MaskData
-from openeupe.evaluate.cells import LEVELS, CellColumn, levels_reached, reaching
-from openeupe.evaluate.column import Domain, Judged
+from openeupe.evaluate.benchmark import Domain, Judged
+from openeupe.evaluate.cells import LEVELS, CellBenchmark, levels_reached, reaching
 from openeupe.evaluate.edge_match import label_boundaries, matched, ridges, thinned
 from openeupe.evaluate.measure import Measure, Outcome, best_f
 
 
-class Boundaries(CellColumn):
+class Boundaries(CellBenchmark):
     """How well a linear map of patch tokens finds where one labelled thing ends.
 
     The truth is the border between mask labels, one pixel thin, in a view that keeps the aspect.

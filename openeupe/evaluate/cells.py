@@ -11,7 +11,7 @@ from torch import Tensor
 
 from openeupe.data import View
 from openeupe.encoders import Encoder
-from openeupe.evaluate.column import Column, Judged
+from openeupe.evaluate.benchmark import Benchmark, Judged
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.variants import fit_heads
 from openeupe.heads.fitting import cached_batches
@@ -22,7 +22,7 @@ from openeupe.seeds import derive_seed
 LEVELS = 99  # thresholds 0.01 ... 0.99 of a probability, as BSDS has them
 
 
-class CellColumn(Column, FitSettings):
+class CellBenchmark(Benchmark, FitSettings):
     """Settings that these benchmarks share."""
 
     side: int = Field(448, ge=1, description="Pixels of the view, fitted to the patch size")

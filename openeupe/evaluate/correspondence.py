@@ -21,7 +21,7 @@ from openeupe.datasets.interfaces import KeypointImages
 from openeupe.datasets.keypoints import KeypointData
 from openeupe.datasets.subset import Subset
 from openeupe.encoders import Encoder
-from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.benchmark import Benchmark, Domain, Judged
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Measure, Outcome, class_mean
 from openeupe.seeds import derive_seed, shuffled
@@ -68,7 +68,7 @@ class Matches:
     points: dict[int, dict[str, tuple[float, float]]]
 
 
-class Correspondence(Column):
+class Correspondence(Benchmark):
     """PCK: the share of points whose match lies near enough to the truth.
 
     A source point's feature is looked up in the target image; a match is right if it is nearer to

@@ -20,7 +20,7 @@ from openeupe.data import View
 from openeupe.datasets.depths import DepthData
 from openeupe.datasets.interfaces import DepthImages, check_apart
 from openeupe.errors import InputError
-from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.benchmark import Benchmark, Domain, Judged
 from openeupe.evaluate.crops import NYU_SIZE, DepthCrops, TooSmall, depth_crop
 from openeupe.evaluate.features import fitting_side, mean_colour, readable
 from openeupe.evaluate.measure import Array, Measure, Outcome
@@ -120,7 +120,7 @@ class CachedDepth(CachedFit):
         return self.answers(judged, make, label, DepthHead.loss, DepthHead.depth, data, seeds)
 
 
-class Depth(Column):
+class Depth(Benchmark):
     """How well a linear map of patch tokens tells the distance of every pixel.
 
     BatchNorm and a 1x1 convolution to `bins` depths on the last, normalized patch tokens of the

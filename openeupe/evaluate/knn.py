@@ -15,7 +15,7 @@ from openeupe.data import View
 from openeupe.datasets.classification import ClassData
 from openeupe.datasets.interfaces import LabelledImages
 from openeupe.encoders import Encoder
-from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.benchmark import Benchmark, Domain, Judged
 from openeupe.evaluate.features import Features, fitting_side
 from openeupe.evaluate.measure import Outcome, mean_measure
 
@@ -24,7 +24,7 @@ Metric = Literal["cosine", "l2"]
 _BLOCK = 16384  # rows of the database at a time: with 4096 queries 256 MiB of similarities
 
 
-class Knn(Column):
+class Knn(Benchmark):
     """Share of test images whose class the nearest training images tell.
 
     By default the released evaluation code's rule: class tokens L2-normalized, neighbours by

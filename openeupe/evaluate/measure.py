@@ -168,14 +168,14 @@ def joined(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one column found of one encoder.
+    """What one benchmark found of one encoder.
 
     headline: which of `measures` the table shows.
     measures: by name, such as "pck@0.1" and "pck@0.05".
     floors: what no ability at all would score on the headline ("chance", "mean depth", "blind").
     details: anything worth keeping that is not a figure with an interval: per-class values,
         resolution actually used, number of images (JSON values only).
-    answers: per-question records of a vision-language column, one JSON line each.
+    answers: per-question records of a vision-language benchmark, one JSON line each.
     """
 
     headline: str

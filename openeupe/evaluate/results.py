@@ -1,7 +1,7 @@
 """Results on disk: figures, the samples they rest on, and everything needed to repeat them.
 
-A folder holds `columns/NAME.json` with `NAME.npz` (per-sample sums) and, for questions,
-`samples_NAME.jsonl`; written as each column ends, so that nothing is lost. `results.json` puts
+A folder holds `benchmarks/NAME.json` with `NAME.npz` (per-sample sums) and, for questions,
+`samples_NAME.jsonl`; written as each benchmark ends, so that nothing is lost. `results.json` puts
 them together in the shape of lm-eval; every table is drawn from it.
 """
 
@@ -22,13 +22,13 @@ import torch
 
 from openeupe.errors import InputError
 from openeupe.evaluate.measure import Measure, Outcome
-from openeupe.evaluate.saved import AGAIN, read_column, read_results
+from openeupe.evaluate.saved import AGAIN, FORMAT, read_benchmark, read_results
 from openeupe.evaluate.statistics import interval
 from openeupe.files import durable, remove_partials, strict_json, write_atomically
 from openeupe.plain_json import read_arrays
 
 RESULTS = "results.json"
-_COLUMNS = "columns"
+_BENCHMARKS = "benchmarks"
 
 
 class Results:
@@ -41,40 +41,43 @@ class Results:
     def open(cls, folder: Path) -> Results:
         """Results that were finished or begun before."""
         if not cls.there(folder):
-            raise InputError(f"{folder} holds no results of columns: run openeupe evaluate first")
+            raise InputError(
+                f"{folder} holds no results of benchmarks: run openeupe evaluate first"
+            )
         return cls(folder)
 
     @staticmethod
     def there(folder: Path) -> bool:
         """Whether a folder holds results (a run's own `results.json` is another thing)."""
-        return (folder / RESULTS).is_file() and (folder / _COLUMNS).is_dir()
+        folders = (_BENCHMARKS, "columns")  # "columns": of format 1, refused when it is read
+        return (folder / RESULTS).is_file() and any((folder / name).is_dir() for name in folders)
 
     def remove_partials(self) -> None:
         """Remove what a killed process left half written."""
         remove_partials(self.folder)
-        remove_partials(self.folder / _COLUMNS)
+        remove_partials(self.folder / _BENCHMARKS)
 
     def read(self) -> dict[str, Any]:
         """What `results.json` holds."""
         return read_results(self.folder / RESULTS)
 
-    def column(self, name: str) -> dict[str, Any] | None:
-        """What is kept of a column besides its samples; None if it was never finished."""
-        path = self.folder / _COLUMNS / f"{name}.json"
-        return read_column(path) if path.is_file() else None
+    def benchmark(self, name: str) -> dict[str, Any] | None:
+        """What is kept of a benchmark besides its samples; None if it was never finished."""
+        path = self.folder / _BENCHMARKS / f"{name}.json"
+        return read_benchmark(path) if path.is_file() else None
 
     def names(self) -> list[str]:
-        """Names of the finished columns."""
-        return sorted(path.stem for path in (self.folder / _COLUMNS).glob("*.json"))
+        """Names of the finished benchmarks."""
+        return sorted(path.stem for path in (self.folder / _BENCHMARKS).glob("*.json"))
 
     def measure(self, name: str) -> Measure:
-        """The headline measure of a column, with its samples."""
-        column = self.column(name)
-        if column is None or "headline" not in column:
-            raise InputError(f"{self.folder}: column {name} has no figures")
-        headline = column["headline"]
-        figure = column["figures"][headline]
-        path = self.folder / _COLUMNS / f"{name}.npz"
+        """The headline measure of a benchmark, with its samples."""
+        benchmark = self.benchmark(name)
+        if benchmark is None or "headline" not in benchmark:
+            raise InputError(f"{self.folder}: benchmark {name} has no figures")
+        headline = benchmark["headline"]
+        figure = benchmark["figures"][headline]
+        path = self.folder / _BENCHMARKS / f"{name}.npz"
         arrays = read_arrays(path, AGAIN)
         try:
             measure = Measure(
@@ -84,7 +87,7 @@ class Results:
                 figure["scale"],
                 figure["higher_is_better"],
                 figure["unit"],
-                trained="seeds" in column["settings"],
+                trained="seeds" in benchmark["settings"],
             )
             if not (measure.sums.size and np.isfinite(measure.sums).all()):
                 raise ValueError("sums are empty or no finite numbers")
@@ -94,10 +97,10 @@ class Results:
         return measure
 
     def keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
-        """Write one finished column.
+        """Write one finished benchmark.
 
         Args:
-            outcome: None where the encoder cannot have the column; `about["missing"]` says why.
+            outcome: None where the encoder cannot have the benchmark; `about["missing"]` says why.
             about: protocol, data, encoder, precision, seconds and the like.
         """
         with self._writing():
@@ -114,11 +117,11 @@ class Results:
             ) from None
 
     def _keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
-        folder = self.folder / _COLUMNS
+        folder = self.folder / _BENCHMARKS
         folder.mkdir(parents=True, exist_ok=True)
         whole, arrays = folder / f"{name}.json", folder / f"{name}.npz"
         answers = self.folder / f"samples_{name}.jsonl"
-        content = dict(about)
+        content = {"format": FORMAT, **about}
         with ExitStack() as placed:  # the last that is entered takes its place first
             partial = placed.enter_context(durable(whole))
             if outcome is not None:
@@ -136,19 +139,20 @@ class Results:
                 old.unlink(missing_ok=True)
 
     def gather(self, names: list[str], config: dict[str, Any]) -> dict[str, Any]:
-        """Write and return `results.json` of these columns."""
-        columns = {name: column for name in names if (column := self.column(name))}
-        there = {name: c for name, c in columns.items() if "headline" in c}
+        """Write and return `results.json` of these benchmarks."""
+        benchmarks = {name: benchmark for name in names if (benchmark := self.benchmark(name))}
+        there = {name: c for name, c in benchmarks.items() if "headline" in c}
         content = {
+            "format": FORMAT,
             "results": {name: _lm_eval(c) for name, c in there.items()},
-            "versions": {name: c["protocol"] for name, c in columns.items()},
-            "configs": {name: c["settings"] for name, c in columns.items()},
+            "versions": {name: c["protocol"] for name, c in benchmarks.items()},
+            "configs": {name: c["settings"] for name, c in benchmarks.items()},
             "n-samples": {
                 name: {"original": _count(c), "effective": _count(c)} for name, c in there.items()
             },
             "config": config,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "columns": columns,
+            "benchmarks": benchmarks,
             **machine(),
         }
         with self._writing():
@@ -217,12 +221,12 @@ def _figure(measure: Measure) -> dict[str, Any]:
     }
 
 
-def _lm_eval(column: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {"alias": column["protocol"]}
-    for key, figure in column["figures"].items():
+def _lm_eval(benchmark: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {"alias": benchmark["protocol"]}
+    for key, figure in benchmark["figures"].items():
         result |= {f"{key},none": figure["value"], f"{key}_stderr,none": figure["stderr"]}
     return result
 
 
-def _count(column: dict[str, Any]) -> int:
-    return int(column["figures"][column["headline"]]["samples"])
+def _count(benchmark: dict[str, Any]) -> int:
+    return int(benchmark["figures"][benchmark["headline"]]["samples"])

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from openeupe.plain_json import Saved, read_checked
 
 AGAIN = "delete it and evaluate again"
+FORMAT = 2  # of results; 1 called benchmarks "columns"
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -25,7 +26,7 @@ class _Figure(Saved):
     higher_is_better: bool
 
 
-class _Column(Saved):
+class _Benchmark(Saved):
     protocol: str
     protocol_hash: str
     domain: Literal["image", "language", "text", "dense"]
@@ -56,16 +57,16 @@ class _Config(Saved):
 
 class _Results(Saved):
     config: _Config
-    columns: dict[str, _Column]
+    benchmarks: dict[str, _Benchmark]
 
 
-def read_column(path: Path) -> dict[str, Any]:
-    """What is saved of one column.
+def read_benchmark(path: Path) -> dict[str, Any]:
+    """What is saved of one benchmark.
 
     Raises:
         InputError: naming the file and the field that is missing or wrong.
     """
-    return read_checked(path, _Column, AGAIN)
+    return read_checked(path, _Benchmark, AGAIN, FORMAT)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -74,4 +75,4 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
         InputError: naming the file and the field that is missing or wrong.
     """
-    return read_checked(path, _Results, AGAIN)
+    return read_checked(path, _Results, AGAIN, FORMAT)

@@ -20,7 +20,7 @@ from openeupe.datasets.dense_files import IGNORE
 from openeupe.datasets.interfaces import MaskedImages, check_apart
 from openeupe.datasets.masks import MaskData
 from openeupe.errors import InputError
-from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.benchmark import Benchmark, Domain, Judged
 from openeupe.evaluate.crops import LabelledCrops, labelled_crop, resized
 from openeupe.evaluate.features import fitting_side, mean_colour, readable
 from openeupe.evaluate.measure import Array, Measure, Outcome, class_mean
@@ -120,7 +120,7 @@ class CachedSegmentation(CachedFit):
         )
 
 
-class Segmentation(Column):
+class Segmentation(Benchmark):
     """How well a linear map of patch tokens says the class of every pixel.
 
     BatchNorm and a 1x1 convolution on the last, normalized patch tokens of the encoder in eval

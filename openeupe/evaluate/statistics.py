@@ -24,7 +24,7 @@ from openeupe.evaluate.measure import METRICS, Array, Measure
 ALPHA = 0.05
 _LEVEL = 0.95
 _RESAMPLES = 2000  # of the test set: the ends of a 95 % interval need no more
-_SWAPS = 10_000  # a p-value has to survive Holm's correction over a suite's columns
+_SWAPS = 10_000  # a p-value has to survive Holm's correction over a suite's benchmarks
 _CHUNK = 1 << 24  # weights held at once
 
 
@@ -73,7 +73,7 @@ def interval(measure: Measure, seed: int = 0) -> Interval:
 
 
 def difference(a: Measure, b: Measure, seed: int = 0, *, same_seeds: bool = False) -> Difference:
-    """Paired comparison of two encoders on one column.
+    """Paired comparison of two encoders on one benchmark.
 
     The interval: both are reweighted alike. The test: were they alike, each
     sample's two results could be swapped; p is the share of random swaps that give at least the

@@ -1,4 +1,4 @@
-"""Suites: named columns with every number of their protocols, and how one is carried out."""
+"""Suites: named benchmarks with every number of their protocols, and how one is carried out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.console import Console
 
 from openeupe.config import Config, load_settings
 from openeupe.errors import InputError
+from openeupe.evaluate.benchmark import Benchmark, Judged, NotApplicable
 from openeupe.evaluate.boundaries import Boundaries
-from openeupe.evaluate.column import Column, Judged, NotApplicable
 from openeupe.evaluate.correspondence import Correspondence
 from openeupe.evaluate.depth import Depth
 from openeupe.evaluate.knn import Knn
@@ -27,7 +27,7 @@ from openeupe.identity import encoder_identity
 from openeupe.locks import locked
 from openeupe.names import Name
 
-AnyColumn = Annotated[
+AnyBenchmark = Annotated[
     Knn
     | ZeroShot
     | ZeroShotRidge
@@ -43,19 +43,19 @@ AnyColumn = Annotated[
 
 
 class Suite(Config):
-    """Columns by name. note: what this suite is for, for whoever reads the file."""
+    """Benchmarks by name. note: what this suite is for, for whoever reads the file."""
 
     name: Name
     note: str = ""
-    columns: dict[Name, AnyColumn] = Field(min_length=1)
+    benchmarks: dict[Name, AnyBenchmark] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _outcomes_apart(self) -> Suite:
-        for name, column in self.columns.items():
-            clash = [other for other in self.columns if other.startswith(f"{name}-")]
-            if clash and column.fills_several:
+        for name, benchmark in self.benchmarks.items():
+            clash = [other for other in self.benchmarks if other.startswith(f"{name}-")]
+            if clash and benchmark.fills_several:
                 raise ValueError(
-                    f"column {clash[0]} is named like an outcome of {name}, whose file it would "
+                    f"benchmark {clash[0]} is named like an outcome of {name}, whose file it would "
                     "overwrite: rename it"
                 )
         return self
@@ -77,13 +77,13 @@ def evaluate(
     console: Console | None = None,
     opened: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Fill the columns of a suite; what was filled before in `folder` is not done again.
+    """Fill the benchmarks of a suite; what was filled before in `folder` is not done again.
 
     Args:
         root: where the suite's relative data paths start.
         source: what the user called the encoder.
-        only: names of columns; None: all.
-        opened: data of columns that the caller has opened before, by column.
+        only: names of benchmarks; None: all.
+        opened: data of benchmarks that the caller has opened before, by benchmark.
 
     Returns what `results.json` then holds.
 
@@ -94,7 +94,7 @@ def evaluate(
     chosen = _chosen(suite, only)
     ready = opened or {}
     data_of = {
-        name: ready[name] if name in ready else _opened(name, suite.columns[name], root)
+        name: ready[name] if name in ready else _opened(name, suite.benchmarks[name], root)
         for name in chosen
     }
     with locked(folder, "the results folder"):
@@ -110,19 +110,19 @@ def _fill(
     source: str,
     console: Console,
 ) -> dict[str, Any]:
-    """Carry out the columns of `data_of`; others that fit this encoder stay."""
+    """Carry out the benchmarks of `data_of`; others that fit this encoder stay."""
     results = Results(folder)
     of = _of_encoder(judged)
     names = []
     for name in data_of:
-        column, data = suite.columns[name], data_of[name]
-        what = {**of, **of_column(name, column), "data": column.identities(data)}
+        benchmark, data = suite.benchmarks[name], data_of[name]
+        what = {**of, **of_benchmark(name, benchmark), "data": benchmark.identities(data)}
         done = _finished(results, name, what)
         if done is None:
             started = time.perf_counter()
             outcomes: dict[str, Any] = {}
             try:
-                outcomes = dict(column.run(data, judged))
+                outcomes = dict(benchmark.run(data, judged))
             except NotApplicable as reason:
                 outcomes[""] = None
                 what["missing"] = str(reason)
@@ -136,7 +136,7 @@ def _fill(
         else:
             console.print(f"{name}: {_said(results, done)}, kept", soft_wrap=True)
         names += done
-    others = [name for name in suite.columns if name not in data_of]
+    others = [name for name in suite.benchmarks if name not in data_of]
     before = _before(suite, others, results, of, console)
     encoder = judged.encoder
     config = {
@@ -151,14 +151,14 @@ def _fill(
     return results.gather([*before, *names], config)
 
 
-def of_column(name: str, column: Column) -> dict[str, Any]:
-    """What a result keeps of its column: name, protocol and all settings."""
+def of_benchmark(name: str, benchmark: Benchmark) -> dict[str, Any]:
+    """What a result keeps of its benchmark: name, protocol and all settings."""
     return {
-        "column": name,
-        "protocol": column.protocol,
-        "protocol_hash": column.protocol_identity(),
-        "domain": column.domain,
-        "settings": column.model_dump(mode="json"),
+        "benchmark": name,
+        "protocol": benchmark.protocol,
+        "protocol_hash": benchmark.protocol_identity(),
+        "domain": benchmark.domain,
+        "settings": benchmark.model_dump(mode="json"),
     }
 
 
@@ -174,17 +174,17 @@ def _of_encoder(judged: Judged) -> dict[str, Any]:
 def _before(
     suite: Suite, others: Sequence[str], results: Results, of: dict[str, Any], console: Console
 ) -> list[str]:
-    """Outcomes of the other columns that an earlier command finished for this encoder.
+    """Outcomes of the other benchmarks that an earlier command finished for this encoder.
 
     Their data are not read again; each result has the identity of its own.
     """
     kept = []
     for name in results.names():
-        found = results.column(name) or {}
-        column = str(found.get("column"))
-        if column not in others:
+        found = results.benchmark(name) or {}
+        benchmark = str(found.get("benchmark"))
+        if benchmark not in others:
             continue
-        if fits(found, {**of, **of_column(column, suite.columns[column])}):
+        if fits(found, {**of, **of_benchmark(benchmark, suite.benchmarks[benchmark])}):
             kept.append(name)
         else:
             console.print(
@@ -200,33 +200,34 @@ def fits(found: Mapping[str, Any], what: Mapping[str, Any]) -> bool:
     return all(key in found and found[key] == value for key, value in what.items())
 
 
-def _opened(name: str, column: Column, root: Path) -> Any:
+def _opened(name: str, benchmark: Benchmark, root: Path) -> Any:
     try:
-        return column.open(root)
+        return benchmark.open(root)
     except InputError as error:
         raise InputError(
-            f"column {name}: {error} (or leave the column out: columns.{name}=null)"
+            f"benchmark {name}: {error} (or leave the benchmark out: benchmarks.{name}=null)"
         ) from None
 
 
 def _chosen(suite: Suite, only: Sequence[str] | None) -> list[str]:
-    unknown = [name for name in only or [] if name not in suite.columns]
+    unknown = [name for name in only or [] if name not in suite.benchmarks]
     if unknown:
         raise InputError(
-            f"suite {suite.name} has no column {unknown[0]}: it has {', '.join(suite.columns)}"
+            f"suite {suite.name} has no benchmark {unknown[0]}: it has "
+            + ", ".join(suite.benchmarks)
         )
-    return [name for name in suite.columns if not only or name in only]
+    return [name for name in suite.benchmarks if not only or name in only]
 
 
 def _finished(results: Results, name: str, what: dict[str, Any]) -> list[str] | None:
-    """The outcomes of a column that was finished before with just these settings and data."""
+    """The outcomes of a benchmark that was finished before with just these settings and data."""
 
     for found in results.names():
-        column = results.column(found) or {}
-        if not fits(column, what):
+        benchmark = results.benchmark(found) or {}
+        if not fits(benchmark, what):
             continue
-        outcomes: list[str] = column["outcomes"]
-        if found in outcomes and all(fits(results.column(o) or {}, what) for o in outcomes):
+        outcomes: list[str] = benchmark["outcomes"]
+        if found in outcomes and all(fits(results.benchmark(o) or {}, what) for o in outcomes):
             return outcomes
     return None
 
@@ -234,11 +235,11 @@ def _finished(results: Results, name: str, what: dict[str, Any]) -> list[str] | 
 def _said(results: Results, names: Sequence[str]) -> str:
     parts = []
     for name in names:
-        column = results.column(name) or {}
-        if "headline" not in column:
-            parts.append(f"n/a ({column['missing']})")
+        benchmark = results.benchmark(name) or {}
+        if "headline" not in benchmark:
+            parts.append(f"n/a ({benchmark['missing']})")
             continue
-        figure = column["figures"][column["headline"]]
+        figure = benchmark["figures"][benchmark["headline"]]
         label = f"{name} " if len(names) > 1 else ""
         digits = 1 if figure["scale"] != 1 else 3
         parts.append(f"{label}{figure['value']:.{digits}f} {figure['unit']}".strip())

@@ -14,79 +14,79 @@ DOMAINS = ("image", "language", "text", "dense")  # the order of rows
 Row = list[str]
 
 
-def one(content: Mapping[str, Any], columns: Sequence[str]) -> tuple[Row, list[Row]]:
-    """Header and rows for one encoder: a row for each column."""
-    header = ["column", "figure", "95 % interval", "± seeds", "floor", "n"]
+def one(content: Mapping[str, Any], benchmarks: Sequence[str]) -> tuple[Row, list[Row]]:
+    """Header and rows for one encoder: a row for each benchmark."""
+    header = ["benchmark", "figure", "95 % interval", "± seeds", "floor", "n"]
     rows = []
-    for name in _by_domain(content["columns"], columns):
-        column = content["columns"][name]
-        if "headline" not in column:
+    for name in _by_domain(content["benchmarks"], benchmarks):
+        benchmark = content["benchmarks"][name]
+        if "headline" not in benchmark:
             rows.append([name, "n/a", "", "", "", ""])
             continue
-        figure = column["figures"][column["headline"]]
+        figure = benchmark["figures"][benchmark["headline"]]
         low, high = _number(figure["low"], figure), _number(figure["high"], figure)
         spread = figure["training_std"]
         rows.append(
             [
-                f"{name} {column['headline']}{_arrow(figure)}",
-                _flagged(column, figure),
+                f"{name} {benchmark['headline']}{_arrow(figure)}",
+                _flagged(benchmark, figure),
                 f"{low} to {high}",
                 "" if spread is None else _number(spread, figure),
-                _hardest_floor(column["floors"], figure),
+                _hardest_floor(benchmark["floors"], figure),
                 f"{figure['samples']:,}",
             ]
         )
     return header, rows
 
 
-def notes(content: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    """What a table's marks mean: why a column is missing, what a question mark says."""
+def notes(content: Mapping[str, Any], benchmarks: Sequence[str]) -> list[str]:
+    """What a table's marks mean: why a benchmark is missing, what a question mark says."""
     lines = []
-    for name in columns:
-        column = content["columns"].get(name, {})
-        if "missing" in column:
-            lines.append(f"{name}: n/a, {column['missing']}")
-        elif not column.get("details", {}).get("resolved", True):
+    for name in benchmarks:
+        benchmark = content["benchmarks"].get(name, {})
+        if "missing" in benchmark:
+            lines.append(f"{name}: n/a, {benchmark['missing']}")
+        elif not benchmark.get("details", {}).get("resolved", True):
             lines.append(f"{name}: ? = not resolved by this probe, its best is too near its floors")
     return lines
 
 
 def many(
-    contents: Sequence[Mapping[str, Any]], names: Sequence[str], columns: Sequence[str]
+    contents: Sequence[Mapping[str, Any]], names: Sequence[str], benchmarks: Sequence[str]
 ) -> tuple[Row, list[Row]]:
     """Header and rows for several encoders side by side: figure ± half the 95 % interval."""
-    header = ["column", *names]
+    header = ["benchmark", *names]
     rows = []
     first: dict[str, Any] = {}
     for content in contents:
-        first = {**content["columns"], **first}
-    for name in _by_domain(first, columns):
+        first = {**content["benchmarks"], **first}
+    for name in _by_domain(first, benchmarks):
         cells = []
         arrow = ""
         for content in contents:
-            column = content["columns"].get(name, {"missing": "not evaluated"})
-            if "headline" not in column:
+            benchmark = content["benchmarks"].get(name, {"missing": "not evaluated"})
+            if "headline" not in benchmark:
                 cells.append("n/a")
                 continue
-            figure = column["figures"][column["headline"]]
-            arrow = f" {column['headline']}{_arrow(figure)}"
+            figure = benchmark["figures"][benchmark["headline"]]
+            arrow = f" {benchmark['headline']}{_arrow(figure)}"
             low, high = figure["low"], figure["high"]
             half = None if low is None or high is None else (high - low) / 2
-            cells.append(f"{_flagged(column, figure)} ± {_number(half, figure)}")
+            cells.append(f"{_flagged(benchmark, figure)} ± {_number(half, figure)}")
         rows.append([f"{name}{arrow}", *cells])
     return header, rows
 
 
 def differences(compared: Sequence[Compared]) -> tuple[Row, list[Row]]:
     """Header and rows of a paired comparison."""
-    header = ["column", "gain", "95 % interval", "p (Holm)", "the first is"]
+    header = ["benchmark", "gain", "95 % interval", "p (Holm)", "the first is"]
     rows = []
     for each in compared:
         digits = 1 if each.unit == "%" else 3
         gain = each.gain
         rows.append(
             [
-                each.column,
+                each.benchmark,
                 f"{gain.delta:+.{digits}f} {each.unit}".strip(),
                 f"{gain.low:+.{digits}f} to {gain.high:+.{digits}f}",
                 f"{each.p:.4f}",
@@ -101,7 +101,7 @@ def summary(compared: Sequence[Compared], first: str) -> str:
     verdicts = [each.verdict for each in compared]
     one_seed = verdicts.count("one seed: no verdict")
     text = (
-        f"{first} is better on {verdicts.count('better')} columns, worse on "
+        f"{first} is better on {verdicts.count('better')} benchmarks, worse on "
         f"{verdicts.count('worse')}; no difference shown on "
         f"{verdicts.count('no difference shown')}."
     )
@@ -129,14 +129,14 @@ def markdown(header: Row, rows: Sequence[Row]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _by_domain(columns: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    there = [name for name in names if name in columns]
-    return sorted(there, key=lambda name: DOMAINS.index(columns[name]["domain"]))
+def _by_domain(benchmarks: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    there = [name for name in names if name in benchmarks]
+    return sorted(there, key=lambda name: DOMAINS.index(benchmarks[name]["domain"]))
 
 
-def _flagged(column: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
+def _flagged(benchmark: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
     """The figure; with a question mark where a probe did not resolve this ability at all."""
-    resolved = column["details"].get("resolved", True)
+    resolved = benchmark["details"].get("resolved", True)
     return _number(figure["value"], figure) + ("" if resolved else " ?")
 
 

@@ -14,15 +14,15 @@ from torch.nn import functional as F
 from openeupe.data import View
 from openeupe.datasets.interfaces import MaskedImages
 from openeupe.datasets.words import TextData
-from openeupe.evaluate.cells import LEVELS, CellColumn, levels_reached, reaching
-from openeupe.evaluate.column import Domain, Judged
+from openeupe.evaluate.benchmark import Domain, Judged
+from openeupe.evaluate.cells import LEVELS, CellBenchmark, levels_reached, reaching
 from openeupe.evaluate.measure import Measure, Outcome
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-class TextRegions(CellColumn):
+class TextRegions(CellBenchmark):
     """How well a linear map of patch tokens finds the pixels that are text.
 
     The head gives a value for each cell of a patch (`openeupe.heads.regions`), is trained by

@@ -15,7 +15,7 @@ from torch import Tensor
 from openeupe.data import View
 from openeupe.data.ahead import batched_ahead
 from openeupe.datasets.interfaces import Images
-from openeupe.evaluate.column import Judged
+from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import fitting_side, readable
 from openeupe.heads.fitting import Batch, HeadT, Loss, cached_batches, fit_head
 from openeupe.heads.settings import FitSettings

@@ -22,7 +22,7 @@ from openeupe.datasets.subset import Subset
 from openeupe.encoders import Encoder
 from openeupe.encoders.text import TextSpace, TextTower, text_space
 from openeupe.errors import InputError
-from openeupe.evaluate.column import Column, Domain, Judged, NotApplicable
+from openeupe.evaluate.benchmark import Benchmark, Domain, Judged, NotApplicable
 from openeupe.evaluate.features import Features, Precision
 from openeupe.evaluate.fidelity import RidgeReadout
 from openeupe.evaluate.knn import class_labels, crop_view
@@ -35,7 +35,7 @@ _OPENAI = "openai-80"
 
 @dataclass(frozen=True)
 class NamedImages:
-    """What a zero-shot column opens: images, the classes' prompts and the space that joins them."""
+    """Data of a zero-shot benchmark: images, the classes' prompts and the space that joins them."""
 
     train: LabelledImages
     test: LabelledImages
@@ -44,8 +44,8 @@ class NamedImages:
     space: TextSpace
 
 
-class _ByNames(Column):
-    """What both columns share: images, an expert's text space, prompts, one view."""
+class _ByNames(Benchmark):
+    """What both benchmarks share: images, an expert's text space, prompts, one view."""
 
     domain: Domain = "image"
     data: ClassData
@@ -112,7 +112,7 @@ class ZeroShot(_ByNames):
     """Share of test images whose class name's text is the nearest to them; nothing is trained.
 
     An encoder that is the expert itself is asked directly. A student goes through its heads: from
-    its class tokens to the expert's, de-standardized at each step. Others have no such column.
+    its class tokens to the expert's, de-standardized at each step. Others have no such benchmark.
     """
 
     kind: Literal["zero_shot"] = "zero_shot"

@@ -52,26 +52,26 @@ class Belonging:
 def comparable(
     contents: Sequence[dict[str, Any]], labels: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Results of one suite without the columns that cannot be compared with the first encoder's.
+    """Results of one suite without the benchmarks that cannot be compared with the first encoder's.
 
     Args:
         contents: what each `results.json` holds.
         labels: what the page calls each encoder.
 
-    Returns the contents, and a sentence on each column that was left out.
+    Returns the contents, and a sentence on each benchmark that was left out.
     """
     first: dict[str, tuple[str, dict[str, Any]]] = {}
     found, notes = [], []
     for content, label in zip(contents, labels, strict=True):
-        columns = {}
-        for name, column in content["columns"].items():
-            other, reference = first.setdefault(name, (label, column))
-            if unlike := what_differs(column, reference):
+        benchmarks = {}
+        for name, benchmark in content["benchmarks"].items():
+            other, reference = first.setdefault(name, (label, benchmark))
+            if unlike := what_differs(benchmark, reference):
                 notes.append(
                     f"{name} of {label} is not shown: it was evaluated with other "
                     f"{' and '.join(unlike)} than {other}. Evaluate both again."
                 )
             else:
-                columns[name] = column
-        found.append({**content, "columns": columns})
+                benchmarks[name] = benchmark
+        found.append({**content, "benchmarks": benchmarks})
     return found, notes

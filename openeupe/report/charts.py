@@ -91,18 +91,18 @@ def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> 
 
 
 def domain_dots(evaluations: Sequence[Evaluation], domain: str) -> str:
-    """The columns of one domain, each on its own axis: figure and 95 % interval per encoder."""
-    columns = columns_of(evaluations, domain)
+    """The benchmarks of one domain, each on its own axis: figure and 95 % interval per encoder."""
+    benchmarks = benchmarks_of(evaluations, domain)
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots(len(columns), 1, squeeze=False)[:, 0]
-        for axis, name in zip(axes, columns, strict=True):
+        axes = figure.subplots(len(benchmarks), 1, squeeze=False)[:, 0]
+        for axis, name in zip(axes, benchmarks, strict=True):
             labels: list[str] = []
             for evaluation in evaluations:
-                column = evaluation.content["columns"].get(name, {})
-                if not _has_figure(column):
+                benchmark = evaluation.content["benchmarks"].get(name, {})
+                if not _has_figure(benchmark):
                     continue
-                figure_ = column["figures"][column["headline"]]
+                figure_ = benchmark["figures"][benchmark["headline"]]
                 place, i = len(labels), evaluations.index(evaluation)
                 labels.append(_short(evaluation.label))
                 low, high, value = (figure_[key] for key in ("low", "high", "value"))
@@ -112,16 +112,18 @@ def domain_dots(evaluations: Sequence[Evaluation], domain: str) -> str:
                 axis.plot(
                     value, place, _MARKERS[i % len(_MARKERS)], color=colour, ms=7, mec="white"
                 )
-                head = f"{column['headline']} {figure_['unit']}".strip()
+                head = f"{benchmark['headline']} {figure_['unit']}".strip()
                 better = "higher" if figure_["higher_is_better"] else "lower"
                 axis.set_title(f"{name}: {head} ({better} is better)")
             axis.set_yticks(range(len(labels)), labels)
             axis.set_ylim(len(labels) - 0.5, -0.5)
 
     rows = sum(
-        _has_figure(e.content["columns"].get(name, {})) for name in columns for e in evaluations
+        _has_figure(e.content["benchmarks"].get(name, {}))
+        for name in benchmarks
+        for e in evaluations
     )
-    return _svg(draw, 0.2 + 0.62 * len(columns) + 0.25 * rows)
+    return _svg(draw, 0.2 + 0.62 * len(benchmarks) + 0.25 * rows)
 
 
 def cluster_sizes(before: Sequence[float], after: Sequence[float]) -> str:
@@ -149,14 +151,14 @@ def cluster_sizes(before: Sequence[float], after: Sequence[float]) -> str:
     return _svg(draw, 2.9)
 
 
-def columns_of(evaluations: Sequence[Evaluation], domain: str) -> list[str]:
-    """Names of the columns of a domain that at least one encoder has a figure for."""
+def benchmarks_of(evaluations: Sequence[Evaluation], domain: str) -> list[str]:
+    """Names of the benchmarks of a domain that at least one encoder has a figure for."""
     return list(
         dict.fromkeys(
             name
             for evaluation in evaluations
-            for name, column in evaluation.content["columns"].items()
-            if column["domain"] == domain and _has_figure(column)
+            for name, benchmark in evaluation.content["benchmarks"].items()
+            if benchmark["domain"] == domain and _has_figure(benchmark)
         )
     )
 
@@ -164,12 +166,12 @@ def columns_of(evaluations: Sequence[Evaluation], domain: str) -> list[str]:
 def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
     """A radar chart and what each of its axes means; None with fewer than three axes.
 
-    Every axis is fixed before any encoder is seen: from the column's hardest floor (0 where there
-    is none) to perfection (100 %, 1, or 0 where lower is better).
+    Every axis is fixed before any encoder is seen: from the benchmark's hardest floor (0 where
+    there is none) to perfection (100 %, 1, or 0 where lower is better).
     """
     axes_: list[tuple[str, float, float, str]] = []
     for domain in DOMAINS:
-        for name in columns_of(evaluations, domain):
+        for name in benchmarks_of(evaluations, domain):
             axes_.append(_radar_axis(evaluations, name))
     if len(axes_) < 3:
         return None
@@ -182,11 +184,11 @@ def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
         for i, evaluation in enumerate(evaluations):
             shares = []
             for name, start, end, _ in axes_:
-                column = evaluation.content["columns"].get(name, {})
-                if not _has_figure(column):
+                benchmark = evaluation.content["benchmarks"].get(name, {})
+                if not _has_figure(benchmark):
                     shares.append(math.nan)
                     continue
-                value = column["figures"][column["headline"]]["value"]
+                value = benchmark["figures"][benchmark["headline"]]["value"]
                 shares.append(min(max((value - start) / (end - start), 0), 1))
             axis.plot(
                 [*angles, angles[0]],
@@ -209,23 +211,25 @@ def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
 
 
 def _radar_axis(evaluations: Sequence[Evaluation], name: str) -> tuple[str, float, float, str]:
-    column = next(c for e in evaluations if _has_figure(c := e.content["columns"].get(name, {})))
-    figure = column["figures"][column["headline"]]
-    floors = [value for value in column["floors"].values() if value is not None]
+    benchmark = next(
+        c for e in evaluations if _has_figure(c := e.content["benchmarks"].get(name, {}))
+    )
+    figure = benchmark["figures"][benchmark["headline"]]
+    floors = [value for value in benchmark["floors"].values() if value is not None]
     if figure["higher_is_better"]:
         start, end = max(floors, default=0.0), 100.0 if figure["unit"] == "%" else figure["scale"]
     else:
         start, end = min(floors, default=figure["scale"]), 0.0
     if start == end:
         start = end - 1.0
-    text = f"{name} {column['headline']}, {start:.3g} (centre) to {end:.3g} {figure['unit']}"
+    text = f"{name} {benchmark['headline']}, {start:.3g} (centre) to {end:.3g} {figure['unit']}"
     return name, start, end, text.strip()
 
 
-def _has_figure(column: Mapping[str, Any]) -> bool:
-    """Whether a column was judged, and its figure is a number."""
-    headline = column.get("headline")
-    return headline is not None and column["figures"][headline]["value"] is not None
+def _has_figure(benchmark: Mapping[str, Any]) -> bool:
+    """Whether a benchmark was judged, and its figure is a number."""
+    headline = benchmark.get("headline")
+    return headline is not None and benchmark["figures"][headline]["value"] is not None
 
 
 def _short(label: str, room: int = 24) -> str:

@@ -215,13 +215,13 @@ def _evaluations(story: Story) -> dict[str, Any]:
     for suite in suites:
         judged = [e for e in story.evaluations if e.suite == suite]
         for domain in DOMAINS:
-            if columns := charts.columns_of(judged, domain):
+            if benchmarks := charts.benchmarks_of(judged, domain):
                 title = _DOMAIN_TITLES[domain] + (f", suite {suite}" if len(suites) > 1 else "")
-                alt = f"{title}: {', '.join(columns)}, figure and interval of each encoder"
+                alt = f"{title}: {', '.join(benchmarks)}, figure and interval of each encoder"
                 chart = _Chart(svg_uri(charts.domain_dots(judged, domain)), alt)
                 domains.append({"title": title, "chart": chart})
         contents = [e.content for e in judged]
-        names = list(dict.fromkeys(name for c in contents for name in c["columns"]))
+        names = list(dict.fromkeys(name for c in contents for name in c["benchmarks"]))
         header, rows = many(contents, [e.label for e in judged], names)
         title = f"Suite {suite}: figure ± half its 95 % interval"
         tables.append({"title": title, "header": header, "rows": rows})

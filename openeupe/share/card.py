@@ -93,7 +93,7 @@ def _opening(layout: str, name: str, opening: Opening | None) -> str:
 def _eval_results(content: dict[str, Any]) -> list[EvalResult]:
     suite = content["config"]["suite"]
     found = []
-    for column, told in content["columns"].items():
+    for benchmark, told in content["benchmarks"].items():
         if "headline" not in told:
             continue
         figure = told["figures"][told["headline"]]
@@ -102,7 +102,7 @@ def _eval_results(content: dict[str, Any]) -> list[EvalResult]:
         found.append(
             EvalResult(
                 task_type="image-feature-extraction",
-                dataset_type=f"{suite}/{column}",
+                dataset_type=f"{suite}/{benchmark}",
                 dataset_name=f"{told['protocol']} (suite {suite})",
                 metric_type=told["headline"],
                 metric_value=round(figure["value"], 4),
@@ -113,17 +113,17 @@ def _eval_results(content: dict[str, Any]) -> list[EvalResult]:
 
 def _results(origin: Origin) -> str:
     rows = [
-        f"| {content['config']['suite']} | {column} | {told['protocol']} | {told['headline']} | "
+        f"| {content['config']['suite']} | {benchmark} | {told['protocol']} | {told['headline']} | "
         f"{figure['value']:.2f} {figure['unit']} | {figure['low']:.2f} to {figure['high']:.2f} |"
         for content in origin.results
-        for column, told in content["columns"].items()
+        for benchmark, told in content["benchmarks"].items()
         if "headline" in told
         for figure in [told["figures"][told["headline"]]]
         if None not in (figure["value"], figure["low"], figure["high"])
     ]
     if not rows:
         return "## Results\n\nNot evaluated yet: `openeupe evaluate`.\n"
-    head = "| suite | column | protocol | measure | figure | 95 % interval |"
+    head = "| suite | benchmark | protocol | measure | figure | 95 % interval |"
     head += "\n|---|---|---|---|---|---|"
     return "\n".join(["## Results\n", head, *rows, ""])
 

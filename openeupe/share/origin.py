@@ -142,4 +142,4 @@ def _results(folders: list[Path], encoder: Encoder) -> list[dict[str, Any]]:
     paths = sorted({path.resolve() for f in folders for path in f.glob("*/results.json")})
     found = [read_results(path) for path in paths]
     own = encoder_identity(encoder)
-    return [f for f in found if f.get("columns") and f.get("config", {}).get("encoder") == own]
+    return [f for f in found if f.get("benchmarks") and f.get("config", {}).get("encoder") == own]

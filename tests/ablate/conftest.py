@@ -13,10 +13,10 @@ from tests.tiny_recipe import write_colors
 
 @pytest.fixture(scope="session")
 def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of noisy red, green and blue images, and a suite of one column."""
+    """Class folders of noisy red, green and blue images, and a suite of one benchmark."""
     root = tmp_path_factory.mktemp("colors")
     knn = write_colors(root)
-    (root / "suite.yaml").write_text(yaml.safe_dump({"name": "colors", "columns": {"knn": knn}}))
+    (root / "suite.yaml").write_text(yaml.safe_dump({"name": "colors", "benchmarks": {"knn": knn}}))
     return root
 
 

@@ -78,7 +78,7 @@ def test_of_a_study_that_was_cut_off_the_seeds_of_both_are_compared() -> None:
     table = TableConfig(rows=("more", "fewer"), reference="fewer")
     outcome = Outcome.__new__(Outcome)
     outcome.loaded = cast(LoadedStudy, SimpleNamespace(
-        study=SimpleNamespace(arms=arms, tables={"t": table}), columns=["c"]
+        study=SimpleNamespace(arms=arms, tables={"t": table}), benchmarks=["c"]
     ))  # fmt: skip
     outcome._measures = {("more", "c"): more, ("fewer", "c"): fewer}
     (found,) = outcome.compare("t")
@@ -96,7 +96,7 @@ def outcome_of(measures: dict[str, Measure], *encoders: str) -> Outcome:
     table = TableConfig(rows=tuple(measures), reference=next(iter(measures)))
     outcome = Outcome.__new__(Outcome)
     outcome.loaded = cast(LoadedStudy, SimpleNamespace(
-        study=SimpleNamespace(arms=arms, tables={"t": table}), columns=["c"]
+        study=SimpleNamespace(arms=arms, tables={"t": table}), benchmarks=["c"]
     ))  # fmt: skip
     outcome._measures = {(name, "c"): measure for name, measure in measures.items()}
     return outcome
@@ -118,7 +118,7 @@ def test_an_arm_of_one_seed_is_not_called_better() -> None:
     (found,) = outcome.compare("t")
     assert found.p < 0.05
     assert found.verdict == "one seed: no verdict"
-    arms = {name: {"cost": None, "seeds": 1, "columns": {}} for name in ("six", "one")}
+    arms = {name: {"cost": None, "seeds": 1, "benchmarks": {}} for name in ("six", "one")}
     text = _table(outcome, "t", arms, [found])
     assert " † |" in text
     assert "† One seed: interval and p are about the test items alone." in text

@@ -25,7 +25,7 @@ from openeupe.evaluate.knn import Knn
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The k of every column that is carried out."""
+    """The k of every benchmark that is carried out."""
     calls: list[tuple[int, ...]] = []
     real = Knn.run
     monkeypatch.setattr(Knn, "run", lambda *given: calls.append(given[0].k) or real(*given))
@@ -42,7 +42,7 @@ def place(colors: Path, tmp_path: Path) -> Place:
 def write(colors: Path, tmp_path: Path, k: int = 1, **arms: str) -> Path:
     """A study that trains nothing."""
     suite = yaml.safe_load((colors / "suite.yaml").read_text())
-    suite["columns"]["knn"]["k"] = [k]
+    suite["benchmarks"]["knn"]["k"] = [k]
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
     study = {"name": "tiny", "suite": "suite.yaml", "tables": {"t": {"rows": list(arms)}},
              "arms": {arm: {"encoder": encoder} for arm, encoder in arms.items()}}  # fmt: skip
@@ -92,7 +92,7 @@ def test_tables_leave_out_and_name_what_is_of_other_settings(
 ) -> None:
     run_study(load_study(write(colors, tmp_path, a="raw_pixels")), place)
     content = report(Outcome(load_study(write(colors, tmp_path, 3, a="raw_pixels")), place))
-    assert content["arms"]["a"]["columns"] == {}
+    assert content["arms"]["a"]["benchmarks"] == {}
     assert content["stale"] == ["a, seed 0: knn"]
     assert "a, seed 0: knn. Run the study again." in (place.out / "tables-tiny.md").read_text()
 
@@ -113,10 +113,10 @@ def test_studies_that_share_a_folder_each_have_their_results(
 def test_arms_of_unequal_data_are_not_compared(colors: Path, tmp_path: Path, place: Place) -> None:
     loaded = load_study(write(colors, tmp_path, a="untrained:test_vit", b="raw_pixels"))
     run_study(loaded, place)
-    (file,) = place.out.glob("encoders/b-*/colors/columns/knn.json")
+    (file,) = place.out.glob("encoders/b-*/colors/benchmarks/knn.json")
     saved = json.loads(file.read_text())
     file.write_text(json.dumps({**saved, "data": ["of", "others"]}))
-    with pytest.raises(InputError, match=r"column knn: .*evaluated with other data"):
+    with pytest.raises(InputError, match=r"benchmark knn: .*evaluated with other data"):
         report(Outcome(loaded, place))
 
 
@@ -190,7 +190,7 @@ def test_a_stage_of_an_encoder_that_exists_is_refused(colors: Path, tmp_path: Pa
         load_study(write(colors, tmp_path, a="raw_pixels"), ["arms.a.stage=proxy"])
 
 
-def test_columns_that_fill_several_are_refused(colors: Path, tmp_path: Path) -> None:
+def test_benchmarks_that_fill_several_are_refused(colors: Path, tmp_path: Path) -> None:
     file = write(colors, tmp_path, a="raw_pixels")
-    with pytest.raises(InputError, match="column vlm fills several"):
+    with pytest.raises(InputError, match="benchmark vlm fills several"):
         load_study(file, ["suite=mini"])

@@ -69,7 +69,7 @@ def test_a_study_from_file_to_tables(
     tables = (out / "tables-tiny.md").read_text()
     assert "| 1&2&3 | 24 | 36 |" in tables
     effects = {row["row"]: row["gain"]["delta"] for row in content["tables"]["adds"]}
-    value = {name: arm["columns"]["knn"]["value"] for name, arm in arms.items()}
+    value = {name: arm["benchmarks"]["knn"]["value"] for name, arm in arms.items()}
     assert effects["net"] == pytest.approx(value["direct"] - value["no_net"])
     assert effects["later"] == pytest.approx((value["1&2&3"] - value["direct"]) / 2)
     assert "Mean difference of the pairs" in tables

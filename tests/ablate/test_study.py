@@ -17,7 +17,7 @@ def test_packaged_studies_are_valid() -> None:
     for name in packaged_names("study"):
         loaded = load_study(name)
         assert loaded.recipes
-        assert loaded.columns
+        assert loaded.benchmarks
 
 
 def test_arms_lead_to_stages_and_the_first_seed_comes_first(study_file: Path) -> None:
@@ -42,7 +42,7 @@ def test_arms_lead_to_stages_and_the_first_seed_comes_first(study_file: Path) ->
         ({"tables": {"t": {"rows": []}}}, "a table needs either rows or effects"),
         ({"tables": {"t": {"effects": {"net": []}}}}, "and every effect a pair of arms"),
         ({"tables": {"t": {"effects": {"net": [["direct", "y"]]}}}}, "tables.t: there is no 'y'"),
-        ({"columns": ["depht"]}, "columns: there is no 'depht': use one of knn"),
+        ({"benchmarks": ["depht"]}, "benchmarks: there is no 'depht': use one of knn"),
         ({"seed": [1]}, "unknown key, did you mean seeds?"),
         ({"suite": "colours"}, "no such file, nor a suite of the package"),
     ],

@@ -25,14 +25,14 @@ def test_recipes_and_suites_are_valid(block: str, tmp_path: Path) -> None:
     raw = yaml.safe_load(block)
     path = tmp_path / "settings.yaml"
     path.write_text(block)
-    loaded = load_suite(path) if "columns" in raw else load_recipe(path)
-    assert isinstance(loaded, Suite if "columns" in raw else Recipe)
+    loaded = load_suite(path) if "benchmarks" in raw else load_recipe(path)
+    assert isinstance(loaded, Suite if "benchmarks" in raw else Recipe)
     assert raw["name"] == loaded.name
 
 
 def test_suites_and_recipes_beside_the_docs_are_valid() -> None:
     for path in (ROOT / "docs" / "suites").glob("*.yaml"):
-        assert load_suite(path).columns
+        assert load_suite(path).benchmarks
     for path in (ROOT / "docs" / "recipes").glob("*.yaml"):
         assert load_recipe(path).stages
 
@@ -63,7 +63,7 @@ def test_studies_are_there(line: str) -> None:
 
 def test_studies_beside_the_docs_are_valid() -> None:
     for path in (ROOT / "docs" / "studies").glob("*.yaml"):
-        assert load_study(path).columns
+        assert load_study(path).benchmarks
 
 
 def launches() -> list[str]:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe.encoders import Encoder, Tokens
+from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.boundaries import Boundaries, Target, score, target_of
-from openeupe.evaluate.column import Judged
 from openeupe.evaluate.edge_match import label_boundaries, matched, ridges, thinned
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.measure import best_f
@@ -178,7 +178,7 @@ class Edges(Encoder):
         )
 
 
-def column(**settings: object) -> Boundaries:
+def benchmark(**settings: object) -> Boundaries:
     quick = {
         "side": 128,
         "steps": 120,
@@ -195,7 +195,7 @@ def test_perfect_features_solve_it_and_noise_does_not() -> None:
     outcomes = {}
     for blind in (False, True):
         encoder = Edges(blind)
-        outcomes[blind] = column().run((train, test), Judged(encoder, Features(encoder)))[""]  # type: ignore[arg-type]
+        outcomes[blind] = benchmark().run((train, test), Judged(encoder, Features(encoder)))[""]  # type: ignore[arg-type]
     seen = outcomes[False].measures["ods_f"]
     assert seen.value > 0.9
     assert seen.sums.shape == (2, 8, 4 * 99)
@@ -214,8 +214,8 @@ def test_f_of_the_set_is_not_the_mean_of_images() -> None:
     assert best_f(one + other) == pytest.approx(2 * precision * recall / (precision + recall))
 
 
-def test_scenes_run_through_the_column(tmp_path: Path) -> None:
-    settings = column(
+def test_scenes_run_through_the_benchmark(tmp_path: Path) -> None:
+    settings = benchmark(
         data={"layout": "scenes", "count": 6, "test_count": 3, "side": 96},
         side=96, steps=10, seeds=1,
     )  # fmt: skip

@@ -7,19 +7,19 @@ import pytest
 from PIL import Image
 
 from openeupe.errors import InputError
-from openeupe.evaluate.column import Column
+from openeupe.evaluate.benchmark import Benchmark
 from openeupe.evaluate.compare import check_all, compare, mean_ranks
 from openeupe.evaluate.suite import Suite
 
 from .test_results import made
 
 
-def test_columns_that_results_json_leaves_out_are_not_compared(tmp_path: Path) -> None:
-    """After `--only`, the files of another encoder's columns still lie in the folder."""
+def test_benchmarks_that_results_json_leaves_out_are_not_compared(tmp_path: Path) -> None:
+    """After `--only`, the files of another encoder's benchmarks still lie in the folder."""
     a, b = made(tmp_path / "a", 0.8, 0.3), made(tmp_path / "b", 0.5, 0.2)
     a.gather(["knn"], {"model": "a"})
-    assert a.column("depth") is not None
-    assert [found.column for found in compare(a, b, ["knn", "depth"])] == ["knn"]
+    assert a.benchmark("depth") is not None
+    assert [found.benchmark for found in compare(a, b, ["knn", "depth"])] == ["knn"]
     assert mean_ranks([a, b], ["knn", "depth"]) == [1.0, 2.0]
 
 
@@ -28,25 +28,25 @@ def test_results_of_other_settings_or_data_are_not_ranked(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.5, 0.3, **changes)
-    with pytest.raises(InputError, match=r"column knn.*evaluated with other"):
+    with pytest.raises(InputError, match=r"benchmark knn.*evaluated with other"):
         mean_ranks([a, b], ["knn"])
 
 
-def test_a_column_that_only_some_have_is_checked_as_well(tmp_path: Path) -> None:
+def test_a_benchmark_that_only_some_have_is_checked_as_well(tmp_path: Path) -> None:
     """It stands in the table, also where the first encoder lacks it."""
     first = made(tmp_path / "first", 0.5, 0.3)
     first.gather(["depth"], {"model": "first"})
     others = [made(tmp_path / name, 0.5, 0.3, protocol_hash=name) for name in ("second", "third")]
     for other in others:
         other.gather(["knn"], {"model": other.folder.name})
-    with pytest.raises(InputError, match=r"column knn: .*second and .*third were evaluated"):
+    with pytest.raises(InputError, match=r"benchmark knn: .*second and .*third were evaluated"):
         check_all([first, *others], ["depth", "knn"])
 
 
-def of(**changes: object) -> Column:
-    """The column `k` of a suite with these settings."""
+def of(**changes: object) -> Benchmark:
+    """The benchmark `k` of a suite with these settings."""
     settings = {"kind": "knn", "data": {"layout": "folder", "path": "a"}, **changes}
-    return Suite.model_validate({"name": "s", "columns": {"k": settings}}).columns["k"]
+    return Suite.model_validate({"name": "s", "benchmarks": {"k": settings}}).benchmarks["k"]
 
 
 def test_equal_data_at_another_place_can_be_compared(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_equal_data_at_another_place_can_be_compared(tmp_path: Path) -> None:
             Image.new("RGB", (40, 40), (shade,) * 3).save(tmp_path / place / part / "gray/0.png")
     here, there = of(), of(data={"layout": "folder", "path": "b/c"})
     assert here.protocol_identity() == there.protocol_identity()
-    identities = [column.identities(column.open(tmp_path)) for column in (here, there)]
+    identities = [benchmark.identities(benchmark.open(tmp_path)) for benchmark in (here, there)]
     assert identities[0] == identities[1]
     assert here.protocol_identity() != of(k=[5]).protocol_identity()
 
@@ -127,8 +127,8 @@ def test_settings_of_the_data_that_change_them_change_their_identity(
             gray = Image.new("L", (32, 32), i if folder == "masks" else 50 * len(folder) + i)
             gray.save(tmp_path / folder / f"{i}.png")
     (tmp_path / "points.csv").write_text(KEYPOINTS)
-    column = of(**settings)
-    first = column.identities(column.open(tmp_path))
+    benchmark = of(**settings)
+    first = benchmark.identities(benchmark.open(tmp_path))
     for key, value in changes.items():
         other = of(**{**settings, "data": {**settings["data"], key: value}})
         assert other.identities(other.open(tmp_path)) != first, key

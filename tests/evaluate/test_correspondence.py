@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from openeupe.datasets.point_files import KeypointSet
 from openeupe.encoders import Encoder, Tokens
-from openeupe.evaluate.column import Judged
+from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.correspondence import (
     Correspondence,
     Letterbox,
@@ -69,10 +69,10 @@ def photos(root: Path, count: int, sizes: list[tuple[int, int]]) -> list[str]:
 
 
 def judge(images: KeypointSet, encoder: Encoder, **settings: object) -> Outcome:
-    column = Correspondence.model_validate({"data": SETTINGS, **settings})
-    pairs = draw_pairs(images.pairs(), column.pairs_per_category, column.seed)
+    benchmark = Correspondence.model_validate({"data": SETTINGS, **settings})
+    pairs = draw_pairs(images.pairs(), benchmark.pairs_per_category, benchmark.seed)
     points = {index: images.keypoints(index) for index in range(len(images))}
-    return column.run(Matches(images, pairs, points), Judged(encoder, Features(encoder)))[""]
+    return benchmark.run(Matches(images, pairs, points), Judged(encoder, Features(encoder)))[""]
 
 
 def identical(root: Path, sizes: list[tuple[int, int]]) -> KeypointSet:
@@ -247,21 +247,21 @@ def test_drawn_pairs_are_distinct_and_of_every_category() -> None:
 @pytest.mark.parametrize(("patch", "eupe", "dinov3"), [(14, 448, 896), (16, 512, 1024)])
 def test_sides_of_the_protocols(patch: int, eupe: int, dinov3: int) -> None:
     for geometry, side in (("eupe", eupe), ("dinov3", dinov3)):
-        column = Correspondence.model_validate({"data": SETTINGS, "geometry": geometry})
-        assert column._side(Patches(patch)) == side
-        assert column.protocol == f"correspondence/{geometry}-v1"
-    column = Correspondence.model_validate({"data": SETTINGS, "side": 800})
-    assert column._side(Patches(16)) == 800
-    assert column._side(Patches(14)) == 798
+        benchmark = Correspondence.model_validate({"data": SETTINGS, "geometry": geometry})
+        assert benchmark._side(Patches(patch)) == side
+        assert benchmark.protocol == f"correspondence/{geometry}-v1"
+    benchmark = Correspondence.model_validate({"data": SETTINGS, "side": 800})
+    assert benchmark._side(Patches(16)) == 800
+    assert benchmark._side(Patches(14)) == 798
 
 
-def test_scenes_run_through_the_column(tmp_path: Path) -> None:
-    column = Correspondence.model_validate(
+def test_scenes_run_through_the_benchmark(tmp_path: Path) -> None:
+    benchmark = Correspondence.model_validate(
         {"data": {"layout": "scenes", "count": 40}, "side": 64, "pairs_per_category": 2}
     )
-    data = column.open(tmp_path)
+    data = benchmark.open(tmp_path)
     assert all(data.points[a].keys() & data.points[b].keys() for a, b, _ in data.pairs)
-    outcome = column.run(data, Judged(Patches(), Features(Patches())))[""]
+    outcome = benchmark.run(data, Judged(Patches(), Features(Patches())))[""]
     assert 0 < outcome.measures["pck@0.1"].value < 100
     assert set(outcome.floors) == {"chance", "centre guess", "same place"}
     assert outcome.measures["pck@0.1"].value >= outcome.measures["pck@0.05"].value

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from openeupe.encoders.contract import Encoder, Tokens
 from openeupe.errors import InputError
-from openeupe.evaluate.column import Judged
+from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.crops import DepthCrops, depth_crop, recoloured
 from openeupe.evaluate.depth import Depth, OnlineDepth, depth_errors, whole_depths
 from openeupe.evaluate.features import Features
@@ -67,7 +67,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def column(path: Path, **settings: Any) -> Depth:
+def benchmark(path: Path, **settings: Any) -> Depth:
     parts = {p: {"images": f"{p}/images", "labels": f"{p}/depths"} for p in ("train", "test")}
     data = {"layout": "folder", "path": str(path), **parts}
     return Depth(data=data, **settings)  # type: ignore[arg-type]
@@ -219,7 +219,7 @@ def test_perfect_features_beat_the_mean_depth_by_far(rooms: Path) -> None:
         "lr": 0.02,
         "batch_size": 6,
     }
-    judge = column(rooms, variant=variant, seeds=2)
+    judge = benchmark(rooms, variant=variant, seeds=2)
     outcome = judge.run(judge.open(Path()), judged(Telling()))[""]
     rmse = outcome.measures["rmse"]
     assert outcome.headline == "rmse"
@@ -232,7 +232,7 @@ def test_perfect_features_beat_the_mean_depth_by_far(rooms: Path) -> None:
 
 
 def test_the_floor_is_the_training_mean(rooms: Path) -> None:
-    judge = column(
+    judge = benchmark(
         rooms, variant={"name": "cached", "height": 16, "width": 16, "steps": 1}, seeds=1
     )
     train, test = data = judge.open(Path())
@@ -249,7 +249,7 @@ def test_the_floor_is_the_training_mean(rooms: Path) -> None:
 @pytest.mark.parametrize("patch_size", [8, 7])
 def test_the_papers_training_runs_and_repeats(rooms: Path, patch_size: int) -> None:
     variant = {"name": "online", "steps": 4, "batch_size": 3, "crop": (40, 64), "warmup_steps": 2}
-    judge = column(rooms, variant=variant, seeds=2)
+    judge = benchmark(rooms, variant=variant, seeds=2)
     data = judge.open(Path())
     one = judge.run(data, judged(Telling(patch_size)))[""]
     encoder = Telling(patch_size).train()
@@ -264,19 +264,19 @@ def test_the_papers_training_runs_and_repeats(rooms: Path, patch_size: int) -> N
 def test_the_papers_training_learns(rooms: Path) -> None:
     variant = {"name": "online", "steps": 150, "batch_size": 4, "crop": (40, 64), "lr": 0.02,
                "warmup_steps": 10, "loss_warmup_steps": 5, "recolour": 0}  # fmt: skip
-    judge = column(rooms, variant=variant, seeds=1)
+    judge = benchmark(rooms, variant=variant, seeds=1)
     outcome = judge.run(judge.open(Path()), judged(Telling()))[""]
     assert outcome.measures["rmse"].value < 0.5 * outcome.floors["mean depth"]
 
 
 def test_images_smaller_than_the_crop_are_told(rooms: Path) -> None:
-    judge = column(rooms, variant="online")
+    judge = benchmark(rooms, variant="online")
     with pytest.raises(InputError, match=r"is smaller than the crop 416 x 544: set variant.crop"):
         judge.run(judge.open(Path()), judged(Telling()))
 
 
 def test_a_wrong_scale_is_told(rooms: Path) -> None:
-    judge = column(rooms, variant="cached")
+    judge = benchmark(rooms, variant="cached")
     data = judge.data.model_copy(update={"depth_scale": 1.0})
     with pytest.raises(InputError, match="correct depth_scale"):
         judge.run(data.open(Path()), judged(Telling()))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe.encoders import create
-from openeupe.evaluate.column import Judged
+from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.knn import Knn, crop_view, knn_accuracy, knn_predictions, neighbours
 
@@ -165,12 +165,12 @@ def colours(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("features", ["cls", "mean", "cls+mean"])
-def test_the_column_judges_every_image(colours: Path, features: str) -> None:
+def test_the_benchmark_judges_every_image(colours: Path, features: str) -> None:
     settings = {"layout": "folder", "path": str(colours)}
-    column = Knn(data=settings, k=(1, 3, 200), crop=32, short=36, features=features)
+    benchmark = Knn(data=settings, k=(1, 3, 200), crop=32, short=36, features=features)
     encoder = create("raw_pixels")
-    opened = column.open(Path("/elsewhere"))
-    outcome = column.run(opened, Judged(encoder, Features(encoder)))[""]
+    opened = benchmark.open(Path("/elsewhere"))
+    outcome = benchmark.run(opened, Judged(encoder, Features(encoder)))[""]
     assert outcome.headline == "top1@1"
     assert list(outcome.measures) == ["top1@1", "top1@3", "top1@200"]
     measure = outcome.measures["top1@1"]
@@ -188,8 +188,8 @@ def test_features_are_what_their_names_say(colours: Path) -> None:
     features = Features(encoder)
     train, _ = Knn(data=settings).open(Path())
     view = crop_view(encoder, 64, 64)
-    column = Knn(data=settings, features="cls+mean")
-    joined = column._features(features, train, view)
+    benchmark = Knn(data=settings, features="cls+mean")
+    joined = benchmark._features(features, train, view)
     patches = features.patches(train, view).float().mean((2, 3))
     expected = [F.normalize(features.cls(train, view)), F.normalize(patches)]
     torch.testing.assert_close(joined, torch.cat(expected, 1), atol=1e-3, rtol=0)

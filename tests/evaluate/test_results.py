@@ -66,7 +66,7 @@ def test_what_is_cut_off_while_it_is_replaced_does_not_count(
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         results.keep("knn", Outcome("top1", {"top1": better}), about(settings={"k": 1}))
-    assert results.column("knn") is None  # not k = 10's figures with k = 1's samples
+    assert results.benchmark("knn") is None  # not k = 10's figures with k = 1's samples
     assert not Results.there(tmp_path)
 
 
@@ -80,15 +80,15 @@ def test_what_is_replaced_leaves_no_answers_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /proc")
-def test_a_column_is_on_the_disk_before_it_counts_as_finished(
+def test_a_benchmark_is_on_the_disk_before_it_counts_as_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(tmp_path)
     disk.watch(monkeypatch)
     made(tmp_path, 0.5, 0.4)
-    samples = disk.settled(tmp_path / "columns" / "knn.npz")
-    assert samples < disk.first("rename", tmp_path / "columns" / "knn.json")
-    finished = disk.settled(tmp_path / "columns" / "knn.json")
+    samples = disk.settled(tmp_path / "benchmarks" / "knn.npz")
+    assert samples < disk.first("rename", tmp_path / "benchmarks" / "knn.json")
+    finished = disk.settled(tmp_path / "benchmarks" / "knn.json")
     assert finished < disk.first("rename", tmp_path / "results.json")
     disk.settled(tmp_path / "results.json")
 
@@ -119,13 +119,13 @@ def test_results_json_has_the_shape_of_lm_eval(tmp_path: Path) -> None:
     assert content["configs"]["knn"] == {"k": 10}
     assert content["n-samples"]["knn"]["effective"] == 120
     assert "zero_shot" not in content["results"]
-    assert content["columns"]["zero_shot"]["missing"] == "no text-aligned teacher"
+    assert content["benchmarks"]["zero_shot"]["missing"] == "no text-aligned teacher"
     assert "torch" in content["packages"]
 
 
 def test_comparison_knows_which_way_is_better(tmp_path: Path) -> None:
     a, b = made(tmp_path / "a", 0.8, 0.3), made(tmp_path / "b", 0.5, 0.2)
-    found = {c.column: c for c in compare(a, b, ["knn", "depth", "zero_shot"])}
+    found = {c.benchmark: c for c in compare(a, b, ["knn", "depth", "zero_shot"])}
     assert set(found) == {"knn", "depth"}
     assert found["knn"].verdict == "better"
     assert found["knn"].gain.delta == pytest.approx(30)
@@ -144,23 +144,23 @@ def test_near_equal_encoders_are_not_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"protocol_hash": "other"}, {"data": ["cc"]}])
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.5, 0.3, **changes)
-    with pytest.raises(InputError, match=r"column knn.*evaluated with other"):
+    with pytest.raises(InputError, match=r"benchmark knn.*evaluated with other"):
         compare(a, b, ["knn"])
 
 
 def test_tables_say_what_is_missing_and_why(tmp_path: Path) -> None:
     a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.6, 0.2)
-    columns = ["depth", "knn", "zero_shot"]
-    header, rows = tables.one(a.read(), columns)
+    benchmarks = ["depth", "knn", "zero_shot"]
+    header, rows = tables.one(a.read(), benchmarks)
     cells = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     assert list(cells) == ["knn top1", "zero_shot", "depth rmse ↓"]  # by domain
     assert cells["zero_shot"]["figure"] == "n/a"
-    assert tables.notes(a.read(), columns) == ["zero_shot: n/a, no text-aligned teacher"]
+    assert tables.notes(a.read(), benchmarks) == ["zero_shot: n/a, no text-aligned teacher"]
     assert cells["knn top1"]["floor"] == "8.0 majority class"
     assert cells["depth rmse ↓"]["figure"] == "0.300"
     header, rows = tables.many([a.read(), b.read()], ["a", "b"], ["knn", "zero_shot"])
     text = tables.markdown(header, rows)
-    assert text.splitlines()[0] == "| column | a | b |"
+    assert text.splitlines()[0] == "| benchmark | a | b |"
     assert "| knn top1 | 50.0 ± " in text
     assert "| zero_shot | n/a | n/a |" in text
 
@@ -186,7 +186,7 @@ def test_fingerprint_is_of_the_weights() -> None:
 
 def test_damaged_results_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{")
-    (tmp_path / "columns").mkdir()
+    (tmp_path / "benchmarks").mkdir()
     with pytest.raises(InputError, match=r"results.json is damaged.*evaluate again"):
         Results.open(tmp_path).read()
     with pytest.raises(InputError, match="run openeupe evaluate first"):
@@ -200,19 +200,19 @@ def test_a_probe_of_one_seed_gets_no_verdict(tmp_path: Path) -> None:
     assert found.p < 0.05
     assert found.verdict == "one seed: no verdict"
     said = tables.summary([found], "a")
-    assert "better on 0 columns, worse on 0; no difference shown on 0" in said
+    assert "better on 0 benchmarks, worse on 0; no difference shown on 0" in said
     assert "No verdict on 1" in said
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        *(b"", b"null", b"[]", b"{}", b"{", b"[" * 20000, b"\xff\xfe", b'{"columns": 3}'),
-        *(b'{"config": {"model": 3}, "columns": {}}', b'{"headline": "x", "figures": {}}'),
+        *(b"", b"null", b"[]", b"{}", b"{", b"[" * 20000, b"\xff\xfe", b'{"benchmarks": 3}'),
+        *(b'{"config": {"model": 3}, "benchmarks": {}}', b'{"headline": "x", "figures": {}}'),
         *(b"1" * 5000, b'{"a": NaN}'),
     ],
 )
-@pytest.mark.parametrize("name", ["results.json", "columns/knn.json", "columns/knn.npz"])
+@pytest.mark.parametrize("name", ["results.json", "benchmarks/knn.json", "benchmarks/knn.npz"])
 def test_damaged_results_are_one_line(damage: bytes, name: str, tmp_path: Path) -> None:
     good, bad = made(tmp_path / "good", 0.5, 0.4), made(tmp_path / "bad", 0.6, 0.5)
     (bad.folder / name).write_bytes(damage)
@@ -231,7 +231,7 @@ def test_values_of_another_kind_are_refused(tmp_path: Path) -> None:
         ("unit", 3), ("higher_is_better", "no"),
     ):  # fmt: skip
         results = made(tmp_path / field, 0.5, 0.4)
-        path = results.folder / "columns" / "knn.json"
+        path = results.folder / "benchmarks" / "knn.json"
         content = json.loads(path.read_text())
         content["figures"]["top1"][field] = value
         path.write_text(json.dumps(content))
@@ -255,7 +255,7 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path) -> None:
         )
     ):
         results = made(tmp_path / str(number), 0.5, 0.4)
-        np.savez(results.folder / "columns" / "knn.npz", **arrays)
+        np.savez(results.folder / "benchmarks" / "knn.npz", **arrays)
         with pytest.raises(InputError, match=r"knn\.npz"):
             results.measure("knn")
 
@@ -263,12 +263,24 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_figures_that_are_no_numbers_are_left_out_of_tables_and_ranks(tmp_path: Path) -> None:
     """NaN is written as null: a mean over no samples."""
     results = made(tmp_path, 0.5, 0.4)
-    for path in (tmp_path / "columns" / "knn.json", tmp_path / "results.json"):
+    for path in (tmp_path / "benchmarks" / "knn.json", tmp_path / "results.json"):
         content = json.loads(path.read_text())
-        column = content["columns"]["knn"] if "columns" in content else content
-        column["figures"]["top1"] |= {"value": None, "low": None, "high": None}
+        benchmark = content["benchmarks"]["knn"] if "benchmarks" in content else content
+        benchmark["figures"]["top1"] |= {"value": None, "low": None, "high": None}
         path.write_text(json.dumps(content))
     content = results.read()
     _, rows = tables.many([content, content], ["a", "b"], ["knn", "depth"])
     assert "n/a" in rows[0][1]
     assert mean_ranks([results, results], ["knn", "depth"]) == [1.5, 1.5]
+
+
+def test_results_of_format_1_are_refused_in_one_line(tmp_path: Path) -> None:
+    made(tmp_path, 0.5, 0.4)
+    file = tmp_path / "results.json"
+    content = json.loads(file.read_text())
+    assert content.pop("format") == 2
+    content["columns"] = content.pop("benchmarks")
+    file.write_text(json.dumps(content))
+    (tmp_path / "benchmarks").rename(tmp_path / "columns")
+    with pytest.raises(InputError, match=r"results.json has format 1, this version reads 2: del"):
+        Results.open(tmp_path).read()

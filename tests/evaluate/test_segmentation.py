@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from openeupe.encoders import create
 from openeupe.encoders.contract import Encoder, Tokens
 from openeupe.errors import InputError
-from openeupe.evaluate.column import Judged
+from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.measure import Measure
 from openeupe.evaluate.segmentation import (
@@ -81,7 +81,7 @@ def ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def column(path: Path, **settings: Any) -> Segmentation:
+def benchmark(path: Path, **settings: Any) -> Segmentation:
     return Segmentation(data={"layout": "ade20k", "path": str(path)}, **settings)  # type: ignore[arg-type]
 
 
@@ -161,7 +161,7 @@ def test_the_learning_rate_is_what_the_released_code_prints(step: int, rate: flo
 def test_the_released_protocols_loss_is_a_mean_over_all_pixels(ade: Path) -> None:
     """Twice as many pixels without a label: half the step of a linear optimizer's gradient."""
     sizes = {"short": 32, "crop": 32, "stride": 20}
-    judge = column(ade, variant={"name": "online", "steps": 1, **sizes}, seeds=1)
+    judge = benchmark(ade, variant={"name": "online", "steps": 1, **sizes}, seeds=1)
     seen: list[bool] = []
 
     def spied(*given: object, over_all: bool = False) -> torch.Tensor:
@@ -171,21 +171,23 @@ def test_the_released_protocols_loss_is_a_mean_over_all_pixels(ade: Path) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmentation, "upsampled_loss", spied)
         judge.run(judge.open(Path()), judged(Telling(8)))
-        cached = column(ade, variant={"name": "cached", "steps": 1}, seeds=1)
+        cached = benchmark(ade, variant={"name": "cached", "steps": 1}, seeds=1)
         cached.run(cached.open(Path()), judged(Telling(8)))
     assert seen == [True, False]
 
 
 def test_a_label_of_the_first_protocol_is_not_given_to_the_second() -> None:
     suite = load_suite("eupe")
-    assert suite.columns["ade20k"].protocol == "ade20k-linear/eupe-v2"
-    assert suite.columns["nyuv2"].protocol == "nyuv2-linear/eupe-v2"
+    assert suite.benchmarks["ade20k"].protocol == "ade20k-linear/eupe-v2"
+    assert suite.benchmarks["nyuv2"].protocol == "nyuv2-linear/eupe-v2"
     data = {"layout": "scenes"}
     assert Segmentation(data=data, variant="cached").protocol == "linear-segmentation/cached-v1"  # type: ignore[arg-type]
-    # `evaluate --suite eupe columns.ade20k.variant=cached`: no longer the paper's protocol.
-    shorter = load_suite("eupe", ["columns.ade20k.variant=cached", "columns.nyuv2.variant=cached"])
-    assert shorter.columns["ade20k"].protocol == "linear-segmentation/cached-v1"
-    assert shorter.columns["nyuv2"].protocol == "linear-depth/cached-v1"
+    # `evaluate --suite eupe benchmarks.ade20k.variant=cached`: no longer the paper's protocol.
+    shorter = load_suite(
+        "eupe", ["benchmarks.ade20k.variant=cached", "benchmarks.nyuv2.variant=cached"]
+    )
+    assert shorter.benchmarks["ade20k"].protocol == "linear-segmentation/cached-v1"
+    assert shorter.benchmarks["nyuv2"].protocol == "linear-depth/cached-v1"
     own = Segmentation(data=data, variant="cached", protocol="mine/v3")  # type: ignore[arg-type]
     assert own.protocol == "mine/v3"
 
@@ -212,7 +214,9 @@ def test_perfect_features_reach_the_top(ade: Path) -> None:
 
 
 def test_the_floor_is_what_one_class_scores(ade: Path) -> None:
-    judge = column(ade, variant={"name": "cached", "height": 32, "width": 32, "steps": 1}, seeds=1)
+    judge = benchmark(
+        ade, variant={"name": "cached", "height": 32, "width": 32, "steps": 1}, seeds=1
+    )
     _, test = data = judge.open(Path())
     outcome = judge.run(data, judged(Telling()))[""]
     common = test.classes.index(str(outcome.details["most_frequent_class"]))
@@ -226,7 +230,7 @@ def test_the_papers_training_runs_and_repeats(ade: Path, patch_size: int) -> Non
     """Patch 7 does not divide the crop of 32 pixels: 35 does, and the other sizes follow."""
     sizes = {"short": 32, "crop": 32, "stride": 20}
     variant = {"name": "online", "steps": 4, "batch_size": 3, "warmup_steps": 2, **sizes}
-    judge = column(ade, variant=variant, seeds=2)
+    judge = benchmark(ade, variant=variant, seeds=2)
     data = judge.open(Path())
     state = torch.get_rng_state()
     one = judge.run(data, judged(Telling(patch_size)))[""]

@@ -1,4 +1,4 @@
-"""Suites carried out on columns that cost nothing: what is kept, resumed, refused."""
+"""Suites carried out on benchmarks that cost nothing: what is kept, resumed, refused."""
 
 import json
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from openeupe.config import packaged_names
 from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
 from openeupe.evaluate import suite as suites
-from openeupe.evaluate.column import Chain, Judged
+from openeupe.evaluate.benchmark import Chain, Judged
 from openeupe.evaluate.features import Features, Precision
 from openeupe.evaluate.knn import Knn
 from openeupe.evaluate.segmentation import Segmentation
 
 SUITE = """
 name: colors
-columns:
+benchmarks:
   knn:
     kind: knn
     protocol: knn/test-v1
@@ -82,10 +82,10 @@ def test_figures_and_reasons(colors: Path) -> None:
     content, said = run(colors)
     assert content["results"]["knn"]["top1@1,none"] == 100
     assert "no head leads" in said or "n/a" in said
-    assert "missing" in content["columns"]["zero_shot"]
-    column = content["columns"]["knn"]
-    assert len(column["data"]) == 2
-    assert column["protocol_hash"]
+    assert "missing" in content["benchmarks"]["zero_shot"]
+    benchmark = content["benchmarks"]["knn"]
+    assert len(benchmark["data"]) == 2
+    assert benchmark["protocol_hash"]
     assert content["config"]["model"] == "pixels"
     assert content["config"]["suite"] == "colors"
     assert json.loads((colors / "out/results.json").read_text()) == json.loads(json.dumps(content))
@@ -99,37 +99,37 @@ def test_what_was_finished_is_kept(colors: Path, monkeypatch: pytest.MonkeyPatch
     _, said = run(colors)
     assert calls == []
     assert "knn: 100.0 %, kept" in said
-    run(colors, "columns.knn.vote=majority")  # another protocol
+    run(colors, "benchmarks.knn.vote=majority")  # another protocol
     assert calls == [1]
     Image.new("RGB", (50, 50)).save(colors / "colors/test/red/2.png")  # other data
-    run(colors, "columns.knn.vote=majority")
+    run(colors, "benchmarks.knn.vote=majority")
     assert calls == [1, 1]
 
 
-def test_some_columns_first_the_others_later(colors: Path) -> None:
+def test_some_benchmarks_first_the_others_later(colors: Path) -> None:
     content, _ = run(colors, only=["knn"])
-    assert list(content["columns"]) == ["knn"]
+    assert list(content["benchmarks"]) == ["knn"]
     content, _ = run(colors, only=["zero_shot"])
-    assert set(content["columns"]) == {"knn", "zero_shot"}
+    assert set(content["benchmarks"]) == {"knn", "zero_shot"}
 
 
-def test_some_columns_first_leaves_out_those_of_another_encoder(colors: Path) -> None:
+def test_some_benchmarks_first_leaves_out_those_of_another_encoder(colors: Path) -> None:
     run(colors)
     for changed in (
         {"encoder": create("test_resnet").eval()},
         {"precision": "bf16"},
     ):
         content, said = run(colors, only=["knn"], **changed)  # type: ignore[arg-type]
-        assert list(content["columns"]) == ["knn"]
+        assert list(content["benchmarks"]) == ["knn"]
         assert "zero_shot: left out, evaluated with another encoder" in said
     content, _ = run(colors, only=["knn"])
-    assert set(content["columns"]) == {"knn", "zero_shot"}
+    assert set(content["benchmarks"]) == {"knn", "zero_shot"}
 
 
-def test_some_columns_first_leaves_out_those_of_other_settings(colors: Path) -> None:
+def test_some_benchmarks_first_leaves_out_those_of_other_settings(colors: Path) -> None:
     run(colors)
-    content, said = run(colors, "columns.knn.k=[2]", only=["zero_shot"])
-    assert list(content["columns"]) == ["zero_shot"]
+    content, said = run(colors, "benchmarks.knn.k=[2]", only=["zero_shot"])
+    assert list(content["benchmarks"]) == ["zero_shot"]
     assert "knn: left out" in said
 
 
@@ -147,16 +147,18 @@ def test_other_heads_are_judged_again(colors: Path, monkeypatch: pytest.MonkeyPa
         assert len(calls) == expected
 
 
-def test_columns_of_equal_settings_are_both_judged(colors: Path) -> None:
-    twin = "columns.knn-twin={kind: knn, protocol: knn/test-v1, k: [1], short: 32, crop: 32, data: "
+def test_benchmarks_of_equal_settings_are_both_judged(colors: Path) -> None:
+    twin = (
+        "benchmarks.knn-twin={kind: knn, protocol: knn/test-v1, k: [1], short: 32, crop: 32, data: "
+    )
     twin += "{layout: folder, path: colors}}"
     run(colors, twin, only=["knn-twin"])
     content, _ = run(colors, twin)
-    assert set(content["columns"]) == {"knn", "knn-twin", "zero_shot"}
+    assert set(content["benchmarks"]) == {"knn", "knn-twin", "zero_shot"}
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[int]:
-    """Grows by one each time that a column of this kind is carried out."""
+    """Grows by one each time that a benchmark of this kind is carried out."""
     calls: list[int] = []
     real = kind.run
     monkeypatch.setattr(kind, "run", lambda *a: calls.append(1) or real(*a))
@@ -180,7 +182,7 @@ def test_masks_that_moved_and_classes_renamed_are_judged_again(
     (tmp_path / "names.yaml").write_text("{0: dark, 1: light}")
     (tmp_path / "suite.yaml").write_text("""
 name: halves
-columns:
+benchmarks:
   segmentation:
     kind: segmentation
     variant: {name: cached, height: 32, width: 32, steps: 60, batch_size: 4, warmup_steps: 5}
@@ -220,15 +222,15 @@ def test_bad_data_are_told_before_anything_runs(
         raise AssertionError("began before all data were checked")
 
     monkeypatch.setattr(Knn, "run", long_work)
-    with pytest.raises(InputError, match=r"column zero_shot: .*columns.zero_shot=null"):
-        run(colors, "columns.zero_shot.data.path=nowhere")
+    with pytest.raises(InputError, match=r"benchmark zero_shot: .*benchmarks.zero_shot=null"):
+        run(colors, "benchmarks.zero_shot.data.path=nowhere")
 
 
-def test_unknown_columns_and_settings(colors: Path) -> None:
-    with pytest.raises(InputError, match="no column depht: it has knn, zero_shot"):
+def test_unknown_benchmarks_and_settings(colors: Path) -> None:
+    with pytest.raises(InputError, match="no benchmark depht: it has knn, zero_shot"):
         run(colors, only=["depht"])
-    with pytest.raises(InputError, match=r"columns.knn.*unknown key.*did you mean"):
-        run(colors, "columns.knn.temperatur=1")
+    with pytest.raises(InputError, match=r"benchmarks.knn.*unknown key.*did you mean"):
+        run(colors, "benchmarks.knn.temperatur=1")
     with pytest.raises(InputError, match="no such file, nor a suite of the package"):
         suites.load_suite("mimi")
 
@@ -241,33 +243,33 @@ def test_parts_of_the_same_images_are_refused(kind: str, tmp_path: Path) -> None
     part = "{images: images, labels: labels}"
     classes = "" if kind == "depth" else ", classes: 2"
     (tmp_path / "suite.yaml").write_text(
-        f"name: s\ncolumns: {{c: {{kind: {kind}, data: {{layout: folder, path: ., train: {part}, "
-        f"test: {part}{classes}}}}}}}"
+        f"name: s\nbenchmarks: {{c: {{kind: {kind}, data: {{layout: folder, path: ., "
+        f"train: {part}, test: {part}{classes}}}}}}}"
     )
-    with pytest.raises(InputError, match=r"column c: .*train and test are the same 1 images"):
+    with pytest.raises(InputError, match=r"benchmark c: .*train and test are the same 1 images"):
         run(tmp_path)
 
 
-def test_a_column_named_like_another_ones_outcome_is_refused() -> None:
+def test_a_benchmark_named_like_another_ones_outcome_is_refused() -> None:
     """Both would write `vlm-exist.json`."""
-    clash = "columns.vlm-exist={kind: knn, data: {layout: scenes}}"
+    clash = "benchmarks.vlm-exist={kind: knn, data: {layout: scenes}}"
     with pytest.raises(InputError, match="vlm-exist is named like an outcome of vlm"):
         suites.load_suite("mini", [clash])
     suites.load_suite("mini", [clash.replace("vlm-exist", "knn-exist")])
 
 
 def test_neighbours_are_counted_from_one() -> None:
-    with pytest.raises(InputError, match=r"columns\.knn.*k\.1.*greater than or equal to 1"):
-        suites.load_suite("mini", ["columns.knn.k=[10,-1]"])
+    with pytest.raises(InputError, match=r"benchmarks\.knn.*k\.1.*greater than or equal to 1"):
+        suites.load_suite("mini", ["benchmarks.knn.k=[10,-1]"])
 
 
 def test_packaged_suites_are_valid() -> None:
     assert packaged_names("suite") == ["eupe", "mini"]
-    eupe = suites.load_suite("eupe").columns
+    eupe = suites.load_suite("eupe").benchmarks
     assert {c.kind for c in eupe.values()} >= {
         "knn", "zero_shot", "segmentation", "depth", "correspondence", "vlm"
     }  # fmt: skip
-    mini = suites.load_suite("mini").columns
+    mini = suites.load_suite("mini").benchmarks
     assert {c.kind for c in mini.values()} == {
         "knn", "zero_shot", "zero_shot_ridge", "segmentation", "depth", "correspondence", "text",
         "boundaries", "vlm_mini",

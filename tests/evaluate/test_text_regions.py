@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from openeupe.datasets.words import WordFolders, WordScenes
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
-from openeupe.evaluate.column import Judged
+from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.measure import METRICS
 from openeupe.evaluate.text_regions import TextRegions, at_thresholds, confusion
@@ -63,7 +63,7 @@ class Redness(Encoder):
         return Tokens(pixels.mean((2, 3)), found)
 
 
-def column(**settings: object) -> TextRegions:
+def benchmark(**settings: object) -> TextRegions:
     quick = {"side": 128, "steps": 150, "lr": 0.03, "warmup_steps": 5, "seeds": 2}
     return TextRegions.model_validate({"data": {"layout": "scenes"}, **quick, **settings})
 
@@ -73,7 +73,7 @@ def test_perfect_features_solve_it_and_lost_positions_cost() -> None:
     outcomes = {}
     for pooled in (False, True):
         encoder = Redness(pooled)
-        outcomes[pooled] = column().run((train, test), Judged(encoder, Features(encoder)))[""]  # type: ignore[arg-type]
+        outcomes[pooled] = benchmark().run((train, test), Judged(encoder, Features(encoder)))[""]  # type: ignore[arg-type]
     seen = outcomes[False]
     assert seen.headline == "text_iou"
     assert seen.measures["text_iou"].value > 90
@@ -115,11 +115,11 @@ def photos(folder: Path, count: int) -> None:
         Image.fromarray(shade).save(folder / f"{number}.png")
 
 
-def test_photos_run_through_the_column(tmp_path: Path) -> None:
+def test_photos_run_through_the_benchmark(tmp_path: Path) -> None:
     photos(tmp_path / "train", 6)
     photos(tmp_path / "test", 4)
     data = {"layout": "folder", "train": "train", "test": "test", "train_count": 5}
-    settings = column(data=data, side=64, steps=5, seeds=1)
+    settings = benchmark(data=data, side=64, steps=5, seeds=1)
     train, test = settings.open(tmp_path)
     assert (len(train), len(test)) == (5, 4)
     assert train.fingerprint != test.fingerprint

@@ -15,7 +15,7 @@ from openeupe.encoders import Encoder, create
 from openeupe.encoders.text import TEXT_SPACES, TextSpace, TextTower, text_space
 from openeupe.errors import InputError
 from openeupe.evaluate import zeroshot
-from openeupe.evaluate.column import Judged, NotApplicable
+from openeupe.evaluate.benchmark import Judged, NotApplicable
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.zeroshot import ZeroShot, ZeroShotRidge, class_vectors, is_expert
 
@@ -64,7 +64,7 @@ def data(tmp_path: Path) -> dict[str, Any]:
     return {"layout": "folder", "path": str(tmp_path / "set")}
 
 
-def column(kind: type[ZeroShot] | type[ZeroShotRidge], data: dict[str, Any], **more: Any) -> Any:
+def benchmark(kind: type[ZeroShot] | type[ZeroShotRidge], data: dict[str, Any], **more: Any) -> Any:
     return kind(data=data, expert="raw_pixels", crop=32, short=36, **more)  # type: ignore[arg-type]
 
 
@@ -111,7 +111,7 @@ def test_a_class_vector_is_the_mean_of_normalized_prompts() -> None:
 
 
 def test_the_expert_itself_is_asked_directly(painter: Painter, data: dict[str, Any]) -> None:
-    settings = column(ZeroShot, data, templates=("a {} thing", "{}"))
+    settings = benchmark(ZeroShot, data, templates=("a {} thing", "{}"))
     outcome = settings.run(settings.open(Path()), judged(create("raw_pixels")))[""]
     assert outcome.headline == "top1"
     assert outcome.measures["top1"].value == outcome.measures["top5"].value == 100
@@ -126,7 +126,7 @@ def test_the_identity_covers_an_edited_file_of_names(
     painter: Painter, data: dict[str, Any], tmp_path: Path
 ) -> None:
     names = tmp_path / "names.yaml"
-    settings = column(ZeroShot, {**data, "names": str(names)})
+    settings = benchmark(ZeroShot, {**data, "names": str(names)})
     found = []
     for first, second in (("red", "green"), ("red", "green"), ("green", "red")):
         names.write_text(f"{{red: {first}, green: {second}, deep_blue: deep blue}}")
@@ -139,7 +139,7 @@ def test_the_identity_covers_an_edited_file_of_names(
 def test_the_experts_vectors_are_of_the_asked_precision(
     painter: Painter, data: dict[str, Any]
 ) -> None:
-    settings = column(ZeroShotRidge, data)
+    settings = benchmark(ZeroShotRidge, data)
     for precision in ("fp32", "bf16"):
         encoder = create("raw_pixels")
         features = Features(encoder, precision=precision)  # type: ignore[arg-type]
@@ -156,7 +156,7 @@ def test_a_student_goes_through_its_chain(painter: Painter, data: dict[str, Any]
         assert cls.shape[1] == encoder.cls_dim
         return turned.expand(len(cls), -1)
 
-    settings = column(ZeroShot, data)
+    settings = benchmark(ZeroShot, data)
     outcome = settings.run(settings.open(Path()), judged(encoder, raw_pixels=chain))[""]
     assert outcome.measures["top1"].value == pytest.approx(100 / 3)
     assert outcome.measures["top1"].sums[0, 8:, 0].tolist() == [1] * 4  # the red ones
@@ -164,7 +164,7 @@ def test_a_student_goes_through_its_chain(painter: Painter, data: dict[str, Any]
 
 
 def test_without_a_way_the_reason_is_given(painter: Painter, data: dict[str, Any]) -> None:
-    settings = column(ZeroShot, data)
+    settings = benchmark(ZeroShot, data)
     opened = settings.open(Path())
     with pytest.raises(NotApplicable, match="neither raw_pixels nor distilled from it"):
         settings.run(opened, judged(create("test_vit")))
@@ -181,13 +181,13 @@ def test_a_ridge_map_leads_any_encoder_there(painter: Painter, data: dict[str, A
             g = torch.Generator().manual_seed(0)
             return tokens._replace(cls=tokens.cls @ torch.randn(768, 50, generator=g))
 
-    settings = column(ZeroShotRidge, data)
+    settings = benchmark(ZeroShotRidge, data)
     opened = settings.open(Path())
     outcome = settings.run(opened, judged(Mixed()))[""]
     assert outcome.measures["top1"].value == 100
     assert outcome.details["fit_images"] == 24
-    with pytest.raises(NotApplicable):  # the plain column does not pass by the ridge map
-        column(ZeroShot, data).run(opened, judged(create("test_vit")))
+    with pytest.raises(NotApplicable):  # the plain benchmark does not pass by the ridge map
+        benchmark(ZeroShot, data).run(opened, judged(create("test_vit")))
 
 
 def test_ridge_fits_the_experts_vectors_on_train_alone(
@@ -196,7 +196,7 @@ def test_ridge_fits_the_experts_vectors_on_train_alone(
     loaded = []
     load = encoders.load
     monkeypatch.setattr(encoders, "load", lambda name: (loaded.append(name), load(name))[1])
-    settings = column(ZeroShotRidge, data)
+    settings = benchmark(ZeroShotRidge, data)
     opened = settings.open(Path())
     for _ in range(2):
         outcome = settings.run(opened, judged(create("raw_pixels")))[""]
@@ -205,7 +205,7 @@ def test_ridge_fits_the_experts_vectors_on_train_alone(
     assert targets.shape == (24, 768)
     torch.testing.assert_close(targets.norm(dim=1), torch.ones(24))
     assert outcome.details["shrinkage"] in (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-    few = column(ZeroShotRidge, data, fit_images=10)
+    few = benchmark(ZeroShotRidge, data, fit_images=10)
     assert few.run(opened, judged(create("raw_pixels")))[""].details["fit_images"] == 10
 
 
@@ -225,14 +225,14 @@ def test_predictions_of_the_ridge_map_are_the_closed_form() -> None:
 
 def test_mistakes_are_one_line(painter: Painter, data: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"template 'a photo' has no \{\} for the class"):
-        column(ZeroShot, data, templates=("a photo",)).open(Path())
+        benchmark(ZeroShot, data, templates=("a photo",)).open(Path())
     with pytest.raises(InputError, match="hed shares no space with text: use one of efficientnet"):
         ZeroShot(data=data, expert="hed").open(Path())  # type: ignore[arg-type]
 
 
 def test_openai_prompts(painter: Painter, data: dict[str, Any]) -> None:
     pytest.importorskip("open_clip")
-    opened = column(ZeroShot, data, templates="openai-80").open(Path())
+    opened = benchmark(ZeroShot, data, templates="openai-80").open(Path())
     assert [len(texts) for texts in opened.prompts] == [80, 80, 80]
     assert "a bad photo of a deep blue." in opened.prompts[0]
     imagenet = Path(data["path"]) / "imagenet"
@@ -242,7 +242,7 @@ def test_openai_prompts(painter: Painter, data: dict[str, Any]) -> None:
         Image.new("RGB", (8, 8), color).save(imagenet / part / "n01440764" / "1.png")
     settings = {"layout": "imagenet", "path": str(imagenet)}
     with pytest.raises(InputError, match="1 class folders, ImageNet-1k has 1000"):
-        column(ZeroShot, settings, templates="openai-80").open(Path())
-    opened = column(ZeroShot, settings).open(Path())
+        benchmark(ZeroShot, settings, templates="openai-80").open(Path())
+    opened = benchmark(ZeroShot, settings).open(Path())
     assert opened.prompts == [["tench, Tinca tinca"]]
     assert F.cosine_similarity(*painter.encode(["red", "green"])[:, None])[0] < 0

@@ -47,10 +47,10 @@ def test_a_forecast_that_is_right_agrees() -> None:
     for name in (
         "what the others do not know",
         "gradient agreement",
-        "frozen tokens on the column",
+        "frozen tokens on the benchmark",
     ):
         assert found[name]["spearman"] == pytest.approx(1)
-    assert found["frozen tokens on the column"]["pairs"] == 8
+    assert found["frozen tokens on the benchmark"]["pairs"] == 8
 
 
 def test_a_forecast_from_files_to_tables(

@@ -22,7 +22,7 @@ from tests.fuzz.labelled import write_labelled
 from tests.tiny_recipe import write_images, write_recipe
 
 SUITE = (
-    "{name: cut, columns: {knn: {kind: knn, protocol: knn/test-v1, domain: image, short: 32, "
+    "{name: cut, benchmarks: {knn: {kind: knn, protocol: knn/test-v1, domain: image, short: 32, "
     "crop: 32, k: [3], data: {layout: scenes, count: 12}}}}"
 )
 STUDY: dict[str, Any] = {

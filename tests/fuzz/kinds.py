@@ -151,10 +151,10 @@ def _labels(rng: random.Random, folder: Path, good: Good) -> Command:
         "points": [made / "points.csv"],
         "animal": [made / "CollectedData.csv"],
     }
-    column = rng.choice(sorted(files))
-    _damage(rng, files[column])
+    benchmark = rng.choice(sorted(files))
+    _damage(rng, files[benchmark])
     return ["evaluate", "raw_pixels", "--suite", made / "suite.yaml", "--data", made,
-            "--only", column, "--out", folder / "out", "--device", "cpu"]  # fmt: skip
+            "--only", benchmark, "--out", folder / "out", "--device", "cpu"]  # fmt: skip
 
 
 def _weights(rng: random.Random, folder: Path, good: Good) -> Command:

@@ -19,7 +19,7 @@ def _folders(labels: str) -> dict[str, Any]:
     return {part: {"images": f"images/{part}", "labels": f"{labels}/{part}"} for part in _PARTS}
 
 
-def _columns() -> dict[str, Any]:
+def _benchmarks() -> dict[str, Any]:
     masks = {"layout": "folder", "path": ".", "names": "masks.yaml", **_folders("masks")}
     classes = {"layout": "folder", "path": "classes", "names": "classes.yaml"}
     dense = {"domain": "dense", "seeds": 1}
@@ -57,8 +57,8 @@ def write_labelled(folder: Path) -> None:
     _write_points(folder)
     (folder / "masks.yaml").write_text("{0: sky, 1: wall, 2: floor}\n")
     (folder / "classes.yaml").write_text("{a: ant, b: bee}\n")
-    named = {name: {"protocol": f"{name}/cut", **one} for name, one in _columns().items()}
-    (folder / "suite.yaml").write_text(yaml.safe_dump({"name": "cut", "columns": named}))
+    named = {name: {"protocol": f"{name}/cut", **one} for name, one in _benchmarks().items()}
+    (folder / "suite.yaml").write_text(yaml.safe_dump({"name": "cut", "benchmarks": named}))
 
 
 def _write_points(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run of two tiny stages with two teachers, judged on one column, and its page."""
+"""A run of two tiny stages with two teachers, judged on one benchmark, and its page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..conftest import call
 
 SUITE = """
 name: small
-columns:
+benchmarks:
   knn: &knn
     kind: knn
     protocol: knn/test-v1

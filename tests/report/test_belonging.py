@@ -70,18 +70,18 @@ def test_latencies_of_another_export_are_not_shown(run: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "word"), [("protocol_hash", "settings"), ("data", "data")])
-def test_columns_of_other_settings_or_data_do_not_stand_side_by_side(
+def test_benchmarks_of_other_settings_or_data_do_not_stand_side_by_side(
     told: Told, tmp_path: Path, key: str, word: str
 ) -> None:
     pixels = tmp_path / "pixels"
     shutil.copytree(told.run.parent.parent / "pixels", pixels)
     content = json.loads((pixels / "results.json").read_text())
-    content["columns"]["other"][key] = ["another"] if key == "data" else "another"
+    content["benchmarks"]["other"][key] = ["another"] if key == "data" else "another"
     (pixels / "results.json").write_text(json.dumps(content))
     story = gather(told.run, [pixels])
     ours, theirs = story.evaluations
-    assert set(ours.content["columns"]) == {"knn", "other", "third"}
-    assert set(theirs.content["columns"]) == {"knn", "third"}
+    assert set(ours.content["benchmarks"]) == {"knn", "other", "third"}
+    assert set(theirs.content["benchmarks"]) == {"knn", "third"}
     assert story.left_out == [
         f"other of raw_pixels is not shown: it was evaluated with other {word} than this run. "
         "Evaluate both again."

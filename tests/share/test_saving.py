@@ -40,7 +40,7 @@ def results(folder: Path, encoder: Encoder) -> None:
     scored = {"headline": "top1@10", "figures": {"top1@10": figure}, "floors": {}, "details": {}}
     content = {
         "config": {"model": "mine", "suite": "mini", "encoder": encoder_identity(encoder)},
-        "columns": {"knn": about | scored, "other": about | {"missing": "left"}},
+        "benchmarks": {"knn": about | scored, "other": about | {"missing": "left"}},
     }
     (folder / "evaluations" / "mini").mkdir(parents=True, exist_ok=True)
     (folder / "evaluations" / "mini" / "results.json").write_text(json.dumps(content))

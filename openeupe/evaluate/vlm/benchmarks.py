@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from openeupe.errors import InputError
-from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.benchmark import Benchmark, Domain, Judged
 from openeupe.evaluate.features import fitting_side
 from openeupe.evaluate.measure import Outcome
 from openeupe.evaluate.vlm.language import language_identity
@@ -33,7 +33,7 @@ from openeupe.evaluate.vlm.llava import (
 from openeupe.evaluate.vlm.scorers import SCORERS, Record, over_seeds
 from openeupe.identity import encoder_identity, facts_identity, files_identity, settings_identity
 
-Benchmark = Literal["textvqa", "sqa", "realworldqa", "pope", "gqa", "mme"]
+Task = Literal["textvqa", "sqa", "realworldqa", "pope", "gqa", "mme"]
 Sample = Mapping[str, Any]
 
 # LLaVA-1.5's prompt of TextVQA, which lists the data set's OCR tokens; lmms-eval's does not.
@@ -61,7 +61,7 @@ class LlavaData:
     fingerprint: str
 
 
-class VlmBenchmarks(Column):
+class VlmBenchmarks(Benchmark):
     """Settings of the six benchmarks; one training fills all six: NAME-textvqa, NAME-sqa, ..."""
 
     fills_several = True
@@ -93,7 +93,7 @@ class VlmBenchmarks(Column):
     )
     seeds: int = Field(3, ge=1, description="Trainings; the paper has one.")
 
-    tasks: dict[Benchmark, str] = Field(
+    tasks: dict[Task, str] = Field(
         {
             "textvqa": "textvqa_val",
             "sqa": "scienceqa",
@@ -102,7 +102,7 @@ class VlmBenchmarks(Column):
             "gqa": "gqa",
             "mme": "mme",
         },
-        description="Columns to fill, and the task of lmms-eval that asks for each.",
+        description="Benchmarks to fill, and the task of lmms-eval that asks for each.",
     )
     task_folder: Path | None = Field(None, description="Further task files of lmms-eval.")
     ocr_tokens: bool = Field(True, description="Ask TextVQA with listed OCR tokens as well.")

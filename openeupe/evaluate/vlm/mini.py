@@ -23,7 +23,7 @@ from openeupe.datasets.interfaces import check_apart
 from openeupe.datasets.question_data import QuestionData, symbols
 from openeupe.datasets.questions import Question, QuestionedImages
 from openeupe.datasets.scenes.drills import drills
-from openeupe.evaluate.column import Column, Domain, Judged
+from openeupe.evaluate.benchmark import Benchmark, Domain, Judged
 from openeupe.evaluate.features import Features, Precision, fitting_side
 from openeupe.evaluate.measure import Array, Outcome, mean_measure
 from openeupe.evaluate.vlm.language import (
@@ -48,7 +48,7 @@ Floor = Literal["blind", "raw pixels", "untrained"]
 Reference = Literal["blind", "raw pixels", "untrained", "ceiling"]
 
 
-class VlmMini(Column):
+class VlmMini(Benchmark):
     """Answers of a small language model that sees through the encoder: NAME-exist, NAME-count, ...
 
     The form is LLaVA-1.5's; visual tokens are computed once and averaged to a small grid. Language

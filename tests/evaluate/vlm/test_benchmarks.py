@@ -11,7 +11,7 @@ from PIL import Image
 
 from openeupe.encoders import create
 from openeupe.errors import InputError
-from openeupe.evaluate.column import Judged
+from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.vlm import benchmarks
 from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks, records_of
@@ -21,7 +21,7 @@ from tests.evaluate.vlm.local_tasks import TASKS, documents, write_tasks
 
 
 def llava_folder(root: Path, images: int = 4) -> dict[str, str]:
-    """LLaVA-1.5's layout with a handful of entries; returns the column's settings for it."""
+    """LLaVA-1.5's layout with a handful of entries; returns the benchmark's settings for it."""
     pictures = root / "coco" / "train2017"
     pictures.mkdir(parents=True)
     entries: list[dict[str, Any]] = []
@@ -58,8 +58,8 @@ def libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("libraries")
 def test_opens_llava_data(tmp_path: Path) -> None:
-    column = VlmBenchmarks(**llava_folder(tmp_path))
-    data = column.open(tmp_path)
+    benchmark = VlmBenchmarks(**llava_folder(tmp_path))
+    data = benchmark.open(tmp_path)
     assert data.align == (tmp_path / "align.json", tmp_path)
     assert len(data.fingerprint) == 16
 
@@ -72,16 +72,16 @@ def test_the_identity_covers_images_and_language_model(
     model = tmp_path / "model"
     (model / "weights").mkdir(parents=True)
     (model / "weights/part").write_text("a")
-    column = VlmBenchmarks(**llava_folder(tmp_path), language_model=str(model))
-    found = [column.identities(column.open(tmp_path))]
+    benchmark = VlmBenchmarks(**llava_folder(tmp_path), language_model=str(model))
+    found = [benchmark.identities(benchmark.open(tmp_path))]
     Image.new("RGB", (32, 24), (0, 9, 0)).save(tmp_path / "coco/train2017/0.jpg")
-    found.append(column.identities(column.open(tmp_path)))
+    found.append(benchmark.identities(benchmark.open(tmp_path)))
     (model / "weights/part").write_text("b")
-    found.append(column.identities(column.open(tmp_path)))
+    found.append(benchmark.identities(benchmark.open(tmp_path)))
     assert found[0][0] != found[1][0] == found[2][0]
     assert found[0][1] == found[1][1] != found[2][1]
     monkeypatch.setattr(benchmarks, "version", lambda _: "2")  # of lmms-eval
-    assert column.identities(column.open(tmp_path)) != found[2]
+    assert benchmark.identities(benchmark.open(tmp_path)) != found[2]
 
 
 @pytest.mark.usefixtures("libraries")
@@ -167,8 +167,8 @@ def tiny(tmp_path: Path) -> tuple[dict[str, Any], Judged]:
     settings = llava_folder(tmp_path / "data")
     encoder = create("vit_tiny_patch16_224", depth=1, img_size=32)
     judged = Judged(encoder, Features(encoder), folder=tmp_path / "kept")
-    column = {**settings, "language_model": str(tmp_path / "language"), "llava": llava}
-    return column, judged
+    benchmark = {**settings, "language_model": str(tmp_path / "language"), "llava": llava}
+    return benchmark, judged
 
 
 @pytest.mark.usefixtures("libraries")
@@ -176,26 +176,26 @@ def test_a_finished_training_is_not_repeated(
     tmp_path: Path, tiny: tuple[dict[str, Any], Judged]
 ) -> None:
     settings, judged = tiny
-    column = VlmBenchmarks(**settings)
-    data = column.open(tmp_path / "data")
-    first = column._trained(data, judged, tmp_path / "kept", 0)
+    benchmark = VlmBenchmarks(**settings)
+    data = benchmark.open(tmp_path / "data")
+    first = benchmark._trained(data, judged, tmp_path / "kept", 0)
     weights = first / "projector.safetensors"
     written = weights.stat().st_mtime_ns
-    assert column._trained(data, judged, tmp_path / "kept", 0) == first
+    assert benchmark._trained(data, judged, tmp_path / "kept", 0) == first
     assert weights.stat().st_mtime_ns == written
-    other = column._trained(data, judged, tmp_path / "kept", 1)
+    other = benchmark._trained(data, judged, tmp_path / "kept", 1)
     assert other != first
     assert (other / "projector.safetensors").read_bytes() != weights.read_bytes()
 
 
 def test_trains_asks_and_scores(tmp_path: Path, tiny: tuple[dict[str, Any], Judged]) -> None:
-    """The whole column on generated data: two trainings, six tasks, six outcomes."""
+    """The whole benchmark on generated data: two trainings, six tasks, six outcomes."""
     pytest.importorskip("lmms_eval")
     settings, judged = tiny
     (tmp_path / "data/tasks").mkdir()
     tasks = write_tasks(tmp_path / "data/tasks")
-    column = VlmBenchmarks(**settings, tasks=tasks, task_folder="tasks", seeds=2)
-    outcomes = column.run(column.open(tmp_path / "data"), judged)
+    benchmark = VlmBenchmarks(**settings, tasks=tasks, task_folder="tasks", seeds=2)
+    outcomes = benchmark.run(benchmark.open(tmp_path / "data"), judged)
     assert list(outcomes) == list(tasks)
     for name, outcome in outcomes.items():
         measure = outcome.measures[outcome.headline]

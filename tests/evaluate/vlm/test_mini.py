@@ -10,7 +10,7 @@ import torch
 from openeupe import encoders
 from openeupe.datasets.question_data import BoxedPhotos, QuestionScenes
 from openeupe.datasets.questions import Question
-from openeupe.evaluate.column import Judged
+from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.vlm.mini import VlmMini
 from openeupe.evaluate.vlm.prompts import put
@@ -44,9 +44,9 @@ def judged() -> Judged:
 
 
 def test_a_run_gives_every_ability_with_floors_answers_and_gate() -> None:
-    column = small()
-    data = column.open(Path())
-    found = column.run(data, judged())
+    benchmark = small()
+    data = benchmark.open(Path())
+    found = benchmark.run(data, judged())
     assert set(found) == {"exist", "count", "attribute", "spatial", "read", "choose"}
     for ability, outcome in found.items():
         assert outcome.headline == "accuracy"
@@ -78,46 +78,46 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_floors_of_another_precision_are_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """bf16's tokens are others than float32's, so that the cached floors are not theirs."""
-    column = small(seeds=1, floors=("raw pixels",))
-    data = column.open(Path())
-    column.run(data, judged())
+    benchmark = small(seeds=1, floors=("raw pixels",))
+    data = benchmark.open(Path())
+    benchmark.run(data, judged())
     trained = counted(monkeypatch)
     encoder = encoders.create("raw_pixels")
-    column.run(data, Judged(encoder, Features(encoder, precision="bf16")))
+    benchmark.run(data, Judged(encoder, Features(encoder, precision="bf16")))
     assert len(trained) == 3  # the encoder, the floor and the ceiling
 
 
 def test_raw_pixels_are_their_own_floor() -> None:
     """The same tokens by another road: seed 0's answers are those of the cached floor."""
-    column = small(seeds=1)
-    found = column.run(column.open(Path()), judged())
+    benchmark = small(seeds=1)
+    found = benchmark.run(benchmark.open(Path()), judged())
     for outcome in found.values():
         assert outcome.measures["accuracy"].value == pytest.approx(outcome.floors["raw pixels"])
 
 
 def test_floors_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    column = small(seeds=1)
-    data = column.open(Path())
-    column.run(data, judged())
+    benchmark = small(seeds=1)
+    data = benchmark.open(Path())
+    benchmark.run(data, judged())
     trained = counted(monkeypatch)
-    column.run(data, judged())
+    benchmark.run(data, judged())
     assert len(trained) == 1
     small(seeds=1, width=48).run(data, judged())
     assert len(trained) == 1 + 4  # other settings: the encoder, two floors and the ceiling
     eye = judged()
     eye.features.precision = "bf16"  # raw pixels rounded: other floors
-    column.run(data, eye)
+    benchmark.run(data, eye)
     assert len(trained) == 1 + 4 + 4
 
 
 def test_blind_answers_do_not_depend_on_the_image() -> None:
-    column = small()
-    data = column.open(Path())
-    train, test = column._replaced("blind", data, judged())
-    said = column._answers(train, test, data, 0, judged())
+    benchmark = small()
+    data = benchmark.open(Path())
+    train, test = benchmark._replaced("blind", data, judged())
+    said = benchmark._answers(train, test, data, 0, judged())
     by_text: dict[str, set[str]] = {}
     for question, answer in zip(data[1].questions(), said, strict=True):
-        by_text.setdefault(put(question, column.template), set()).add(answer)
+        by_text.setdefault(put(question, benchmark.template), set()).add(answer)
     assert all(len(answers) == 1 for answers in by_text.values())
     assert not train.any()
 
@@ -125,8 +125,8 @@ def test_blind_answers_do_not_depend_on_the_image() -> None:
 def test_the_encoder_is_not_trained() -> None:
     encoder = encoders.create("vit_tiny_patch16_224", img_size=64)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    column = small(seeds=1, floors=("blind",))
-    column.run(column.open(Path()), Judged(encoder, Features(encoder)))
+    benchmark = small(seeds=1, floors=("blind",))
+    benchmark.run(benchmark.open(Path()), Judged(encoder, Features(encoder)))
     for key, value in encoder.state_dict().items():
         assert torch.equal(value, before[key]), key
 
@@ -140,7 +140,7 @@ def test_questions_are_put_as_the_language_model_knows_them() -> None:
 
 
 def test_the_reader_has_a_ceiling_before_any_training() -> None:
-    column = small(
+    benchmark = small(
         data=QuestionScenes(count=12, test_count=20, side=32),
         language_model="reader",
         grid=7,
@@ -148,7 +148,7 @@ def test_the_reader_has_a_ceiling_before_any_training() -> None:
         seeds=1,
         floors=("blind",),
     )
-    found = column.run(column.open(Path()), judged())
+    found = benchmark.run(benchmark.open(Path()), judged())
     for ability, outcome in found.items():
         ceiling = outcome.details["ceiling"]
         assert isinstance(ceiling, float)

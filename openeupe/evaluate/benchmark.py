@@ -1,4 +1,4 @@
-"""A column: one evaluation with all its settings, which turns an encoder into outcomes."""
+"""A benchmark: one evaluation with all its settings, which turns an encoder into outcomes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from openeupe.identity import settings_identity
 Domain = Literal["image", "language", "dense", "text"]
 
 
-class Column(Config):
+class Benchmark(Config):
     """Base of every evaluation's settings; a suite is a mapping of names to these.
 
     A subclass lies beside its evaluation, adds `kind: Literal["..."]`, its data and its numbers,
@@ -66,17 +66,17 @@ class Column(Config):
     def run(self, data: Any, judged: Judged) -> dict[str, Outcome]:
         """Judge an encoder on the opened data.
 
-        Returns outcomes by suffix: `{"": outcome}` for one column, `{"exist": ..., "count": ...}`
-        where one evaluation fills several (`NAME-exist`, ...).
+        Returns outcomes by suffix: `{"": outcome}` for one benchmark, and
+        `{"exist": ..., "count": ...}` where one evaluation fills several (`NAME-exist`, ...).
 
         Raises:
-            NotApplicable: if this encoder cannot have this column; the table then says why.
+            NotApplicable: if this encoder cannot have this benchmark; the table then says why.
         """
         raise NotImplementedError
 
 
 class NotApplicable(Exception):
-    """A column that an encoder cannot have, with the reason the table prints."""
+    """A benchmark that an encoder cannot have, with the reason the table prints."""
 
 
 class Chain(Protocol):
