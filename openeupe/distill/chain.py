@@ -48,7 +48,8 @@ def chains(student: Path) -> dict[str, HeadChain]:
 
     A teacher that is an earlier stage's student is no expert: its own teachers are, as long as the
     run folder lies around it. Of several ways to one expert the shortest is taken. Teachers that
-    were not pretrained, or come from an encoder folder, have no name to be known by.
+    were not pretrained, come from an encoder folder, or have another class token than their own
+    have no name to be known by.
 
     Args:
         student: the folder of a student (`RUN/STAGE/STUDENT`); one that was not distilled has no
@@ -70,13 +71,16 @@ def chains(student: Path) -> dict[str, HeadChain]:
                 if run is not None:
                     stage, name = run.recipe.resolve(encoder)
                     ahead.append((run.folder / stage / name, steps))
-            elif is_published(encoder) and _pretrained(run, here.info, teacher):
+            elif is_published(encoder) and _is_expert(run, here.info, teacher):
                 found.setdefault(encoder, HeadChain(steps))
     return found
 
 
-def _pretrained(run: Run | None, info: dict[str, Any], teacher: str) -> bool:
-    """What the recipe says; a student folder without its run says nothing, which is True."""
-    if run is None or info["stage"] not in run.recipe.stages:
-        return True
-    return run.recipe.stages[info["stage"]].teachers[teacher].pretrained
+def _is_expert(run: Run | None, info: dict[str, Any], teacher: str) -> bool:
+    """Whether a teacher gave the class tokens that its name stands for: published, and its own."""
+    made = info["teachers"][teacher]
+    if "pretrained" not in made:
+        if run is None or info["stage"] not in run.recipe.stages:
+            return True  # nothing says otherwise
+        made = run.recipe.stages[info["stage"]].teachers[teacher].model_dump()
+    return bool(made["pretrained"]) and "class_token" not in made["args"]

@@ -76,6 +76,13 @@ def carry_over(run: Run, stage: Stage) -> bool:
     for key, (source, student) in sources.items():
         finished = run.student(source, student)
         for teacher in stage.config.teachers_of(key):
+            before = finished.info["teachers"][teacher].get("identity")
+            if before not in (None, stage.identities[teacher]):
+                raise InputError(
+                    f"stages.{stage.name}.students.{key}: its heads and statistics are of another "
+                    f"{teacher} than the one that is there now: put that one back, or set "
+                    "keep_heads: false"
+                )
             heads = cast(nn.ModuleDict, stage.heads[key])
             heads[teacher].load_state_dict(finished.heads[teacher].state_dict())
             stage.statistics[teacher].load_state_dict(finished.statistics[teacher].state_dict())

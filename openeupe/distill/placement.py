@@ -65,8 +65,10 @@ def unsharded(
     weights = snapshot(student.state_dict(), processes.first)
     of_heads = {k: snapshot(h.state_dict(), processes.first) for k, h in heads.items()}
     if processes.first:
-        student = encoders.create(student.name, **student.args)
+        here, student = student, encoders.create(student.name, **student.args)
         student.load_state_dict(weights)
+        student.set_constants(*here.constants)  # its own, where it starts from a stored encoder
+        student.resolution = here.resolution
         hidden = stage.config.head_hidden
         teachers = cast(Mapping[str, TokenWidths], stage.teachers)
         heads = {k: TeacherHeads(student, teachers[k], hidden) for k in heads}

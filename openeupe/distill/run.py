@@ -185,8 +185,11 @@ def _info(run: Run, stage: Stage, here: Processes) -> dict[str, Any]:
         "teachers": {
             name: {
                 "encoder": config.teachers[name].encoder,
+                "args": config.teachers[name].args,
+                "pretrained": config.teachers[name].pretrained,
                 "cls_dim": teacher.cls_dim,
                 "patch_dim": teacher.patch_dim,
+                "identity": stage.identities[name],
                 "resolution": config.teachers[name].resolution,
             }
             for name, teacher in stage.teachers.items()

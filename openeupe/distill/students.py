@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from timm.layers import DropPath
+from timm.layers import DropBlock2d, DropPath, PatchDropout
 from torch import Tensor, nn
 
 from openeupe.distill.checkpoint import ready_optimizer
@@ -194,4 +194,6 @@ def _drops(module: nn.Module) -> bool:
     """Whether a layer of dropout or stochastic depth draws for each image."""
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return module.p > 0
-    return isinstance(module, DropPath) and module.drop_prob > 0
+    if isinstance(module, PatchDropout):
+        return module.prob > 0
+    return isinstance(module, DropPath | DropBlock2d) and module.drop_prob > 0

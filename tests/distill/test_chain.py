@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,24 @@ def test_a_run_a_stage_and_a_student_have_chains(run: Path) -> None:
 def test_outside_its_run_a_student_knows_its_own_teachers(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "finetuned/student", tmp_path / "away/student")
     assert set(chains(tmp_path / "away/student")) == {"test_resnet"}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [{"pretrained": False, "args": {}}, {"pretrained": True, "args": {"class_token": "mean"}}],
+)
+def test_a_teacher_with_other_class_tokens_is_not_the_expert_of_its_name(
+    run: Path, tmp_path: Path, made: dict[str, Any]
+) -> None:
+    student = tmp_path / "away/student"  # without the recipe, which would say so
+    shutil.copytree(run / "finetuned/student", student)
+    info = json.loads((student / "distillation.json").read_text())
+    info["teachers"]["net"] |= made
+    (student / "distillation.json").write_text(json.dumps(info))
+    assert chains(student) == {}
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("args: {}", f"args: {json.dumps(made['args'])}"))
+    assert ("test_resnet" in chains(run / "finetuned/student")) == (not made["args"])
 
 
 def test_what_was_not_distilled_has_no_chains(tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from timm.layers import DropPath
 
 from openeupe.distill.check import check_recipe, meta_encoder
 from openeupe.distill.load import carry_over, load_networks
 from openeupe.distill.recipe import Recipe
+from openeupe.distill.run import run_recipe
 from openeupe.distill.run_folder import Run
 from openeupe.distill.stage import Stage
 from openeupe.distill.student import save_student
@@ -67,6 +70,28 @@ def test_heads_do_not_go_on_towards_another_random_teacher(run: Run) -> None:
     weights = [next(iter(t["vit"].parameters())) for t in (earlier, teachers)]
     assert not torch.equal(*weights)
     assert not carry_over(run, Stage("finetuned", config, teachers, students, 0))
+
+
+def test_heads_do_not_go_on_towards_a_teacher_that_was_replaced(
+    raw_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """By its path it is the same one."""
+    del raw_recipe["stages"]["proxy"]
+    teacher = {"teacher": {"encoder": str(tmp_path / "teacher"), "resolution": 32}}
+    for stage in raw_recipe["stages"].values():
+        stage |= {"teachers": teacher, "steps": 1}
+    first = {**raw_recipe, "stages": {"student": raw_recipe["stages"]["student"]}}
+    save(create("test_vit"), tmp_path / "teacher")
+    quiet = Console(quiet=True)
+    run_recipe(Recipe.model_validate(first), tmp_path / "run", console=quiet)
+    kept = (tmp_path / "teacher").rename(tmp_path / "kept")
+    save(create("test_vit"), tmp_path / "teacher")
+    both = Recipe.model_validate(raw_recipe)
+    with pytest.raises(InputError, match=r"students\.student: .* of another teacher than the one"):
+        run_recipe(both, tmp_path / "run", console=quiet)
+    shutil.rmtree(tmp_path / "teacher")
+    kept.rename(tmp_path / "teacher")
+    run_recipe(both, tmp_path / "run", console=quiet)
 
 
 def test_a_stored_teacher_gives_the_patches_that_its_args_name(

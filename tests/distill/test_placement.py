@@ -18,9 +18,12 @@ from openeupe.distill.placement import (
     compile_networks,
     hold_in_bf16,
     repeated_layers,
+    unsharded,
 )
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
+from openeupe.distill.stage import Stage
+from openeupe.distributed import Processes
 from openeupe.encoders import create
 from openeupe.encoders.pixels import RawPixels
 from openeupe.errors import InputError
@@ -39,6 +42,21 @@ def raw(raw_recipe: dict[str, Any]) -> dict[str, Any]:
     stage |= {"log_every": 1, "teacher_precision": "fp32", "student_precision": "fp32"}
     raw_recipe["stages"] = {"proxy": stage}
     return raw_recipe
+
+
+def test_a_student_of_several_processes_is_saved_with_its_own_constants(
+    raw_recipe: dict[str, Any],
+) -> None:
+    student = create("test_vit2")
+    student.set_constants([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])  # as of a folder that it starts from
+    student.resolution = 64
+    config = Recipe.model_validate(raw_recipe).stages["proxy"]
+    teachers = {name: create(t.encoder) for name, t in config.teachers.items()}
+    stage = Stage("proxy", config, teachers, {"proxy": student}, seed=0)
+    made, _ = unsharded(stage, "proxy", Processes(torch.device("cpu"), count=2))
+    assert made is not student
+    assert made.constants == student.constants
+    assert made.resolution == 64
 
 
 def assert_same(one: list[dict[str, float]], other: list[dict[str, float]]) -> None:

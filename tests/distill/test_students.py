@@ -10,11 +10,14 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from timm.layers import DropBlock2d, DropPath, PatchDropout
+from torch import nn
 
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import Recipe, dump_recipe, load_recipe
 from openeupe.distill.run import run_recipe
 from openeupe.distill.run_folder import Run
+from openeupe.distill.students import _drops
 from openeupe.errors import InputError
 
 QUIET = Console(quiet=True)
@@ -133,6 +136,23 @@ def test_a_student_that_diverges_is_dropped_and_the_others_go_on(
     family["stages"].pop("next")
     family["stages"]["proxy"]["students"].pop("second")
     assert_equal(weights(done, "proxy"), weights(run(family, tmp_path / "alone"), "proxy"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "draws"),
+    [
+        (PatchDropout(0.5), True),
+        (DropBlock2d(0.1), True),
+        (DropPath(0.1), True),
+        (nn.Dropout(0.1), True),
+        (nn.Dropout(0.0), False),
+        (PatchDropout(0.0), False),
+        (DropBlock2d(0.0), False),
+    ],
+)
+def test_layers_that_draw_for_each_image_are_known(layer: nn.Module, draws: bool) -> None:
+    """Processes and parts of a batch would else drop the same of their images."""
+    assert _drops(layer) == draws
 
 
 def test_a_dropped_student_stays_dropped_after_a_resume(
