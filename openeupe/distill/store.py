@@ -7,6 +7,7 @@ the images that they show, and `store.json`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -98,6 +99,32 @@ def shards_there(folder: Path) -> set[int]:
         (re.fullmatch(_SHARD, path.name) for path in folder.iterdir()) if folder.is_dir() else ()
     )
     return {int(one[1]) for one in found if one}
+
+
+def teachers_in(shard: Path) -> set[str]:
+    """Names of the teachers whose outputs a shard holds."""
+    try:
+        with safe_open(shard, "pt") as file:
+            return {name.rpartition(".")[0] for name in file.keys()} - {""}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return set()
+
+
+def extend(shard: Path, tensors: dict[str, Tensor], off: dict[str, list[float]]) -> None:
+    """Add to new outputs, and to their errors, what a shard holds of other teachers.
+
+    Raises:
+        InputError: if the new outputs are not of the shard's images.
+    """
+    with safe_open(shard, "pt") as file:
+        before = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        known = json.loads(file.metadata()["off"])
+    if not torch.equal(before["contents"], tensors["contents"]):
+        raise InputError(
+            f"{shard} holds outputs of other images: put those images back, or delete it"
+        )
+    tensors |= {name: tensor for name, tensor in before.items() if name not in tensors}
+    off |= {name: one for name, one in known.items() if name not in off}
 
 
 def is_whole(shard: Path) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -17,27 +17,27 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from openeupe.data import RepeatedViews, changed, image_sets
+from openeupe.data import RepeatedViews
 from openeupe.data.workers import loaded
-from openeupe.distill.precision import resolve_precision
-from openeupe.distill.run_folder import difference
 from openeupe.distill.stage import Stage, Views
 from openeupe.distill.store import (
     DIGEST,
     SETTINGS,
     StoredTokens,
+    extend,
     is_whole,
     pack,
     restore,
     shard_path,
     shards_there,
+    teachers_in,
     view_bytes,
 )
+from openeupe.distill.store_settings import add_teachers, claim, shapes, store_settings
 from openeupe.distributed import Processes
-from openeupe.encoders import Encoder
 from openeupe.errors import InputError
-from openeupe.files import durable, read_mapping, remove_partials, write_atomically
-from openeupe.identity import facts_identity, tensors_identity
+from openeupe.files import durable, read_mapping, remove_partials
+from openeupe.identity import tensors_identity
 from openeupe.locks import locked
 
 SHARD_BYTES = 2**28  # small enough that a kill costs seconds, large enough for a billion images
@@ -70,13 +70,14 @@ class StoreWriter:
         self.stage, self.views, self.folder = stage, views, folder
         self.processes, self.batch, self.workers = processes, batch, workers
         self.kind = stage.config.store
-        self.bytes = view_bytes(_shapes(stage), self.kind)
+        self.bytes = view_bytes(shapes(stage), self.kind)
         self.per_shard = max(1, min(SHARD_BYTES // self.bytes, len(views)))
 
     def write(self, console: Console) -> StoredTokens:
         """Announce the size, write what is missing, report the error; then what reads it.
 
-        A whole store of more teachers than this stage has serves it, too.
+        A whole store of more teachers than this stage has serves it, too; one that lacks some is
+        extended by them.
 
         Raises:
             InputError: if the disk is too small or gets full, or the store is another stage's.
@@ -108,96 +109,59 @@ class StoreWriter:
         per_shard = read_mapping(self.folder / SETTINGS).get("per_shard")
         shards = range(-(-len(self.views) // per_shard)) if per_shard else range(0)
         whole = shards and not damaged and set(shards) <= shards_there(self.folder)
+        whole = whole and not self._lacking(shards)
         if not self.processes.first or whole:
             return nullcontext()
         return locked(self.folder, "the store")
 
     def _write(self, damaged: set[int], console: Console) -> StoredTokens:
-        if self.processes.first:
+        here, found = self.processes, dict[str, Any]()
+        settings = dict[str, Any]()
+        if here.first:
             remove_partials(self.folder)
-            self._claim()
-        self.processes.wait()
-        held = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
-        self.per_shard = held["per_shard"]
-        stored = StoredTokens(self.folder, self.per_shard, tuple(self.stage.teachers))
+            settings = store_settings(self.stage, self.views, here.device, self.images)
+            found = claim(self.folder, settings, self.per_shard)
+        made = (found.get("per_shard"), [*found.get("teachers", ())])
+        self.per_shard, held = here.gather_plain(made)[0]
         shards = range(-(-len(self.views) // self.per_shard))
         there = shards_there(self.folder) - damaged
         missing = [s for s in shards if s not in there]
-        missing = self.processes.gather_plain(missing)[0]  # all agree, before anyone writes
-        others = [name for name in held["teachers"] if name not in self.stage.teachers]
+        lacking = self._lacking([s for s in shards if s in there])
+        missing, lacking = here.gather_plain((missing, lacking))[0]  # all agree before one writes
+        others = [name for name in held if name not in self.stage.teachers]
         if missing and others:
             raise InputError(
                 f"{self.folder} is not whole yet, and {', '.join(others)} of it is no teacher of "
                 f"{self.stage.name}: let the run that began it go on, or choose another folder"
             )
+        teachers = list(self.stage.teachers)
+        new = [name for name in teachers if any(name in some for some in lacking.values())]
         if len(missing) < len(shards):
-            self._compare(stored, [s for s in shards if s not in set(missing)])
-        if missing:
-            if self.processes.first:
-                self._announce(len(missing), console)
-            self._compute(missing, console)
-        self.processes.wait()
+            whole = [s for s in shards if s not in set(missing)]
+            self._compare(whole, [name for name in teachers if name not in new])
+        if here.first:
+            add_teachers(self.folder, found, settings)
+            self._announce(len(missing), len(lacking), new, console)
+        for some, wanted, extends in ((missing, teachers, False), ([*lacking], new, True)):
+            if some:
+                self._compute(some, wanted, extends, console)
+        here.wait()
         self._report(shards, console)
-        return stored
+        return StoredTokens(self.folder, self.per_shard, tuple(teachers))
 
-    def _claim(self) -> None:
-        """Make the folder, or find it made with the same settings."""
-        settings, path = self._settings(), self.folder / SETTINGS
-        if not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(settings | {"per_shard": self.per_shard}, indent=2))
+    def _lacking(self, shards: Iterable[int]) -> dict[int, list[str]]:
+        """Teachers of the stage that shards lack, by shard; those that have all are left out."""
+        held = {shard: teachers_in(shard_path(self.folder, shard)) for shard in shards}
+        lacking = {s: [t for t in self.stage.teachers if t not in own] for s, own in held.items()}
+        return {shard: names for shard, names in lacking.items() if names}
+
+    def _announce(self, missing: int, lacking: int, new: list[str], console: Console) -> None:
+        if not missing + lacking:
             return
-        before = read_mapping(path)
-        if not {"data", "teachers", "per_shard"} <= before.keys():
-            raise InputError(
-                f"{self.folder} was made by an earlier version, which did not record what images "
-                f"its teacher outputs are of, or {SETTINGS} is damaged: delete it or choose "
-                "another folder"
-            )
-        before.pop("per_shard")
-        before["teachers"] = {k: before["teachers"].get(k) for k in settings["teachers"]}
-        others = changed(before.pop("data"), settings.pop("data"))
-        if others:
-            raise InputError(
-                f"{self.folder} holds teacher outputs of other images ({others}): put those images "
-                "back, delete it or choose another folder"
-            )
-        found = difference(before, settings)
-        if found:
-            raise InputError(
-                f"{self.folder} holds teacher outputs of other settings ({found}): delete it or "
-                "choose another folder"
-            )
-
-    def _settings(self) -> dict[str, Any]:
-        """All that the outputs depend on, as plain data: views, and teachers by their weights.
-
-        Each image's contents are compared when it is trained on (`Batches`); all else is here.
-        """
-        views, config = self.views, self.stage.config
-        precision = resolve_precision(config.teacher_precision, self.processes.device)
-        return {
-            "data": self.images or image_sets(views.sources),
-            "kind": self.kind,
-            "views": views.views,
-            "seed": views.seed,
-            "side": views.augment.side,
-            "reduced_decode": views.least_side is not None,
-            "augment": views.augment.config.model_dump(mode="json"),
-            "teacher_precision": precision,
-            "teachers": {name: self._teacher(name, s) for name, s in _shapes(self.stage).items()},
-        }
-
-    def _teacher(self, name: str, shape: tuple[int, int, int]) -> dict[str, Any]:
-        about = {"shape": list(shape), "identity": self.stage.identities[name]}
-        if self.kind == "int8":  # kept standardized, so of use with these statistics alone
-            measured = self.stage.statistics[name].state_dict()
-            about["statistics"] = facts_identity({k: v.tolist() for k, v in measured.items()})
-        return about
-
-    def _announce(self, missing: int, console: Console) -> None:
         size = self.bytes * len(self.views)
-        needed = min(size, self.bytes * self.per_shard * missing)
+        added = view_bytes({k: v for k, v in shapes(self.stage).items() if k in new}, self.kind)
+        each = self.bytes * missing + added * lacking
+        needed = min(size, each * self.per_shard)
         free = shutil.disk_usage(self.folder).free
         console.print(
             f"{self.stage.name}: teacher outputs of {len(self.views):,} views as {self.kind}: "
@@ -213,9 +177,13 @@ class StoreWriter:
                 "lower views, or take store: int8"
             )
 
-    def _compute(self, missing: list[int], console: Console) -> None:
+    def _compute(
+        self, missing: list[int], teachers: list[str], extends: bool, console: Console
+    ) -> None:
         """Each process takes its shards; all make as many teacher passes, as shards of weights
         demand.
+
+        extends: the shards are there, and get these teachers' outputs besides those that they have.
         """
         here = self.processes
         rounds = -(-len(missing) // here.count)
@@ -230,13 +198,17 @@ class StoreWriter:
         with console.status(f"{self.stage.name}: storing teacher outputs") as status:
             for turn, ((shard, numbers), read) in enumerate(zip(turns, loader, strict=True)):
                 images, contents = read
-                packed = self._pack(self.views.finish(images.to(here.device), numbers))
+                packed = self._pack(self.views.finish(images.to(here.device), numbers), teachers)
                 packed["contents"] = contents
                 for name, tensor in packed.items():
                     parts.setdefault(name, []).append(tensor[: len(numbers)].cpu())
                 last = turn + 1 == len(turns) or turns[turn + 1][0] != shard
                 if last and shard is not None:
-                    self._finish(shard, {k: torch.cat(v) for k, v in parts.items()})
+                    whole = {k: torch.cat(v) for k, v in parts.items()}
+                    off = {k: whole.pop(f"{k}.off").double().sum(0).tolist() for k in teachers}
+                    if extends:
+                        extend(shard_path(self.folder, shard), whole, off)
+                    self._finish(shard, whole, off)
                 if last:
                     parts = {}
                 status.update(f"{self.stage.name}: storing teacher outputs {turn + 1}/{len(turns)}")
@@ -249,11 +221,11 @@ class StoreWriter:
         return range(min(first + at, end), min(first + at + self.batch, end))
 
     @torch.no_grad()
-    def _pack(self, images: Tensor) -> dict[str, Tensor]:
+    def _pack(self, images: Tensor, teachers: Sequence[str]) -> dict[str, Tensor]:
         """Images -> the tensors that are kept of them, and how much they are off."""
         packed: dict[str, Tensor] = {}
         views = Views(images)
-        for name in self.stage.teachers:
+        for name in teachers:
             tokens = self.stage.teacher_tokens(name, views, 0)
             exact = self.stage.statistics[name](tokens)
             kept = pack(name, tokens if self.kind == "bf16" else exact, self.kind)
@@ -264,12 +236,8 @@ class StoreWriter:
             packed[f"{name}.off"] = torch.stack([off[0] + off[1], size[0] + size[1]], dim=1)
         return packed
 
-    def _finish(self, shard: int, tensors: dict[str, Tensor]) -> None:
-        """Write a shard whole or not at all."""
-        off = {
-            name: tensors.pop(f"{name}.off").double().sum(0).tolist()
-            for name in self.stage.teachers
-        }
+    def _finish(self, shard: int, tensors: dict[str, Tensor], off: dict[str, list[float]]) -> None:
+        """Write a shard whole or not at all, with the errors of its tokens by teacher."""
         path = shard_path(self.folder, shard)
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         about = {"off": json.dumps(off), DIGEST: tensors_identity(contiguous)}
@@ -282,7 +250,7 @@ class StoreWriter:
                 "stored is kept"
             ) from None
 
-    def _compare(self, stored: StoredTokens, shards: list[int]) -> None:
+    def _compare(self, shards: list[int], teachers: list[str]) -> None:
         """Some views of a store that is found must be what the teachers give of them now.
 
         Images and settings are compared as such; this finds what they do not name, such as a
@@ -295,10 +263,15 @@ class StoreWriter:
         last = len(self.views) - 1
         numbers = sorted({min(first[shard] + row, last) for shard, row in places})
         images, contents = self.views.readable(numbers)
-        now = self._pack(self.views.finish(images.to(self.processes.device), numbers))
+        stored = StoredTokens(self.folder, self.per_shard, tuple(teachers))
+        now = self._pack(self.views.finish(images.to(self.processes.device), numbers), teachers)
         before = {k: v.to(self.processes.device) for k, v in stored(numbers).items()}
         same = torch.equal(contents, before.pop("contents").cpu())
-        for name in self.stage.teachers:
+        if not (same or teachers):
+            raise InputError(
+                f"{self.folder} holds outputs of other images: delete it or choose another folder"
+            )
+        for name in teachers:
             a, b = (restore(self.stage, name, kept).patches for kept in (now, before))
             close = (a - b).square().flatten(1).mean(1) <= 0.01 * a.square().flatten(1).mean(1)
             if not (same and close.all()):  # NaN is not close
@@ -325,16 +298,6 @@ class StoreWriter:
             soft_wrap=True,
             highlight=False,
         )
-
-
-def _shapes(stage: Stage) -> dict[str, tuple[int, int, int]]:
-    """Widths of class and patch tokens and number of patches, by teacher."""
-    shapes = {}
-    for name, teacher in cast(Mapping[str, Encoder], stage.teachers).items():
-        side = stage.config.teachers[name].resolution[0]
-        grid = side // teacher.patch_size
-        shapes[name] = (teacher.cls_dim, teacher.patch_dim, grid * grid)
-    return shapes
 
 
 class _Chosen(Dataset[tuple[Tensor, Tensor]]):

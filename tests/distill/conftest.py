@@ -61,6 +61,16 @@ def raw_recipe(images: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
+def raw_views(raw_recipe: dict[str, Any]) -> dict[str, Any]:
+    """A stage whose 24 images come in two views each, several times over."""
+    stage = raw_recipe["stages"]["proxy"]
+    stage |= {"views": 2, "steps": 18, "batch_size": 8, "log_every": 1}
+    stage |= {"teacher_precision": "bf16", "student_precision": "fp32"}
+    raw_recipe["stages"] = {"proxy": stage}
+    return raw_recipe
+
+
+@pytest.fixture
 def recipe_file(raw_recipe: dict[str, Any], tmp_path: Path) -> Path:
     """The recipe as a file."""
     path = tmp_path / "tiny.yaml"
