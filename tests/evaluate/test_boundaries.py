@@ -181,7 +181,7 @@ class Edges(Encoder):
 def benchmark(**settings: object) -> Boundaries:
     quick = {
         "side": 128,
-        "steps": 120,
+        "steps": 60,
         "lr": 0.03,
         "warmup_steps": 5,
         "seeds": 2,

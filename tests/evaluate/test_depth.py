@@ -215,11 +215,11 @@ def test_perfect_features_beat_the_mean_depth_by_far(rooms: Path) -> None:
         "name": "cached",
         "height": 56,
         "width": 72,
-        "steps": 250,
+        "steps": 120,
         "lr": 0.02,
         "batch_size": 6,
     }
-    judge = benchmark(rooms, variant=variant, seeds=2)
+    judge = benchmark(rooms, variant=variant, bins=64, seeds=2)
     outcome = judge.run(judge.open(Path()), judged(Telling()))[""]
     rmse = outcome.measures["rmse"]
     assert outcome.headline == "rmse"
@@ -262,9 +262,9 @@ def test_the_papers_training_runs_and_repeats(rooms: Path, patch_size: int) -> N
 
 
 def test_the_papers_training_learns(rooms: Path) -> None:
-    variant = {"name": "online", "steps": 150, "batch_size": 4, "crop": (40, 64), "lr": 0.02,
+    variant = {"name": "online", "steps": 80, "batch_size": 4, "crop": (40, 64), "lr": 0.02,
                "warmup_steps": 10, "loss_warmup_steps": 5, "recolour": 0}  # fmt: skip
-    judge = benchmark(rooms, variant=variant, seeds=1)
+    judge = benchmark(rooms, variant=variant, bins=64, seeds=1)
     outcome = judge.run(judge.open(Path()), judged(Telling()))[""]
     assert outcome.measures["rmse"].value < 0.5 * outcome.floors["mean depth"]
 

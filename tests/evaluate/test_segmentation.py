@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from sklearn.metrics import confusion_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -99,7 +98,8 @@ def four_classes(path: Path, **settings: Any) -> Segmentation:
 def reference_miou(truths: list[np.ndarray], found: list[np.ndarray], classes: int) -> float:
     """From one confusion matrix of the whole set; classes in neither are skipped."""
     t, p = (np.concatenate([x.ravel() for x in parts]) for parts in (truths, found))
-    matrix = confusion_matrix(t[t != 255], p[t != 255], labels=np.arange(classes)).astype(float)
+    matrix = np.zeros((classes, classes))
+    np.add.at(matrix, (t[t != 255], p[t != 255]), 1)
     hits, unions = np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
     present = unions > 0
     return float(np.mean(hits[present] / unions[present]))

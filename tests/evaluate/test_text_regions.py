@@ -64,7 +64,7 @@ class Redness(Encoder):
 
 
 def benchmark(**settings: object) -> TextRegions:
-    quick = {"side": 128, "steps": 150, "lr": 0.03, "warmup_steps": 5, "seeds": 2}
+    quick = {"side": 128, "steps": 80, "lr": 0.06, "warmup_steps": 5, "seeds": 2}
     return TextRegions.model_validate({"data": {"layout": "scenes"}, **quick, **settings})
 
 
