@@ -93,7 +93,8 @@ def _inputs(loaded: LoadedStudy, root: Path) -> dict[str, str]:
         for source, there in zip(
             recipe.data.sources, rooted(recipe, root).data.sources, strict=True
         ):
-            if (name := f"images {source.path}") not in found:
+            kind = "" if source.kind == "auto" else f" as {source.kind}"
+            if (name := f"images {source.path}{kind}") not in found:
                 found[name] = source_identity(there)
         for stage in recipe.stages.values():
             for member in (*stage.teachers.values(), *stage.students.values()):

@@ -174,8 +174,6 @@ def _damage(path: Path) -> str:
     state = read_mapping(path / _EXTRA)
     if "step" not in state:
         return f"{_EXTRA} cannot be read"
-    if "files" not in state and "identity" not in state:  # of a version without digests
-        return ""
     if state.pop("identity", None) != settings_identity(state):
         return f"{_EXTRA} is not what was written"
     for name, digest in state["files"].items():

@@ -165,6 +165,10 @@ class StageConfig(Config):
 
     @model_validator(mode="after")
     def _what_can_be_stored(self) -> Self:
+        if self.store == "none" and self.store_path is not None:
+            raise ValueError(
+                "store_path has no effect with store: none: set store, or leave store_path out"
+            )
         if self.store != "none":
             if self.views is None:
                 raise ValueError(f"store: {self.store} needs views: set how many of each image")

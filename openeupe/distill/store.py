@@ -28,7 +28,7 @@ from openeupe.locks import LOCK
 
 STORED = "stored"  # where outputs lie in a stage's folder, unless told otherwise
 SETTINGS = "store.json"
-DIGEST = "digest"  # in a shard's metadata; shards of earlier versions have none
+DIGEST = "digest"  # in a shard's metadata
 _SHARD = r"(\d{8,})\.safetensors"
 _OPEN_SHARDS = 64
 
@@ -133,9 +133,7 @@ def is_whole(shard: Path) -> bool:
         with safe_open(shard, "pt") as file:
             digest = (file.metadata() or {}).get(DIGEST)
             names = file.keys()
-            return digest is None or digest == tensors_identity(
-                {name: file.get_tensor(name) for name in names}
-            )
+            return digest == tensors_identity({name: file.get_tensor(name) for name in names})
     except (OSError, SafetensorError):
         return False
 

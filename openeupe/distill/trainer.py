@@ -262,7 +262,7 @@ class Trainer:
         if found is None:
             return None
         checkpoint = Checkpoint(found)
-        self.stage.check_teachers(checkpoint.extra.get("teachers", {}))  # none of earlier versions
+        self.stage.check_teachers(checkpoint.extra["teachers"])
         self.family.restore(checkpoint.extra["family"])
         tensors = self._tensors()
         meter = checkpoint.extra["meter"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,24 @@ def test_other_images_do_not_take_finished_stages(
     Image.fromarray(np.asarray(Image.open(file))[::-1].copy()).save(file)
     with pytest.raises(InputError, match=r"images colors/train is not what the stages in .*--out"):
         check_inputs(loaded, moved, place.out)
+
+
+def test_one_path_of_two_kinds_is_two_sets_of_images(
+    raw_study: dict[str, Any], study_file: Path, place: Place
+) -> None:
+    shards = place.data / "colors/train/0.tar"
+    with tarfile.open(shards, "w") as archive:
+        archive.add(place.data / "colors/train/red/0.png", "0.png")
+    for name, kind in (("two", "folder"), ("three", "folder"), ("direct", "shards")):
+        source = {"path": "colors/train", "kind": kind}
+        raw_study["recipes"][name]["data"] = {"sources": [source]}
+    study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
+    loaded = load_study(study_file, ["seeds=[0]"])
+    check_inputs(loaded, place.data, place.out)
+    with tarfile.open(shards, "w") as archive:
+        archive.add(place.data / "colors/train/red/1.png", "0.png")
+    with pytest.raises(InputError, match="images colors/train as shards is not what the stages"):
+        check_inputs(loaded, place.data, place.out)
 
 
 def test_another_stored_teacher_does_not_take_finished_stages(

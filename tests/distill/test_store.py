@@ -319,10 +319,12 @@ def test_int8_outputs_serve_only_the_statistics_that_they_were_standardized_with
     ("setting", "message"),
     [
         ("views=null", "store: bf16 needs views"),
+        ("store=none", "store_path has no effect with store: none"),
         ("teachers.vit.resolution=[32,64]", "one resolution for each teacher, not several for vit"),
     ],
 )
 def test_what_cannot_be_stored_is_refused(recipe_file: Path, setting: str, message: str) -> None:
-    settings = ["stages.proxy.views=1", "stages.proxy.store=bf16", f"stages.proxy.{setting}"]
+    given = ("views=1", "store=bf16", "store_path=elsewhere", setting)
+    settings = [f"stages.proxy.{one}" for one in given]
     with pytest.raises(InputError, match=message):
         load_recipe(recipe_file, settings)
