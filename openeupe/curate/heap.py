@@ -21,6 +21,7 @@ from openeupe.data import (
     decode,
     open_source,
 )
+from openeupe.data.string_array import printable
 from openeupe.errors import InputError
 
 PART = 2048  # images that are read, written and resumed together
@@ -55,6 +56,12 @@ class Heap:
         for path in paths:
             if not str(path):
                 raise InputError("an empty path holds no images: name a folder or tar files")
+            try:
+                str(path).encode()
+            except UnicodeEncodeError:  # a manifest could not hold it
+                raise InputError(
+                    f"{printable(str(path))} is no name in UTF-8: rename the folder"
+                ) from None
             source = open_source(SourceConfig(path=str(path)))
             if isinstance(source, FolderSource):
                 self.roots.append(source.root.resolve())

@@ -347,3 +347,9 @@ def test_old_shards_are_in_their_place_if_the_new_ones_cannot_get_there(
 def test_an_empty_path_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="an empty path holds no images"):
         curate([""], tmp_path / "m.parquet", None)
+
+
+def test_a_path_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    """As a shell gives a folder's name in another encoding."""
+    with pytest.raises(InputError, match=r"\\udcff is no name in UTF-8: rename"):
+        curate([tmp_path / "\udcff"], tmp_path / "m.parquet", None)
