@@ -61,7 +61,7 @@ def read_settings(
             raise InputError(f"override {key}: settings are at most {YAML_DEPTH} deep: shorten it")
         for part in reversed(parts):
             patch = {part: patch}
-        changes = _merge(changes, patch)
+        changes = _merge(changes, _in_full(kind, patch))
     merged: dict[str, Any] = _merge(_read(kind, source), changes)
     return merged
 
@@ -122,6 +122,7 @@ def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str
 def _over_base(
     kind: str, name: str, raw: dict[str, Any], beside: Path | None, seen: tuple[str, ...]
 ) -> dict[str, Any]:
+    raw = _in_full(kind, raw)
     base = raw.pop("base", None)
     if base is None:
         return raw
@@ -129,6 +130,16 @@ def _over_base(
         raise InputError(f"{kind} {name}: base must be the name or file of a {kind}")
     inherited = beside / base if beside and (beside / base).is_file() else base
     return _merge(_read(kind, inherited, (*seen, name)), raw)
+
+
+def _in_full(kind: str, raw: dict[str, Any]) -> dict[str, Any]:
+    """A recipe whose `data` may be a path, or a list of paths and sources, with `data.sources`."""
+    data = raw.get("data")
+    if kind != "recipe" or not isinstance(data, str | list):
+        return dict(raw)
+    given = [data] if isinstance(data, str) else data
+    sources = [{"path": one} if isinstance(one, str) else one for one in given]
+    return {**raw, "data": {"sources": sources}}
 
 
 def _merge(base: Any, patch: Any) -> Any:

@@ -65,7 +65,7 @@ def distill(
 ) -> None:
     """Carry out a recipe; run the same command again to resume.
 
-    Example: `openeupe distill eupe data.sources.0.path=photos stages.student.steps=1000`.
+    Example: `openeupe distill direct data=photos stages.student.steps=1000`.
     On several GPUs: `torchrun --nproc-per-node 8 -m -- openeupe distill eupe`
     """
     from openeupe.distill.recipe import load_recipe

@@ -67,6 +67,22 @@ def test_overrides(recipe_file: Path) -> None:
     assert list(recipe.stages) == ["proxy", "student"]
 
 
+@pytest.mark.parametrize(
+    ("given", "paths"),
+    [("a", ["a"]), ("[a, b]", ["a", "b"]), ("[a, {path: b, weight: 2}]", ["a", "b"])],
+)
+def test_data_may_be_a_path_or_a_list(recipe_file: Path, given: str, paths: list[str]) -> None:
+    """In a file or as an override; the other settings of the data stay."""
+    before = load_recipe(recipe_file, ["data.workers=3"]).data
+    short = recipe_file.with_name("short.yaml")
+    short.write_text(f"base: {recipe_file.name}\ndata: {given}\n")
+    for source, changes in ((recipe_file, [f"data={given}"]), (short, [])):
+        data = load_recipe(source, [*changes, "data.workers=3"]).data
+        assert [one.path for one in data.sources] == paths
+        assert data.model_copy(update={"sources": before.sources}) == before
+    assert load_recipe(short, ["data.sources.0.path=c"]).data.sources[0].path == "c"
+
+
 def test_a_dumped_recipe_is_the_same_recipe(recipe_file: Path, tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file)
     (tmp_path / "again.yaml").write_text(dump_recipe(recipe))
