@@ -31,7 +31,8 @@ class Run:
     """A run folder: the resolved recipe, and one folder a stage.
 
     What is finished is not done again; what was cut off resumes. Layout:
-    `recipe.yaml`, `STAGE/images.json` (what identifies the images), `STAGE/metrics.jsonl`,
+    `recipe.yaml`, `STAGE/images.json` (what identifies the images), `STAGE/precision.json` (what
+    `auto` meant where the stage began), `STAGE/metrics.jsonl`,
     `STAGE/STUDENT/` (an encoder folder with its heads and statistics), `STAGE/finished.json`
     (written last).
     """
