@@ -8,7 +8,7 @@ from openeupe import encoders
 from openeupe.deploy.exported import ExportedEncoder, is_export
 from openeupe.distill.adapter_heads import TeacherHeads
 from openeupe.distill.chain import HeadChain, chains
-from openeupe.distill.run_folder import Run
+from openeupe.distill.run_folder import Run, check_student
 from openeupe.distill.student import Widths
 from openeupe.encoders import Encoder, released
 from openeupe.encoders.weights import read_weights
@@ -37,6 +37,8 @@ def load(source: str | Path) -> Encoder:
     if is_export(Path(source)):
         return ExportedEncoder(Path(source)).eval()
     folder = student_folder(Path(source))
+    if folder is None:
+        check_student(Path(source))
     return encoders.load(source if folder is None else folder).eval()
 
 
@@ -49,6 +51,16 @@ def load_with_chains(source: str | Path) -> tuple[Encoder, dict[str, HeadChain]]
         return load(source), {}
     folder = student_folder(Path(source))
     return load(source), chains(Path(source) if folder is None else folder)
+
+
+def check_precision(encoder: Encoder, precision: str, option: str) -> None:
+    """Refuse a precision that would have no effect: an exported file has its own.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if precision != "fp32" and isinstance(encoder, ExportedEncoder):
+        raise InputError(f"{option}: {encoder.folder} computes as it was exported: leave it out")
 
 
 def load_stages(run: Run) -> dict[str, Encoder]:
@@ -86,6 +98,7 @@ def load_heads(source: str | Path) -> dict[str, TeacherHeads]:
         InputError: if there are no heads, or they are damaged.
     """
     path = student_folder(Path(source)) or Path(source)
+    check_student(path)
     if path.is_file():
         parts = released.read_heads(path)
         state = {f"proxy.{kind}.{k}": v for kind, head in parts.items() for k, v in head.items()}

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 import openeupe
+from openeupe.distill.run_folder import Run
 from openeupe.encoders import save
 from openeupe.errors import InputError
 from openeupe.loading import load_with_chains
@@ -54,6 +56,23 @@ def test_chains_of_a_run_lead_to_its_experts(quickstart: Quickstart) -> None:
     encoder, chains = load_with_chains(quickstart.folder)
     assert set(chains) == {"efficientnet_lite0", "hed", "craft"}
     assert chains["efficientnet_lite0"](torch.randn(2, encoder.cls_dim)).shape == (2, 1280)
+
+
+def test_a_damaged_student_is_refused_however_it_is_named(
+    quickstart: Quickstart, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(quickstart.folder, run)
+    stages = list(Run.open(run).recipe.stages)
+    student = next(path.parent for path in (run / stages[-1]).glob("*/heads.safetensors"))
+    earlier = next((run / stages[0]).glob("*/heads.safetensors"))
+    for file in (student / "heads.safetensors", earlier):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-64] + bytes(64))
+        with pytest.raises(InputError, match=r"heads\.safetensors is damaged"):
+            load_with_chains(student)
+        file.write_bytes(whole)
+    load_with_chains(student)
 
 
 def test_the_package_tells_its_version_and_has_no_other_names() -> None:

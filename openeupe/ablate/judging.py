@@ -19,7 +19,7 @@ from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.results import Results
 from openeupe.evaluate.suite import evaluate
-from openeupe.loading import load_with_chains
+from openeupe.loading import check_precision, load_with_chains
 
 _VIEWS: dict[tuple[str, View], Tensor] = {}
 _OPENED: dict[tuple[str, str], Any] = {}
@@ -33,8 +33,9 @@ def judge(
     Returns whether any was evaluated: what is saved of this encoder and these data is not again.
     """
     encoder, chains = load_with_chains(source)
-    encoder = encoder.to(device)
     how = loaded.study.judge
+    check_precision(encoder, how.precision, "judge.precision")
+    encoder = encoder.to(device)
     features = Features(
         encoder,
         precision=how.precision,
@@ -43,18 +44,19 @@ def judge(
         views=_VIEWS,
     )
     quiet = Console(quiet=True)
-    before = Results(folder).read()["benchmarks"] if Results.there(folder) else {}
+    results = Results(folder)
+    before = {benchmark: results.benchmark(benchmark) for benchmark in results.names()}
+    benchmarks = {benchmark: loaded.suite.benchmarks[benchmark] for benchmark in loaded.benchmarks}
     content = evaluate(
-        loaded.suite,
+        loaded.suite.model_copy(update={"benchmarks": benchmarks}),
         Judged(encoder, features, chains, folder, quiet),
         folder,
         root=data,
         source=name,
-        only=loaded.benchmarks,
         console=quiet,
-        opened={benchmark: _opened(loaded, benchmark, data) for benchmark in loaded.benchmarks},
+        opened={benchmark: _opened(loaded, benchmark, data) for benchmark in benchmarks},
     )
-    return any(before.get(name) != benchmark for name, benchmark in content["benchmarks"].items())
+    return any(before.get(benchmark) != saved for benchmark, saved in content["benchmarks"].items())
 
 
 def forget() -> None:

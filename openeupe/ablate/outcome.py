@@ -11,7 +11,7 @@ import numpy as np
 
 from openeupe.ablate.addresses import lineage
 from openeupe.ablate.power import Power, power
-from openeupe.ablate.running import Place, results_folder
+from openeupe.ablate.running import Place, results_folder, source_of
 from openeupe.ablate.study import LoadedStudy
 from openeupe.distill.plan import petaflops
 from openeupe.distill.recipe import STAGE_PREFIX
@@ -20,7 +20,8 @@ from openeupe.evaluate.compare import check_comparable
 from openeupe.evaluate.measure import Measure
 from openeupe.evaluate.results import Results
 from openeupe.evaluate.statistics import Difference, corrected, mean_difference, verdict
-from openeupe.evaluate.suite import fits, of_benchmark
+from openeupe.evaluate.suite import fits, of_benchmark, of_encoder
+from openeupe.loading import load_with_chains
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Outcome:
     """Reads the results of a study, as far as they are there.
 
     Attributes:
-        stale: "ARM, seed SEED: BENCHMARK" of saved results that are of other settings or another
-            precision than the study's; they are left out.
+        stale: "ARM, seed SEED: BENCHMARK" of saved results that are left out: of another
+            encoder than the arm's now, or other settings or another precision than the study's.
     """
 
     def __init__(self, loaded: LoadedStudy, place: Place) -> None:
@@ -69,6 +70,7 @@ class Outcome:
         self.place = place
         self.stale: list[str] = []
         self._measures: dict[tuple[str, str], Measure | None] = {}
+        self._encoders: dict[tuple[str, int], dict[str, Any]] = {}
         self._first: dict[str, tuple[Path, dict[str, Any]]] = {}
 
     def measure(self, arm: str, benchmark: str) -> Measure | None:
@@ -141,20 +143,34 @@ class Outcome:
     def _trained(self, arms: Sequence[tuple[str, str]]) -> bool:
         return all(self.loaded.study.arms[arm].recipe for pair in arms for arm in pair)
 
-    def _is_own(self, benchmark: str, saved: dict[str, Any]) -> bool:
-        study = self.loaded.study
+    def _is_own(self, arm: str, seed: int, benchmark: str, saved: dict[str, Any]) -> bool:
+        """Whether a saved result is of these settings and of the encoder that is there now."""
+        name = f"{arm}, seed {seed}: {benchmark}"
+        try:
+            of = self._encoder(arm, seed)
+        except InputError as error:
+            self.stale.append(f"{name} (its encoder cannot be opened: {error})")
+            return False
         wanted = of_benchmark(benchmark, self.loaded.suite.benchmarks[benchmark])
-        return fits(saved, {**wanted, "precision": study.judge.precision})
+        own = fits(saved, {**wanted, **of})
+        if not own:
+            self.stale.append(name)
+        return own
+
+    def _encoder(self, arm: str, seed: int) -> dict[str, Any]:
+        """What identifies an arm's encoder; raises `InputError` if it cannot be opened."""
+        if (arm, seed) not in self._encoders:
+            encoder, chains = load_with_chains(source_of(self.loaded, self.place, arm, seed))
+            of = of_encoder(encoder, chains)
+            self._encoders[arm, seed] = of | {"precision": self.loaded.study.judge.precision}
+        return self._encoders[arm, seed]
 
     def _read(self, arm: str, benchmark: str) -> Measure | None:
         parts = []
         for seed in self.loaded.seeds(arm):
             folder = results_folder(self.loaded, self.place, arm, seed)
             there = Results(folder).benchmark(benchmark)
-            if there is not None and not self._is_own(benchmark, there):
-                self.stale.append(f"{arm}, seed {seed}: {benchmark}")
-                there = None
-            if there is None:
+            if there is None or not self._is_own(arm, seed, benchmark, there):
                 break  # arms are paired by seed: what follows a gap cannot be
             check_comparable(
                 benchmark, self._first.setdefault(benchmark, (folder, there)), (folder, there)

@@ -51,7 +51,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
     if outcome.stale:
         left = "; ".join(outcome.stale)
         parts.append(
-            f"\nLeft out, evaluated with other settings than the study's: {left}. "
+            f"\nLeft out, not of the study's present settings and encoders: {left}. "
             "Run the study again."
         )
     text = "\n".join(part for part in parts if part) + "\n"

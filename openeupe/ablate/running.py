@@ -18,11 +18,11 @@ from rich.console import Console
 from openeupe.ablate.addresses import address, judged_folder, link_run, needs, only, stage_folder
 from openeupe.ablate.inputs import check_inputs, rooted, settle_precision, settled
 from openeupe.ablate.judging import forget, judge
-from openeupe.ablate.study import ArmConfig, LoadedStudy
+from openeupe.ablate.study import LoadedStudy
 from openeupe.distill.check import check_recipe
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
-from openeupe.distill.run_folder import FINISHED
+from openeupe.distill.run_folder import FINISHED, RECIPE, Run
 from openeupe.distributed import default_device
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity
@@ -112,6 +112,19 @@ def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Pa
     return judged_folder(place.out, recipe, trained.stage, trained.student, loaded.suite.name)
 
 
+def source_of(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> str:
+    """What `load_with_chains` takes for an arm's encoder of one seed, once its stage has ended."""
+    trained = loaded.trained(arm)
+    if trained is None:
+        return str(loaded.study.arms[arm].encoder)
+    recipe = loaded.seeded(trained.recipe, seed)
+    run = place.out / "runs" / address(recipe, trained.stage)
+    if not (run / RECIPE).is_file():  # the stages are there, but not the run that links them
+        run, cut = link_run(place.out, recipe, trained.stage)
+        Run.start(rooted(cut, place.data), run)
+    return str(run / trained.stage / trained.student)
+
+
 def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
     """In the order of their worth: see `LoadedStudy.wanted`."""
     tasks: dict[str, Task] = {}
@@ -129,7 +142,7 @@ def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
                 if not done:
                     after = [name]
         # Always, for only who has the encoder and the data can say whether what is saved is theirs.
-        arguments = (loaded.study.arms[arm], loaded, place, arm, seed)
+        arguments = (loaded, place, arm, seed)
         name = f"judge {arm}, seed {seed}" if trained else f"judge {arm}"
         tasks[name] = Task(name, _judge, arguments, after)
     for task in tasks.values():
@@ -144,18 +157,10 @@ def _train(recipe: Recipe, stage: str, place: Place) -> None:
     run_recipe(there, folder, device=_device(place), console=Console(quiet=True))
 
 
-def _judge(arm: ArmConfig, loaded: LoadedStudy, place: Place, name: str, seed: int) -> str | None:
-    trained = loaded.trained(name)
-    if trained:
-        recipe = loaded.seeded(trained.recipe, seed)
-        run = place.out / "runs" / address(recipe, trained.stage)
-        if not run.is_dir():
-            link_run(place.out, recipe, trained.stage)
-        source = str(run / trained.stage / trained.student)
-    else:
-        source = str(arm.encoder)
-    folder = results_folder(loaded, place, name, seed)
-    new = judge(loaded, place.data, source, name, folder, _device(place))
+def _judge(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> str | None:
+    source = source_of(loaded, place, arm, seed)
+    folder = results_folder(loaded, place, arm, seed)
+    new = judge(loaded, place.data, source, arm, folder, _device(place))
     return None if new else "saved before"
 
 

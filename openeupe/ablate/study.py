@@ -47,7 +47,9 @@ class TableConfig(Config):
         description="instead of rows: by name, pairs [arm, arm without it] whose mean difference "
         "is tested, as of a teacher in every set that it joins",
     )
-    benchmarks: tuple[str, ...] | None = Field(None, description="default: all of the suite's")
+    benchmarks: tuple[str, ...] | None = Field(
+        None, min_length=1, description="default: all of the suite's"
+    )
     note: str = ""
 
     @model_validator(mode="after")
@@ -88,7 +90,9 @@ class Study(Config):
     seeds: tuple[Annotated[int, Field(ge=-SEED, le=SEED)], ...] = Field((0, 1, 2), min_length=1)
     steps: float = Field(1.0, gt=0, le=RATE, description="factor on the steps of every stage")
     suite: str = Field(description="a packaged suite, or a file beside the study")
-    benchmarks: tuple[str, ...] | None = Field(None, description="some of the suite's benchmarks")
+    benchmarks: tuple[str, ...] | None = Field(
+        None, min_length=1, description="some of the suite's benchmarks"
+    )
     judge: JudgeConfig = JudgeConfig()
     recipes: dict[Name, dict[str, Any]] = Field(
         {}, description="by name; each as a recipe's file, `base` included"

@@ -123,6 +123,8 @@ def curate(
         max_weight=max_weight,
         workers=workers,
     )
+    if encoder == "none" and device is not None:
+        raise InputError("--device has no effect without --encoder: leave it out, or name one")
     eyes = None if encoder == "none" else load(encoder).to(one_device(device))
     about = run(
         heap, out, eyes, config, against=against or [], like=like or [], work=work, console=console

@@ -193,17 +193,15 @@ def _evaluate(
     log: Console,
 ) -> tuple[dict[str, Any], Path]:
     """What `results.json` then holds, and the folder it lies in."""
-    from openeupe.deploy.exported import ExportedEncoder
     from openeupe.evaluate.benchmark import Judged
     from openeupe.evaluate.features import Features
     from openeupe.evaluate.suite import evaluate as run_suite
     from openeupe.evaluate.suite import load_suite
-    from openeupe.loading import load_with_chains
+    from openeupe.loading import check_precision, load_with_chains
 
     suite = load_suite(suite_name, overrides)
     loaded, chains = load_with_chains(source)
-    if precision != "fp32" and isinstance(loaded, ExportedEncoder):
-        raise InputError(f"--precision: {source} computes as it was exported: leave it out")
+    check_precision(loaded, precision, "--precision")
     loaded = loaded.to(one_device(device))
     folder = out or _results_folder(source, suite.name)
     features = Features(

@@ -77,6 +77,10 @@ def look(
     kinds = pictures.chosen_kinds(only)
     at = _place(patch)
     photos = read_photos(paths, side, limit)
+    if only is not None and "matches" in kinds and len(photos) < 2:
+        raise InputError("--only matches: they are between two photos: give another one")
+    if only is not None and "stages" in kinds and not _runs(names):
+        raise InputError("--only stages: they are of a run: name its folder")
     own = fit in ("image", "batch")
     if not own and not Path(fit).is_dir():
         raise InputError(f"--fit {fit}: use image, batch, or a folder of images")
@@ -196,13 +200,17 @@ def _stages(names: list[str], device: torch.device) -> dict[str, dict[str, Encod
     from openeupe.loading import load_stages
     from openeupe.look.images import unused_name
 
-    runs = [Path(name) for name in names if (Path(name) / "recipe.yaml").is_file()]
     stages: dict[str, dict[str, Encoder]] = {}
-    for run in runs:
+    for run in _runs(names):
         students = load_stages(Run.open(run))
         name = unused_name(run.resolve().name, stages)
         stages[name] = {key: encoder.to(device) for key, encoder in students.items()}
     return stages
+
+
+def _runs(names: list[str]) -> list[Path]:
+    """The run folders among names of encoders."""
+    return [Path(name) for name in names if (Path(name) / "recipe.yaml").is_file()]
 
 
 def _place(text: str) -> tuple[float, float]:

@@ -61,24 +61,24 @@ class Agreement:
         key = hashlib.blake2b(bytes([_VERSION, self._mirrored]), digest_size=16)
         for some, (_, digests) in ((rows, self._ours), (others, self._theirs)):
             key.update(np.ascontiguousarray(digests[some]).tobytes())
-        file = self._folder / f"{key.hexdigest()}.npy"
+        file = self._folder / f"{key.hexdigest()}.npz"
         if (known := self._read(file, len(rows))) is not None:
             return known
         with ThreadPoolExecutor(self._workers) as pool:
             found = np.fromiter(pool.map(self._compare, rows, others), np.float32, len(rows))
         with durable(file) as partial, partial.open("wb") as stream:
-            np.save(stream, found)
+            np.savez(stream, agreement=found)  # unlike .npy it has a checksum
         return found
 
     @staticmethod
     def _read(file: Path, count: int) -> NDArray[np.float32] | None:
         """What an earlier call wrote; None where it is missing or damaged."""
         try:
-            found = np.load(file, mmap_mode="r", allow_pickle=False)
+            with np.load(file, allow_pickle=False) as arrays:
+                found: NDArray[np.float32] = arrays["agreement"]
         except Exception:  # the reader raises nearly anything on damaged bytes
             return None
-        fits = isinstance(found, np.ndarray) and found.dtype == np.float32
-        return np.array(found) if fits and found.shape == (count,) else None
+        return found if found.dtype == np.float32 and found.shape == (count,) else None
 
     def _compare(self, row: int, other: int) -> float:
         (ours, digests), (theirs, their_digests) = self._ours, self._theirs

@@ -40,7 +40,7 @@ _PATIENCE = timedelta(days=7)  # until the slowest process has finished its part
 _HASH_ALONE, _HASH_AND_AGREEMENT, _HASH_AND_ENCODER = 6, 10, 18
 _NEED_ENCODER = (
     *("size", "clusters", "similarity", "leak_similarity", "side", "like_each", "balance"),
-    *("near", "resampling", "max_weight"),
+    *("near", "resampling", "max_weight", "seed"),
 )
 
 

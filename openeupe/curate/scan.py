@@ -81,13 +81,13 @@ def scan(heap: Heap, folder: Path, here: Processes, workers: int, progress: Prog
     with ThreadPoolExecutor(workers) as pool:
         for part in here.mine(heap.parts):
             listing = f"{_VERSION} {heap.listing(part)}"
-            if _listing(folder, part) != listing:
+            if _listing(folder, part, len(heap.rows(part))) != listing:
                 rows = list(pool.map(lambda row: _look(heap, row), heap.rows(part)))
                 if any(row.get("failed") for row in rows):
                     listing = ""  # bytes could not be had, perhaps for a moment: look again
                 table = pa.Table.from_pylist(rows, _SCHEMA.with_metadata({"listing": listing}))
                 with durable(file_of(folder, part)) as partial:
-                    pq.write_table(table, partial)
+                    pq.write_table(table, partial, write_page_checksum=True)
             progress.advance(task, len(heap.rows(part)))
     here.wait()
     progress.remove_task(task)
@@ -104,12 +104,14 @@ def file_of(folder: Path, part: int) -> Path:
     return folder / f"{part:06d}.parquet"
 
 
-def _listing(folder: Path, part: int) -> str | None:
+def _listing(folder: Path, part: int, count: int) -> str | None:
+    """What a part of so many images was read from; None where it is missing or damaged."""
     try:
-        metadata = pq.read_schema(file_of(folder, part)).metadata or {}
+        table = pq.read_table(file_of(folder, part), page_checksum_verification=True)
     except (OSError, pa.ArrowException):
         return None
-    return metadata.get(b"listing", b"").decode()
+    whole = len(table) == count and table.schema.equals(_SCHEMA)
+    return (table.schema.metadata or {}).get(b"listing", b"").decode() if whole else None
 
 
 def _look(heap: Heap, row: int) -> dict[str, Any]:

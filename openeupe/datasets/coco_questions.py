@@ -37,7 +37,7 @@ class BoxQuestions:
         images: folder of the images, at any depth.
         boxes: folder with a text file for each image, named alike: lines of
             `class x y width height`, the last four in shares of the image. An image without a file
-            has no objects.
+            has no objects. Two images that differ only in the ending may not share a file.
         names: YAML file with `names`: a list, or a mapping from numbers, of the classes.
         asked: existence questions that are answered yes, at most, for each image; as many no.
         seed: of what is drawn.
@@ -64,6 +64,7 @@ class BoxQuestions:
         self._files = [
             (boxes / self._relative(i)).with_suffix(".txt") for i in range(len(self._source))
         ]
+        self._check_shared()
         self._boxes = [_read_boxes(file, len(self.classes)) for file in self._files]
         if not any(len(found) for found in self._boxes):
             raise InputError(
@@ -135,6 +136,17 @@ class BoxQuestions:
                 text = f"how many {plural(self.classes[k])} are in the image?"
                 found.append(Question(index, text, (str(counts[k]),), "count"))
         return found
+
+    def _check_shared(self) -> None:
+        """Refuse two images whose names differ only in the ending: boxes do not say of which."""
+        first: dict[Path, int] = {}
+        for index, file in enumerate(self._files):
+            other = first.setdefault(file, index)
+            if other != index and file.is_file():
+                raise InputError(
+                    f"{self.name(other)} and {self.name(index)} share the file of boxes "
+                    f"{printable(str(file))}: rename one of the images"
+                )
 
     def _relative(self, index: int) -> str:
         return self._source.relative(index)

@@ -81,7 +81,10 @@ def read_deeplabcut(path: Path, *, margin: float = 0.1, pairs: int = 10_000) -> 
 def read_csv(path: Path, *, margin: float = 0.1, pairs: int = 10_000) -> KeypointSet:
     """A table with the header image,keypoint,x,y[,category], one row for each visible point."""
     rows = _rows(path)
-    columns = {name.strip().lower(): i for i, name in enumerate(rows[0] if rows else [])}
+    header = [name.strip().lower() for name in (rows[0] if rows else [])]
+    columns = {name: place for place, name in enumerate(header)}
+    if twice := [name for name in columns if header.count(name) > 1]:
+        raise InputError(f"{path} has two columns {twice[0]!r}: keep one")
     if missing := [name for name in ("image", "keypoint", "x", "y") if name not in columns]:
         raise InputError(f"{path} has no column {missing[0]}: its header is image,keypoint,x,y")
     images: dict[str, tuple[str, dict[str, Point]]] = {}
@@ -152,9 +155,13 @@ def _rows(path: Path) -> list[list[str]]:
 
 
 def _point(path: Path, line: int, x: str = "", y: str = "") -> Point | None:
-    """A point of a table; None where it is not visible."""
+    """A point of a table; None where it is not visible: both are empty or nan."""
     try:
         point = (float(x.strip() or "nan"), float(y.strip() or "nan"))
     except ValueError:
-        raise InputError(f"{path} line {line}: {x!r}, {y!r} is no point: correct it") from None
-    return point if np.isfinite(point).all() else None
+        point = (np.inf, np.inf)
+    if np.isnan(point).all():
+        return None
+    if not np.isfinite(point).all():
+        raise InputError(f"{path} line {line}: {x!r}, {y!r} is no point: correct it")
+    return point

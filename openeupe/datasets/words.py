@@ -11,7 +11,7 @@ from openeupe.config import Config
 from openeupe.data.decode import image_size
 from openeupe.data.folders import FolderSource
 from openeupe.data.string_array import printable
-from openeupe.datasets.interfaces import Images
+from openeupe.datasets.interfaces import Images, check_apart
 from openeupe.datasets.scenes.dataset import Scenes
 from openeupe.datasets.scenes.word_images import WordPhotos
 from openeupe.datasets.subset import spread
@@ -36,8 +36,8 @@ class WordFolders(Config):
             root: the folder that relative paths start from.
 
         Raises:
-            InputError: for a missing or empty folder, folders that share images, and files that
-                are no images.
+            InputError: for a missing or empty folder, a folder inside the other, two of the same
+                images, and files that are no images.
         """
         train, test = ((root / path.expanduser()).resolve() for path in (self.train, self.test))
         if train in (test, *test.parents) or test in train.parents:
@@ -45,10 +45,10 @@ class WordFolders(Config):
                 f"text data: train {self.train} and test {self.test} share images: "
                 "give two separate folders"
             )
+        photos = _Photos(train), _Photos(test)
+        check_apart(*photos)
         return _with_words(
-            spread(_Photos(train), self.train_count),
-            spread(_Photos(test), self.test_count),
-            self.seed,
+            spread(photos[0], self.train_count), spread(photos[1], self.test_count), self.seed
         )
 
 

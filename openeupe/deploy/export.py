@@ -67,6 +67,8 @@ def export(
             f"{encoder.folder} is an export already: give the encoder that it was made from, "
             f"{encoder.about['source']}"
         )
+    if dynamic and sizes:
+        raise InputError("a dynamic file takes every size: leave sizes out, or dynamic")
     engine, precision = _checked(target, precision, dynamic, opset)
     native = (encoder.resolution, encoder.resolution)
     wanted: list[Size | None] = [None] if dynamic else list(sizes or [native])

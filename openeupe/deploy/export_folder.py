@@ -139,7 +139,7 @@ def check_contents(folder: Path, about: Mapping[str, Any]) -> str:
         InputError: if they are damaged or incomplete.
     """
     found = contents(folder, about["target"], about["files"])
-    if found != about.get("contents", found):  # earlier versions stored none
+    if found != about["contents"]:
         raise InputError(
             f"{folder}: files differ from what was exported ({', '.join(about['files'].values())}):"
             " copy the whole folder, or export the encoder again"

@@ -43,6 +43,7 @@ class _About(_Files):
     precision: str
     pixels: Literal["float32", "uint8"]
     bytes: dict[str, int] = Field(min_length=1)
+    contents: str
     parity: list[Any]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from openeupe.distill.adapter_heads import AdapterHead
 from openeupe.distill.recipe import STAGE_PREFIX
-from openeupe.distill.run_folder import Run
+from openeupe.distill.run_folder import Run, check_student
 from openeupe.distill.standardize import Standardizer
 from openeupe.distill.student import load_student
 from openeupe.encoders import is_published
@@ -63,6 +63,7 @@ def chains(student: Path) -> dict[str, HeadChain]:
     ahead: deque[tuple[Path, list[tuple[AdapterHead, Standardizer]]]] = deque([(student, [])])
     while ahead:  # breadth first: the shortest way to an expert comes first
         folder, before = ahead.popleft()
+        check_student(folder)
         here = load_student(folder)
         for teacher, told in here.info["teachers"].items():
             steps = [*before, (here.heads[teacher].cls, here.statistics[teacher])]

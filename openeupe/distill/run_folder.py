@@ -21,7 +21,7 @@ from openeupe.errors import InputError
 from openeupe.files import remove_partials, write_atomically
 from openeupe.identity import file_identity
 
-_RECIPE = "recipe.yaml"
+RECIPE = "recipe.yaml"
 FINISHED = "finished.json"
 _IMAGES = "images.json"
 
@@ -43,9 +43,9 @@ class Run:
     @classmethod
     def open(cls, folder: Path) -> Run:
         """Open an existing run folder."""
-        if not (folder / _RECIPE).is_file():
-            raise InputError(f"{folder} is not a run folder: it has no {_RECIPE}")
-        return cls(folder, load_recipe(folder / _RECIPE))
+        if not (folder / RECIPE).is_file():
+            raise InputError(f"{folder} is not a run folder: it has no {RECIPE}")
+        return cls(folder, load_recipe(folder / RECIPE))
 
     @classmethod
     def start(cls, recipe: Recipe, folder: Path) -> Run:
@@ -54,7 +54,7 @@ class Run:
         What has begun must stay as it was: the data, the seed, and every stage with a folder.
         Stages that have not begun may be changed, added or removed.
         """
-        path = folder / _RECIPE
+        path = folder / RECIPE
         if path.exists():
             before = load_recipe(path)
             begun = {name for name in before.stages if (folder / name).is_dir()}
@@ -116,20 +116,12 @@ class Run:
         Raises:
             InputError: naming the file that is missing or damaged, and what to do.
         """
-        written = self._ending(stage).get("files")
-        if written is None:  # by a version that kept no digests: what can be opened is whole
+        if not check_files(self.folder / stage, student):
+            # By a version that kept no digests: what can be opened is whole.
             dropped = self.dropped(stage)
             for name in [student] if student else self.recipe.stages[stage].students:
                 if name not in dropped:
                     load_student(self.folder / stage / name)
-            return
-        for name, digest in written.items():
-            file = self.folder / stage / name
-            if student in (None, file.parent.name) and file_identity(file) != digest:
-                raise InputError(
-                    f"{file} is damaged: it is not what the stage wrote. Copy it back, or delete "
-                    f"{self.folder / stage} and run distill again to train the stage anew"
-                )
 
     def _ending(self, stage: str) -> dict[str, Any]:
         return read_ending(self.folder / stage / FINISHED)
@@ -156,6 +148,42 @@ class Run:
             )
         self.check(stage, student or students[0])
         return self.folder / stage / (student or students[0])
+
+
+def check_files(stage: Path, student: str | None = None) -> bool:
+    """Compare the files of finished students with what their stage wrote.
+
+    Args:
+        stage: the stage's folder.
+        student: its name; None: all of them.
+
+    Returns whether the stage kept digests to compare with.
+
+    Raises:
+        InputError: naming the file that is missing or damaged, and what to do.
+    """
+    written: dict[str, str] | None = read_ending(stage / FINISHED).get("files")
+    for name, digest in (written or {}).items():
+        file = stage / name
+        if student in (None, file.parent.name) and file_identity(file) != digest:
+            raise InputError(
+                f"{file} is damaged: it is not what the stage wrote. Copy it back, or delete "
+                f"{stage} and give the command that trained it (distill, ablate) again"
+            )
+    return written is not None
+
+
+def check_student(folder: Path) -> None:
+    """`check_files` of the one student in `folder`, where a finished stage lies around it.
+
+    Raises:
+        InputError: naming the file that is missing or damaged, and what to do.
+    """
+    if not folder.is_dir():
+        return
+    there = folder.resolve()  # of a study: the stage itself, not a link to it
+    if (there.parent / FINISHED).is_file():
+        check_files(there.parent, there.name)
 
 
 def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:

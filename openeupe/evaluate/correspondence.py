@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from openeupe.data import View
 from openeupe.datasets.interfaces import KeypointImages
 from openeupe.datasets.keypoints import KeypointData
+from openeupe.datasets.scenes.dataset import SCENE_PAIRS
 from openeupe.datasets.subset import Subset
 from openeupe.encoders import Encoder
 from openeupe.evaluate.benchmark import Benchmark, Domain, Judged
@@ -106,6 +107,13 @@ class Correspondence(Benchmark):
         if isinstance(raw, dict) and not raw.get("protocol"):
             return {**raw, "protocol": f"correspondence/{raw.get('geometry', 'eupe')}-v1"}
         return raw
+
+    @model_validator(mode="after")
+    def _offered(self) -> Self:
+        most = SCENE_PAIRS
+        if self.data.layout == "scenes" and (self.pairs_per_category or most + 1) > most:
+            raise ValueError(f"scenes offer {most} pairs of a category: pairs_per_category at most")
+        return self
 
     def open(self, root: Path) -> Matches:
         """Check all annotations and images, and draw the pairs."""

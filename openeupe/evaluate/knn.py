@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from openeupe.data import View
@@ -48,6 +48,14 @@ class Knn(Benchmark):
     )
     short: int = Field(256, ge=1, description="Pixels of the short side after resizing")
     crop: int = Field(224, ge=1, description="Pixels of the centre that is kept")
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.vote == "majority" and self.temperature != 0.07:
+            raise ValueError("a majority has no temperature: leave temperature out, or vote")
+        if self.data.names is not None:
+            raise ValueError("kNN does not read data.names: leave it out")
+        return self
 
     def open(self, root: Path) -> tuple[LabelledImages, LabelledImages]:
         """(train, test) of `data`."""

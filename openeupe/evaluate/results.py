@@ -25,6 +25,7 @@ from openeupe.evaluate.measure import Measure, Outcome
 from openeupe.evaluate.saved import AGAIN, FORMAT, read_benchmark, read_results
 from openeupe.evaluate.statistics import interval
 from openeupe.files import durable, remove_partials, strict_json, write_atomically
+from openeupe.identity import file_identity
 from openeupe.plain_json import read_arrays
 
 RESULTS = "results.json"
@@ -58,8 +59,20 @@ class Results:
         remove_partials(self.folder / _BENCHMARKS)
 
     def read(self) -> dict[str, Any]:
-        """What `results.json` holds."""
-        return read_results(self.folder / RESULTS)
+        """What `results.json` holds.
+
+        Raises:
+            InputError: if the files of its benchmarks are not those that it was made of.
+        """
+        content = read_results(self.folder / RESULTS)
+        for name, shown in content["benchmarks"].items():
+            if self.benchmark(name) != shown:
+                raise InputError(
+                    f"{self.folder / RESULTS} is not of the benchmarks beside it ({name} differs): "
+                    "evaluate again"
+                )
+            self._check_samples(name, shown)
+        return content
 
     def benchmark(self, name: str) -> dict[str, Any] | None:
         """What is kept of a benchmark besides its samples; None if it was never finished."""
@@ -77,7 +90,8 @@ class Results:
             raise InputError(f"{self.folder}: benchmark {name} has no figures")
         headline = benchmark["headline"]
         figure = benchmark["figures"][headline]
-        path = self.folder / _BENCHMARKS / f"{name}.npz"
+        self._check_samples(name, benchmark)
+        path = self._samples(name)
         arrays = read_arrays(path, AGAIN)
         try:
             measure = Measure(
@@ -95,6 +109,26 @@ class Results:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(f"{path} is damaged ({error}): {AGAIN}") from None
         return measure
+
+    def intact(self, name: str) -> bool:
+        """Whether a finished benchmark's samples are those that its figures were computed from."""
+        try:
+            self._check_samples(name, self.benchmark(name) or {})
+        except InputError:
+            return False
+        return True
+
+    def _samples(self, name: str) -> Path:
+        return self.folder / _BENCHMARKS / f"{name}.npz"
+
+    def _check_samples(self, name: str, benchmark: dict[str, Any]) -> None:
+        """Raise `InputError` if the samples are not those that the benchmark was written with."""
+        path = self._samples(name)
+        digest = file_identity(path) if path.is_file() else "missing"
+        if "headline" in benchmark and digest != benchmark.get("samples_digest"):
+            raise InputError(
+                f"{path} is damaged or not what {name}.json was computed from: evaluate again"
+            )
 
     def keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
         """Write one finished benchmark.
@@ -119,7 +153,7 @@ class Results:
     def _keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
         folder = self.folder / _BENCHMARKS
         folder.mkdir(parents=True, exist_ok=True)
-        whole, arrays = folder / f"{name}.json", folder / f"{name}.npz"
+        whole, arrays = folder / f"{name}.json", self._samples(name)
         answers = self.folder / f"samples_{name}.jsonl"
         content = {"format": FORMAT, **about}
         with ExitStack() as placed:  # the last that is entered takes its place first
@@ -129,6 +163,7 @@ class Results:
                 sums = placed.enter_context(durable(arrays))
                 with sums.open("wb") as stream:
                     np.savez_compressed(stream, **_arrays(outcome))
+                content["samples_digest"] = file_identity(sums)
                 if outcome.answers:
                     lines = placed.enter_context(durable(answers))
                     lines.write_text(_json_lines(outcome.answers), encoding="utf-8")
@@ -168,20 +203,32 @@ def machine() -> dict[str, Any]:
             packages[package] = version(package)
         except PackageNotFoundError:
             continue
-    try:
-        here = Path(__file__).parent
-        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        commit = done.stdout.strip() if done.returncode == 0 else None
-    except OSError:
-        commit = None
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "git_hash": commit,
+        "git_hash": commit(Path(__file__)),
         "packages": packages,
         "hardware": accelerator or f"{platform.machine()}, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
     }
+
+
+def commit(file: Path) -> str | None:
+    """The commit that a source file is of, with "-dirty" where tracked files differ from it.
+
+    None for a file that git does not track: an installed package may lie in another repository.
+    """
+
+    def git(*words: str) -> str | None:
+        command = ["git", "-C", str(file.parent), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        found = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", file.name) else None
+        dirty = found and git("status", "--porcelain", "--untracked-files=no")
+    except OSError:
+        return None
+    return f"{found}-dirty" if dirty else found
 
 
 def _content(outcome: Outcome) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class _Benchmark(Saved):
     figures: dict[str, _Figure] = Field({})
     floors: dict[str, _Number | None] = Field({})
     details: dict[str, Any] = Field({})
+    samples_digest: str | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from openeupe.config import Config, load_settings
+from openeupe.encoders import Encoder
 from openeupe.errors import InputError
-from openeupe.evaluate.benchmark import Benchmark, Judged, NotApplicable
+from openeupe.evaluate.benchmark import Benchmark, Chain, Judged, NotApplicable
 from openeupe.evaluate.boundaries import Boundaries
 from openeupe.evaluate.correspondence import Correspondence
 from openeupe.evaluate.depth import Depth
@@ -99,7 +100,7 @@ def evaluate(
     }
     with locked(folder, "the results folder"):
         Results(folder).remove_partials()
-        return _fill(suite, judged, folder, data_of, source, console)
+        return _fill(suite, judged, folder, data_of, root, source, console)
 
 
 def _fill(
@@ -107,12 +108,13 @@ def _fill(
     judged: Judged,
     folder: Path,
     data_of: Mapping[str, Any],
+    root: Path,
     source: str,
     console: Console,
 ) -> dict[str, Any]:
-    """Carry out the benchmarks of `data_of`; others that fit this encoder stay."""
+    """Carry out the benchmarks of `data_of`; others that fit this encoder and these data stay."""
     results = Results(folder)
-    of = _of_encoder(judged)
+    of = of_encoder(judged.encoder, judged.chains) | {"precision": judged.features.precision}
     names = []
     for name in data_of:
         benchmark, data = suite.benchmarks[name], data_of[name]
@@ -136,8 +138,8 @@ def _fill(
         else:
             console.print(f"{name}: {_said(results, done)}, kept", soft_wrap=True)
         names += done
-    others = [name for name in suite.benchmarks if name not in data_of]
-    before = _before(suite, others, results, of, console)
+    others = {name: one for name, one in suite.benchmarks.items() if name not in data_of}
+    before = _before(others, results, of, root, console)
     encoder = judged.encoder
     config = {
         "model": source,
@@ -162,37 +164,55 @@ def of_benchmark(name: str, benchmark: Benchmark) -> dict[str, Any]:
     }
 
 
-def _of_encoder(judged: Judged) -> dict[str, Any]:
+def of_encoder(encoder: Encoder, chains: Mapping[str, Chain]) -> dict[str, Any]:
     """What a result keeps of its encoder, the heads that lead to experts included."""
     return {
-        "encoder": encoder_identity(judged.encoder),
-        "heads": {expert: chain.identity for expert, chain in sorted(judged.chains.items())},
-        "precision": judged.features.precision,
+        "encoder": encoder_identity(encoder),
+        "heads": {expert: chain.identity for expert, chain in sorted(chains.items())},
     }
 
 
 def _before(
-    suite: Suite, others: Sequence[str], results: Results, of: dict[str, Any], console: Console
+    others: Mapping[str, Benchmark],
+    results: Results,
+    of: dict[str, Any],
+    root: Path,
+    console: Console,
 ) -> list[str]:
-    """Outcomes of the other benchmarks that an earlier command finished for this encoder.
-
-    Their data are not read again; each result has the identity of its own.
-    """
+    """Outcomes of the other benchmarks that were finished before, for this encoder and data."""
     kept = []
+    now: dict[str, list[str] | InputError] = {}  # what identifies the data of a benchmark
     for name in results.names():
         found = results.benchmark(name) or {}
         benchmark = str(found.get("benchmark"))
         if benchmark not in others:
             continue
-        if fits(found, {**of, **of_benchmark(benchmark, suite.benchmarks[benchmark])}):
+        why = None
+        if not fits(found, {**of, **of_benchmark(benchmark, others[benchmark])}):
+            why = "evaluated with another encoder, precision or settings"
+        elif not results.intact(name):
+            why = "its samples are damaged"
+        else:
+            if benchmark not in now:
+                now[benchmark] = _data_there(others[benchmark], root)
+            data = now[benchmark]
+            if isinstance(data, InputError):
+                why = f"its data cannot be opened here ({data})"
+            elif data != found["data"]:
+                why = "evaluated with other data"
+        if why is None:
             kept.append(name)
         else:
-            console.print(
-                f"{name}: left out, evaluated with another encoder, precision or settings: "
-                "evaluate it again",
-                soft_wrap=True,
-            )
+            console.print(f"{name}: left out, {why}: evaluate it again", soft_wrap=True)
     return kept
+
+
+def _data_there(benchmark: Benchmark, root: Path) -> list[str] | InputError:
+    """Identities of a benchmark's data; the error where they cannot be opened."""
+    try:
+        return benchmark.identities(benchmark.open(root))
+    except InputError as error:
+        return error
 
 
 def fits(found: Mapping[str, Any], what: Mapping[str, Any]) -> bool:
@@ -227,7 +247,8 @@ def _finished(results: Results, name: str, what: dict[str, Any]) -> list[str] | 
         if not fits(benchmark, what):
             continue
         outcomes: list[str] = benchmark["outcomes"]
-        if found in outcomes and all(fits(results.benchmark(o) or {}, what) for o in outcomes):
+        whole = all(fits(results.benchmark(o) or {}, what) and results.intact(o) for o in outcomes)
+        if found in outcomes and whole:
             return outcomes
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from openeupe.deploy import export_folder as exports
 from openeupe.distill.run_folder import Run
 from openeupe.errors import InputError
 from openeupe.evaluate.compare import what_differs
+from openeupe.evaluate.suite import of_encoder
 from openeupe.identity import encoder_identity
-from openeupe.loading import load, load_stages
+from openeupe.loading import load_stages, load_with_chains
 
 
 class Belonging:
@@ -20,7 +21,7 @@ class Belonging:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._at: dict[Path, str | None] = {}
+        self._at: dict[Path, dict[str, Any]] = {}
 
     @cached_property
     def students(self) -> dict[str, str]:
@@ -28,11 +29,16 @@ class Belonging:
         loaded = load_stages(self._run)
         return {k: encoder_identity(e) for k, e in loaded.items() if k != "untrained"}
 
-    def evaluated(self, place: Path, identity: str | None) -> bool:
-        """Whether results that lie in `place` are those of the encoder that is there now."""
+    def evaluated(self, place: Path, content: Mapping[str, Any]) -> bool:
+        """Whether results that lie in `place` are of the encoder and heads that are there now.
+
+        content: what their `results.json` holds.
+        """
         if place not in self._at:
-            self._at[place] = self._identity(place)
-        return identity is not None and self._at[place] == identity
+            self._at[place] = self._of_encoder(place)
+        now, benchmarks = self._at[place], content["benchmarks"].values()
+        same = bool(now) and content["config"].get("encoder") == now["encoder"]
+        return same and all(benchmark.get("heads") == now["heads"] for benchmark in benchmarks)
 
     def exported(self, about: Any) -> bool:
         """Whether an export was made of a student of the run. about: its `export.json`."""
@@ -40,13 +46,14 @@ class Belonging:
         identity = encoder.get("identity") if isinstance(encoder, dict) else None
         return identity is not None and identity in self.students.values()
 
-    def _identity(self, place: Path) -> str | None:
+    def _of_encoder(self, place: Path) -> dict[str, Any]:
+        """What identifies the encoder in `place`; nothing where none of the run's is there."""
         try:
             if (place / exports.ABOUT).is_file() and not self.exported(exports.read(place)):
-                return None
-            return encoder_identity(load(place))
+                return {}
+            return of_encoder(*load_with_chains(place))
         except InputError:
-            return None
+            return {}
 
 
 def comparable(

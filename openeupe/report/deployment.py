@@ -64,10 +64,10 @@ def deployed(folder: Path, belonging: Belonging) -> tuple[list[Deployed], list[s
         if isinstance(measured, dict) and measured.get("export") == settings_identity(about):
             rows = [{"folder": name.as_posix(), **row} for row in _rows(measured) if row]
             kinds[_LATENCY] += rows
-        elif measured is not None:
+        elif (place / _LATENCY).is_file():
             left_out.append(
-                f"{(name / _LATENCY).as_posix()} is not shown: it was not measured on the export "
-                f"that is there now. Run openeupe latency {place} again."
+                f"{(name / _LATENCY).as_posix()} is not shown: it is damaged, or was not "
+                f"measured on the export that is there now. Run openeupe latency {place} again."
             )
     return [_table(kind, rows) for kind, rows in kinds.items() if rows], left_out
 

@@ -150,7 +150,7 @@ def _evaluations(
     for path in sorted(path for path in folder.glob("**/evaluations/*") if Results.there(path)):
         content = Results.open(path).read()
         place = path.parent.parent  # RUN/evaluations/SUITE, RUN/STAGE/evaluations/SUITE
-        if not belonging.evaluated(place, content["config"].get("encoder")):
+        if not belonging.evaluated(place, content):
             left_out.append(
                 f"{path} is not shown: it is not of the encoder that is there now. Run openeupe "
                 f"evaluate {place} again."

@@ -75,8 +75,12 @@ def see(
     """
     run = Run.open(folder)
     side = photo_side(run)
+    trained_on = False
     try:
-        photos = read_photos(images, side, PHOTOS) if images else heldout_photos(run, side)
+        if images:
+            photos = read_photos(images, side, PHOTOS)
+        else:
+            photos, trained_on = recipe_photos(run, side)
     except InputError as error:
         if images:
             raise
@@ -85,6 +89,8 @@ def see(
         return Seen(lacking="none of the recipe's photos can be read")
     stages = load_stages(run)
     experts, notes = _experts(run)
+    if trained_on:
+        notes.append("No photos are held out: these are some that the students were trained on.")
     encoders = {**{f"{k} (teacher)" if k in stages else k: e for k, e in experts.items()}, **stages}
     others = {name: load(name) for name in beside}
     encoders |= {f"{k} (beside)" if k in encoders else k: e for k, e in others.items()}
@@ -106,18 +112,20 @@ def photo_side(run: Run) -> int:
     return min(2 * last.side, _LARGEST_SIDE)
 
 
-def heldout_photos(run: Run, side: int) -> list[Photo]:
+def recipe_photos(run: Run, side: int) -> tuple[list[Photo], bool]:
     """The first readable held-out photos of the recipe's first source, or else training photos.
+
+    Returns the photos, and whether they are those that were trained on.
 
     Raises:
         InputError: if the source cannot be opened here.
     """
     config = run.recipe.data.sources[0]
     try:
-        source = open_source(config, "heldout")
+        source, trained_on = open_source(config, "heldout"), False
     except InputError:
-        source = open_source(config, "train")
-    return source_photos(source, side)
+        source, trained_on = open_source(config, "train"), True
+    return source_photos(source, side), trained_on
 
 
 def source_photos(source: Source, side: int) -> list[Photo]:

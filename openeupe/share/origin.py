@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from openeupe.distill.chain import chains
 from openeupe.distill.check import start_of
 from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
 from openeupe.distill.run_folder import Run
@@ -18,8 +19,8 @@ from openeupe.encoders.create import is_name
 from openeupe.encoders.hub import HUB
 from openeupe.encoders.licences import Licence, licence_of
 from openeupe.evaluate.saved import read_results
+from openeupe.evaluate.suite import fits, of_encoder
 from openeupe.files import folder_name
-from openeupe.identity import encoder_identity
 from openeupe.loading import student_folder
 
 DISTILLATION = "distillation.json"
@@ -61,13 +62,15 @@ def stored_folder(source: str) -> Path | None:
 def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
     """What the files say of `source` (as the user named it), finished as the folder `student`.
 
-    Results count only if they were found for just these weights.
+    Results count only if they were found for just these weights and heads.
     """
     found = Origin()
     if student is None:
         if not source.startswith("untrained:"):
             found.experts[source] = licence_of(source)
-        found.results = _results([Path("evaluations") / folder_name(source)], encoder)
+        found.results = _results(
+            [Path("evaluations") / folder_name(source)], of_encoder(encoder, {})
+        )
         return found
     found.info = _info(student)
     run_folder = student.parent.parent
@@ -84,7 +87,8 @@ def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
         # Only its card names the weights that it started from.
         found.experts.setdefault(student.resolve().name, licence_of(str(student)))
     places = {student, student.parent, Path(source)}
-    found.results = _results([place / "evaluations" for place in places], encoder)
+    identity = of_encoder(encoder, chains(student))
+    found.results = _results([place / "evaluations" for place in places], identity)
     return found
 
 
@@ -138,8 +142,11 @@ def _is_path(encoder: Any) -> bool:
     return ("/" in encoder or os.sep in encoder) and not is_name(encoder)
 
 
-def _results(folders: list[Path], encoder: Encoder) -> list[dict[str, Any]]:
+def _results(folders: list[Path], own: dict[str, Any]) -> list[dict[str, Any]]:
     paths = sorted({path.resolve() for f in folders for path in f.glob("*/results.json")})
     found = [read_results(path) for path in paths]
-    own = encoder_identity(encoder)
-    return [f for f in found if f.get("benchmarks") and f.get("config", {}).get("encoder") == own]
+    return [
+        content
+        for content in found
+        if content["benchmarks"] and all(fits(one, own) for one in content["benchmarks"].values())
+    ]

@@ -19,6 +19,7 @@ from openeupe.ablate.outcome import Outcome
 from openeupe.ablate.report import report
 from openeupe.ablate.running import Place, run_study
 from openeupe.ablate.study import load_study
+from openeupe.deploy.export import export
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
 from openeupe.evaluate.knn import Knn
@@ -96,6 +97,67 @@ def test_tables_leave_out_and_name_what_is_of_other_settings(
     assert content["arms"]["a"]["benchmarks"] == {}
     assert content["stale"] == ["a, seed 0: knn"]
     assert "a, seed 0: knn. Run the study again." in (place.out / "tables-tiny.md").read_text()
+
+
+def test_tables_leave_out_and_name_what_is_of_another_encoder(
+    colors: Path, tmp_path: Path, place: Place
+) -> None:
+    """Drawn without a run: `--no-run`."""
+    loaded = load_study(write(colors, tmp_path, a=str(tmp_path / "encoder"), b="raw_pixels"))
+    save(create("test_vit"), tmp_path / "encoder")
+    run_study(loaded, place)
+    assert report(Outcome(loaded, place))["stale"] == []
+    shutil.rmtree(tmp_path / "encoder")
+    save(create("test_vit"), tmp_path / "encoder")  # other random weights
+    content = report(Outcome(loaded, place))
+    assert content["arms"]["a"]["benchmarks"] == {}
+    assert content["stale"] == ["a, seed 0: knn"]
+    assert list(content["arms"]["b"]["benchmarks"]) == ["knn"]
+    shutil.rmtree(tmp_path / "encoder")
+    content = report(Outcome(loaded, place))
+    assert "a, seed 0: knn (its encoder cannot be opened" in content["stale"][0]
+
+
+def test_samples_of_another_evaluation_are_judged_again_or_refused(
+    colors: Path, tmp_path: Path, place: Place, judged: list[Any]
+) -> None:
+    loaded = load_study(write(colors, tmp_path, a="untrained:test_vit", b="raw_pixels"))
+    run_study(loaded, place)
+    (file,) = place.out.glob("encoders/a-*/colors/benchmarks/knn.npz")
+    with np.load(file) as arrays:
+        wrong = {name: 0 * a if name.endswith("sums") else a for name, a in arrays.items()}
+    np.savez_compressed(file, **wrong)
+    with pytest.raises(InputError, match=r"knn\.npz is damaged or not what .*evaluate again"):
+        report(Outcome(loaded, place))
+    run_study(loaded, place)
+    assert len(judged) == 3
+    report(Outcome(loaded, place))
+
+
+def test_a_damaged_student_is_not_judged(
+    raw_study: dict[str, Any], study_file: Path, place: Place
+) -> None:
+    raw_study["arms"] = {"direct": raw_study["arms"]["direct"]}
+    raw_study["tables"] = {}
+    study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
+    loaded = load_study(study_file, ["seeds=[0]"])
+    assert run_study(loaded, place) == []
+    (stage,) = place.out.glob("stages/student-*")
+    for name in ("model.safetensors", "heads.safetensors"):
+        file = stage / "all" / name
+        whole = file.read_bytes()
+        middle = len(whole) // 2
+        file.write_bytes(whole[:middle] + bytes(64) + whole[middle + 64 :])
+        (failed,) = run_study(loaded, place)
+        assert f"{stage.name}/all/{name} is damaged" in failed
+        assert f"or delete {stage} and give the command" in failed
+        content = report(Outcome(loaded, place))  # the tables of the rest are drawn all the same
+        assert "its encoder cannot be opened" in content["stale"][0]
+        file.write_bytes(whole)
+    assert run_study(loaded, place) == []
+    shutil.rmtree(place.out / "runs")  # what links the stages is made again
+    assert run_study(loaded, place) == []
+    assert report(Outcome(loaded, place))["stale"] == []
 
 
 def test_studies_that_share_a_folder_each_have_their_results(
@@ -213,3 +275,15 @@ def test_benchmarks_that_fill_several_are_refused(colors: Path, tmp_path: Path) 
     file = write(colors, tmp_path, a="raw_pixels")
     with pytest.raises(InputError, match="benchmark vlm fills several"):
         load_study(file, ["suite=mini"])
+
+
+def test_a_precision_that_an_exported_arm_does_not_have_is_refused(
+    colors: Path, tmp_path: Path, place: Place
+) -> None:
+    """It would be called bf16 in the tables, and be what its file computes in."""
+    pytest.importorskip("onnxruntime")
+    export(create("test_vit"), tmp_path / "export", target="onnx")
+    file = write(colors, tmp_path, a=str(tmp_path / "export"))
+    (failed,) = run_study(load_study(file, ["judge.precision=bf16"]), place)
+    assert "judge.precision: " in failed
+    assert "computes as it was exported" in failed

@@ -313,6 +313,7 @@ def test_mistakes_are_one_line(heap: Path, tmp_path: Path, encoder: Encoder) -> 
         (([heap], Path("/proc/out.parquet"), None), "cannot be written"),
         (([heap], out, None, CurateConfig(size=3)), "--size has no effect without --encoder"),
         (([heap], out, None, CurateConfig(balance="neighbours")), "--balance has no effect"),
+        (([heap], out, None, CurateConfig(seed=1)), "--seed has no effect without --encoder"),
         (([heap], out, encoder, CurateConfig(near=0.3)), "without --balance neighbours"),
         (([heap], out, encoder, CurateConfig(like_each=3)), "--like-each .* without --like"),
         (([heap], out, None, CurateConfig(leak_agreement=0.9)), "without --against"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -74,3 +75,27 @@ def test_what_could_not_be_read_for_a_moment_is_read_again(
     assert curate([nested], out, None)["dropped"] == {"unreadable": 1}
     monkeypatch.setattr(Heap, "encoded", encoded)
     assert curate([nested], out, None)["dropped"] == {}
+
+
+def damaged(file: Path, part: bytes) -> None:
+    """The file with one bit of `part`, which stands in it once, turned over."""
+    content = file.read_bytes()
+    assert content.count(part) == 1
+    file.write_bytes(content.replace(part, bytes([part[0] ^ 1]) + part[1:]))
+
+
+def test_what_a_bad_disk_changed_in_a_scan_or_comparison_is_done_again(
+    nested: Path, tmp_path: Path
+) -> None:
+    """The files open all the same; the digest of an image, or an agreement, would be another."""
+    out, fresh = tmp_path / "out.parquet", tmp_path / "fresh.parquet"
+    (nested / "b" / "again.jpg").write_bytes(jpeg(photo(1), 60))
+    curate([nested], out, None)
+    curate([nested], fresh, None)
+    (part,) = (tmp_path / "out.work" / "heap-scan").glob("*.parquet")
+    damaged(part, scan.digest((nested / "a" / "0.jpg").read_bytes()))
+    (known,) = (tmp_path / "out.work" / "agreement").iterdir()
+    with np.load(tmp_path / "fresh.work" / "agreement" / known.name) as arrays:
+        damaged(known, arrays["agreement"][:1].tobytes())
+    curate([nested], out, None)
+    assert pq.read_table(out).equals(pq.read_table(fresh))

@@ -77,6 +77,19 @@ def test_questions_are_the_same_each_time_and_differ_by_seed(tmp_path: Path) -> 
     assert other.identity != data.open(tmp_path)[0].identity
 
 
+def test_images_that_share_a_file_of_boxes_are_refused(tmp_path: Path) -> None:
+    """`001.jpg` would get the boxes of `001.png`."""
+    data = write(tmp_path)
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images/train2017/000.jpg")
+    data.open(tmp_path)  # neither of the two has objects
+    Image.fromarray(pixels).save(tmp_path / "images/train2017/001.jpg")
+    with pytest.raises(
+        InputError, match=r"001\.jpg and 001\.png share the file of boxes .*001\.txt"
+    ):
+        data.open(tmp_path)
+
+
 def test_the_identity_covers_the_names_of_the_classes(tmp_path: Path) -> None:
     data = write(tmp_path)
     before = data.open(tmp_path)[1]

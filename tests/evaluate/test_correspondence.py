@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -265,3 +266,11 @@ def test_scenes_run_through_the_benchmark(tmp_path: Path) -> None:
     assert 0 < outcome.measures["pck@0.1"].value < 100
     assert set(outcome.floors) == {"chance", "centre guess", "same place"}
     assert outcome.measures["pck@0.1"].value >= outcome.measures["pck@0.05"].value
+
+
+@pytest.mark.parametrize("asked", [None, 101])
+def test_more_pairs_than_scenes_offer_are_refused(asked: int | None) -> None:
+    """null promises all pairs, of which scenes have more than they name."""
+    settings = {"data": {"layout": "scenes"}, "pairs_per_category": asked}
+    with pytest.raises(ValidationError, match="scenes offer 100 pairs of a category"):
+        Correspondence.model_validate(settings)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.nn import functional as F
@@ -211,3 +212,15 @@ def test_noise_of_equal_names_in_both_parts_scores_near_chance(tmp_path: Path) -
     encoder = create("raw_pixels")
     outcome = settings.run(data, Judged(encoder, Features(encoder)))[""]
     assert 30 < outcome.measures["top1@1"].value < 70
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"vote": "majority", "temperature": 0.1}, "a majority has no temperature"),
+        ({"data": {"layout": "scenes", "names": "names.yaml"}}, "does not read data.names"),
+    ],
+)
+def test_settings_without_effect_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Knn.model_validate({"data": {"layout": "scenes"}, **settings})

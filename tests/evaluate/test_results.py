@@ -1,4 +1,6 @@
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ from openeupe.errors import InputError
 from openeupe.evaluate import tables
 from openeupe.evaluate.compare import compare, mean_ranks
 from openeupe.evaluate.measure import Outcome, mean_measure
-from openeupe.evaluate.results import Results
-from openeupe.identity import encoder_identity, settings_identity
+from openeupe.evaluate.results import Results, commit
+from openeupe.identity import encoder_identity, file_identity, settings_identity
 
 from ..recorded import Disk
 
@@ -123,6 +125,30 @@ def test_results_json_has_the_shape_of_lm_eval(tmp_path: Path) -> None:
     assert "torch" in content["packages"]
 
 
+def test_the_commit_is_that_of_the_package(tmp_path: Path) -> None:
+    """Not that of a repository which an installed package happens to lie in."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    me = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(tmp_path), *me, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    ours, foreign = tmp_path / "ours.py", tmp_path / "venv" / "foreign.py"
+    foreign.parent.mkdir()
+    for file in (ours, foreign):
+        file.write_text("")
+    assert commit(ours) is None
+    git("init", "-q")
+    git("add", "ours.py")
+    git("commit", "-q", "-m", "first")
+    assert commit(ours) == git("rev-parse", "HEAD")
+    assert commit(foreign) is None
+    ours.write_text("changed = True")
+    assert commit(ours) == git("rev-parse", "HEAD") + "-dirty"
+
+
 def test_comparison_knows_which_way_is_better(tmp_path: Path) -> None:
     a, b = made(tmp_path / "a", 0.8, 0.3), made(tmp_path / "b", 0.5, 0.2)
     found = {c.benchmark: c for c in compare(a, b, ["knn", "depth", "zero_shot"])}
@@ -204,6 +230,31 @@ def test_a_probe_of_one_seed_gets_no_verdict(tmp_path: Path) -> None:
     assert "No verdict on 1" in said
 
 
+def test_samples_of_another_evaluation_are_refused(tmp_path: Path) -> None:
+    """Whole files, but the figures of one next to the samples of the other."""
+    good, bad = made(tmp_path / "good", 0.5, 0.4), made(tmp_path / "bad", 0.6, 0.5)
+    shutil.copy(good.folder / "benchmarks" / "knn.npz", bad.folder / "benchmarks" / "knn.npz")
+    for use in (
+        lambda: bad.measure("knn"),
+        bad.read,
+        lambda: compare(good, bad, ["knn"]),
+        lambda: mean_ranks([good, bad], ["knn"]),
+    ):
+        with pytest.raises(InputError, match=r"bad/benchmarks/knn\.npz .*evaluate again"):
+            use()
+    assert bad.intact("depth")
+    assert not bad.intact("knn")
+
+
+def test_benchmarks_that_were_exchanged_are_not_shown_under_old_figures(tmp_path: Path) -> None:
+    good, bad = made(tmp_path / "good", 0.5, 0.4), made(tmp_path / "bad", 0.6, 0.5)
+    for ending in ("json", "npz"):
+        file = f"benchmarks/knn.{ending}"
+        shutil.copy(good.folder / file, bad.folder / file)
+    with pytest.raises(InputError, match=r"bad/results\.json is not of .*knn.*evaluate again"):
+        compare(good, bad, ["knn"])
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -255,7 +306,11 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path) -> None:
         )
     ):
         results = made(tmp_path / str(number), 0.5, 0.4)
-        np.savez(results.folder / "benchmarks" / "knn.npz", **arrays)
+        path = results.folder / "benchmarks" / "knn.npz"
+        np.savez(path, **arrays)
+        about = json.loads(path.with_suffix(".json").read_text())
+        about["samples_digest"] = file_identity(path)  # as a faulty writer would have left it
+        path.with_suffix(".json").write_text(json.dumps(about))
         with pytest.raises(InputError, match=r"knn\.npz"):
             results.measure("knn")
 

@@ -1,6 +1,7 @@
 """Suites carried out on benchmarks that cost nothing: what is kept, resumed, refused."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def run(
     encoder: Encoder | None = None,
     precision: Precision = "fp32",
     chains: Mapping[str, Chain] | None = None,
+    root: Path | None = None,
 ) -> tuple[dict, str]:
     suite = suites.load_suite(colors / "suite.yaml", list(overrides))
     encoder = encoder or create("raw_pixels").eval()
@@ -70,7 +72,7 @@ def run(
             suite,
             Judged(encoder, Features(encoder, precision=precision), chains or {}),
             out,
-            root=colors,
+            root=root or colors,
             source="pixels",
             only=only,
             console=console,
@@ -145,6 +147,45 @@ def test_other_heads_are_judged_again(colors: Path, monkeypatch: pytest.MonkeyPa
     for identity, expected in (("a", 1), ("a", 1), ("b", 2)):
         run(colors, only=["knn"], chains={"hed": Head(identity)})
         assert len(calls) == expected
+
+
+def test_damaged_samples_are_judged_again(colors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(colors)
+    (colors / "out/benchmarks/knn.npz").write_bytes(b"cut off")
+    content, said = run(colors, only=["zero_shot"])
+    assert list(content["benchmarks"]) == ["zero_shot"]
+    assert "knn: left out, its samples are damaged: evaluate it again" in said
+    calls = counted(monkeypatch, Knn)
+    run(colors)
+    run(colors)
+    assert calls == [1]
+
+
+def write_other_data(colors: Path) -> Path:
+    """The same images under another `--data`, but for one."""
+    other = colors / "other"
+    shutil.copytree(colors / "colors", other / "colors")
+    Image.new("RGB", (40, 40)).save(other / "colors/test/red/0.png")
+    return other
+
+
+def test_some_benchmarks_first_leaves_out_those_of_other_data(
+    colors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(colors)
+    other = write_other_data(colors)
+    content, said = run(colors, only=["zero_shot"], root=other)
+    assert list(content["benchmarks"]) == ["zero_shot"]
+    assert "knn: left out, evaluated with other data: evaluate it again" in said
+    calls = counted(monkeypatch, Knn)
+    content, _ = run(colors, only=["zero_shot"])  # the old --data: what is saved is of it
+    assert set(content["benchmarks"]) == {"knn", "zero_shot"}
+    shutil.rmtree(other / "colors/train/blue")
+    moved = "benchmarks.zero_shot.data={layout: scenes, count: 8}"
+    content, said = run(colors, moved, only=["zero_shot"], root=other)
+    assert list(content["benchmarks"]) == ["zero_shot"]
+    assert "knn: left out, its data cannot be opened here" in said
+    assert calls == []
 
 
 def test_benchmarks_of_equal_settings_are_both_judged(colors: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -130,10 +131,25 @@ def test_photos_run_through_the_benchmark(tmp_path: Path) -> None:
     assert all(str(tmp_path) not in name for name in outcome.measures["f1"].samples)
 
 
+@pytest.mark.parametrize("part", ["train_count", "test_count"])
+def test_all_scenes_cannot_be_asked_for(part: str) -> None:
+    """null means all: of a folder there is a last photo, of scenes there is none."""
+    with pytest.raises(ValidationError, match=part):
+        WordScenes(**{part: None})
+    assert WordFolders(train=Path("a"), test=Path("b"), **{part: None})
+
+
 def test_scenes_need_no_files(tmp_path: Path) -> None:
     train, test = WordScenes(train_count=3, test_count=2).open(tmp_path)
     assert (len(train), len(test)) == (3, 2)
     assert train.read(0).size == test.read(0).size
+
+
+def test_copies_of_the_photos_that_were_learnt_are_refused(tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        photos(tmp_path / part, 3)
+    with pytest.raises(InputError, match="train and test are the same 3 images"):
+        WordFolders(train=Path("a"), test=Path("b"), train_count=2).open(tmp_path)
 
 
 def test_bad_photos_are_one_clear_line(tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def test_a_photo_is_seen_whole_at_any_shape() -> None:
         (["raw_pixels", "nowhere.png"], "nowhere.png: no such image"),
         (["raw_pixelz", "{photos}"], "did you mean raw_pixels"),
         (["raw_pixels", "{photos}", "--only", "pcb"], "--only pcb: the pictures are pca,"),
+        (["raw_pixels", "{photos}/coffee.png", "--only", "matches"], "give another one"),
+        (["raw_pixels", "{photos}", "--only", "pca,stages"], "--only stages: they are of a run"),
         (["raw_pixels", "{photos}", "--fit", "moon"], "--fit moon: use image, batch, or a folder"),
         (["raw_pixels", "{photos}", "--mask", "moon"], "mask moon: cannot be read"),
         (["raw_pixels", "{photos}", "--patch", "3"], "--patch 3: give X,Y between 0 and 1"),

@@ -51,6 +51,18 @@ def test_results_of_other_weights_are_not_this_runs(run: Path) -> None:
     assert "Not judged yet" in text
 
 
+def test_results_of_other_heads_are_not_this_runs(run: Path) -> None:
+    """As when a proxy was trained again, whose heads lie between the student and the experts."""
+    (folder,) = run.glob("evaluations/*")
+    content = json.loads((folder / "results.json").read_text())
+    content["benchmarks"]["knn"]["heads"] = {"hed": "0123"}
+    for file, written in (("results", content), ("benchmarks/knn", content["benchmarks"]["knn"])):
+        (folder / f"{file}.json").write_text(json.dumps(written))
+    story = gather(run)
+    assert story.evaluations == []
+    assert "not of the encoder that is there now" in story.left_out[0]
+
+
 def test_exports_of_other_weights_are_not_this_runs(run: Path) -> None:
     train_again(run)
     tables, left_out = deployed(run, Belonging(Run.open(run)))
@@ -66,7 +78,10 @@ def test_latencies_of_another_export_are_not_shown(run: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"precision": "int8"}))
     (exports,), left_out = deployed(run, Belonging(Run.open(run)))
     assert exports.rows[0][:3] == ["deploy/onnx", "onnx", "int8"]
-    assert "deploy/onnx/latency.json is not shown" in left_out[0]
+    assert "deploy/onnx/benchmark.json is not shown" in left_out[0]
+    (file.parent / "benchmark.json").write_text("{")
+    _, left_out = deployed(run, Belonging(Run.open(run)))
+    assert "deploy/onnx/benchmark.json is not shown: it is damaged" in left_out[0]
 
 
 @pytest.mark.parametrize(("key", "word"), [("protocol_hash", "settings"), ("data", "data")])
@@ -77,7 +92,9 @@ def test_benchmarks_of_other_settings_or_data_do_not_stand_side_by_side(
     shutil.copytree(told.run.parent.parent / "pixels", pixels)
     content = json.loads((pixels / "results.json").read_text())
     content["benchmarks"]["other"][key] = ["another"] if key == "data" else "another"
-    (pixels / "results.json").write_text(json.dumps(content))
+    other = content["benchmarks"]["other"]
+    for file, written in (("results", content), ("benchmarks/other", other)):
+        (pixels / f"{file}.json").write_text(json.dumps(written))
     story = gather(told.run, [pixels])
     ours, theirs = story.evaluations
     assert set(ours.content["benchmarks"]) == {"knn", "other", "third"}

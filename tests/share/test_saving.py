@@ -18,11 +18,10 @@ import openeupe
 from openeupe import encoders
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
-from openeupe.encoders import Encoder
 from openeupe.encoders.licences import FAIR, licence_of
 from openeupe.errors import InputError
-from openeupe.identity import encoder_identity
-from openeupe.loading import load_heads
+from openeupe.evaluate.suite import of_encoder
+from openeupe.loading import load_heads, load_with_chains
 from openeupe.share.push import push
 from openeupe.share.saving import save
 from tests.conftest import Quickstart, call
@@ -31,15 +30,16 @@ from tests.encoders.released_layout import write
 IMAGES = torch.rand(1, 3, 64, 64)
 
 
-def results(folder: Path, encoder: Encoder) -> None:
+def results(folder: Path, source: object, **changes: object) -> None:
     """What `openeupe evaluate` would have left of an encoder."""
     figure = {"value": 41.25, "low": 38.0, "high": 44.5, "unit": "%", "samples": 400}
     figure |= {"metric": "mean", "scale": 100.0, "higher_is_better": True}
     about = {"protocol": "knn/mini-v1", "protocol_hash": "0", "domain": "image"}
-    about |= {"data": ["0"], "settings": {}}
+    about |= {"data": ["0"], "settings": {}, **of_encoder(*load_with_chains(str(source)))}
+    about |= changes
     scored = {"headline": "top1@10", "figures": {"top1@10": figure}, "floors": {}, "details": {}}
     content = {
-        "config": {"model": "mine", "suite": "mini", "encoder": encoder_identity(encoder)},
+        "config": {"model": "mine", "suite": "mini", "encoder": about["encoder"]},
         "benchmarks": {"knn": about | scored, "other": about | {"missing": "left"}},
     }
     (folder / "evaluations" / "mini").mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def test_a_runs_student_is_saved_with_heads_and_card(
     folder = tmp_path / "run"
     shutil.copytree(quickstart.folder, folder, ignore=shutil.ignore_patterns("evaluations"))
     run = str(folder)
-    results(folder, openeupe.load(run))
+    results(folder, run)
     call("save", run, tmp_path / "mine")
     saved = openeupe.load(tmp_path / "mine")
     assert torch.equal(saved(IMAGES).cls, openeupe.load(run)(IMAGES).cls)
@@ -70,6 +70,9 @@ def test_a_runs_student_is_saved_with_heads_and_card(
         assert words in card.text, words
     assert "path: /" not in card.content  # no folder of this machine
     assert str(quickstart.folder.parent) not in card.content
+    results(folder, run, heads={"hed": "0123"})  # of a proxy that was trained again since
+    call("save", run, tmp_path / "mine")
+    assert not ModelCard.load(tmp_path / "mine" / "README.md").data.eval_results
 
 
 def test_a_timm_student_is_saved_for_timm(tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_saving_replaces_no_finished_student_and_keeps_evaluations(
     assert {p.name: p.read_bytes() for p in student.iterdir()} == before
     for _ in range(2):
         save(str(raw_distillation), tmp_path / "saved")
-        results(tmp_path / "saved", openeupe.load(tmp_path / "saved"))
+        results(tmp_path / "saved", tmp_path / "saved")
     kept = (tmp_path / "saved" / "evaluations" / "mini" / "results.json").read_text()
     save(str(raw_distillation), tmp_path / "saved", "timm")  # another layout, the same encoder
     assert (tmp_path / "saved" / "evaluations" / "mini" / "results.json").read_text() == kept
@@ -240,7 +243,7 @@ def test_results_of_other_weights_are_not_shown(
     monkeypatch.chdir(tmp_path)
     source = "untrained:resnet10t"
     for name, there in (("test_resnet", 0), ("resnet10t", 1)):
-        results(Path("evaluations/untrained_resnet10t"), openeupe.load(f"untrained:{name}"))
+        results(Path("evaluations/untrained_resnet10t"), f"untrained:{name}")
         for path in Path("evaluations/untrained_resnet10t/evaluations").iterdir():
             path.rename(Path("evaluations/untrained_resnet10t") / f"{path.name}-{name}")
         save(source, Path("out"))

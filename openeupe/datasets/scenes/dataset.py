@@ -30,6 +30,7 @@ HELD_OUT = frozenset(
 )
 
 
+SCENE_PAIRS = 100  # of a class, that are offered to be matched
 RELATIONS = ("left of", "right of", "closer than", "farther away than")
 
 
@@ -126,7 +127,7 @@ class Scenes:
         x0, y0, x1, y1 = (float(np.clip(v, 0, 1)) * self.side for v in stage.things[stage.main].box)
         return x0, y0, x1, y1
 
-    def pairs(self, per_class: int = 100) -> list[tuple[int, int, str]]:
+    def pairs(self, per_class: int = SCENE_PAIRS) -> list[tuple[int, int, str]]:
         """Up to `per_class` ordered pairs of two images of one class, for content "object"."""
         if self.content == "scene":
             raise ValueError('pairs are of main objects: make the scenes with content="object"')

@@ -195,25 +195,29 @@ class VlmBenchmarks(Benchmark):
 
         answered = samples(list(self.tasks.values()))
         records: dict[str, list[Record]] = {
-            name: records_of(name, answered[task], model.without_image)
+            name: records_of(name, answered[task], model.without_image, task)
             for name, task in self.tasks.items()
         }
         if self.ocr_tokens and "textvqa" in self.tasks:
             task = self.tasks["textvqa"]
             listed = samples([{"task": task, "lmms_eval_specific_kwargs": _WITH_OCR_TOKENS}])[task]
             records["textvqa"] += [
-                {**r, "ocr_tokens": True} for r in records_of("textvqa", listed, ())
+                {**r, "ocr_tokens": True} for r in records_of("textvqa", listed, (), task)
             ]
         return records
 
 
 def records_of(
-    benchmark: str, samples: Sequence[Sample], without_image: Collection[tuple[str, int]]
+    benchmark: str,
+    samples: Sequence[Sample],
+    without_image: Collection[tuple[str, int]],
+    task: str,
 ) -> list[Record]:
     """What a scorer needs, out of lmms-eval's logged samples of one task.
 
     Args:
-        without_image: (task, document) of the questions that had no image.
+        without_image: (task, document) of the questions that had no image, of all tasks.
+        task: the task of lmms-eval that the samples are of.
 
     Raises:
         InputError: if a document lacks a field that the benchmark's set had when this was written.
@@ -232,7 +236,7 @@ def records_of(
         while isinstance(said, list):
             said = said[0]
         if benchmark == "sqa":
-            about["has_image"] = not any(doc_id == number for _, doc_id in without_image)
+            about["has_image"] = (task, number) not in without_image
         records.append({"question": number, "response": said, **about})
     return records
 

@@ -26,6 +26,7 @@ from openeupe.seeds import derive_seed
 
 Rows = Sequence[Sequence[Sentence]]
 Step = tuple[Tensor | None, Rows]
+Ability = Literal["exist", "count", "attribute", "spatial", "read", "choose", "place"]
 
 
 class Phase(Config):
@@ -60,16 +61,24 @@ class Phase(Config):
 class Lesson(Phase):
     """A phase on the questions of some abilities only, the easy ones first. Empty: on all."""
 
-    abilities: tuple[str, ...] = ()
+    abilities: tuple[Ability, ...] = ()
 
     def talks(
         self, questions: Iterable[Question], images: int, template: Template
     ) -> list[list[Turn]]:
-        """The lesson's questions of each of so many images, as they are put."""
+        """The lesson's questions of each of so many images, as they are put.
+
+        Raises:
+            InputError: if there is none, so that a lesson of these abilities would teach nothing.
+        """
         found: list[list[Turn]] = [[] for _ in range(images)]
         for question in questions:
             if not self.abilities or question.ability in self.abilities:
                 found[question.image].append((put(question, template), question.answers[0]))
+        if self.abilities and not any(found):
+            raise InputError(
+                f"phases: no question is of the abilities {', '.join(self.abilities)}: name others"
+            )
         return found
 
 

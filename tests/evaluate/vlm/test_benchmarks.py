@@ -129,7 +129,7 @@ def logged(benchmark: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("benchmark", list(TASKS))
 def test_logged_samples_are_scored(benchmark: str) -> None:
-    records = records_of(benchmark, logged(benchmark), {("scienceqa", 1)})
+    records = records_of(benchmark, logged(benchmark), {("scienceqa", 1)}, TASKS[benchmark])
     outcome = SCORERS[benchmark](records)
     assert outcome.measures[outcome.headline].value == pytest.approx(
         400 if benchmark == "mme" else 100
@@ -139,11 +139,18 @@ def test_logged_samples_are_scored(benchmark: str) -> None:
     json.dumps(outcome.answers)
 
 
+def test_an_image_that_another_task_lacked_is_not_missing_here() -> None:
+    """lmms-eval numbers the documents of each task from 0."""
+    lacked = {("scienceqa", 1), ("mme", 0), ("mme", 2)}
+    records = records_of("sqa", logged("sqa"), lacked, "scienceqa")
+    assert [r["has_image"] for r in records] == [True, False, *[True] * (len(records) - 2)]
+
+
 def test_a_changed_data_set_is_named() -> None:
     samples = logged("pope")
     del samples[0]["doc"]["image_source"]
     with pytest.raises(InputError, match="pope: its documents have no field 'image_source'"):
-        records_of("pope", samples, ())
+        records_of("pope", samples, (), "pope")
 
 
 @pytest.fixture

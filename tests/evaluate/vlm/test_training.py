@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from openeupe.datasets.questions import Question
+from openeupe.errors import InputError
 from openeupe.evaluate.vlm.language import tiny_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
 from openeupe.evaluate.vlm.training import (
@@ -76,6 +78,10 @@ def test_a_lesson_takes_the_questions_of_its_abilities() -> None:
     assert every == [[("which? A tea B sea", "B")], [("how many?", "2"), ("is it?", "no")], []]
     counting = Lesson(**given, abilities=("count",)).talks(asked, 3, "bare")
     assert counting == [[], [("how many?", "2")], []]
+    with pytest.raises(InputError, match="no question is of the abilities read, place"):
+        Lesson(**given, abilities=("read", "place")).talks(asked, 3, "bare")
+    with pytest.raises(ValidationError, match="abilities"):
+        Lesson(**given, abilities=("counting",))
 
 
 def test_alignment_moves_the_projector_alone_to_what_is_wanted() -> None:
