@@ -78,10 +78,10 @@ def test_latencies_of_another_export_are_not_shown(run: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"precision": "int8"}))
     (exports,), left_out = deployed(run, Belonging(Run.open(run)))
     assert exports.rows[0][:3] == ["deploy/onnx", "onnx", "int8"]
-    assert "deploy/onnx/benchmark.json is not shown" in left_out[0]
-    (file.parent / "benchmark.json").write_text("{")
+    assert "deploy/onnx/latency.json is not shown" in left_out[0]
+    (file.parent / "latency.json").write_text("{")
     _, left_out = deployed(run, Belonging(Run.open(run)))
-    assert "deploy/onnx/benchmark.json is not shown: it is damaged" in left_out[0]
+    assert "deploy/onnx/latency.json is not shown: it is damaged" in left_out[0]
 
 
 @pytest.mark.parametrize(("key", "word"), [("protocol_hash", "settings"), ("data", "data")])
