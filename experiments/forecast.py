@@ -33,7 +33,7 @@ from openeupe.config import Config, check_settings, read_settings
 from openeupe.data import Batches
 from openeupe.distill.load import load_networks
 from openeupe.distill.optimizer import build_optimizer, learning_rate, set_lr
-from openeupe.distill.recipe import STAGE_PREFIX, Recipe
+from openeupe.distill.recipe import Recipe
 from openeupe.distill.run_folder import Run
 from openeupe.distill.stage import Stage, Views
 from openeupe.encoders import Encoder, Tokens
@@ -100,7 +100,7 @@ def load_config(file: Path, loaded: LoadedStudy) -> ForecastConfig:
     _known("arms", [*arms, *([config.full] if config.full else [])], loaded.study.arms)
     _known("teachers", [*config.without, *config.alone], stages[name].teachers)
     for teacher, encoder in stages[name].teachers.items():
-        if encoder.encoder.startswith(STAGE_PREFIX):
+        if encoder.earlier:
             raise InputError(
                 f"{file}: stage: teacher {teacher} is an earlier stage's student, and a forecast "
                 "trains nothing: name a stage of experts"

@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from openeupe import encoders
+from openeupe.distill.chain import load_with_chains
 from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.suite import evaluate, load_suite
 from openeupe.identity import encoder_identity
-from openeupe.loading import load_with_chains
 from openeupe.share.saving import save
 
 _SUITE = Path(__file__).parent.parent / "docs/suites/claim.yaml"

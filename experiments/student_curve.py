@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from openeupe.data import FolderSource
-from openeupe.distill.recipe import STAGE_PREFIX, load_recipe
+from openeupe.distill.recipe import load_recipe
 from openeupe.distill.run import run_recipe
 from openeupe.distill.stage import Stage
 from openeupe.encoders import Encoder, create
@@ -75,12 +75,12 @@ def main() -> None:
 
     if not arguments.no_experts:
         for name, teacher in first.teachers.items():
-            if not teacher.encoder.startswith(STAGE_PREFIX):
+            if not teacher.earlier:
                 expert = create(teacher.encoder, pretrained=teacher.pretrained, **teacher.args)
                 add(f"expert {name}", expert)
     for stage in recipe.stages.values():
         for name, student in stage.students.items():
-            if not student.encoder.startswith(STAGE_PREFIX):
+            if not student.earlier:
                 torch.manual_seed(derive_seed(recipe.seed, "untrained"))
                 add(f"untrained {name}", create(student.encoder, **student.args))
     start, evaluation_s = time.process_time(), 0.0

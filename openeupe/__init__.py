@@ -9,9 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from openeupe.encoders import Encoder, Tokens, create
+    from openeupe.encoders import Encoder, Tokens, create, load
     from openeupe.errors import InputError
-    from openeupe.loading import load
 
 __all__ = ["Encoder", "InputError", "Tokens", "create", "load"]
 
@@ -20,14 +19,14 @@ _HOME = {
     "InputError": "openeupe.errors",
     "Tokens": "openeupe.encoders",
     "create": "openeupe.encoders",
-    "load": "openeupe.loading",
+    "load": "openeupe.encoders",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: torch takes seconds that `--help` should not."""
     if name == "__version__":
-        return import_module("importlib.metadata").version("openeupe")
+        return import_module("openeupe.version").package_version()
     if name not in _HOME:
         raise AttributeError(f"module 'openeupe' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openeupe.errors import InputError
-
-if TYPE_CHECKING:
-    from openeupe.encoders import Encoder
 
 _DIGITS = 16
 _READERS = 4  # threads; hashing releases the lock
@@ -75,7 +72,18 @@ def file_identity(file: Path) -> str:
     return _known[key]
 
 
-def encoder_identity(encoder: Encoder) -> str:
+class Identified(Protocol):
+    """What the identity of an encoder follows from."""
+
+    name: str
+    args: dict[str, Any]
+    mean: Tensor
+    std: Tensor
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+
+def encoder_identity(encoder: Identified) -> str:
     """Identity of an encoder: architecture, arguments, input constants and every weight."""
     constants = encoder.mean.flatten().tolist() + encoder.std.flatten().tolist()
     return facts_identity(

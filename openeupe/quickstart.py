@@ -16,18 +16,18 @@ from torch import Tensor
 
 from openeupe.data import Augment, AugmentConfig, BrokenImage, FolderSource, Source, open_source
 from openeupe.data.registry_images import registry_photos
+from openeupe.distill.load import load_member
 from openeupe.distill.precision import autocast
 from openeupe.distill.recipe import load_recipe
 from openeupe.distill.run import run_recipe
-from openeupe.distill.run_folder import Run
+from openeupe.distill.run_folder import Run, load_stages
 from openeupe.distributed import default_device
-from openeupe.encoders import Encoder, Tokens, create
+from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.evaluate.features import center_views, encode
 from openeupe.evaluate.fidelity import fidelity
 from openeupe.evaluate.knn import knn_accuracy
 from openeupe.files import strict_json, write_atomically
-from openeupe.loading import load_stages
 from openeupe.look.figures import save, side_by_side
 from openeupe.look.images import patch_tokens
 from openeupe.report.belonging import Belonging
@@ -90,10 +90,7 @@ def _measure(
     statistics = run.student(stages[0]).statistics
     views = {part: _crops(source, _VIEWS[part], side) for part, source in parts.items()}
     groups = views["train"][1]
-    experts = {
-        name: create(t.encoder, pretrained=t.pretrained, **t.args).to(device)
-        for name, t in first.teachers.items()
-    }
+    experts = {name: load_member(t, t.pretrained).to(device) for name, t in first.teachers.items()}
 
     def look(name: str, encoder: Encoder, at: int) -> dict[str, Tokens]:
         # In the precision they taught in: these experts are most of the work on a CPU.

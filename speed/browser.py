@@ -26,10 +26,10 @@ from typing import Any
 import torch
 
 import openeupe
-from openeupe.deploy.export_folder import parse_size
 from openeupe.deploy.parity import Parity, compare
 from openeupe.deploy.sample_images import Photos
 from openeupe.encoders import Tokens
+from openeupe.encoders.export_layout import parse_size
 from openeupe.errors import InputError
 
 RUNTIME = "onnxruntime-web@1.30.0"

@@ -168,7 +168,7 @@ def test_json_is_all_that_standard_output_holds(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("openeupe.distill.recipe.load_recipe", interrupt)

@@ -1,4 +1,7 @@
-"""Which modules of the package import which, by every import statement, also inside functions."""
+"""Imports between the package's rooms run one way, those inside functions and for types included.
+
+The order is that of CONTRIBUTING.md, "Where things go". There are no exceptions.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,27 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "openeupe"
 
+GROUND = "ground floor"
+_INPUT = {GROUND, "encoders", "data", "datasets"}
+_MATTER = _INPUT | {"heads"}
+_WORK = {"curate", "distill", "evaluate", "look", "deploy"}
+# room -> the rooms that its modules may import from, besides itself
+MAY_IMPORT: dict[str, set[str]] = {
+    GROUND: set(),
+    "encoders": {GROUND},
+    "data": {GROUND},
+    "datasets": {GROUND, "data"},
+    "heads": _INPUT,
+    **dict.fromkeys(_WORK, _MATTER),
+    "ablate": _MATTER | {"distill", "evaluate"},
+    "report": _MATTER | _WORK,
+    "share": _MATTER | _WORK,
+    "quickstart": _MATTER | _WORK | {"report"},
+    "cli": _MATTER | _WORK | {"ablate", "report", "share", "quickstart", "openeupe"},
+    "openeupe": _MATTER | _WORK | {"ablate", "report", "share", "quickstart"},
+    "__main__": {"cli"},
+}
+
 
 def _modules() -> dict[str, Path]:
     found = {}
@@ -23,6 +47,14 @@ def _modules() -> dict[str, Path]:
 
 
 MODULES = _modules()
+
+
+def room(module: str) -> str:
+    """The room of a module of the package: its folder, or its own name where it has none."""
+    if module == "openeupe":
+        return module
+    name = module.split(".")[1]
+    return name if name in MAY_IMPORT else GROUND
 
 
 @cache
@@ -46,6 +78,20 @@ def imports(module: str) -> Iterator[tuple[str, int]]:
                 for alias in node.names
             ]
         yield from ((name, node.lineno) for name in found if name.split(".")[0] == "openeupe")
+
+
+def test_imports_between_rooms_run_one_way() -> None:
+    back = [
+        f"{module}:{line} imports {other}"
+        for module in MODULES
+        for other, line in imports(module)
+        if room(other) not in {room(module), *MAY_IMPORT[room(module)]}
+    ]
+    assert back == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert [module for module in MODULES if module in _reached(module)] == []
 
 
 @pytest.mark.parametrize(

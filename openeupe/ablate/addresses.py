@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from openeupe.distill.recipe import (
-    STAGE_PREFIX,
     EncoderConfig,
     Recipe,
     data_that_count,
     settings_that_count,
 )
+from openeupe.encoders.sources import EarlierStage
 
 
 def address(recipe: Recipe, stage: str) -> str:
@@ -29,7 +29,7 @@ def address(recipe: Recipe, stage: str) -> str:
         "seed": recipe.seed,
         "data": data_that_count(recipe.data),
         "settings": settings_that_count(config),
-        "from": {r: address(recipe, recipe.resolve(r)[0]) for r in _references(recipe, stage)},
+        "from": {r.text: address(recipe, r.stage) for r in _references(recipe, stage)},
     }
     told = json.dumps(settings, sort_keys=True)
     return f"{stage}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
@@ -39,8 +39,7 @@ def needs(recipe: Recipe, stage: str) -> list[str]:
     """The stages that a stage begins from, and theirs, in order; itself not included."""
     found: set[str] = set()
     for reference in _references(recipe, stage):
-        earlier, _ = recipe.resolve(reference)
-        found |= {earlier, *needs(recipe, earlier)}
+        found |= {reference.stage, *needs(recipe, reference.stage)}
     return [name for name in recipe.stages if name in found]
 
 
@@ -60,8 +59,8 @@ def lineage(recipe: Recipe, stage: str, student: str) -> Recipe:
         config = recipe.stages[stage]
         members: list[EncoderConfig] = [config.teachers[t] for t in config.teachers_of(student)]
         for member in (config.students[student], *members):
-            if member.encoder.startswith(STAGE_PREFIX):
-                follow(*recipe.resolve(member.encoder))
+            if member.earlier:
+                follow(*recipe.resolve(member.earlier))
 
     follow(stage, student)
     stages = {}
@@ -105,8 +104,8 @@ def judged_folder(out: Path, recipe: Recipe, stage: str, student: str, suite: st
     return stage_folder(out, recipe, stage) / "evaluations" / suite / student
 
 
-def _references(recipe: Recipe, stage: str) -> list[str]:
+def _references(recipe: Recipe, stage: str) -> list[EarlierStage]:
     config = recipe.stages[stage]
     members: list[EncoderConfig] = [*config.teachers.values(), *config.students.values()]
-    found = [m.encoder for m in members if m.encoder.startswith(STAGE_PREFIX)]
-    return sorted(set(found))
+    found = {earlier for member in members if (earlier := member.earlier)}
+    return sorted(found, key=lambda reference: reference.text)

@@ -15,11 +15,9 @@ from openeupe.ablate.study import LoadedStudy
 from openeupe.data.sources import source_identity
 from openeupe.distill.precision import resolve_precision
 from openeupe.distill.recipe import Recipe
-from openeupe.encoders import is_stored
 from openeupe.errors import InputError
 from openeupe.files import read_mapping, strict_json, write_atomically
 from openeupe.identity import encoder_identity
-from openeupe.loading import load
 
 INPUTS = "inputs.json"
 _AUTO = "precision auto"
@@ -99,6 +97,6 @@ def _inputs(loaded: LoadedStudy, root: Path) -> dict[str, str]:
         for stage in recipe.stages.values():
             for member in (*stage.teachers.values(), *stage.students.values()):
                 name = f"encoder {member.encoder}"
-                if name not in found and is_stored(member.encoder):
-                    found[name] = encoder_identity(load(member.encoder))
+                if name not in found and not member.earlier and member.source.brings_weights:
+                    found[name] = encoder_identity(member.source.load())
     return found

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from openeupe.ablate.study import LoadedStudy
 from openeupe.data import View
+from openeupe.distill.chain import load_with_chains
+from openeupe.encoders.exported import check_precision
 from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.results import Results
 from openeupe.evaluate.suite import evaluate
-from openeupe.loading import check_precision, load_with_chains
 
 _VIEWS: dict[tuple[str, View], Tensor] = {}
 _OPENED: dict[tuple[str, str], Any] = {}
@@ -32,7 +33,7 @@ def judge(
 
     Returns whether any was evaluated: what is saved of this encoder and these data is not again.
     """
-    encoder, chains = load_with_chains(source)
+    encoder, chains = load_with_chains(source, allow_code=True)  # `load_study` has asked
     how = loaded.study.judge
     check_precision(encoder, how.precision, "judge.precision")
     encoder = encoder.to(device)

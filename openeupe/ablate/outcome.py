@@ -13,15 +13,14 @@ from openeupe.ablate.addresses import lineage
 from openeupe.ablate.power import Power, power
 from openeupe.ablate.running import Place, results_folder, source_of
 from openeupe.ablate.study import LoadedStudy
+from openeupe.distill.chain import load_with_chains
 from openeupe.distill.plan import petaflops
-from openeupe.distill.recipe import STAGE_PREFIX
 from openeupe.errors import InputError
 from openeupe.evaluate.compare import check_comparable
 from openeupe.evaluate.measure import Measure
 from openeupe.evaluate.results import Results
 from openeupe.evaluate.statistics import Difference, corrected, mean_difference, verdict
 from openeupe.evaluate.suite import fits, of_benchmark, of_encoder
-from openeupe.loading import load_with_chains
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,10 @@ class Outcome:
         own, stage, student = 0, trained.stage, trained.student
         while True:  # a student that goes on from another has seen that one's images, too
             own += images[stage]
-            source = line.stages[stage].students[student].encoder
-            if not source.startswith(STAGE_PREFIX):
+            earlier = line.stages[stage].students[student].earlier
+            if earlier is None:
                 break
-            stage, student = line.resolve(source)
+            stage, student = line.resolve(earlier)
         return Cost(own, sum(images.values()), sum(petaflops(line).values()))
 
     def compare(self, table: str) -> list[Compared]:
@@ -160,7 +159,9 @@ class Outcome:
     def _encoder(self, arm: str, seed: int) -> dict[str, Any]:
         """What identifies an arm's encoder; raises `InputError` if it cannot be opened."""
         if (arm, seed) not in self._encoders:
-            encoder, chains = load_with_chains(source_of(self.loaded, self.place, arm, seed))
+            encoder, chains = load_with_chains(
+                source_of(self.loaded, self.place, arm, seed), allow_code=True
+            )
             of = of_encoder(encoder, chains)
             self._encoders[arm, seed] = of | {"precision": self.loaded.study.judge.precision}
         return self._encoders[arm, seed]

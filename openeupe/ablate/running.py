@@ -22,8 +22,10 @@ from openeupe.ablate.study import LoadedStudy
 from openeupe.distill.check import check_recipe
 from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
-from openeupe.distill.run_folder import FINISHED, RECIPE, Run
+from openeupe.distill.run_folder import Run
 from openeupe.distributed import default_device
+from openeupe.encoders import resolve
+from openeupe.encoders.run_layout import FINISHED, RECIPE
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity
 from openeupe.locks import locked
@@ -66,6 +68,12 @@ def check(loaded: LoadedStudy, place: Place) -> None:
             check_recipe(rooted(recipe, place.data))
         except InputError as error:
             raise InputError(f"recipe {name}: {error}") from None
+    for name, arm in loaded.study.arms.items():
+        try:
+            if arm.encoder:
+                resolve(arm.encoder, allow_code=True)  # `load_study` has asked
+        except InputError as error:
+            raise InputError(f"arms.{name}.encoder: {error}") from None
     for name in loaded.benchmarks:
         try:
             loaded.suite.benchmarks[name].open(place.data)

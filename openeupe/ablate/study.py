@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from openeupe.config import Config, check_settings, read_settings, with_base
 from openeupe.distill.recipe import Recipe
+from openeupe.encoders.resolver import check_code
 from openeupe.errors import InputError
 from openeupe.evaluate.suite import Suite, load_suite
 from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
@@ -169,10 +170,13 @@ class LoadedStudy:
                             yield arm, seed
 
 
-def load_study(source: str | Path, overrides: list[str] | None = None) -> LoadedStudy:
+def load_study(
+    source: str | Path, overrides: list[str] | None = None, *, allow_code: bool = False
+) -> LoadedStudy:
     """Read a study: a YAML file, or the name of one that the package carries.
 
-    Its recipes and its suite are looked for beside the file, then among the package's.
+    Its recipes and its suite are looked for beside the file, then among the package's. With
+    `allow_code` encoders may be those of `python:package.module:factory`, which run code.
 
     Raises:
         InputError: one line naming the file and field, and the mend.
@@ -185,6 +189,12 @@ def load_study(source: str | Path, overrides: list[str] | None = None) -> Loaded
         merged = with_base("recipe", label, {"name": name, **raw}, beside)
         recipe = check_settings(Recipe, "recipe", label, {**merged, "name": name})
         recipes[name] = _stretched(recipe, study.steps)
+        recipes[name].check_code(allow_code)
+    for name, arm in study.arms.items():
+        try:
+            check_code(arm.encoder or "", allow_code)
+        except InputError as error:
+            raise InputError(f"study {study.name}: arms.{name}.encoder: {error}") from None
     suite = study.suite
     if (beside / suite).is_file():
         suite = str(beside / suite)

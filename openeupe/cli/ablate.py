@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from openeupe.cli.app import (
+    AllowCode,
     AsJson,
     Device,
     Overrides,
@@ -45,6 +46,7 @@ def ablate(
     run: Annotated[
         bool, typer.Option("--run/--no-run", help="Or only draw the tables of what is there.")
     ] = True,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study: recipes x seeds, trained, judged and compared; again to go on.
@@ -61,7 +63,7 @@ def ablate(
     from openeupe.ablate.running import Place, check, run_study, warm_up
     from openeupe.ablate.study import load_study
 
-    loaded = load_study(study, overrides)
+    loaded = load_study(study, overrides, allow_code=allow_code)
     torch_device(device)  # refused now rather than in each process
     place = Place(out or Path("studies") / loaded.study.name, data, device)
     log = errors if as_json else console

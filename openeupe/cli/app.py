@@ -38,6 +38,10 @@ Overrides = Annotated[
 RunFolder = Annotated[
     Path | None, typer.Option("--run", help="Run folder.  [default: runs/NAME]", show_default=False)
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Run the functions that `python:` encoders name."),
+]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: cuda if there is one]")
 ]
@@ -57,9 +61,9 @@ def packaged(kind: str) -> Callable[[], list[str]]:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        import openeupe
+        from openeupe.version import package_version
 
-        print(f"openeupe {openeupe.__version__}")
+        print(f"openeupe {package_version()}")
         raise typer.Exit
 
 

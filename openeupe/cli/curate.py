@@ -98,8 +98,8 @@ def curate(
     """
     from openeupe.curate import curate as run
     from openeupe.curate.summary import summary
+    from openeupe.encoders import load
     from openeupe.files import write_atomically
-    from openeupe.loading import load
     from openeupe.report.curation import write_curation
 
     limit = None if shards is None else _bytes(shards)

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from openeupe.cli.app import (
+    AllowCode,
     AsJson,
     Device,
     Overrides,
@@ -52,6 +53,7 @@ def evaluate(
     precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, max=BATCH, help="Images a forward pass.")] = 32,
     workers: Annotated[int, typer.Option(min=1, max=WORKERS, help="Threads that read images.")] = 2,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge an encoder; run the same command again to resume or to add benchmarks.
@@ -75,6 +77,7 @@ def evaluate(
         batch_size,
         workers,
         errors if as_json else console,
+        allow_code,
     )
     if as_json:
         print_json(content)
@@ -191,19 +194,21 @@ def _evaluate(
     batch_size: int,
     workers: int,
     log: Console,
+    allow_code: bool = False,
 ) -> tuple[dict[str, Any], Path]:
     """What `results.json` then holds, and the folder it lies in."""
+    from openeupe.distill.chain import load_with_chains
+    from openeupe.encoders.exported import check_precision
     from openeupe.evaluate.benchmark import Judged
     from openeupe.evaluate.features import Features
     from openeupe.evaluate.suite import evaluate as run_suite
     from openeupe.evaluate.suite import load_suite
-    from openeupe.loading import check_precision, load_with_chains
 
     suite = load_suite(suite_name, overrides)
-    loaded, chains = load_with_chains(source)
+    loaded, chains = load_with_chains(source, allow_code=allow_code)
     check_precision(loaded, precision, "--precision")
     loaded = loaded.to(one_device(device))
-    folder = out or _results_folder(source, suite.name)
+    folder = out or _results_folder(source, allow_code) / suite.name
     features = Features(
         loaded, precision=precision, batch_size=batch_size, workers=workers, console=log
     )
@@ -213,8 +218,9 @@ def _evaluate(
     return content, folder
 
 
-def _results_folder(source: str, suite: str) -> Path:
-    """Inside a run or encoder folder; for names, `evaluations/NAME/SUITE` here."""
-    if Path(source).is_dir():
-        return Path(source) / "evaluations" / suite
-    return Path("evaluations") / folder_name(source) / suite
+def _results_folder(source: str, allow_code: bool) -> Path:
+    """Inside a run or encoder folder; for names, `evaluations/NAME` here."""
+    from openeupe.encoders import resolve
+
+    own = resolve(source, allow_code=allow_code).results_folder()
+    return own / "evaluations" if own else Path("evaluations") / folder_name(source)

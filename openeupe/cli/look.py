@@ -67,7 +67,7 @@ def look(
 
     Example: `openeupe look runs/quickstart efficientnet_lite0 photo.jpg`
     """
-    from openeupe.loading import load
+    from openeupe.encoders import load
     from openeupe.look import pictures
     from openeupe.look.colours import Colouring, Fit, Mask
     from openeupe.look.figures import extent, variance
@@ -160,7 +160,7 @@ def demo(
 
     Example: `openeupe demo runs/quickstart efficientnet_lite0`
     """
-    from openeupe.loading import load
+    from openeupe.encoders import load
     from openeupe.look.demo import build
 
     on = one_device(device)
@@ -170,15 +170,14 @@ def demo(
 
 def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:
     """Encoders and images: files with an image's ending and folders of images are images."""
+    from openeupe.encoders.resolver import holds_encoder
     from openeupe.look.images import is_image
 
     encoders: list[str] = []
     images: list[Path] = []
     for argument in arguments:
         path = Path(argument)
-        marks = ("recipe.yaml", "config.json", "export.json", "../recipe.yaml")
-        marked = [path / mark for mark in marks]
-        if is_image(path) or (path.is_dir() and not any(m.is_file() for m in marked)):
+        if is_image(path) or (path.is_dir() and not holds_encoder(path)):
             images.append(path)
         else:
             encoders.append(argument)
@@ -196,8 +195,7 @@ def _stages(names: list[str], device: torch.device) -> dict[str, dict[str, Encod
 
     Runs of one folder name are numbered.
     """
-    from openeupe.distill.run_folder import Run
-    from openeupe.loading import load_stages
+    from openeupe.distill.run_folder import Run, load_stages
     from openeupe.look.images import unused_name
 
     stages: dict[str, dict[str, Encoder]] = {}
@@ -210,7 +208,9 @@ def _stages(names: list[str], device: torch.device) -> dict[str, dict[str, Encod
 
 def _runs(names: list[str]) -> list[Path]:
     """The run folders among names of encoders."""
-    return [Path(name) for name in names if (Path(name) / "recipe.yaml").is_file()]
+    from openeupe.encoders.run_layout import is_run
+
+    return [Path(name) for name in names if is_run(Path(name))]
 
 
 def _place(text: str) -> tuple[float, float]:

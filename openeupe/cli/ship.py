@@ -57,8 +57,8 @@ def export(
     from openeupe.deploy.export import export as export_encoder
     from openeupe.deploy.program import parse_sizes
     from openeupe.deploy.targets import TARGETS
-    from openeupe.loading import load
-    from openeupe.share.origin import origin, stored_folder
+    from openeupe.encoders import load
+    from openeupe.share.origin import origin
 
     if dynamic and resolution:
         raise InputError("--dynamic and --resolution exclude each other: give one")
@@ -78,7 +78,7 @@ def export(
             images=images,
             opset=opset,
             source=encoder,
-            licences=origin(encoder, stored_folder(encoder), loaded).experts,
+            licences=origin(encoder, loaded).experts,
             console=console,
         )
     except ParityError as error:
@@ -119,9 +119,10 @@ def latency(
     import dataclasses
 
     from openeupe.deploy import latency as measuring
-    from openeupe.deploy.exported import is_export
-    from openeupe.deploy.program import parse_sizes, size_name
-    from openeupe.loading import load
+    from openeupe.deploy.program import parse_sizes
+    from openeupe.encoders import resolve
+    from openeupe.encoders.export_layout import size_name
+    from openeupe.encoders.sources import Export
 
     sizes = parse_sizes(resolution) if resolution else [None]
     if len(sizes) > 1:
@@ -130,10 +131,10 @@ def latency(
     if not all(part.isdigit() and int(part) for part in counts):
         raise InputError(f"--threads {threads}: write it as 1 or 1,4")
     contenders = [
-        measuring.exported(Path(source))
-        if is_export(Path(source))
-        else measuring.eager(load(source), "PyTorch fp32")
-        for source in encoders
+        measuring.exported(source.path)
+        if isinstance(source, Export)
+        else measuring.eager(source.load(), "PyTorch fp32")
+        for source in map(resolve, encoders)
     ]
     rows = measuring.measure(
         contenders,

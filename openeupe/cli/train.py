@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from openeupe.cli.app import (
+    AllowCode,
     AsJson,
     Device,
     Overrides,
@@ -62,6 +63,7 @@ def distill(
     overrides: Overrides = None,
     run: RunFolder = None,
     device: Device = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Carry out a recipe; run the same command again to resume.
 
@@ -71,7 +73,7 @@ def distill(
     from openeupe.distill.recipe import load_recipe
     from openeupe.distill.run import run_recipe
 
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, overrides, allow_code=allow_code)
     folder = run or Path("runs") / loaded.name
     run_recipe(loaded, folder, device=torch_device(device), console=console)
     if first_process():
@@ -91,6 +93,7 @@ def plan(
     devices: Annotated[
         int, typer.Option(min=1, max=DEVICES, help="How many devices share a batch.")
     ] = 1,
+    allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
     """What each stage will cost: parameters, FLOPs, memory, device-hours. Runs nothing.
@@ -101,7 +104,7 @@ def plan(
     from openeupe.distill.devices import device_gib, device_has_bf16, device_tflops
     from openeupe.distill.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, overrides, allow_code=allow_code)
     gib, bf16 = device_gib(device), device_has_bf16(device)
     tflops = {
         precision: device_tflops(device, efficiency, precision)

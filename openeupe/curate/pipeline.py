@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -34,6 +33,7 @@ from openeupe.distributed import Processes, processes
 from openeupe.encoders import Encoder, check_side
 from openeupe.errors import InputError
 from openeupe.locks import locked
+from openeupe.version import package_version
 
 _PATIENCE = timedelta(days=7)  # until the slowest process has finished its parts
 # Bits by which copies may differ, chosen on planted ones: docs/curate.md.
@@ -165,7 +165,7 @@ def curate(
             reasons = Counter(REASONS[r] for r in decided.reason.tolist())
             about = {
                 "version": VERSION,
-                "openeupe": importlib.metadata.version("openeupe"),
+                "openeupe": package_version(),
                 "roots": [_root(root, out) for root in heap.roots],
                 "config": config.model_dump() | {"hash_distance": decided.hash_distance},
                 "encoder": None if encoder is None else made.about,

@@ -10,12 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from openeupe.deploy import export_folder as folders
-from openeupe.deploy.exported import ExportedEncoder
 from openeupe.deploy.parity import Parity, Proof, as_input, complaint
-from openeupe.deploy.program import Pixels, Size
 from openeupe.deploy.sample_images import Photos
-from openeupe.deploy.targets import TARGETS, Job, Precision, Target
+from openeupe.deploy.targets import TARGETS, Job, Target
 from openeupe.encoders import Encoder, check_side
+from openeupe.encoders.engines import Precision
+from openeupe.encoders.export_layout import Pixels, Size, contents, file_key
+from openeupe.encoders.exported import ExportedEncoder
 from openeupe.encoders.licences import Licence
 from openeupe.errors import InputError
 from openeupe.placing import partial_folder, take_place
@@ -91,7 +92,7 @@ def export(
             pixels=pixels,
             files={file.key: file.name for file in written},
         )
-        about["contents"] = folders.contents(part, target, about["files"])
+        about["contents"] = contents(part, target, about["files"])
         about["bytes"] = {file.key: file.bytes for file in written}
         about["parity"] = [parity.said() for file in written for parity in file.parities]
         about["photos"] = photos.said
@@ -142,7 +143,7 @@ class _Written:
 
 def _write(engine: Target, job: Job, part: Path, photos: Photos, console: Console) -> _Written:
     """Write one file and prove it."""
-    key = folders.file_key(job.size)
+    key = file_key(job.size)
     path = part / f"{'model' if job.size is None else key}{engine.suffix}"
     sizes = _sizes_to_try(job.encoder) if job.size is None else [job.size]
     console.print(f"{key}: writing {path.name}", highlight=False)

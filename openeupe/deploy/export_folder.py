@@ -1,4 +1,4 @@
-"""An exported encoder as a folder: the file, what it is, an example, and whose weights it holds."""
+"""Writing an exported folder: what the file is, an example, and whose weights it holds."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from openeupe.deploy.program import INPUT, Pixels, Size, size_name
-from openeupe.deploy.saved import named_files, read_about
 from openeupe.deploy.targets import TARGETS
-from openeupe.deploy.targets.openvino import INFERENCE
 from openeupe.encoders import Encoder
+from openeupe.encoders.engines import INFERENCE, INPUT
+from openeupe.encoders.export_layout import ABOUT, FORMAT, Pixels, named_files, parse_size
 from openeupe.encoders.licences import Licence
 from openeupe.errors import InputError
 from openeupe.files import read_mapping, vacant
-from openeupe.identity import encoder_identity, files_identity
+from openeupe.identity import encoder_identity
+from openeupe.version import package_version
 
-FORMAT = 1
-ABOUT = "export.json"
 LATENCY = "latency.json"
 
 _EXAMPLE = '''\
@@ -59,13 +57,11 @@ def describe(
     files: dict[str, str],
 ) -> dict[str, Any]:
     """What `export.json` says before parity is known."""
-    from openeupe import __version__
-
     scale = "RGB in [0, 1]" if pixels == "float32" else "RGB in 0..255"
     cls, patches = encoder.cls_dim, encoder.patch_dim
     return {
         "format": FORMAT,
-        "openeupe": __version__,
+        "openeupe": package_version(),
         "source": source,
         "encoder": {
             "name": encoder.name,
@@ -107,51 +103,11 @@ def write(folder: Path, about: dict[str, Any], licences: Mapping[str, Licence]) 
     (folder / "LICENCE.txt").write_text(note, encoding="utf-8")
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """What `export.json` holds.
-
-    Raises:
-        InputError: if it is missing, damaged, or of another version.
-    """
-    path = folder / ABOUT
-    about = read_about(path)
-    if about.get("format") != FORMAT or about["target"] not in TARGETS:
-        raise InputError(f"{path} was made by another version: update openeupe, or export again")
-    if about["precision"] not in TARGETS[about["target"]].precisions:
-        raise InputError(f"{path}: precision is missing or wrong: export the encoder again")
-    for name in about["files"].values():
-        if not (folder / name).exists():
-            raise InputError(f"{folder / name} is missing: copy the whole exported folder")
-    return about
-
-
-def contents(folder: Path, target: str, files: Mapping[str, str]) -> str:
-    """Identity of the exported files' bytes."""
-    every = [part for name in files.values() for part in TARGETS[target].files(folder / name)]
-    inner = [sorted(part.rglob("*")) if part.is_dir() else [part] for part in every]
-    return files_identity(folder, [file for files in inner for file in files if file.is_file()])
-
-
-def check_contents(folder: Path, about: Mapping[str, Any]) -> str:
-    """Identity of the files, which must be those that were exported and proved.
-
-    Raises:
-        InputError: if they are damaged or incomplete.
-    """
-    found = contents(folder, about["target"], about["files"])
-    if found != about["contents"]:
-        raise InputError(
-            f"{folder}: files differ from what was exported ({', '.join(about['files'].values())}):"
-            " copy the whole folder, or export the encoder again"
-        )
-    return found
-
-
 def own_files(folder: Path) -> set[str]:
     """Names in an exported folder that the next export may delete: all that we wrote there."""
     own = {ABOUT, LATENCY, "example.py", "LICENCE.txt"}
     with suppress(InputError):
-        target, names = named_files(folder / ABOUT)
+        target, names = named_files(folder)
         if target in TARGETS:
             own |= {file.name for name in names for file in TARGETS[target].files(folder / name)}
     return own
@@ -179,16 +135,3 @@ def example(about: dict[str, Any]) -> str:
         scale=" / np.float32(255)" if about["pixels"] == "float32" else "",
         run=run,
     )
-
-
-def file_key(size: Size | None) -> str:
-    """How `files` calls a size; "any" where height and width are open."""
-    return "any" if size is None else size_name(size)
-
-
-def parse_size(key: str) -> Size | None:
-    """The reverse of `file_key`."""
-    if key == "any":
-        return None
-    height, width = key.split("x")
-    return int(height), int(width)

@@ -16,10 +16,10 @@ import torch
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from openeupe.deploy import export_folder as folders
-from openeupe.deploy.program import Size
+from openeupe.deploy.export_folder import LATENCY
 from openeupe.deploy.worker import Process, matmul_gflop, multiplies_faster
 from openeupe.encoders import Encoder, create
+from openeupe.encoders.export_layout import Size, check_contents, parse_size, read_about
 from openeupe.files import write_atomically
 from openeupe.identity import settings_identity
 
@@ -85,9 +85,9 @@ def eager(encoder: Encoder, label: str, precision: str = "fp32") -> Contender:
 
 def exported(folder: Path) -> Contender:
     """An exported folder."""
-    about = folders.read(folder)
-    folders.check_contents(folder, about)
-    sizes = [size for key in about["files"] if (size := folders.parse_size(key))]
+    about = read_about(folder)
+    check_contents(folder, about)
+    sizes = [size for key in about["files"] if (size := parse_size(key))]
     label = f"{about['target']} {about['precision']}"
     label += " uint8" if about["pixels"] == "uint8" else ""
     label += "" if sizes else " any size"
@@ -146,9 +146,7 @@ def measure(
         if contender.folder is not None:
             mine = [asdict(row) for row in by_folder[contender.folder]]
             content = {"machine": machine(), "export": contender.export, "rows": mine}
-            write_atomically(
-                contender.folder / folders.LATENCY, json.dumps(content, indent=2) + "\n"
-            )
+            write_atomically(contender.folder / LATENCY, json.dumps(content, indent=2) + "\n")
     return rows
 
 

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from openeupe.deploy.program import Pixels, Size, size_name
-from openeupe.deploy.targets.target import Precision, Session, Target
 from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders.engines import Engine, Precision
+from openeupe.encoders.export_layout import Pixels, Size, size_name
+from openeupe.encoders.exported import run_in_batches
 from openeupe.encoders.weights import first_line
 
 # The lowest cosine allowed. fp32 must also agree to 1e-4 of the largest magnitude.
@@ -84,12 +85,6 @@ def as_input(images: Tensor, pixels: Pixels) -> Tensor:
     return images if pixels == "uint8" else images.float() / 255
 
 
-def run_in_batches(session: Session, images: Tensor, batch: int | None) -> Tokens:
-    """Tokens of all images; `batch`: the size that the file is fixed to."""
-    parts = [session(part) for part in images.split(batch or len(images))]
-    return Tokens(torch.cat([p.cls for p in parts]), torch.cat([p.patches for p in parts]))
-
-
 def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> Parity:
     """Judge tokens by the limits of a precision; a shape or a value that is no number fails."""
     kinds = []
@@ -120,7 +115,7 @@ class Proof:
             torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts])
         )
 
-    def check(self, engine: Target, path: Path, precision: Precision, pixels: Pixels) -> Parity:
+    def check(self, engine: Engine, path: Path, precision: Precision, pixels: Pixels) -> Parity:
         """Run a file on the photos and judge what it says."""
         size = (self.photos.shape[-2], self.photos.shape[-1])
         try:

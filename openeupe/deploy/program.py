@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from openeupe.deploy import fold
 from openeupe.encoders import Encoder
+from openeupe.encoders.export_layout import Pixels, Size
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
-Pixels = Literal["float32", "uint8"]
-Size = tuple[int, int]  # height, width in pixels
-
-INPUT, OUTPUTS = "images", ("cls", "patches")
 # A traced batch of 1 would be taken for a constant; sides of an even number of patches likewise.
 _EXAMPLE_BATCH = 2
 _MOST_PATCHES = 256  # along a side, of a dynamic program
@@ -125,8 +120,3 @@ def parse_sizes(text: str) -> list[Size]:
             raise InputError(f"--resolution {text}: write it as 256, 256,512 or 512x384")
         sizes.append((int(sides[0]), int(sides[-1])))
     return list(dict.fromkeys(sizes))
-
-
-def size_name(size: Sequence[int]) -> str:
-    """(512, 384) -> "512x384"."""
-    return "x".join(str(side) for side in size)

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from openeupe.deploy.program import INPUT
 from openeupe.deploy.quiet import quiet
 from openeupe.deploy.targets.target import Job
+from openeupe.encoders.engines import INPUT
 
 _PARTS = 8  # consecutive groups of layers that are left out together
 

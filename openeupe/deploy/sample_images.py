@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openeupe.data import BrokenImage, FolderSource, View
 from openeupe.data.registry_images import registry_photos
-from openeupe.deploy.program import Size
+from openeupe.encoders.export_layout import Size
 from openeupe.errors import InputError
 
 PROOF = 8  # that parity is proved on; calibration never sees them

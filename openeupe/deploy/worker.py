@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 
-from openeupe.deploy import export_folder as folders
-from openeupe.deploy.program import size_name
-from openeupe.deploy.targets import TARGETS
 from openeupe.encoders import create
+from openeupe.encoders.engines import ENGINES
+from openeupe.encoders.export_layout import file_for, read_about
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
@@ -108,19 +107,14 @@ class Worker:
 
     def _export(self, batch: int) -> Callable[[], object]:
         folder = Path(self.what["folder"])
-        about = folders.read(folder)
-        target = TARGETS[about["target"]]
-        if not target.runs_here:
-            raise InputError(f"{folder}: {target.name} files do not run on this machine")
-        target.require(target.runtime)
-        files = about["files"]
-        file = files.get("any") or files.get(size_name(self.what["size"]))
-        if file is None:
-            raise InputError(
-                f"{folder} has no file for {size_name(self.what['size'])}, only {', '.join(files)}"
-            )
-        step = target.batch or batch
-        session = target.open(folder / file, about["precision"], self.threads, step)
+        about = read_about(folder)
+        engine = ENGINES[about["target"]]
+        if not engine.runs_here:
+            raise InputError(f"{folder}: {engine.name} files do not run on this machine")
+        engine.require(engine.runtime)
+        file = file_for(folder, about, self.what["size"])
+        step = engine.batch or batch
+        session = engine.open(folder / file, about["precision"], self.threads, step)
         images = self._images(batch)
         if about["pixels"] == "uint8":
             images = (images * 255).byte()

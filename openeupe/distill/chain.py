@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from openeupe.distill.adapter_heads import AdapterHead
-from openeupe.distill.recipe import STAGE_PREFIX
-from openeupe.distill.run_folder import Run, check_student
+from openeupe.distill.run_folder import Run
 from openeupe.distill.standardize import Standardizer
-from openeupe.distill.student import load_student
-from openeupe.encoders import is_published
+from openeupe.distill.student import DISTILLATION, load_student
+from openeupe.encoders import Encoder, is_published, resolve
+from openeupe.encoders.resolver import Written, earlier_stage
+from openeupe.encoders.run_layout import check_student, is_run
+from openeupe.encoders.sources import RunStudent
+from openeupe.errors import InputError
 from openeupe.identity import facts_identity, tensors_identity
 
 
@@ -43,38 +46,66 @@ class HeadChain:
         )
 
 
+def load_with_chains(
+    source: Written, *, allow_code: bool = False
+) -> tuple[Encoder, dict[str, HeadChain]]:
+    """`load`, and the chains of heads that lead to the experts behind a distilled student.
+
+    The chains go by the experts' encoder names; there are none for anything else than a student.
+    """
+    resolved = resolve(source, allow_code=allow_code)
+    folder = resolved.folder()
+    return resolved.load(), {} if folder is None else chains(folder)
+
+
 def chains(student: Path) -> dict[str, HeadChain]:
     """Chains from a finished student to each expert that it descends from, by encoder name.
 
     A teacher that is an earlier stage's student is no expert: its own teachers are, as long as the
-    run folder lies around it. Of several ways to one expert the shortest is taken. Teachers that
-    were not pretrained, come from an encoder folder, or have another class token than their own
-    have no name to be known by.
+    run folder lies around it. So are those of another run's student. Of several ways to one expert
+    the shortest is taken. Teachers that were not pretrained, come from an encoder folder, or have
+    another class token than their own have no name to be known by.
 
     Args:
         student: the folder of a student (`RUN/STAGE/STUDENT`); one that was not distilled has no
             chains.
     """
-    if not (student / "distillation.json").is_file():
+    if not (student / DISTILLATION).is_file():
         return {}
-    run_folder = student.parent.parent
-    run = Run.open(run_folder) if (run_folder / "recipe.yaml").is_file() else None
     found: dict[str, HeadChain] = {}
     ahead: deque[tuple[Path, list[tuple[AdapterHead, Standardizer]]]] = deque([(student, [])])
     while ahead:  # breadth first: the shortest way to an expert comes first
         folder, before = ahead.popleft()
         check_student(folder)
-        here = load_student(folder)
+        here, run = load_student(folder), _run_around(folder)
         for teacher, told in here.info["teachers"].items():
             steps = [*before, (here.heads[teacher].cls, here.statistics[teacher])]
             encoder: str = told["encoder"]
-            if encoder.startswith(STAGE_PREFIX):
+            if earlier := earlier_stage(encoder):
                 if run is not None:
-                    stage, name = run.recipe.resolve(encoder)
+                    stage, name = run.recipe.resolve(earlier)
                     ahead.append((run.folder / stage / name, steps))
-            elif is_published(encoder) and _is_expert(run, here.info, teacher):
-                found.setdefault(encoder, HeadChain(steps))
+            elif is_published(encoder):
+                if _is_expert(run, here.info, teacher):
+                    found.setdefault(encoder, HeadChain(steps))
+            elif (taught := _run_student(encoder)) is not None:
+                ahead.append((taught, steps))
     return found
+
+
+def _run_around(student: Path) -> Run | None:
+    folder = student.parent.parent
+    return Run.open(folder) if is_run(folder) else None
+
+
+def _run_student(encoder: str) -> Path | None:
+    """The folder of another run's student, where the teacher was one and it is still there."""
+    try:
+        source = resolve(encoder)
+        folder = source.folder() if isinstance(source, RunStudent) else None
+        return folder if folder and (folder / DISTILLATION).is_file() else None
+    except InputError:
+        return None
 
 
 def _is_expert(run: Run | None, info: dict[str, Any], teacher: str) -> bool:

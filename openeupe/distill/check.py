@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 
-from openeupe import encoders
 from openeupe.data import DataConfig, Source, at_hand, check_heldout, open_source
-from openeupe.distill.recipe import STAGE_PREFIX, Recipe, StudentConfig, TeacherConfig
+from openeupe.distill.recipe import EncoderConfig, Recipe, StudentConfig, TeacherConfig
 from openeupe.distill.track import check_tracker
-from openeupe.encoders import Encoder, check_side
+from openeupe.encoders import Encoder, check_side, create
+from openeupe.encoders.create import is_name
+from openeupe.encoders.sources import Code, Export
 from openeupe.errors import InputError
 
 
@@ -66,52 +68,78 @@ def check_networks(recipe: Recipe) -> None:
             for name, member in members.items():
                 field = f"stages.{stage_name}.{kind}.{name}"
                 try:
-                    encoder = meta_encoder(recipe, member.encoder, member.args)
+                    encoder = meta_encoder(recipe, member, member.args)
                     _check_brought(recipe, member, encoder)
                     for side in member.resolution:
                         check_side(encoder, side)
+                    _check_kind(member, encoder)
                 except InputError as error:
                     raise InputError(f"{field}: {error}") from None
 
 
-def meta_encoder(recipe: Recipe, reference: str, args: dict[str, Any]) -> Encoder:
+def meta_encoder(recipe: Recipe, member: EncoderConfig, args: dict[str, Any]) -> Encoder:
     """The encoder that a recipe names, without weights or memory, on the meta device.
 
     args: laid over those that an encoder of `brings_weights` was made with.
     """
-    if reference.startswith(STAGE_PREFIX):
-        stage, student = recipe.resolve(reference)
-        source = recipe.stages[stage].students[student]
-        return meta_encoder(recipe, source.encoder, source.args | args)
-    if encoders.is_stored(reference):
-        reference, own = encoders.describe(reference)
-        args = own | args
+    if member.earlier:
+        stage, student = recipe.resolve(member.earlier)
+        trained = recipe.stages[stage].students[student]
+        return meta_encoder(recipe, trained, trained.args | args)
+    source = member.source
+    if isinstance(source, Code):
+        return copy.deepcopy(source.load(**args)).to("meta")
+    name, own = source.describe()
     with torch.device("meta"):
-        return encoders.create(reference, **args)
+        return create(name, **(own | args))
 
 
-def brings_weights(reference: str) -> bool:
+def brings_weights(member: EncoderConfig) -> bool:
     """Whether an encoder comes with weights of its own, which `pretrained` cannot choose."""
-    return reference.startswith(STAGE_PREFIX) or encoders.is_stored(reference)
+    return member.earlier is not None or member.source.brings_weights
 
 
 def start_of(student: StudentConfig) -> str | None:
     """The encoder whose weights a student starts from; None if it starts at random."""
-    return student.encoder if brings_weights(student.encoder) or student.pretrained else None
+    try:
+        brought = brings_weights(student)
+    except InputError:  # a path where nothing is any more: it held weights
+        brought = True
+    return student.encoder if student.pretrained or brought else None
+
+
+def _check_kind(member: TeacherConfig | StudentConfig, made: Encoder) -> None:
+    """Refuse what cannot be trained or saved as a student, and sizes that an export lacks."""
+    source = member.earlier or member.source
+    if isinstance(source, Export):
+        if isinstance(member, StudentConfig):
+            raise InputError(
+                f"{source.text} is an exported file, which cannot be trained: name the encoder "
+                "that it was made from"
+            )
+        if member.args:
+            raise InputError(f"args: {source.text} is an exported file: leave args out")
+        for side in member.resolution:
+            source.check_size((side, side))
+    if isinstance(member, StudentConfig) and not is_name(made.name):
+        raise InputError(
+            f"{member.encoder} makes {made.name!r}, which could not be opened again once it is "
+            "trained: as a student use an architecture of openeupe or timm"
+        )
 
 
 def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: Encoder) -> None:
     """Settings of an encoder that brings weights must leave these weights in their place."""
-    if not brings_weights(member.encoder):
+    if not brings_weights(member):
         return
     if member.pretrained is False:
         raise InputError(
             f"pretrained: {member.encoder} brings its own weights: leave pretrained out, or name "
             "an architecture to start at random"
         )
-    if not member.args:
+    if not member.args or isinstance(member.earlier or member.source, Code):
         return
-    own = meta_encoder(recipe, member.encoder, {})
+    own = meta_encoder(recipe, member, {})
     shapes, wanted = (
         {k: tuple(v.shape) for k, v in one.state_dict().items()} for one in (own, made)
     )
@@ -124,7 +152,7 @@ def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: 
         )
     goes_on = isinstance(member, StudentConfig) and member.keep_heads
     same_widths = (own.cls_dim, own.patch_dim) == (made.cls_dim, made.patch_dim)
-    if goes_on and member.encoder.startswith(STAGE_PREFIX) and not same_widths:
+    if goes_on and member.earlier and not same_widths:
         raise InputError(
             f"args: {member.args} change the widths of the tokens of {member.encoder}, and its "
             "heads no longer fit: set keep_heads: false"
@@ -138,10 +166,10 @@ def check_weights(recipe: Recipe, stages: list[str]) -> None:
         stage = recipe.stages[name]
         for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
             for key, member in members.items():
-                outside = not brings_weights(member.encoder)
+                outside = not brings_weights(member)
                 if outside and member.pretrained and (member.encoder, member.args) not in checked:
                     try:
-                        encoders.create(member.encoder, pretrained=True, **member.args)
+                        create(member.encoder, pretrained=True, **member.args)
                     except InputError as error:
                         raise InputError(f"stages.{name}.{kind}.{key}: {error}") from None
                     checked.append((member.encoder, member.args))

@@ -7,13 +7,13 @@ from typing import Any, cast
 
 from torch import nn
 
-from openeupe import encoders
 from openeupe.distill.check import brings_weights
-from openeupe.distill.recipe import STAGE_PREFIX, Recipe, StageConfig, StudentConfig, TeacherConfig
+from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig, StudentConfig, TeacherConfig
 from openeupe.distill.run_folder import Run
 from openeupe.distill.stage import Stage
-from openeupe.encoders import Encoder
+from openeupe.encoders import Encoder, create
 from openeupe.encoders.create import remade
+from openeupe.encoders.sources import Code
 from openeupe.errors import InputError
 from openeupe.seeds import derive_seed, seeded
 
@@ -22,8 +22,8 @@ def orphaned(run: Run, config: StageConfig) -> list[str]:
     """Students of a stage that should go on from one that was dropped."""
     found = []
     for key, student in config.students.items():
-        if student.encoder.startswith(STAGE_PREFIX):
-            stage, source = run.recipe.resolve(student.encoder)
+        if student.earlier:
+            stage, source = run.recipe.resolve(student.earlier)
             if source in run.dropped(stage):
                 found.append(key)
     return found
@@ -44,12 +44,25 @@ def load_networks(
 
 
 def _load(run: Run, member: TeacherConfig | StudentConfig) -> Encoder:
-    if member.encoder.startswith(STAGE_PREFIX):
-        source = run.student(*run.recipe.resolve(member.encoder)).encoder
+    if member.earlier:
+        source = run.student(*run.recipe.resolve(member.earlier)).encoder
         return _with_args(source, member.args)
-    if encoders.is_stored(member.encoder):
-        return _with_args(encoders.load(member.encoder), member.args)
-    return encoders.create(member.encoder, pretrained=bool(member.pretrained), **member.args)
+    return load_member(member, bool(member.pretrained))
+
+
+def load_member(member: EncoderConfig, pretrained: bool) -> Encoder:
+    """An encoder of a recipe that comes from outside of it, with weights.
+
+    Args:
+        member: a teacher or a student.
+        pretrained: whether an architecture gets its published weights rather than random ones.
+    """
+    source = member.source
+    if isinstance(source, Code):
+        return source.load(**member.args)
+    if source.brings_weights:
+        return _with_args(source.load(), member.args)
+    return create(member.encoder, pretrained=pretrained, **member.args)
 
 
 def _with_args(encoder: Encoder, args: dict[str, Any]) -> Encoder:
@@ -92,9 +105,9 @@ def carry_over(run: Run, stage: Stage) -> bool:
 def carried_from(recipe: Recipe, config: StageConfig) -> dict[str, tuple[str, str]]:
     """(stage, student) that each student's heads and all statistics come from; empty: none do."""
     sources = {
-        key: recipe.resolve(student.encoder)
+        key: recipe.resolve(student.earlier)
         for key, student in config.students.items()
-        if student.encoder.startswith(STAGE_PREFIX) and student.keep_heads
+        if student.earlier and student.keep_heads
     }
     if len(sources) < len(config.students) or len({s for s, _ in sources.values()}) > 1:
         return {}
@@ -109,7 +122,7 @@ def carried_from(recipe: Recipe, config: StageConfig) -> dict[str, tuple[str, st
 
 def _same_teachers(earlier: StageConfig, later: StageConfig) -> bool:
     """Whether both stages have the same teachers and width of heads."""
-    if any(not t.pretrained and not brings_weights(t.encoder) for t in later.teachers.values()):
+    if any(not t.pretrained and not brings_weights(t) for t in later.teachers.values()):
         return False  # random weights are another stage's own
 
     def identity(stage: StageConfig) -> dict[str, Any]:

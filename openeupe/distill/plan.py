@@ -27,6 +27,7 @@ from openeupe.distill.recipe import EncoderConfig, Recipe, StageConfig, StudentC
 from openeupe.distill.store import view_bytes
 from openeupe.distributed import check_share
 from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders.create import is_name
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def petaflops(recipe: Recipe) -> dict[str, float]:
     """
     found = {}
     for name, config in recipe.stages.items():
-        teachers = {k: meta_encoder(recipe, c.encoder, c.args) for k, c in config.teachers.items()}
-        students = {k: meta_encoder(recipe, c.encoder, c.args) for k, c in config.students.items()}
+        teachers = {k: meta_encoder(recipe, c, c.args) for k, c in config.teachers.items()}
+        students = {k: meta_encoder(recipe, c, c.args) for k, c in config.students.items()}
         taught = sum(_forward(t, config.teachers[k].resolution)[0] for k, t in teachers.items())
         trained = 0.0
         for key, student in students.items():
@@ -92,8 +93,11 @@ def _statistics_images(recipe: Recipe, config: StageConfig) -> int:
 
 def _forward(encoder: Encoder, sides: Sequence[int]) -> tuple[float, list[tuple[int, int]]]:
     """Mean GFLOPs of an image's forward pass over `sides`, and the grid of tokens at each."""
-    args = json.dumps(encoder.args, sort_keys=True)
-    each = [_forward_at(encoder.name, args, side) for side in sides]
+    if is_name(encoder.name):
+        args = json.dumps(encoder.args, sort_keys=True)
+        each = [_forward_at(encoder.name, args, side) for side in sides]
+    else:  # made by code of the user's
+        each = [_forward_of(encoder, side) for side in sides]
     return sum(flops for flops, _ in each) / len(each) / 1e9, [grid for _, grid in each]
 
 
@@ -106,6 +110,10 @@ def _trained(config: StudentConfig, network: float, heads: float) -> float:
 def _forward_at(name: str, args: str, side: int) -> tuple[float, tuple[int, int]]:
     with torch.device("meta"):
         encoder = encoders.create(name, **json.loads(args))
+    return _forward_of(encoder, side)
+
+
+def _forward_of(encoder: Encoder, side: int) -> tuple[float, tuple[int, int]]:
     flops, tokens = _counted(encoder, torch.empty(2, 3, side, side, device="meta"))
     height, width = tokens.patches.shape[-2:]
     return flops / 2, (height, width)
@@ -171,8 +179,8 @@ def _stage_cost(
 ) -> StageCost:
     config = recipe.stages[name]
     devices, device_memory_gib, per_node, bf16 = shape
-    teachers = {k: meta_encoder(recipe, c.encoder, c.args) for k, c in config.teachers.items()}
-    students = {k: meta_encoder(recipe, c.encoder, c.args) for k, c in config.students.items()}
+    teachers = {k: meta_encoder(recipe, c, c.args) for k, c in config.teachers.items()}
+    students = {k: meta_encoder(recipe, c, c.args) for k, c in config.students.items()}
     teacher_costs = [_encoder_cost(k, e, config.teachers[k]) for k, e in teachers.items()]
     student_costs = [_encoder_cost(k, e, config.students[k]) for k, e in students.items()]
     share = config.batch_size // (devices * config.accumulate)

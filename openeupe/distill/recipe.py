@@ -16,11 +16,11 @@ from openeupe.distill.optimizer import OptimizerConfig, OwnOptimizerConfig
 from openeupe.distill.standardize import StatisticsConfig
 from openeupe.distill.track import TrackerName
 from openeupe.encoders.arguments import RESERVED
+from openeupe.encoders.resolver import check_code, earlier_stage, resolve
+from openeupe.encoders.sources import EarlierStage, Source
 from openeupe.errors import InputError
 from openeupe.limits import BATCH, RATE, SEED, SIDE, STEPS, VIEWS, WIDTH
 from openeupe.names import Name
-
-STAGE_PREFIX = "stage:"
 
 # Names of a stage's own folders, next to those of its students.
 _OUR_FOLDERS = {
@@ -57,8 +57,8 @@ class EncoderConfig(Config):
     """An encoder of a stage, and the sides at which it sees the images."""
 
     encoder: str = Field(
-        description="one of our names, a timm name, an encoder's file, folder or "
-        "hf-hub:OWNER/NAME, or stage:NAME for the student of an earlier stage"
+        description="whatever `openeupe.load` takes, or stage:NAME for the student of an earlier "
+        "stage"
     )
     resolution: Sides = Field(
         description="side in pixels; with several, each step draws one (paper section 3.1, stage 3)"
@@ -75,6 +75,20 @@ class EncoderConfig(Config):
             hint = "write it next to args" if taken[0] == "pretrained" else "leave it out"
             raise ValueError(f"args: {taken[0]} cannot be set here: {hint}")
         return self
+
+    @property
+    def earlier(self) -> EarlierStage | None:
+        """The earlier stage's student that it names; None where it comes from elsewhere."""
+        return earlier_stage(self.encoder)
+
+    @property
+    def source(self) -> Source:
+        """Where the encoder comes from. `load_recipe` has asked whether code may be run.
+
+        Raises:
+            InputError: if nothing of an encoder is there.
+        """
+        return resolve(self.encoder, allow_code=True)
 
 
 class TeacherConfig(EncoderConfig):
@@ -224,7 +238,7 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _names_and_references(self) -> Recipe:
-        earlier: list[str] = []
+        before: list[str] = []
         for name, stage in self.stages.items():
             for kind, encoders in (("teachers", stage.teachers), ("students", stage.students)):
                 for key, encoder in encoders.items():
@@ -233,45 +247,56 @@ class Recipe(Config):
                         raise ValueError(f"{field}: a name is made of letters, digits, _ and -")
                     if hasattr(nn.ModuleDict, key) or (kind, key.lower()) in _OUR_FOLDERS:
                         raise ValueError(f"{field}: {key} is a reserved name, choose another")
-                    if encoder.encoder.startswith(STAGE_PREFIX):
-                        self._check_reference(f"{field}.encoder", encoder.encoder, earlier)
-            earlier.append(name)
+                    if encoder.earlier:
+                        self._check_reference(f"{field}.encoder", encoder.earlier, before)
+            before.append(name)
         return self
 
-    def _check_reference(self, field: str, reference: str, earlier: list[str]) -> None:
-        stage, student = split_reference(reference)
-        if stage not in earlier:
-            known = ", ".join(earlier) or "none: this is the first stage"
+    def _check_reference(self, field: str, reference: EarlierStage, before: list[str]) -> None:
+        stage, student = reference.stage, reference.student
+        if stage not in before:
+            known = ", ".join(before) or "none: this is the first stage"
             raise ValueError(f"{field}: no earlier stage is named {stage!r} (earlier: {known})")
         students = list(self.stages[stage].students)
         if student is None and len(students) > 1:
             raise ValueError(
                 f"{field}: stage {stage!r} has several students, write "
-                f"{STAGE_PREFIX}{stage}/STUDENT with one of {', '.join(students)}"
+                f"{reference.text}/STUDENT with one of {', '.join(students)}"
             )
         if student is not None and student not in students:
             raise ValueError(
                 f"{field}: stage {stage!r} has no student {student!r} ({', '.join(students)})"
             )
 
-    def resolve(self, reference: str) -> tuple[str, str]:
-        """`stage:NAME[/STUDENT]` -> (stage, student)."""
-        stage, student = split_reference(reference)
-        return stage, student or next(iter(self.stages[stage].students))
+    def resolve(self, reference: EarlierStage) -> tuple[str, str]:
+        """The stage and the student that `stage:NAME[/STUDENT]` names."""
+        student = reference.student or next(iter(self.stages[reference.stage].students))
+        return reference.stage, student
+
+    def check_code(self, allow_code: bool) -> None:
+        """Refuse encoders of `python:` where code may not be run.
+
+        Raises:
+            InputError: naming the field.
+        """
+        for name, stage in self.stages.items():
+            for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
+                for key, member in members.items():
+                    try:
+                        check_code(member.encoder, allow_code)
+                    except InputError as error:
+                        raise InputError(f"stages.{name}.{kind}.{key}.encoder: {error}") from None
 
 
-def split_reference(reference: str) -> tuple[str, str | None]:
-    """`stage:NAME[/STUDENT]` -> (stage, student or None)."""
-    stage, _, student = reference.removeprefix(STAGE_PREFIX).partition("/")
-    return stage, student or None
-
-
-def load_recipe(source: str | Path, overrides: list[str] | None = None) -> Recipe:
+def load_recipe(
+    source: str | Path, overrides: list[str] | None = None, *, allow_code: bool = False
+) -> Recipe:
     """Read a recipe: a YAML file, or the name of one that the package carries.
 
     A recipe may start with `base: NAME_OR_FILE`; it then holds only what differs from the base.
     `overrides` are `key=value` with dotted keys (`stages.proxy.steps=100`); values are YAML, and
-    `null` removes a named teacher, student or stage.
+    `null` removes a named teacher, student or stage. With `allow_code` its encoders may be those of
+    `python:package.module:factory`, whose code runs when they are made.
 
     Raises:
         InputError: one line naming the file and field, and the mend.
@@ -279,6 +304,7 @@ def load_recipe(source: str | Path, overrides: list[str] | None = None) -> Recip
     recipe = load_settings(Recipe, "recipe", source, overrides)
     for override in overrides or []:
         _check_reach(recipe, override.partition("=")[0])
+    recipe.check_code(allow_code)
     return recipe
 
 

@@ -20,13 +20,14 @@ from openeupe.distill.load import carry_over, load_networks, orphaned
 from openeupe.distill.placement import place, unsharded
 from openeupe.distill.precision import settled
 from openeupe.distill.recipe import Recipe
-from openeupe.distill.run_folder import FINISHED, Run
+from openeupe.distill.run_folder import Run
 from openeupe.distill.stage import Stage
 from openeupe.distill.store import STORED, remove_store
 from openeupe.distill.student import save_student, student_files
 from openeupe.distill.track import open_tracker
 from openeupe.distill.trainer import Trainer
 from openeupe.distributed import Processes, check_share, processes
+from openeupe.encoders.run_layout import FINISHED
 from openeupe.errors import InputError
 from openeupe.files import remove_partials, write_atomically
 from openeupe.identity import file_identity

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,18 @@ from openeupe.distill.recipe import (
     load_recipe,
     settings_that_count,
 )
-from openeupe.distill.saved import read_ending
 from openeupe.distill.student import DistilledStudent, load_student
+from openeupe.encoders import Encoder, create, load
+from openeupe.encoders.run_layout import RECIPE, RunFolder, is_run
 from openeupe.errors import InputError
 from openeupe.files import remove_partials, write_atomically
-from openeupe.identity import file_identity
+from openeupe.seeds import derive_seed, seeded
 
-RECIPE = "recipe.yaml"
-FINISHED = "finished.json"
 _IMAGES = "images.json"
 
 
-@dataclass
-class Run:
-    """A run folder: the resolved recipe, and one folder a stage.
+class Run(RunFolder):
+    """A run folder with its resolved recipe.
 
     What is finished is not done again; what was cut off resumes. Layout:
     `recipe.yaml`, `STAGE/images.json` (what identifies the images), `STAGE/precision.json` (what
@@ -37,15 +34,16 @@ class Run:
     (written last).
     """
 
-    folder: Path
-    recipe: Recipe
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        super().__init__(folder, {name: tuple(s.students) for name, s in recipe.stages.items()})
+        self.recipe = recipe
 
     @classmethod
     def open(cls, folder: Path) -> Run:
         """Open an existing run folder."""
-        if not (folder / RECIPE).is_file():
+        if not is_run(folder):
             raise InputError(f"{folder} is not a run folder: it has no {RECIPE}")
-        return cls(folder, load_recipe(folder / RECIPE))
+        return cls(folder, load_recipe(folder / RECIPE, allow_code=True))  # nothing is run here
 
     @classmethod
     def start(cls, recipe: Recipe, folder: Path) -> Run:
@@ -56,7 +54,7 @@ class Run:
         """
         path = folder / RECIPE
         if path.exists():
-            before = load_recipe(path)
+            before = load_recipe(path, allow_code=True)  # only compared
             begun = {name for name in before.stages if (folder / name).is_dir()}
             found = begun and difference(_settled(before, begun), _settled(recipe, begun))
             if found:
@@ -101,89 +99,32 @@ class Run:
         if not path.is_file():
             write_atomically(path, json.dumps(now, indent=2))
 
-    def finished(self, stage: str) -> bool:
-        """Whether the stage has ended."""
-        return (self.folder / stage / FINISHED).is_file()
-
-    def dropped(self, stage: str) -> dict[str, int]:
-        """Students that diverged, with the step; step 0: what they come from had diverged."""
-        dropped: dict[str, int] = self._ending(stage).get("dropped", {})
-        return dropped
-
-    def check(self, stage: str, student: str | None = None) -> None:
-        """Compare the files of a stage's finished students (or of one) with what was written.
-
-        Raises:
-            InputError: naming the file that is missing or damaged, and what to do.
-        """
-        if not check_files(self.folder / stage, student):
-            # By a version that kept no digests: what can be opened is whole.
-            dropped = self.dropped(stage)
-            for name in [student] if student else self.recipe.stages[stage].students:
-                if name not in dropped:
-                    load_student(self.folder / stage / name)
-
-    def _ending(self, stage: str) -> dict[str, Any]:
-        return read_ending(self.folder / stage / FINISHED)
-
     def student(self, stage: str, student: str | None = None) -> DistilledStudent:
         """A finished student of a stage, by default the stage's only one."""
         return load_student(self.student_folder(stage, student))
 
-    def student_folder(self, stage: str, student: str | None = None) -> Path:
-        """Where a finished student of a stage lies, by default the stage's only one."""
-        students = list(self.recipe.stages[stage].students)
-        if not self.finished(stage):
-            raise InputError(f"{self.folder}: stage {stage} has not ended; run distill again")
-        if student is None and len(students) > 1:
-            raise InputError(
-                f"{self.folder / stage} has several students: name one of {', '.join(students)}"
-            )
-        dropped = self.dropped(stage)
-        if (student or students[0]) in dropped:
-            raise InputError(
-                f"{self.folder / stage}: {student or students[0]} diverged at step "
-                f"{dropped[student or students[0]]} and was dropped: lower its optimizer.lr and "
-                "run the stage in another folder"
-            )
-        self.check(stage, student or students[0])
-        return self.folder / stage / (student or students[0])
 
+def load_stages(run: Run) -> dict[str, Encoder]:
+    """What each stage made: `untrained`, then the students of the finished stages, in eval mode.
 
-def check_files(stage: Path, student: str | None = None) -> bool:
-    """Compare the files of finished students with what their stage wrote.
-
-    Args:
-        stage: the stage's folder.
-        student: its name; None: all of them.
-
-    Returns whether the stage kept digests to compare with.
-
-    Raises:
-        InputError: naming the file that is missing or damaged, and what to do.
+    `untrained` is the architecture of the last of them with random weights, a function of the
+    recipe's seed. A stage's only student goes by the stage's name, several by STAGE/STUDENT.
+    Students that diverged are left out. Empty while no stage has ended.
     """
-    written: dict[str, str] | None = read_ending(stage / FINISHED).get("files")
-    for name, digest in (written or {}).items():
-        file = stage / name
-        if student in (None, file.parent.name) and file_identity(file) != digest:
-            raise InputError(
-                f"{file} is damaged: it is not what the stage wrote. Copy it back, or delete "
-                f"{stage} and give the command that trained it (distill, ablate) again"
-            )
-    return written is not None
-
-
-def check_student(folder: Path) -> None:
-    """`check_files` of the one student in `folder`, where a finished stage lies around it.
-
-    Raises:
-        InputError: naming the file that is missing or damaged, and what to do.
-    """
-    if not folder.is_dir():
-        return
-    there = folder.resolve()  # of a study: the stage itself, not a link to it
-    if (there.parent / FINISHED).is_file():
-        check_files(there.parent, there.name)
+    students = {}
+    for stage, names in run.students.items():
+        if not run.finished(stage):
+            continue
+        for name in names:
+            if name not in run.dropped(stage):
+                key = stage if len(names) == 1 else f"{stage}/{name}"
+                students[key] = load(run.student_folder(stage, name)).eval()
+    if not students:
+        return {}
+    last = students[list(students)[-1]]
+    with seeded(derive_seed(run.recipe.seed, "untrained")):
+        untrained = create(last.name, **last.args).eval()
+    return {"untrained": untrained, **students}
 
 
 def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the files of a finished stage must hold before anything is made of them."""
+"""What `distillation.json` of a finished student must hold before anything is made of it."""
 
 from __future__ import annotations
 
@@ -36,15 +36,6 @@ class _Info(Saved):
     versions: dict[str, str] = Field({})
 
 
-class _Ending(Saved):
-    dropped: dict[str, int] = Field({})
-    broken_images: list[str] = Field([])
-    files: dict[str, str] | None = None
-    seed: int = 0
-    device: str = ""
-    versions: dict[str, str] = Field({})
-
-
 def read_info(path: Path) -> dict[str, Any]:
     """What `distillation.json` holds: teachers and their widths, stage, seed, steps, versions.
 
@@ -52,12 +43,3 @@ def read_info(path: Path) -> dict[str, Any]:
         InputError: naming the file and the field that is missing or wrong.
     """
     return read_checked(path, _Info, "copy the student again")
-
-
-def read_ending(path: Path) -> dict[str, Any]:
-    """What `finished.json` holds.
-
-    Raises:
-        InputError: naming the file and the field that is missing or wrong.
-    """
-    return read_checked(path, _Ending, "copy it back, or delete it and run distill again")

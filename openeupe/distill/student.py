@@ -16,14 +16,16 @@ from openeupe import encoders
 from openeupe.distill.adapter_heads import TeacherHeads
 from openeupe.distill.saved import read_info
 from openeupe.distill.standardize import Standardizer
-from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders import Encoder, Tokens, released, resolve
 from openeupe.encoders.openeupe_folder import written_whole
-from openeupe.encoders.weights import first_line
+from openeupe.encoders.run_layout import check_student
+from openeupe.encoders.sources import File
+from openeupe.encoders.weights import first_line, read_weights
 from openeupe.errors import InputError
 
 _HEADS = "heads.safetensors"
 _STATISTICS = "statistics.safetensors"
-_INFO = "distillation.json"
+DISTILLATION = "distillation.json"
 
 
 @dataclass
@@ -56,12 +58,12 @@ def save_student(
         encoders.save(student, part)
         save_file(_flat(heads), part / _HEADS)
         save_file(_flat(statistics), part / _STATISTICS)
-        (part / _INFO).write_text(json.dumps(info, indent=2), encoding="utf-8")
+        (part / DISTILLATION).write_text(json.dumps(info, indent=2), encoding="utf-8")
 
 
 def student_files(folder: Path) -> list[Path]:
     """The files that a finished student consists of."""
-    names = ("config.json", "model.safetensors", _HEADS, _STATISTICS, _INFO)
+    names = ("config.json", "model.safetensors", _HEADS, _STATISTICS, DISTILLATION)
     return [folder / name for name in names]
 
 
@@ -69,7 +71,7 @@ def load_student(folder: Path) -> DistilledStudent:
     """Read what `save_student` wrote."""
     encoder = encoders.load(folder)
     try:
-        info = read_info(folder / _INFO)
+        info = read_info(folder / DISTILLATION)
         heads_state, statistics_state = load_file(folder / _HEADS), load_file(folder / _STATISTICS)
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder} is not a student that a stage finished: {error}") from None
@@ -84,10 +86,46 @@ def load_student(folder: Path) -> DistilledStudent:
             statistics[name].load_state_dict(_part(statistics_state, name))
     except RuntimeError as error:
         raise InputError(
-            f"{folder}: {_HEADS} and {_STATISTICS} do not fit {_INFO} ({first_line(error)}): copy "
-            "the student again"
+            f"{folder}: {_HEADS} and {_STATISTICS} do not fit {DISTILLATION} "
+            f"({first_line(error)}): copy the student again"
         ) from None
     return DistilledStudent(encoder, heads, statistics, info)
+
+
+def load_heads(source: str | Path) -> dict[str, TeacherHeads]:
+    """The adapter heads that lie beside an encoder, by teacher, in eval mode.
+
+    Args:
+        source: a distilled student, a folder that `openeupe save` wrote from one, or a released
+            EUPE file, whose teacher is the `proxy`. The proxy's statistics and its own heads are
+            not published, so that a released file alone cannot do zero-shot classification.
+
+    Raises:
+        InputError: if there are no heads, or they are damaged.
+    """
+    resolved = resolve(source)
+    path = resolved.path if isinstance(resolved, File) else resolved.folder()
+    if path is None:
+        raise InputError(
+            f"{source} has no adapter heads: give a run, a student, or a released file"
+        )
+    check_student(path)
+    if path.is_file():
+        parts = released.read_heads(path)
+        state = {f"proxy.{kind}.{k}": v for kind, head in parts.items() for k, v in head.items()}
+    else:
+        state = read_weights(path / _HEADS, f"heads of {source}")
+    heads = {}
+    for teacher in dict.fromkeys(key.split(".")[0] for key in state):
+        try:
+            shapes = [[state[f"{teacher}.{kind}.{layer}.weight"].shape for layer in (0, 3)]
+                      for kind in ("cls", "patches")]  # fmt: skip
+            ours, theirs = (Widths(*(s[i][j] for s in shapes)) for i, j in ((0, 1), (1, 0)))
+            heads[teacher] = TeacherHeads(ours, theirs, shapes[0][0][0]).eval()
+            heads[teacher].load_state_dict(_part(state, teacher))
+        except (KeyError, IndexError, RuntimeError) as error:
+            raise InputError(f"{path}: the heads for {teacher} are damaged ({error!r})") from None
+    return heads
 
 
 @dataclass

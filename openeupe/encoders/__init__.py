@@ -5,19 +5,18 @@ from __future__ import annotations
 from openeupe.encoders.contract import Encoder, Tokens, check_side, evaluating
 from openeupe.encoders.create import create, names
 from openeupe.encoders.openeupe_folder import read_config, save
-from openeupe.encoders.sources import describe, is_published, is_stored, load
+from openeupe.encoders.resolver import is_published, load, resolve
 
 __all__ = [
     "Encoder",
     "Tokens",
     "check_side",
     "create",
-    "describe",
     "evaluating",
     "is_published",
-    "is_stored",
     "load",
     "names",
     "read_config",
+    "resolve",
     "save",
 ]

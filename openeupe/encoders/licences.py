@@ -14,7 +14,9 @@ import timm
 from openeupe.encoders.dinov2_focus_weights import DINOV2_FOCUS
 from openeupe.encoders.eupe import FAMILY
 from openeupe.encoders.expert_weights import CRAFT, EFFICIENTNET_LITE0, HED
-from openeupe.encoders.sources import is_stored
+from openeupe.encoders.resolver import resolve
+from openeupe.encoders.sources import File, Published
+from openeupe.errors import InputError
 
 _EXPERTS = {
     "efficientnet_lite0": EFFICIENTNET_LITE0.licence,
@@ -63,9 +65,15 @@ def licence_of(encoder: str) -> Licence:
 def _named(encoder: str) -> str:
     if encoder in _EXPERTS:
         return _EXPERTS[encoder]
-    if is_stored(encoder):
-        released = Path(encoder).is_file()
-        return FAIR if released else _of_card(Path(encoder)) or "unknown"
+    try:
+        source = resolve(encoder)
+        folder = source.folder()
+    except InputError:  # code, or a path of another machine
+        return "unknown"
+    if isinstance(source, File):
+        return FAIR
+    if not isinstance(source, Published):
+        return (_of_card(folder) if folder else None) or "unknown"
     timm_name = FAMILY[encoder][0] if encoder in FAMILY else encoder
     config = timm.get_pretrained_cfg(timm_name) if timm.is_model(timm_name) else None
     return (config.license if config else None) or "unknown"

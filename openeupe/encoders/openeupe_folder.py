@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from openeupe.files import (
     vacant,
     write_atomically,
 )
+from openeupe.version import package_version
 
 FORMAT = 1
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -48,7 +48,7 @@ def save(encoder: Encoder, folder: str | Path) -> Path:
     folder = Path(folder)
     config = {
         "format": FORMAT,
-        "openeupe": _version(),
+        "openeupe": package_version(),
         "name": encoder.name,
         "args": encoder.args,
         "cls_dim": encoder.cls_dim,
@@ -193,7 +193,8 @@ def _take_place(part: Path, folder: Path) -> None:
         flush(folder.parent)
         return
     # From here to the last line the folder is marked as unfinished.
-    write_atomically(folder / _CONFIG, json.dumps({"openeupe": _version(), "unfinished": True}))
+    unfinished = {"openeupe": package_version(), "unfinished": True}
+    write_atomically(folder / _CONFIG, json.dumps(unfinished))
     for name in FILES:
         if name != _CONFIG and (part / name).exists():
             (part / name).replace(folder / name)
@@ -202,10 +203,3 @@ def _take_place(part: Path, folder: Path) -> None:
     flush(folder)
     (part / _CONFIG).replace(folder / _CONFIG)
     flush(folder)
-
-
-def _version() -> str:
-    try:
-        return version("openeupe")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"

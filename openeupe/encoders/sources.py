@@ -1,107 +1,271 @@
-"""One way in for every form in which an encoder is kept: by name, in a file, a folder or a hub."""
+"""Where an encoder comes from, as a typed value; `resolver` makes it from what a user writes."""
 
 from __future__ import annotations
 
+import importlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openeupe.encoders import openeupe_folder as own_folder
 from openeupe.encoders import released, timm_folder, transformers_folder
 from openeupe.encoders.contract import Encoder
-from openeupe.encoders.create import create, is_name
-from openeupe.encoders.hub import HUB, download
+from openeupe.encoders.create import create
+from openeupe.encoders.export_layout import Size, file_for, read_about
+from openeupe.encoders.exported import ExportedEncoder
+from openeupe.encoders.hub import download
+from openeupe.encoders.run_layout import RunFolder, check_student
+from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
-
-_WEIGHTS = (".pt", ".pth", ".safetensors")
-_CARRIED = Path(__file__).parent.parent / "models"  # encoder folders that the package carries
+from openeupe.seeds import seeded
 
 
-def is_stored(source: str | Path) -> bool:
-    """Whether `source` is a file, a folder or a hub repository rather than a name."""
-    here = _is_folder(source) or _is_weights(Path(source))
-    return here or str(source).startswith(HUB) or _carried(source) is not None
+@dataclass(frozen=True)
+class Source:
+    """What every kind of source offers.
 
-
-def is_published(source: str) -> bool:
-    """Whether `source` is a name that stands for published weights."""
-    return is_name(source) and not is_stored(source)
-
-
-def _is_weights(path: Path) -> bool:
-    return path.suffix in _WEIGHTS and path.is_file()
-
-
-def _is_folder(source: str | Path) -> bool:
-    """Whether it is a folder of an encoder, not merely one called like it (`--out resnet18`)."""
-    path = Path(source)
-    if not path.is_dir() or isinstance(source, Path) or (path / "config.json").exists():
-        return path.is_dir()
-    return not is_name(source) and _carried(source) is None
-
-
-def _carried(source: str | Path) -> Path | None:
-    """The folder of an encoder that the package carries, by its name."""
-    folder = _CARRIED / source
-    plain = isinstance(source, str) and "/" not in source
-    return folder if plain and (folder / "config.json").is_file() else None
-
-
-def load(source: str | Path) -> Encoder:
-    """Load an encoder with its weights, on the CPU and in eval mode.
-
-    Args:
-        source: a folder in OpenEUPE's, timm's or transformers' layout; a released EUPE file;
-            `hf-hub:OWNER/NAME[@REVISION]` of any of these; or a name, with its published weights.
-
-    Raises:
-        InputError: if there is no such thing, or it is damaged or not that of an encoder.
+    Attributes:
+        text: the source as the user wrote it.
     """
-    path = _path(source)
-    if path is None:
-        return create(str(source), pretrained=True).eval()
-    if path.is_file():
-        return create(released.architecture(path), pretrained=path).eval()
-    config, layout = _layout(path)
-    return (own_folder.load(path) if layout is None else layout.load(path, config)).eval()
+
+    text: str
+
+    @property
+    def brings_weights(self) -> bool:
+        """Whether it has weights of its own, which `pretrained` cannot choose."""
+        return True
+
+    def describe(self) -> tuple[str, dict[str, Any]]:
+        """Name and arguments that `create` makes the architecture from.
+
+        Raises:
+            InputError: as `load`, as far as it can be known without the weights.
+        """
+        raise NotImplementedError
+
+    def load(self) -> Encoder:
+        """The encoder with its weights, on the CPU and in eval mode.
+
+        Raises:
+            InputError: in one line, if there is no such encoder or it cannot be read.
+        """
+        raise NotImplementedError
+
+    def folder(self) -> Path | None:
+        """The folder with the encoder's own files; None where there is none on this disk."""
+        return None
+
+    def results_folder(self) -> Path | None:
+        """The folder that the source names, in which its results are saved; None: it names none."""
+        return None
 
 
-def describe(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """Name and arguments that `create` makes a stored encoder's architecture from.
+class Published(Source):
+    """One of our names or a timm name, with the published weights."""
 
-    Raises:
-        InputError: as `load`, as far as it can be told without the weights.
+    @property
+    def brings_weights(self) -> bool:
+        return False
+
+    def describe(self) -> tuple[str, dict[str, Any]]:
+        return self.text, {}
+
+    def load(self) -> Encoder:
+        return create(self.text, pretrained=True).eval()
+
+
+@dataclass(frozen=True)
+class Untrained(Source):
+    """`untrained:NAME`: random weights that are always the same."""
+
+    name: str
+
+    def describe(self) -> tuple[str, dict[str, Any]]:
+        return self.name, {}
+
+    def load(self) -> Encoder:
+        with seeded(0):
+            return create(self.name).eval()
+
+
+class _Stored(Source):
+    """An encoder of which config and weights lie in a folder, or all in one released file."""
+
+    def place(self) -> Path:
+        """That folder or file, fetched if need be."""
+        raise NotImplementedError
+
+    def describe(self) -> tuple[str, dict[str, Any]]:
+        place = self.place()
+        if place.is_file():
+            return released.architecture(place), {}
+        config, layout = _layout(place)
+        if layout is None:
+            own = own_folder.read_config(place)
+            return own["name"], own["args"]
+        found: tuple[str, dict[str, Any]] = layout.describe(place, config)
+        return found
+
+    def load(self) -> Encoder:
+        place = self.place()
+        if place.is_file():
+            return create(released.architecture(place), pretrained=place).eval()
+        config, layout = _layout(place)
+        return (own_folder.load(place) if layout is None else layout.load(place, config)).eval()
+
+
+@dataclass(frozen=True)
+class File(_Stored):
+    """A weights file that the paper's authors released."""
+
+    path: Path
+
+    def place(self) -> Path:
+        return self.path
+
+
+@dataclass(frozen=True)
+class Folder(_Stored):
+    """A folder in OpenEUPE's, timm's or transformers' layout, such as `RUN/STAGE/STUDENT`."""
+
+    path: Path
+
+    def place(self) -> Path:
+        return self.path
+
+    def load(self) -> Encoder:
+        check_student(self.path)
+        return super().load()
+
+    def folder(self) -> Path | None:
+        return self.path
+
+    def results_folder(self) -> Path | None:
+        return self.path
+
+
+@dataclass(frozen=True)
+class Carried(_Stored):
+    """An encoder that the package carries, by its name."""
+
+    path: Path
+
+    def place(self) -> Path:
+        return self.path
+
+    def folder(self) -> Path | None:
+        return self.path
+
+
+class Hub(_Stored):
+    """`hf-hub:OWNER/NAME[@REVISION]`."""
+
+    def place(self) -> Path:
+        return download(self.text)
+
+
+@dataclass(frozen=True)
+class RunStudent(_Stored):
+    """The only student of a run's stage: `RUN/STAGE`, or `RUN` for the last stage.
+
+    Attributes:
+        path: what was named, the run or the stage.
+        run: folder of the run.
+        stage: name of the stage.
     """
-    path = _path(source)
-    if path is None:
-        return str(source), {}
-    if path.is_file():
-        return released.architecture(path), {}
-    config, layout = _layout(path)
-    if layout is None:
-        own = own_folder.read_config(path)
-        return own["name"], own["args"]
-    found: tuple[str, dict[str, Any]] = layout.describe(path, config)
-    return found
+
+    path: Path
+    run: Path
+    stage: str
+
+    def place(self) -> Path:
+        return RunFolder.read(self.run).student_folder(self.stage)
+
+    def folder(self) -> Path | None:
+        return self.place()
+
+    def results_folder(self) -> Path | None:
+        return self.path
 
 
-def _path(source: str | Path) -> Path | None:
-    """Where a stored encoder lies, fetched if need be; None for a name."""
-    if str(source).startswith(HUB):
-        return download(str(source))
-    path = Path(source)
-    if _is_folder(source) or _is_weights(path):
-        return path
-    if folder := _carried(source):
-        return folder
-    if path.is_file() and ("/" in str(source) or path.suffix):
-        raise InputError(f"{source} is no weights file: those end in {', '.join(_WEIGHTS)}")
-    if isinstance(source, Path) or "/" in source or path.suffix in _WEIGHTS:
-        raise InputError(
-            f"there is no encoder folder or file {source}: check the path (a repository of the "
-            f"Hugging Face hub is {HUB}OWNER/NAME)"
+@dataclass(frozen=True)
+class Export(Source):
+    """A folder that `openeupe export` wrote; its files are run, never trained."""
+
+    path: Path
+
+    def describe(self) -> tuple[str, dict[str, Any]]:
+        was = read_about(self.path)["encoder"]
+        return was["name"], was["args"]
+
+    def load(self) -> Encoder:
+        return ExportedEncoder(self.path).eval()
+
+    def check_size(self, size: Size) -> None:
+        """Raise `InputError` unless there is a file for images of that height and width."""
+        file_for(self.path, read_about(self.path), size)
+
+    def results_folder(self) -> Path | None:
+        return self.path
+
+
+@dataclass(frozen=True)
+class EarlierStage(Source):
+    """`stage:NAME[/STUDENT]`: a student of an earlier stage of the recipe that names it."""
+
+    stage: str
+    student: str | None
+
+    def describe(self) -> tuple[str, dict[str, Any]]:
+        raise self._refusal()
+
+    def load(self) -> Encoder:
+        raise self._refusal()
+
+    def _refusal(self) -> InputError:
+        return InputError(
+            f"{self.text} names a stage inside a recipe only: for a finished one give RUN/STAGE"
         )
-    return None
+
+
+@dataclass(frozen=True)
+class Code(Source):
+    """`python:package.module:factory`: a function of the user's that makes an `Encoder`."""
+
+    module: str
+    factory: str
+
+    def describe(self) -> tuple[str, dict[str, Any]]:
+        encoder = self.load()
+        return encoder.name, encoder.args
+
+    def load(self, **args: Any) -> Encoder:
+        try:
+            encoder = getattr(importlib.import_module(self.module), self.factory)(**args)
+        except Exception as error:  # it is the user's own code
+            raise InputError(
+                f"{self.text} failed ({type(error).__name__}: {first_line(error)}): the module "
+                "must be installed or on PYTHONPATH"
+            ) from error
+        if not isinstance(encoder, Encoder):
+            raise InputError(
+                f"{self.text} returned a {type(encoder).__name__}: return an openeupe.Encoder"
+            )
+        return encoder.eval()
+
+
+@dataclass(frozen=True)
+class Given(Source):
+    """An encoder that is there already, in Python."""
+
+    encoder: Encoder
+
+    def describe(self) -> tuple[str, dict[str, Any]]:
+        return self.encoder.name, self.encoder.args
+
+    def load(self) -> Encoder:
+        return self.encoder
 
 
 def _layout(folder: Path) -> tuple[dict[str, Any], Any]:
@@ -109,7 +273,7 @@ def _layout(folder: Path) -> tuple[dict[str, Any], Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}, None  # which will say what is wrong
+        return {}, None  # whose reader names what is wrong
     if isinstance(config, dict) and "format" not in config:
         if "architecture" in config:
             return config, timm_folder

@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from openeupe.deploy import export_folder as exports
-from openeupe.distill.run_folder import Run
+from openeupe.distill.chain import load_with_chains
+from openeupe.distill.run_folder import Run, load_stages
+from openeupe.encoders.export_layout import is_export, read_about
 from openeupe.errors import InputError
 from openeupe.evaluate.compare import what_differs
 from openeupe.evaluate.suite import of_encoder
 from openeupe.identity import encoder_identity
-from openeupe.loading import load_stages, load_with_chains
 
 
 class Belonging:
@@ -49,7 +49,7 @@ class Belonging:
     def _of_encoder(self, place: Path) -> dict[str, Any]:
         """What identifies the encoder in `place`; nothing where none of the run's is there."""
         try:
-            if (place / exports.ABOUT).is_file() and not self.exported(exports.read(place)):
+            if is_export(place) and not self.exported(read_about(place)):
                 return {}
             return of_encoder(*load_with_chains(place))
         except InputError:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openeupe.deploy import export_folder as exports
 from openeupe.deploy.export_folder import LATENCY
+from openeupe.encoders.export_layout import ABOUT
 from openeupe.identity import settings_identity
 from openeupe.report.belonging import Belonging
 
-_EXPORT, _LATENCY = exports.ABOUT, LATENCY
+_EXPORT, _LATENCY = ABOUT, LATENCY
 # Of each kind of file, what a reader wants first.
 _WANTED = {
     _EXPORT: (

@@ -11,7 +11,7 @@ from typing import Any
 from openeupe.distill.metrics import read_metrics
 from openeupe.distill.recipe import StageConfig
 from openeupe.distill.run_folder import Run
-from openeupe.distill.saved import read_ending
+from openeupe.encoders.run_layout import read_ending
 from openeupe.errors import InputError
 from openeupe.evaluate.results import Results
 from openeupe.plain_json import read_json

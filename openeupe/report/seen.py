@@ -13,12 +13,11 @@ from rich.console import Console
 from torch import Tensor
 
 from openeupe.data import BrokenImage, Source, open_source
-from openeupe.distill.recipe import STAGE_PREFIX, Recipe, TeacherConfig
-from openeupe.distill.run_folder import Run
-from openeupe.encoders import Encoder, create
+from openeupe.distill.recipe import Recipe, TeacherConfig
+from openeupe.distill.run_folder import Run, load_stages
+from openeupe.encoders import Encoder, create, load
 from openeupe.encoders.experts import EXPERTS
 from openeupe.errors import InputError
-from openeupe.loading import load, load_stages
 from openeupe.look.colours import Coloured, Colouring, colour
 from openeupe.look.images import Photo, as_photo, patch_tokens, read_photos
 
@@ -148,7 +147,7 @@ def frozen_teachers(recipe: Recipe) -> dict[str, TeacherConfig]:
     for stage_name, stage in recipe.stages.items():
         for name, teacher in stage.teachers.items():
             network = (name, teacher.encoder, teacher.pretrained, teacher.args)
-            if network in known or teacher.encoder.startswith(STAGE_PREFIX):
+            if network in known or teacher.earlier:
                 continue
             known.append(network)
             found[f"{name} of {stage_name}" if name in found else name] = teacher

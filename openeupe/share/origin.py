@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,22 @@ import yaml
 
 from openeupe.distill.chain import chains
 from openeupe.distill.check import start_of
-from openeupe.distill.recipe import STAGE_PREFIX, Recipe, dump_recipe
+from openeupe.distill.recipe import Recipe, dump_recipe
 from openeupe.distill.run_folder import Run
 from openeupe.distill.saved import read_info
-from openeupe.encoders import Encoder, is_published
-from openeupe.encoders.create import is_name
-from openeupe.encoders.hub import HUB
+from openeupe.distill.student import DISTILLATION
+from openeupe.encoders import Encoder, resolve
+from openeupe.encoders.export_layout import ABOUT
 from openeupe.encoders.licences import Licence, licence_of
+from openeupe.encoders.resolver import earlier_stage, looks_like_path
+from openeupe.encoders.run_layout import is_run
+from openeupe.encoders.sources import Export, Published, RunStudent, Untrained
+from openeupe.errors import InputError
 from openeupe.evaluate.saved import read_results
 from openeupe.evaluate.suite import fits, of_encoder
-from openeupe.files import folder_name
-from openeupe.loading import student_folder
+from openeupe.files import folder_name, read_mapping
 
-DISTILLATION = "distillation.json"
+_NAMED = "as the export it was taken from states: read it before you publish"
 _UNKNOWN = Licence("unknown", "what it was made from is not here: ask whoever made it")
 
 
@@ -53,43 +56,48 @@ class Origin:
         return yaml.safe_dump(told, sort_keys=False, width=100)
 
 
-def stored_folder(source: str) -> Path | None:
-    """The folder of the encoder that `source` names; None for names, hubs and released files."""
-    folder = student_folder(Path(source))
-    return Path(source) if folder is None and (Path(source) / "config.json").is_file() else folder
+def origin(source: str, encoder: Encoder) -> Origin:
+    """What is known of `source`, as the user named it, from the files around it.
 
-
-def origin(source: str, student: Path | None, encoder: Encoder) -> Origin:
-    """What the files say of `source` (as the user named it), finished as the folder `student`.
-
-    Results count only if they were found for just these weights and heads.
+    Args:
+        source: whatever `openeupe.load` takes.
+        encoder: what it loads. Results count only if they were found for just these weights and
+            heads.
     """
     found = Origin()
+    resolved = resolve(source, allow_code=True)  # nothing is run here
+    own = resolved.results_folder()
+    places = {own / "evaluations" if own else Path("evaluations") / folder_name(source)}
+    student = resolved.folder()
     if student is None:
-        if not source.startswith("untrained:"):
-            found.experts[source] = licence_of(source)
-        found.results = _results(
-            [Path("evaluations") / folder_name(source)], of_encoder(encoder, {})
-        )
+        _add_outside(found.experts, source, source)
+        found.results = _results(places, lambda: of_encoder(encoder, {}))
         return found
     found.info = _info(student)
-    run_folder = student.parent.parent
-    if found.info and (run_folder / "recipe.yaml").is_file():
-        recipe = Run.open(run_folder).recipe
-        own = recipe.stages.get(student.parent.name)
-        told = (found.info.get("run"), found.info.get("stage"))
-        if own and student.name in own.students and told == (recipe.name, student.parent.name):
-            found.recipe = recipe
-            found.sides = tuple(own.students[student.name].resolution)
     if found.info:
+        found.recipe = _recipe_of(student, found.info)
         _add_experts(found.experts, student, found.info, found.recipe)
+    if found.recipe:
+        config = found.recipe.stages[student.parent.name].students[student.name]
+        found.sides = tuple(config.resolution)
     if found.recipe is None and (not found.info or (student / "README.md").is_file()):
         # Only its card names the weights that it started from.
         found.experts.setdefault(student.resolve().name, licence_of(str(student)))
-    places = {student, student.parent, Path(source)}
-    identity = of_encoder(encoder, chains(student))
-    found.results = _results([place / "evaluations" for place in places], identity)
+    places |= {student / "evaluations", student.parent / "evaluations"}
+    found.results = _results(places, lambda: of_encoder(encoder, chains(student)))
     return found
+
+
+def _recipe_of(student: Path, info: dict[str, Any]) -> Recipe | None:
+    """The recipe of the run that lies around a student, if it is the one that made it."""
+    folder = student.parent.parent
+    if not is_run(folder):
+        return None
+    recipe = Run.open(folder).recipe
+    stage = recipe.stages.get(student.parent.name)
+    told = (info.get("run"), info.get("stage"))
+    made = stage and student.name in stage.students and told == (recipe.name, student.parent.name)
+    return recipe if made else None
 
 
 def _info(student: Path) -> dict[str, Any]:
@@ -108,17 +116,37 @@ def _add_experts(
     elif info.get("start"):
         before.append(info["start"]["encoder"])
     for encoder in before:
-        if not encoder.startswith(STAGE_PREFIX):
-            name = encoder if is_published(encoder) else Path(encoder).name
-            experts.setdefault(name, licence_of(encoder))
+        reference = earlier_stage(encoder)
+        if reference is None:
+            _add_outside(experts, encoder, Path(encoder).name)
             continue
-        stage, name = recipe.resolve(encoder) if recipe is not None else ("", "")
+        stage, name = recipe.resolve(reference) if recipe is not None else ("", "")
         earlier = student.parent.parent / stage / name
         made = _info(earlier) if recipe is not None else {}
         if made:
             _add_experts(experts, earlier, made, recipe)
         else:
             experts.setdefault(encoder, _UNKNOWN)
+
+
+def _add_outside(experts: dict[str, Licence], encoder: str, name: str) -> None:
+    """Add an encoder that no stage of this run made, or what is behind it if that is known."""
+    try:
+        source = resolve(encoder, allow_code=True)  # nothing is run here
+        student = source.folder() if isinstance(source, RunStudent) else None
+    except InputError:  # a path where nothing is any more
+        source, student = None, None
+    if isinstance(source, Untrained):
+        return
+    if student is not None and (made := _info(student)):
+        _add_experts(experts, student, made, _recipe_of(student, made))
+    elif isinstance(source, Export) and isinstance(
+        licences := read_mapping(source.path / ABOUT).get("licences"), dict
+    ):
+        for of, licence in licences.items():
+            experts.setdefault(of, Licence(str(licence), _NAMED))
+    else:
+        experts.setdefault(encoder if isinstance(source, Published) else name, licence_of(encoder))
 
 
 def for_others(settings: Any) -> Any:
@@ -130,21 +158,20 @@ def for_others(settings: Any) -> Any:
         return Path(settings).name if path else settings
     # An encoder's name alone could be that of a published one.
     return {
-        key: f"local/{Path(value).name}" if key == "encoder" and _is_path(value)
+        key: f"local/{Path(value).name}"
+        if key == "encoder" and isinstance(value, str) and looks_like_path(value)
         else for_others(value)
         for key, value in settings.items()
     }  # fmt: skip
 
 
-def _is_path(encoder: Any) -> bool:
-    if not isinstance(encoder, str) or encoder.startswith((STAGE_PREFIX, HUB)):
-        return False
-    return ("/" in encoder or os.sep in encoder) and not is_name(encoder)
-
-
-def _results(folders: list[Path], own: dict[str, Any]) -> list[dict[str, Any]]:
+def _results(
+    folders: Iterable[Path], identity: Callable[[], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Results in `folders` of the encoder of that identity, which is asked for if there are any."""
     paths = sorted({path.resolve() for f in folders for path in f.glob("*/results.json")})
     found = [read_results(path) for path in paths]
+    own = identity() if found else {}
     return [
         content
         for content in found

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from openeupe.distill.student import DISTILLATION
 from openeupe.encoders.openeupe_folder import FILES
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 from openeupe.files import read_mapping
-from openeupe.share.origin import DISTILLATION, for_others
+from openeupe.share.origin import for_others
 
 
 def push(folder: Path, repository: str, *, private: bool = False) -> str:

@@ -10,14 +10,16 @@ from typing import Literal
 from safetensors.torch import save_file
 
 from openeupe import encoders
-from openeupe.distill.run_folder import FINISHED
-from openeupe.encoders import timm_folder, transformers_folder
+from openeupe.distill.student import DISTILLATION, load_heads
+from openeupe.encoders import resolve, timm_folder, transformers_folder
+from openeupe.encoders.create import is_name
 from openeupe.encoders.openeupe_folder import written_whole
+from openeupe.encoders.run_layout import FINISHED
+from openeupe.encoders.sources import Export, File
 from openeupe.errors import InputError
 from openeupe.files import read_mapping
-from openeupe.loading import load, load_heads
 from openeupe.share.card import card_licence, model_card
-from openeupe.share.origin import DISTILLATION, for_others, origin, stored_folder
+from openeupe.share.origin import for_others, origin
 
 Layout = Literal["openeupe", "timm", "transformers"]
 _BESIDE = ("heads.safetensors", "statistics.safetensors", DISTILLATION)
@@ -36,13 +38,17 @@ def save(
     Raises:
         InputError: if the encoder has no such form, or the folder holds something else.
     """
-    encoder = load(source)
-    student = stored_folder(source)
+    resolved = resolve(source)
+    if isinstance(resolved, Export):
+        raise InputError(f"{source} is an exported file: save the encoder that it was made from")
+    encoder, student = resolved.load(), resolved.folder()
+    if not is_name(encoder.name):
+        raise InputError(f"{source} cannot be saved: {encoder.name!r} could not be made again")
     if student is not None and folder.resolve() == student.resolve():
         raise InputError(f"{folder} is the encoder itself: choose another folder")
     if (folder.parent / FINISHED).is_file() and (folder / DISTILLATION).is_file():
         raise InputError(f"{folder} is the finished student of a run: choose another folder")
-    told = origin(source, student, encoder)
+    told = origin(source, encoder)
     with written_whole(folder) as part:
         opening = None
         if layout == "openeupe":
@@ -58,7 +64,7 @@ def save(
         if info := read_mapping(part / DISTILLATION):
             text = json.dumps(for_others(info), indent=2)
             (part / DISTILLATION).write_text(text, encoding="utf-8")
-        if student is None and Path(source).is_file():
+        if isinstance(resolved, File):
             heads = load_heads(source)
             state = {f"{t}.{k}": v for t, h in heads.items() for k, v in h.state_dict().items()}
             if state:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from openeupe.deploy.export import export
-from openeupe.deploy.targets import Precision
 from openeupe.encoders import Encoder
+from openeupe.encoders.engines import Precision
 from speed import browser
 
 NEEDED = ("chromium", "chromedriver", "npm")

@@ -16,8 +16,10 @@ from PIL import Image
 from openeupe.data.registry_images import registry_photos
 from openeupe.deploy import export_folder as folders
 from openeupe.deploy.export import export
-from openeupe.deploy.targets import TARGETS, Precision
+from openeupe.deploy.targets import TARGETS
 from openeupe.encoders import Encoder, create
+from openeupe.encoders.engines import Precision
+from openeupe.encoders.export_layout import parse_size, read_about
 
 # Runs the example as it stands, then stores what it computed.
 _RUN = """\
@@ -38,8 +40,8 @@ def example_cosines(folder: Path, encoder: Encoder, work: Path) -> tuple[float, 
         cwd=work, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    about = folders.read(folder)
-    height, width = folders.parse_size(next(iter(about["files"]))) or (encoder.resolution,) * 2
+    about = read_about(folder)
+    height, width = parse_size(next(iter(about["files"]))) or (encoder.resolution,) * 2
     image = np.asarray(Image.open(photo).convert("RGB").resize((width, height)))
     with torch.no_grad():
         expected = encoder(torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255)

@@ -18,7 +18,7 @@ import openeupe
 from openeupe.deploy import fold
 from openeupe.deploy import latency as measuring
 from openeupe.deploy.export import ParityError, export
-from openeupe.deploy.targets.onnx import OnnxRuntime
+from openeupe.deploy.targets.onnx import OnnxTarget
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 
@@ -113,9 +113,9 @@ def test_a_failed_parity_is_no_success(
 def test_wrong_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, other = small("resnet10t"), small("resnet10t")
     torch.nn.init.normal_(other.trunk.conv1[0].weight)  # type: ignore[union-attr,index,arg-type]
-    write = OnnxRuntime.write
+    write = OnnxTarget.write
     monkeypatch.setattr(
-        OnnxRuntime, "write", lambda self, job, path: write(self, replace(job, encoder=other), path)
+        OnnxTarget, "write", lambda self, job, path: write(self, replace(job, encoder=other), path)
     )
     with pytest.raises(ParityError, match=r"parity failed at 64x64: cls cosine .* set aside"):
         export(encoder, tmp_path / "wrong", target="onnx", sizes=[(64, 64)])

@@ -13,13 +13,13 @@ from openeupe.deploy import latency as measuring
 from openeupe.deploy.export import export
 from openeupe.deploy.parity import Proof
 from openeupe.deploy.program import PixelProgram, trace
-from openeupe.deploy.targets import Precision, Session, Target
 from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders.engines import Engine, Precision, Session
 
 from .conftest import small
 
 
-class EncoderTarget(Target):
+class EncoderEngine(Engine):
     """An engine that is the encoder itself; with `strides=False` one that reads memory in order."""
 
     name = "test"
@@ -42,7 +42,7 @@ class EncoderTarget(Target):
 def test_parity_finds_an_engine_that_ignores_strides(count: int, strides: bool) -> None:
     encoder = small("resnet10t")
     proof = Proof(encoder, torch.randint(0, 256, (count, 3, 32, 64), dtype=torch.uint8))
-    parity = proof.check(EncoderTarget(encoder, strides), Path(), "fp32", "float32")
+    parity = proof.check(EncoderEngine(encoder, strides), Path(), "fp32", "float32")
     assert parity.photos == count
     assert parity.passed == (strides or count == 1)  # one photo is given as it lies
 

@@ -10,8 +10,9 @@ import torch
 
 import openeupe
 from openeupe.deploy.export import export
-from openeupe.deploy.targets import TARGETS, Precision
+from openeupe.deploy.targets import TARGETS
 from openeupe.encoders import Encoder
+from openeupe.encoders.engines import Precision
 from openeupe.errors import InputError
 
 from .conftest import small

@@ -12,13 +12,12 @@ from torch.nn import functional as F
 
 import openeupe
 from openeupe.distill.adapter_heads import TeacherHeads
-from openeupe.distill.chain import chains
+from openeupe.distill.chain import chains, load_with_chains
 from openeupe.distill.recipe import Recipe, dump_recipe
 from openeupe.distill.standardize import Standardizer
 from openeupe.distill.student import DistilledStudent, load_student, save_student
 from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
-from openeupe.loading import load_with_chains
 
 
 def finish(folder: Path, student: Encoder, teachers: dict[str, tuple[str, Encoder]]) -> None:
@@ -35,7 +34,7 @@ def finish(folder: Path, student: Encoder, teachers: dict[str, tuple[str, Encode
     info = {"run": "tiny", "stage": folder.parent.name, "seed": 0, "steps": 1, "images": 4,
             "head_hidden": 16, "teachers": told}  # fmt: skip
     save_student(folder, student, heads, statistics, info)
-    (folder.parent / "finished.json").write_text("{}")
+    (folder.parent / "finished.json").write_text('{"files": {}}')
 
 
 @pytest.fixture

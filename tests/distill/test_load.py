@@ -45,7 +45,7 @@ def run(raw_recipe: dict[str, Any], tmp_path: Path) -> Run:
     folder = tmp_path / "student" / "student"
     folder.parent.mkdir()
     save_student(folder, student, stage.heads["student"], stage.statistics, info)  # type: ignore[arg-type]
-    (tmp_path / "student" / "finished.json").write_text("{}")
+    (tmp_path / "student" / "finished.json").write_text('{"files": {}}')
     return run
 
 
@@ -105,7 +105,7 @@ def test_a_stored_teacher_gives_the_patches_that_its_args_name(
     check_recipe(recipe)
     config = recipe.stages["proxy"]
     made = load_networks(Run(tmp_path, recipe), "proxy", "teachers", config.teachers)["net"]
-    planned = meta_encoder(recipe, str(tmp_path / "lite0"), config.teachers["net"].args)
+    planned = meta_encoder(recipe, config.teachers["net"], config.teachers["net"].args)
     assert made(torch.rand(1, 3, 64, 64)).patches.shape[1] == 472 == made.patch_dim
     assert made.constants == create("efficientnet_lite0").constants  # exact, not rounded to float32
     assert planned.patch_dim == 472

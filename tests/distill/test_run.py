@@ -219,7 +219,7 @@ def test_a_saved_encoder_may_teach_and_be_trained_on(
     expected = openeupe.load(tmp_path / "start")(images).cls
     torch.testing.assert_close(run.student("proxy").encoder.eval()(images).cls, expected)
     shutil.rmtree(tmp_path / "teacher")
-    with pytest.raises(InputError, match=r"teachers\.net: no encoder is called"):
+    with pytest.raises(InputError, match=r"teachers\.net: there is no encoder folder or file"):
         check_recipe(recipe)
 
 

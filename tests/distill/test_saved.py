@@ -1,4 +1,4 @@
-"""Damaged files of a finished stage are one line with the file and the fix."""
+"""A damaged `distillation.json` is one line with the file and the fix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openeupe.distill.saved import read_ending, read_info
+from openeupe.distill.saved import read_info
 from openeupe.errors import InputError
 
 MINI = Path(__file__).parents[2] / "openeupe" / "models" / "openeupe-mini" / "distillation.json"
@@ -30,11 +30,3 @@ def test_wrong_fields_of_a_student_are_named(change: dict[str, object], tmp_path
     field = next(iter(change))
     with pytest.raises(InputError, match=rf"distillation\.json is damaged \({field}.*copy"):
         read_info(path)
-
-
-@pytest.mark.parametrize("text", ["", "null", "[]", '{"dropped": "x"}', '{"files": {"a": 3}}'])
-def test_a_damaged_ending_is_named(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "finished.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match=r"finished\.json is damaged .*run distill again"):
-        read_ending(path)

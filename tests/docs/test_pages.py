@@ -8,10 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from torch.distributed.run import get_args_parser
 from typer.main import get_command
 
+import openeupe
 from openeupe.ablate.study import load_study
 from openeupe.cli import app
 from openeupe.distill.recipe import Recipe, load_recipe
@@ -52,7 +54,19 @@ def test_plans_run(line: str) -> None:
 def test_recipes_to_distil_are_there(line: str) -> None:
     """Real teachers are gigabytes: the recipe and its changes are read, not carried out."""
     _, _, recipe, *rest = shlex.split(line)
-    load_recipe(recipe, [word for word in rest if "=" in word])
+    changes = [word for word in rest if "=" in word]
+    load_recipe(recipe, changes, allow_code="--allow-code" in rest)
+
+
+def test_the_documented_teacher_is_an_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = next(p.values[0] for p in blocks("python") if p.values[0].startswith("# my_teachers"))
+    (tmp_path / "my_teachers.py").write_text(block)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    teacher = openeupe.load("python:my_teachers:Thumbnails", allow_code=True)
+    tokens = teacher(torch.rand(2, 3, 32, 48))
+    assert (tokens.cls.shape, tokens.patches.shape) == ((2, 3), (2, 3, 2, 3))
 
 
 @pytest.mark.parametrize("line", commands("ablate"))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import openeupe
 from openeupe import encoders
-from openeupe.encoders import sources
+from openeupe.encoders import resolver
 from openeupe.errors import InputError
 
 
@@ -26,11 +26,10 @@ def test_a_carried_encoder_is_loaded_by_name(
     )
     with pytest.raises(InputError, match="no encoder is called 'stand-in'"):
         openeupe.load("stand-in")
-    monkeypatch.setattr(sources, "_CARRIED", tmp_path)
+    monkeypatch.setattr(resolver, "_CARRIED", tmp_path)
     monkeypatch.chdir(tmp_path.parent)
     loaded = openeupe.load("stand-in")
-    assert encoders.is_stored("stand-in")
-    assert encoders.describe("stand-in")[0] == "test_efficientnet"
+    assert encoders.resolve("stand-in").describe()[0] == "test_efficientnet"
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
@@ -39,7 +38,7 @@ def test_a_carried_encoder_is_loaded_by_name(
 
 
 def test_openeupe_mini_comes_with_the_package() -> None:
-    folder = sources._CARRIED / "openeupe-mini"
+    folder = resolver._CARRIED / "openeupe-mini"
     assert sum(file.stat().st_size for file in folder.iterdir()) < 15e6
     mini, start = (
         openeupe.load(name) for name in ("openeupe-mini", "untrained:efficientnet_lite0")
@@ -65,8 +64,8 @@ def test_a_folder_of_results_called_like_an_encoder_is_not_taken_for_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()  # as `openeupe evaluate NAME --out NAME` leaves it
-    assert encoders.describe(name)[0] == architecture
+    assert encoders.resolve(name).describe()[0] == architecture
     with pytest.raises(InputError, match="holds no encoder"):
         encoders.load(tmp_path / name)
     encoders.save(encoders.create("test_vit"), tmp_path / name)
-    assert encoders.describe(name)[0] == "test_vit"
+    assert encoders.resolve(name).describe()[0] == "test_vit"

@@ -113,7 +113,7 @@ def test_runs_of_one_folder_name_get_a_strip_each(
         (tmp_path / folder / "run").mkdir(parents=True)
         (tmp_path / folder / "run" / "recipe.yaml").touch()
     monkeypatch.setattr("openeupe.distill.run.Run.open", lambda folder: folder)
-    monkeypatch.setattr("openeupe.loading.load_stages", lambda _: {})
+    monkeypatch.setattr("openeupe.distill.run_folder.load_stages", lambda _: {})
     names = [str(tmp_path / folder / "run") for folder in ("one", "two")]
     assert list(_stages(names, torch.device("cpu"))) == ["run", "run-2"]
 

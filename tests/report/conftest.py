@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from openeupe.data.registry_images import registry_photos
+from openeupe.encoders import load
 from openeupe.identity import encoder_identity, settings_identity
-from openeupe.loading import load
 
 from ..conftest import call
 

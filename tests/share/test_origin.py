@@ -53,7 +53,7 @@ def recipe(folder: Path, stages: dict[str, Any], name: str = "mine") -> None:
 
 def test_a_teacher_whose_origin_is_not_here_is_unknown(tmp_path: Path, encoder: Encoder) -> None:
     made = student(tmp_path, "student", {"b": "efficientnet_lite0", "proxy": "stage:proxy"})
-    found = origin(str(made), made, encoder)
+    found = origin(str(made), encoder)
     assert list(found.experts) == ["efficientnet_lite0", "stage:proxy"]
     assert found.experts["stage:proxy"].name == "unknown"
     assert card_licence(found, None) == ("other", "see-the-teachers")
@@ -71,13 +71,13 @@ def test_a_folder_that_was_saved_before_keeps_the_licence_of_its_card(
         (made / "distillation.json").unlink()
     card = "---\nlicense: other\nlicense_name: fair-noncommercial-research-license\n---\n"
     (made / "README.md").write_text(card)
-    found = origin(str(made), made, encoder)
+    found = origin(str(made), encoder)
     assert card_licence(found, None) == ("other", "fair-noncommercial-research-license")
 
 
 def test_a_folder_of_others_without_a_card_is_unknown(tmp_path: Path, encoder: Encoder) -> None:
     made = encoders.save(encoder, tmp_path / "net")
-    assert origin(str(made), made, encoder).experts["net"].name == "unknown"
+    assert origin(str(made), encoder).experts["net"].name == "unknown"
 
 
 def test_a_recipe_that_lies_around_by_chance_is_not_its_own(
@@ -85,9 +85,9 @@ def test_a_recipe_that_lies_around_by_chance_is_not_its_own(
 ) -> None:
     made = student(tmp_path, "student", {"net": "resnet10t"})
     recipe(tmp_path, {"student": STAGE}, name="another")
-    assert origin(str(made), made, encoder).recipe is None
+    assert origin(str(made), encoder).recipe is None
     recipe(tmp_path, {"student": STAGE})
-    assert origin(str(made), made, encoder).recipe is not None
+    assert origin(str(made), encoder).recipe is not None
 
 
 def test_the_weights_that_a_student_starts_from_have_a_licence_too(
@@ -105,7 +105,7 @@ def test_the_weights_that_a_student_starts_from_have_a_licence_too(
         },
     )
     for made in (first, last):
-        assert set(origin(str(made), made, encoder).experts) == {"resnet10t", "efficientnet_lite0"}
+        assert set(origin(str(made), encoder).experts) == {"resnet10t", "efficientnet_lite0"}
 
 
 def test_a_copied_student_keeps_the_licence_of_the_weights_that_it_started_from(
@@ -116,4 +116,4 @@ def test_a_copied_student_keeps_the_licence_of_the_weights_that_it_started_from(
     info = json.loads((made / "distillation.json").read_text())
     info["start"] = {"encoder": "hed"}
     (made / "distillation.json").write_text(json.dumps(info))
-    assert list(origin(str(made), made, encoder).experts) == ["efficientnet_lite0", "hed"]
+    assert list(origin(str(made), encoder).experts) == ["efficientnet_lite0", "hed"]

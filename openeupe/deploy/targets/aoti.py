@@ -6,23 +6,19 @@ import shutil
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from openeupe.deploy.program import trace
-from openeupe.deploy.targets.target import Job, Precision, Session, Target
-from openeupe.encoders import Tokens
+from openeupe.deploy.targets.target import Job, Target
+from openeupe.encoders.engines import AotInductor
 from openeupe.errors import InputError
 
 # Else the compiled loops keep the number of threads that the process had which wrote them.
 _CONFIGS = {"cpp.dynamic_threads": True}
 
 
-class AotInductor(Target):
+class AotiTarget(AotInductor, Target):
     """Machine code for the processor it is written on; writing needs a C++ compiler."""
 
-    name = "aoti"
-    suffix = ".pt2"
-    precisions: tuple[Precision, ...] = ("fp32",)
     example = """\
 import torch
 
@@ -37,13 +33,3 @@ cls, patches = model(torch.from_numpy(images))"""
             torch._inductor.aoti_compile_and_package(
                 program, package_path=str(path), inductor_configs=_CONFIGS
             )
-
-    def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
-        torch.set_num_threads(threads)
-        model = torch._inductor.aoti_load_package(str(path))
-
-        def run(images: Tensor) -> Tokens:
-            cls, patches = model(images.contiguous())  # the machine code ignores strides
-            return Tokens(cls, patches)
-
-        return run

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from openeupe.deploy.program import INPUT, OUTPUTS, trace
+from openeupe.deploy.program import trace
 from openeupe.deploy.quiet import quiet
-from openeupe.deploy.targets.target import Job, Precision, Session, Target
-from openeupe.encoders import Tokens
+from openeupe.deploy.targets.target import Job, Target
+from openeupe.encoders.engines import INPUT, OUTPUTS, CoreMl
 from openeupe.errors import InputError
 
 
-class CoreMl(Target):
+class CoreMlTarget(CoreMl, Target):
     """fp16 stores and computes in halves, as the Neural Engine does. iOS 17 or macOS 14 on."""
 
-    name = "coreml"
-    suffix = ".mlpackage"
-    precisions: tuple[Precision, ...] = ("fp16", "fp32")
     packages = ("coremltools",)
-    runtime = ("coremltools",)
-    extra = "coreml"
-    batch = 1
     dynamic = False
-    runs_here = platform.system() == "Darwin"
     example = """\
 import coremltools
 
@@ -51,16 +40,3 @@ cls, patches = (model.predict({"images": images})[name] for name in ("cls", "pat
                 skip_model_load=True,
             )
             model.save(str(path))
-
-    def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
-        if not self.runs_here:
-            raise InputError("Core ML files run on a Mac only: copy the folder to one")
-        import coremltools
-
-        model = coremltools.models.MLModel(str(path))
-
-        def run(images: Tensor) -> Tokens:
-            said = model.predict({INPUT: images.contiguous().numpy()})
-            return Tokens(*(torch.from_numpy(said[name]).float() for name in OUTPUTS))
-
-        return run

@@ -5,29 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from openeupe.deploy.program import trace
 from openeupe.deploy.quiet import quiet
-from openeupe.deploy.targets.target import Job, Precision, Session, Target
-from openeupe.encoders import Tokens
+from openeupe.deploy.targets.target import Job, Target
+from openeupe.encoders.engines import ExecuTorch
 from openeupe.errors import InputError
 
 
-class ExecuTorch(Target):
+class ExecuTorchTarget(ExecuTorch, Target):
     """Fixed sizes and a batch of one: XNNPACK lets one dimension at most stay open.
 
     int8 quantizes linear layers with ranges taken at run time: with fixed ranges the tokens of
     transformers are unstable (cosine 0.6 to 0.99).
     """
 
-    name = "executorch"
-    suffix = ".pte"
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
     packages = ("executorch",)
-    runtime = ("executorch",)
-    extra = "executorch"
-    batch = 1
     dynamic = False
     example = """\
 import torch
@@ -50,18 +43,6 @@ cls, patches = forward.execute([torch.from_numpy(images)])"""
             partitioner = [XnnpackPartitioner()]
             lowered = to_edge_transform_and_lower(program, partitioner=partitioner)
             path.write_bytes(lowered.to_executorch().buffer)
-
-    def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
-        from executorch.runtime import Runtime
-
-        _set_threads(threads)
-        method = Runtime.get().load_program(path).load_method("forward")
-
-        def run(images: Tensor) -> Tokens:
-            cls, patches = method.execute([images.contiguous()])
-            return Tokens(cls.clone(), patches.clone())
-
-        return run
 
 
 def _quantized(job: Job, program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -90,12 +71,3 @@ def _quantized(job: Job, program: torch.export.ExportedProgram) -> torch.export.
     prepared(job.calibration[:1])
     job.notes["method"] = "XNNPACK, linear layers, ranges at run time, per channel"
     return torch.export.export(convert_pt2e(prepared), (job.calibration[:1],), strict=False)
-
-
-def _set_threads(threads: int) -> None:
-    """ExecuTorch has one pool for the process."""
-    from executorch.extension.pybindings import portable_lib
-
-    reset = getattr(portable_lib, "_unsafe_reset_threadpool", None)
-    if reset is not None:
-        reset(threads)

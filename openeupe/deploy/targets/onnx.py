@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from openeupe.deploy.program import INPUT, OUTPUTS, trace
+from openeupe.deploy.program import trace
 from openeupe.deploy.quiet import quiet
-from openeupe.deploy.targets.target import Job, Precision, Session, Target
-from openeupe.encoders import Tokens
+from openeupe.deploy.targets.target import Job, Target
+from openeupe.encoders.engines import INPUT, OUTPUTS, OnnxRuntime
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
@@ -21,15 +20,10 @@ OPSETS = range(18, 26)  # what torch's exporter writes and ONNX Runtime reads
 _LARGE = 1_800_000_000  # bytes; a protobuf file ends at 2 GiB
 
 
-class OnnxRuntime(Target):
+class OnnxTarget(OnnxRuntime, Target):
     """fp16 stores the matrices in half precision and computes in single."""
 
-    name = "onnx"
-    suffix = ".onnx"
-    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     packages = ("onnx", "onnxscript", "onnxruntime")
-    runtime = ("onnxruntime",)
-    extra = "onnx"
     by_onnx = True
     example = """\
 import onnxruntime
@@ -51,29 +45,6 @@ cls, patches = session.run(None, {"images": images})"""
         write_onnx(job, path)
         if job.precision == "fp16":
             store_halves(path)
-
-    def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Waiting threads would take the processor from whatever runs beside.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if batch is not None:
-            options.add_free_dimension_override_by_name("batch", batch)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-        def run(images: Tensor) -> Tokens:
-            cls, patches = session.run(list(OUTPUTS), {INPUT: images.numpy()})
-            return Tokens(torch.from_numpy(cls), torch.from_numpy(patches))
-
-        return run
-
-    def files(self, path: Path) -> list[Path]:
-        data = path.with_name(f"{path.name}.data")
-        return [path, data] if data.exists() else [path]
 
 
 def write_onnx(job: Job, path: Path) -> None:

@@ -1,25 +1,21 @@
-"""What every target offers: a way to write a program, and a way to run what was written."""
+"""What every target offers besides its engine: a way to write a program as a file."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from openeupe.deploy.program import Pixels, Size
 from openeupe.deploy.quiet import quiet
-from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders import Encoder
+from openeupe.encoders.engines import Engine, Precision
+from openeupe.encoders.export_layout import Pixels, Size
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
-
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-# Images as the file takes them, `[B, 3, H, W]` float32 or uint8 -> float32 tokens.
-Session = Callable[[Tensor], Tokens]
 
 
 @dataclass
@@ -48,38 +44,19 @@ class Job:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-class Target:
-    """A file format with the engine that runs it.
+class Target(Engine):
+    """An engine whose files can be written as well.
 
-    precisions: those it can have; the first is the default.
-    packages: what must be importable to write it; `runtime` what must be to run it.
-    extra: the extra of this package that installs them.
-    batch: the batch size a file is fixed to; None: any.
+    packages: what must be importable to write a file.
     dynamic: whether height and width may be left open.
     by_onnx: whether it is ONNX, or made by way of it, so that an opset means something.
-    runs_here: whether this machine can run a file; else its parity stays unproved, and says so.
     example: Python lines that run a file: `images` (NumPy) and `file` in, `cls`, `patches` out.
     """
 
-    name: str
-    suffix: str
-    precisions: tuple[Precision, ...]
     packages: tuple[str, ...] = ()
-    runtime: tuple[str, ...] = ()
-    extra: str | None = None
-    batch: int | None = None
     dynamic: bool = True
     by_onnx: bool = False
-    runs_here: bool = True
     example: str
-
-    def require(self, packages: tuple[str, ...]) -> None:
-        """Raise `InputError` if a package is missing."""
-        missing = [name for name in packages if importlib.util.find_spec(name) is None]
-        if missing:
-            raise InputError(
-                f"{self.name} needs {missing[0]}: pip install 'openeupe[{self.extra}]'"
-            )
 
     @contextlib.contextmanager
     def compiling(self, encoder: Encoder) -> Iterator[None]:
@@ -98,16 +75,3 @@ class Target:
     def write(self, job: Job, path: Path) -> None:
         """Write one file (or folder) to `path`, whose name ends in `suffix`."""
         raise NotImplementedError
-
-    def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:
-        """Load a file for running.
-
-        Args:
-            threads: of the engine.
-            batch: the one batch size that will be asked for, which some engines profit from.
-        """
-        raise NotImplementedError
-
-    def files(self, path: Path) -> list[Path]:
-        """All that was written for `path`."""
-        return [path]

@@ -17,12 +17,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from openeupe import encoders
 from openeupe.data import View
 from openeupe.datasets.interfaces import check_apart
 from openeupe.datasets.question_data import QuestionData, symbols
 from openeupe.datasets.questions import Question, QuestionedImages
 from openeupe.datasets.scenes.drills import drills
+from openeupe.encoders.resolver import random_network
 from openeupe.evaluate.benchmark import Benchmark, Domain, Judged
 from openeupe.evaluate.features import Features, Precision, fitting_side
 from openeupe.evaluate.measure import Array, Outcome, mean_measure
@@ -280,7 +280,8 @@ class VlmMini(Benchmark):
             train, test = (torch.zeros(len(s), 1, self.grid, self.grid) for s in data)
             return train, test
         with seeded(derive_seed("untrained")):
-            encoder = encoders.create("raw_pixels" if name == "raw pixels" else self.untrained)
+            network = "raw_pixels" if name == "raw pixels" else self.untrained
+            encoder = random_network(network)
         features = Features(
             encoder.to(judged.device),
             precision=judged.features.precision,

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import openeupe
+from openeupe.distill.chain import load_with_chains
 from openeupe.distill.run_folder import Run
 from openeupe.encoders import save
 from openeupe.errors import InputError
-from openeupe.loading import load_with_chains
 
-from .conftest import Quickstart
+from ..conftest import Quickstart
 
 
 def test_a_saved_encoder_comes_back_the_same(tmp_path: Path) -> None:

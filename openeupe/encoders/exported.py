@@ -7,18 +7,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from openeupe.deploy import export_folder as folders
-from openeupe.deploy.parity import run_in_batches
-from openeupe.deploy.program import Size, size_name
-from openeupe.deploy.targets import TARGETS, Session
-from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.encoders.engines import ENGINES, Session
+from openeupe.encoders.export_layout import (
+    ABOUT,
+    Size,
+    check_contents,
+    file_for,
+    read_about,
+)
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
-
-
-def is_export(path: Path) -> bool:
-    """Whether a folder is one that `openeupe export` wrote."""
-    return (path / folders.ABOUT).is_file()
 
 
 class ExportedEncoder(Encoder):
@@ -33,11 +32,11 @@ class ExportedEncoder(Encoder):
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        about = folders.read(folder)
+        about = read_about(folder)
         was = about["encoder"]
         super().__init__(
             name=f"{was['name']} ({about['target']} {about['precision']})",
-            args={"file": folders.check_contents(folder, about)},
+            args={"file": check_contents(folder, about)},
             cls_dim=was["cls_dim"],
             patch_dim=was["patch_dim"],
             patch_size=was["patch_size"],
@@ -47,7 +46,7 @@ class ExportedEncoder(Encoder):
         )
         self.folder, self.about = folder, about
         self.threads = threads
-        self.engine = TARGETS[about["target"]]
+        self.engine = ENGINES[about["target"]]
         self.engine.require(self.engine.runtime)
         self._sessions: dict[str, Session] = {}
 
@@ -66,24 +65,18 @@ class ExportedEncoder(Encoder):
         if shapes != wanted:
             raise InputError(
                 f"{self.folder} gives tokens of {shapes[0]} and {shapes[1]} instead of {wanted[0]} "
-                f"and {wanted[1]}, as {folders.ABOUT} has them: export the encoder again"
+                f"and {wanted[1]}, as {ABOUT} has them: export the encoder again"
             )
         return Tokens(tokens.cls.to(pixels.device), tokens.patches.to(pixels.device))
 
     def session(self, size: Size, batch: int | None = None) -> Session:
         """The engine with the file of one size, opened once."""
-        files = self.about["files"]
-        key = "any" if "any" in files else size_name(size)
-        if key not in files:
-            raise InputError(
-                f"{self.folder} has no file for {key} pixels, only for {', '.join(files)}: export "
-                f"with --resolution {key} or --dynamic"
-            )
-        opened = f"{key} {batch}"
+        file = file_for(self.folder, self.about, size)
+        opened = f"{file} {batch}"
         if opened not in self._sessions:
             try:
                 self._sessions[opened] = self.engine.open(
-                    self.folder / files[key],
+                    self.folder / file,
                     self.about["precision"],
                     self.threads or torch.get_num_threads(),
                     batch or self.engine.batch,
@@ -99,3 +92,19 @@ class ExportedEncoder(Encoder):
             f"{self.folder} cannot be run by {self.engine.name} ({first_line(error)}): export the "
             "encoder again"
         )
+
+
+def run_in_batches(session: Session, images: Tensor, batch: int | None) -> Tokens:
+    """Tokens of all images; `batch`: the size that the file is fixed to."""
+    parts = [session(part) for part in images.split(batch or len(images))]
+    return Tokens(torch.cat([p.cls for p in parts]), torch.cat([p.patches for p in parts]))
+
+
+def check_precision(encoder: Encoder, precision: str, option: str) -> None:
+    """Refuse a precision that would have no effect: an exported file has its own.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if precision != "fp32" and isinstance(encoder, ExportedEncoder):
+        raise InputError(f"{option}: {encoder.folder} computes as it was exported: leave it out")

@@ -1,0 +1,158 @@
+"""Layout of a run folder, as far as finished students are found in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from openeupe.errors import InputError
+from openeupe.identity import file_identity
+from openeupe.limits import YAML_BYTES
+from openeupe.names import Name
+from openeupe.plain_json import Saved, read_checked
+from openeupe.plain_yaml import parse_yaml
+
+RECIPE = "recipe.yaml"
+FINISHED = "finished.json"
+
+
+class _Stage(Saved):
+    students: dict[Name, Any] = Field(min_length=1)
+
+
+class _Recipe(Saved):
+    stages: dict[Name, _Stage] = Field(min_length=1)
+
+
+class _Ending(Saved):
+    dropped: dict[str, int] = Field({})
+    broken_images: list[str] = Field([])
+    files: dict[str, str]
+    seed: int = 0
+    device: str = ""
+    versions: dict[str, str] = Field({})
+
+
+def read_ending(path: Path) -> dict[str, Any]:
+    """What `finished.json` holds.
+
+    Raises:
+        InputError: naming the file and the field that is missing or wrong.
+    """
+    return read_checked(path, _Ending, "copy it back, or delete it and run distill again")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is one that `openeupe distill` works in."""
+    return (folder / RECIPE).is_file()
+
+
+def check_files(stage: Path, student: str | None = None) -> None:
+    """Compare the files of finished students with what their stage wrote.
+
+    Args:
+        stage: the stage's folder.
+        student: its name; None: all of them.
+
+    Raises:
+        InputError: naming the file that is missing or damaged, and what to do.
+    """
+    for name, digest in read_ending(stage / FINISHED)["files"].items():
+        file = stage / name
+        if student in (None, file.parent.name) and file_identity(file) != digest:
+            raise InputError(
+                f"{file} is damaged: it is not what the stage wrote. Copy it back, or delete "
+                f"{stage} and give the command that trained it (distill, ablate) again"
+            )
+
+
+def check_student(folder: Path) -> None:
+    """`check_files` of the one student in `folder`, where a finished stage lies around it.
+
+    Raises:
+        InputError: naming the file that is missing or damaged, and what to do.
+    """
+    if not folder.is_dir():
+        return
+    there = folder.resolve()  # of a study: the stage itself, not a link to it
+    if (there.parent / FINISHED).is_file():
+        check_files(there.parent, there.name)
+
+
+class RunFolder:
+    """A run folder: one folder a stage, one folder a finished student in it.
+
+    Attributes:
+        folder: the run's.
+        students: names of each stage's students, in the order of the recipe.
+    """
+
+    def __init__(self, folder: Path, students: Mapping[str, tuple[str, ...]]) -> None:
+        self.folder = folder
+        self.students = students
+
+    @classmethod
+    def read(cls, folder: Path) -> RunFolder:
+        """Read which students a run has; the rest of its recipe is not looked at.
+
+        Raises:
+            InputError: if the recipe is missing or damaged.
+        """
+        path = folder / RECIPE
+        try:
+            with path.open("rb") as stream:
+                recipe = _Recipe.model_validate(parse_yaml(stream.read(YAML_BYTES + 1)))
+        except OSError as error:
+            raise InputError(f"{folder} is not a run folder: {RECIPE}: {error.strerror}") from None
+        except (yaml.YAMLError, ValidationError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} is damaged ({told}): copy it back") from None
+        return cls(folder, {name: tuple(stage.students) for name, stage in recipe.stages.items()})
+
+    def finished(self, stage: str) -> bool:
+        """Whether the stage has ended."""
+        return (self.folder / stage / FINISHED).is_file()
+
+    def dropped(self, stage: str) -> dict[str, int]:
+        """Students that diverged, with the step; step 0: what they come from had diverged."""
+        dropped: dict[str, int] = self._ending(stage).get("dropped", {})
+        return dropped
+
+    def check(self, stage: str, student: str | None = None) -> None:
+        """Compare the files of a stage's finished students (or of one) with what was written.
+
+        Raises:
+            InputError: naming the file that is missing or damaged, and what to do.
+        """
+        check_files(self.folder / stage, student)
+
+    def student_folder(self, stage: str, student: str | None = None) -> Path:
+        """Where a finished student of a stage lies, by default the stage's only one.
+
+        Raises:
+            InputError: if the stage has not ended, the student was dropped, or its files differ
+                from what the stage wrote.
+        """
+        students = self.students[stage]
+        if not self.finished(stage):
+            raise InputError(f"{self.folder}: stage {stage} has not ended; run distill again")
+        if student is None and len(students) > 1:
+            raise InputError(
+                f"{self.folder / stage} has several students: name one of {', '.join(students)}"
+            )
+        dropped = self.dropped(stage)
+        if (student or students[0]) in dropped:
+            raise InputError(
+                f"{self.folder / stage}: {student or students[0]} diverged at step "
+                f"{dropped[student or students[0]]} and was dropped: lower its optimizer.lr and "
+                "run the stage in another folder"
+            )
+        self.check(stage, student or students[0])
+        return self.folder / stage / (student or students[0])
+
+    def _ending(self, stage: str) -> dict[str, Any]:
+        return read_ending(self.folder / stage / FINISHED)
