@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from openeupe.cli.drawn_progress import DrawnProgress
 from openeupe.datasets.question_data import spelling
 from openeupe.datasets.questions import Question
 from openeupe.datasets.scenes.dataset import CLASSES, Scenes, plural_shape
@@ -25,6 +26,7 @@ from openeupe.evaluate.vlm.language import tiny_language
 from openeupe.evaluate.vlm.model import VisionLanguage
 from openeupe.evaluate.vlm.reader import FORM, truth
 from openeupe.evaluate.vlm.training import Lesson, fit_cached
+from openeupe.progress import LOGGED, Progress
 from openeupe.seeds import derive_seed
 
 _FAST: dict[str, Any] = {
@@ -50,7 +52,7 @@ def teach(
     layers: int = 3,
     seed: int = 0,
     packed: int = 8,
-    console: Console | None = None,
+    progress: Progress = LOGGED,
 ) -> VisionLanguage:
     """Train a reader on generated scenes that no suite asks about."""
     seen, questions = schoolbook(scenes)
@@ -69,10 +71,11 @@ def teach(
             lesson.talks(questions, len(seen), FORM.template),
             packed=packed,
             seed=derive_seed(seed, "lesson", number),
-            console=console,
+            progress=progress,
         )
-        if console is not None and losses:
-            console.print(f"lesson {number + 1}: loss {sum(losses[-50:]) / len(losses[-50:]):.3f}")
+        if losses:
+            last = losses[-50:]
+            progress.message(f"lesson {number + 1}: loss {sum(last) / len(last):.3f}")
     return model
 
 
@@ -122,4 +125,4 @@ def _initialize_synonyms(model: VisionLanguage) -> None:
 
 
 if __name__ == "__main__":
-    teach(console=Console()).to(torch.bfloat16).save(sys.argv[1])
+    teach(progress=DrawnProgress(Console())).to(torch.bfloat16).save(sys.argv[1])

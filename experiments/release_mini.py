@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from openeupe import encoders
+from openeupe.cli.drawn_progress import DrawnProgress
 from openeupe.distill.chain import load_with_chains
 from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
@@ -52,8 +53,9 @@ def main(student: Path, data: Path, out: Path) -> None:
         encoder, chains = load_with_chains(str(rounded))
         suite = load_suite(str(_SUITE))
         folder = rounded / "evaluations" / suite.name
-        judged = Judged(encoder, Features(encoder), chains, folder, Console())
-        evaluate(suite, judged, folder, root=data, source="openeupe-mini", console=Console())
+        progress = DrawnProgress(Console())
+        judged = Judged(encoder, Features(encoder), chains, folder, progress)
+        evaluate(suite, judged, folder, root=data, source="openeupe-mini", progress=progress)
         for beside in ("heads.safetensors", "statistics.safetensors"):
             (rounded / beside).unlink()
         save(str(rounded), out)

@@ -66,10 +66,10 @@ def read_settings(
     return merged
 
 
-def with_base(kind: str, name: str, raw: dict[str, Any], beside: Path) -> dict[str, Any]:
+def with_base(kind: str, name: str, raw: dict[str, Any], beside: Path | None) -> dict[str, Any]:
     """A mapping of settings that stands inside another file, laid over its `base` if it has one.
 
-    beside: the folder in which a base is looked for before the package's own.
+    beside: the folder in which a base is looked for before the package's own; None: only there.
     """
     return _over_base(kind, name, dict(raw), beside, ())
 
@@ -90,15 +90,47 @@ def packaged_names(kind: str) -> list[str]:
     )
 
 
+def own_file(kind: str, source: str | Path) -> Path | None:
+    """The file that the user names; None if the name is that of a file of the package, or of none.
+
+    A bare name (`mini`) of the package is that file, whatever the working directory holds.
+    """
+    path = Path(source)
+    bare = path.name == str(source) and not path.suffix
+    if bare and str(source) in packaged_names(kind):
+        return None
+    return path if path.is_file() else None
+
+
+def beside_or_packaged(kind: str, named: str, beside: Path | None, what: str) -> str:
+    """The file that another file names: next to it, or else one of the package.
+
+    Args:
+        named: as written in that file.
+        beside: folder of that file; None if it is the package's.
+        what: beginning of the message if there is neither.
+
+    Raises:
+        InputError: the working directory is not searched.
+    """
+    if beside is not None and (beside / named).is_file():
+        return str(beside / named)
+    known = packaged_names(kind)
+    if named.removesuffix(".yaml") in known:
+        return named.removesuffix(".yaml")
+    where = f"no file in {beside.resolve()}, and " if beside is not None else ""
+    raise InputError(f"{what} {named} is {where}no {kind} of the package ({', '.join(known)})")
+
+
 def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     name = str(source)
     if name in seen:
         raise InputError(f"{kind} {name}: its base leads back to itself ({' -> '.join(seen)})")
     folder = _FOLDERS.get(kind, f"{kind}s")
     packaged = resources.files("openeupe") / folder / f"{name.removesuffix('.yaml')}.yaml"
-    path = Path(name)
-    if path.is_file():
-        file: Any = path
+    own = own_file(kind, source)
+    if own is not None:
+        file: Any = own
     elif "/" not in name and packaged.is_file():
         file = packaged
     else:
@@ -116,7 +148,7 @@ def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str
         raise InputError(f"{kind} {name} is not valid YAML: {line}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{kind} {name}: a {kind} is a mapping of settings")
-    return _over_base(kind, name, raw, path.parent if path.is_file() else None, seen)
+    return _over_base(kind, name, raw, own.parent if own is not None else None, seen)
 
 
 def _over_base(
@@ -128,7 +160,7 @@ def _over_base(
         return raw
     if not isinstance(base, str):
         raise InputError(f"{kind} {name}: base must be the name or file of a {kind}")
-    inherited = beside / base if beside and (beside / base).is_file() else base
+    inherited = beside_or_packaged(kind, base, beside, f"{kind} {name}: its base")
     return _merge(_read(kind, inherited, (*seen, name)), raw)
 
 

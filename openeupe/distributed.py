@@ -9,7 +9,6 @@ where they are sharded, since nothing of them has to be agreed on.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,8 +177,6 @@ def processes(device: torch.device | None, patience: timedelta = _PATIENCE) -> I
     own = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(own)
-    # Tokens are views of a network's output; nothing here changes one in place.
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module")
     dist.init_process_group(
         "nccl" if cuda else "gloo", timeout=patience, device_id=own if cuda else None
     )

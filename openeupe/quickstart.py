@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from openeupe.data import Augment, AugmentConfig, BrokenImage, FolderSource, Source, open_source
@@ -30,6 +26,7 @@ from openeupe.evaluate.knn import knn_accuracy
 from openeupe.files import strict_json, write_atomically
 from openeupe.look.figures import save, side_by_side
 from openeupe.look.images import patch_tokens
+from openeupe.progress import LOGGED, Progress
 from openeupe.report.belonging import Belonging
 from openeupe.report.page import write_report
 from openeupe.report.seen import Seen, photo_side, source_photos
@@ -44,7 +41,7 @@ def run_quickstart(
     folder: Path,
     overrides: list[str],
     device: torch.device | None,
-    console: Console,
+    progress: Progress = LOGGED,
 ) -> dict[str, Any]:
     """Run the packaged `quickstart` recipe, then measure and show its students.
 
@@ -64,24 +61,21 @@ def run_quickstart(
     parts: dict[str, Source] = {
         part: open_source(recipe.data.sources[0], part) for part in ("train", "heldout")
     }
-    console.print(
-        f"{len(parts['train'])} photos to learn from, {len(parts['heldout'])} held out: {images}",
-        soft_wrap=True,
+    progress.message(
+        f"{len(parts['train'])} photos to learn from, {len(parts['heldout'])} held out: {images}"
     )
     device = device or default_device()
-    run = run_recipe(recipe, folder, device=device, console=console)
-    results, seen = _measure(run, parts, device, console)
+    run = run_recipe(recipe, folder, device=device, progress=progress)
+    results, seen = _measure(run, parts, device, progress)
     results["minutes"] = round((time.perf_counter() - started) / 60, 2)
     write_atomically(folder / "results.json", strict_json(results))
-    with console.status("writing the report"):
+    with progress.task("writing the report", 1):
         write_report(folder, seen)
-    _show(results, console)
-    _what_next(folder, console)
     return results
 
 
 def _measure(
-    run: Run, parts: dict[str, Source], device: torch.device, console: Console
+    run: Run, parts: dict[str, Source], device: torch.device, progress: Progress
 ) -> tuple[dict[str, Any], Seen]:
     """Fidelity to the experts, kNN where the photos have classes, and what they see in photos."""
     stages = list(run.recipe.stages)
@@ -95,8 +89,13 @@ def _measure(
     def look(name: str, encoder: Encoder, at: int) -> dict[str, Tokens]:
         # In the precision they taught in: these experts are most of the work on a CPU.
         precision = first.teacher_precision if name in experts else "fp32"
-        with console.status(f"{name} looks at {at} px"), autocast(precision, device):
-            return {part: encode(encoder, crops, at) for part, (crops, _) in views.items()}
+        found = {}
+        title = f"{name} looks at {at} px"
+        with progress.task(title, len(views)) as task, autocast(precision, device):
+            for part, (crops, _) in views.items():
+                found[part] = encode(encoder, crops, at)
+                task.advance()
+        return found
 
     seen = {k: look(k, e, first.teachers[k].resolution[0]) for k, e in experts.items()}
     targets = {
@@ -124,7 +123,7 @@ def _measure(
         **{k: (e, first.teachers[k].resolution[0]) for k, e in experts.items()},
         **{k: (e, sides[0]) for k, e in encoders.items()},
     }
-    results["knn"] = _knn(everyone, parts, console)
+    results["knn"] = _knn(everyone, parts, progress)
     return results, seen_photos
 
 
@@ -166,7 +165,7 @@ def _look(
 
 
 def _knn(
-    encoders: dict[str, tuple[Encoder, int]], parts: dict[str, Source], console: Console
+    encoders: dict[str, tuple[Encoder, int]], parts: dict[str, Source], progress: Progress
 ) -> dict[str, float]:
     """kNN accuracy on the held-out photos, if they lie in class sub-folders."""
     train, heldout = parts["train"], parts["heldout"]
@@ -176,61 +175,14 @@ def _knn(
         return {}
     accuracy = {}
     for name, (encoder, side) in encoders.items():
-        with console.status(f"kNN: {name}"):
+        with progress.task(f"kNN: {name}", 2) as task:
             features, labels = {}, {}
             for part, source in (("train", train), ("heldout", heldout)):
                 views, kept = center_views(source, _spread(source, _KNN_IMAGES), side)
                 features[part] = encode(encoder, views).cls
                 labels[part] = torch.tensor([source.label(i) for i in kept])
+                task.advance()
             accuracy[name] = knn_accuracy(
                 features["train"], labels["train"], features["heldout"], labels["heldout"]
             )
     return accuracy
-
-
-def _show(results: dict[str, Any], console: Console) -> None:
-    experts = list(results["fidelity"][0]["r2"])
-    title = "How much of each expert's tokens is predicted on held-out photos (R2)"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))  # fits 80 columns
-    table.add_column("encoder", no_wrap=True)
-    table.add_column("px", justify="right")
-    for expert in experts:
-        for kind in ("cls", "patches"):
-            table.add_column(f"{expert}\n{kind}", justify="right")
-    before = None
-    for row in results["fidelity"]:
-        if before not in (None, row["encoder"]) and row["encoder"] not in experts[1:]:
-            table.add_section()
-        before = row["encoder"]
-        cells = [f"{row['r2'][e][k]:.2f}" for e in experts for k in ("cls", "patches")]
-        table.add_row(row["encoder"], str(row["resolution"]), *cells)
-    console.print(table)
-    if results["knn"]:
-        table = Table("encoder", "kNN accuracy", title="Class of the held-out photos, k = 10")
-        for name, accuracy in results["knn"].items():
-            table.add_row(name, f"{accuracy:.1%}")
-        console.print(table)
-
-
-def _what_next(folder: Path, console: Console) -> None:
-    recipe_file = shlex.quote(str(folder / "recipe.yaml"))
-    console.print(
-        f"""
-R2: a ridge readout from each encoder's frozen tokens, fitted on the training photos; 1 is perfect,
-0 is their mean. The experts' own rows show what so few photos allow. "untrained" is the student's
-architecture with random weights.
-
-Saved in {folder}:
-  report.html    the whole story: open it in a browser
-  pca.png        patch tokens of held-out photos as colours, experts beside students
-  results.json   the tables above
-  recipe.yaml    every number of the run; STAGE/metrics.jsonl and STAGE/tensorboard its curves
-
-Next:
-  openeupe quickstart --images FOLDER --run runs/mine    your own photos
-  openeupe distill {recipe_file} --run runs/longer stages.student.steps=20000
-  openeupe plan eupe                                     what the paper's own run would cost
-  python -c "import openeupe; print(openeupe.load('{folder}'))\"""",
-        soft_wrap=True,
-        highlight=False,
-    )

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
 import openeupe
 from experiments.planted_heap import photos
@@ -29,6 +28,7 @@ from openeupe.curate.heap import Heap
 from openeupe.curate.scan import readable, scan
 from openeupe.data import View, decode
 from openeupe.distributed import Processes
+from openeupe.progress import SILENT
 
 
 def main() -> None:
@@ -43,14 +43,14 @@ def main() -> None:
     torch.set_num_threads(1)
     encoder = openeupe.load(given.encoder)
     side = encoder.resolution
-    with tempfile.TemporaryDirectory() as folder, Progress(disable=True) as progress:
+    with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "heap").mkdir()
         all_ = photos(given.photos)
         for number in np.linspace(0, len(all_) - 1, min(given.images, len(all_))).astype(int):
             (place / "heap" / f"{number}{all_[number].suffix}").symlink_to(all_[number].resolve())
         heap, here = Heap([place / "heap"]), Processes(torch.device("cpu"))
-        scanned = scan(heap, place / "first", here, 1, progress)
+        scanned = scan(heap, place / "first", here, 1, SILENT)
         rows = readable(scanned)
         view = View(side, side, "squash")
         batches = [
@@ -64,7 +64,7 @@ def main() -> None:
                 decode(heap.encoded(int(row)), "")
 
         def scanning() -> None:
-            scan(heap, place / f"scan{number}", here, 1, progress)
+            scan(heap, place / f"scan{number}", here, 1, SILENT)
 
         def encoding() -> None:
             with torch.inference_mode():
@@ -73,7 +73,7 @@ def main() -> None:
 
         def embedding() -> None:
             folder = place / f"vectors{number}"
-            Embeddings(folder, heap, rows, scanned.digest, encoder, side).make(here, 1, progress)
+            Embeddings(folder, heap, rows, scanned.digest, encoder, side).make(here, 1, SILENT)
 
         tasks: list[Callable[[], None]] = [decoding, scanning, encoding, embedding]
         clock: dict[str, list[float]] = {task.__name__: [] for task in tasks}

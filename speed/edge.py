@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from openeupe.cli.drawn_progress import DrawnProgress
 from openeupe.deploy.export import ParityError, export
 from openeupe.deploy.program import parse_sizes
 from openeupe.encoders import Encoder, create, load, save
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     arguments = parser.parse_args()
     console = Console()
+    progress = DrawnProgress(console)
     for name in arguments.names:
         place = arguments.folder / name.replace(":", "_")
         if name.startswith("eupe_") and not place.exists():
@@ -72,7 +74,7 @@ def main() -> None:
                     encoder, out, target=target, precision=precision,  # type: ignore[arg-type]
                     sizes=parse_sizes(sizes[0]) if sizes and not dynamic else None,
                     dynamic=dynamic,
-                    images=arguments.images, source=name, console=console,
+                    images=arguments.images, source=name, progress=progress,
                 )  # fmt: skip
                 seconds = time.perf_counter() - started
                 console.print(f"{out.name}: {seconds:.0f} s, {json.dumps(about['notes'])}")

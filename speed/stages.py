@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,6 +20,7 @@ from openeupe.distill.stage import Stage
 from openeupe.distill.trainer import Trainer
 from openeupe.distributed import Processes
 from openeupe.encoders import create
+from openeupe.progress import SILENT
 
 Step = Callable[[], Any]
 
@@ -69,7 +69,7 @@ def trainer(recipe: Recipe, device: torch.device, teachers: Mapping[str, Any] = 
     place(stage, Processes(device))
     stage.train()
     folder = Path(tempfile.mkdtemp())
-    return Trainer(stage, recipe.data, folder, Processes(device), Console(quiet=True))
+    return Trainer(stage, recipe.data, folder, Processes(device), SILENT)
 
 
 def random_images(batch: int, side: int, device: torch.device) -> Tensor:

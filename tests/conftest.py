@@ -66,6 +66,8 @@ class Quickstart:
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     """The quickstart on the registry's photos with a few steps and few views."""
     import openeupe.quickstart as module
+    from openeupe.cli.drawn_progress import DrawnProgress
+    from openeupe.cli.quickstart import show
 
     folder = tmp_path_factory.mktemp("quickstart") / "runs" / "quickstart"
     log = folder.parent.parent / "out"
@@ -73,5 +75,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
         patch.setattr(module, "_VIEWS", {"train": 40, "heldout": 12})
         patch.setattr("openeupe.report.seen._LARGEST_SIDE", 128)
         console = Console(file=file, width=200)
-        results = module.run_quickstart(None, folder, FEW_STEPS, torch.device("cpu"), console)
+        progress = DrawnProgress(console)
+        results = module.run_quickstart(None, folder, FEW_STEPS, torch.device("cpu"), progress)
+        show(results, folder, console)
     return Quickstart(folder, log.read_text(), results)

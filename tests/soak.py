@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from openeupe.distill.recipe import load_recipe
 from openeupe.distill.run import run_recipe
@@ -82,7 +81,7 @@ def soak(folder: Path, steps: int, workers: int) -> list[Usage]:
             flush=True,
         )
 
-    run_recipe(recipe, folder / "run", console=Console(quiet=True), on_log=measure)
+    run_recipe(recipe, folder / "run", on_log=measure)
     return usages
 
 

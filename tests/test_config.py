@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from openeupe.ablate.study import load_study
 from openeupe.config import Config, load_settings, read_settings
+from openeupe.distill.recipe import load_recipe
 from openeupe.errors import InputError
 from openeupe.evaluate.suite import load_suite
 from openeupe.plain_yaml import parse_yaml
@@ -104,3 +106,30 @@ def test_messages_name_settings_as_the_file_has_them(change: str, told: str) -> 
     with pytest.raises(InputError) as error:
         load_suite("mini", [change])
     assert f"suite mini: {told}" in str(error.value)
+
+
+def test_the_working_directory_replaces_no_file_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mini", "quickstart", "stages"):
+        (tmp_path / name).write_text("name: another")
+    assert load_suite("mini").name == "mini"
+    assert load_recipe("quickstart").name == "quickstart"
+    assert load_study("stages").suite.name == "mini"
+    (tmp_path / "mini.yaml").write_text("base: mini\nname: own")
+    assert load_suite("mini.yaml").name == "own"
+
+
+def test_a_base_is_next_to_its_file_or_in_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "suites").mkdir()
+    file = tmp_path / "suites" / "own.yaml"
+    file.write_text("base: first.yaml")
+    (tmp_path / "first.yaml").write_text("base: mini\nname: first")
+    with pytest.raises(InputError, match=r"base first\.yaml is no file in .*suites, and no suite"):
+        load_suite(file)
+    (tmp_path / "suites" / "first.yaml").write_text("base: mini\nname: near")
+    assert load_suite(file).name == "near"

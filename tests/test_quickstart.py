@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 import openeupe.quickstart as module
 from openeupe.data import FolderSource
@@ -64,7 +63,7 @@ def test_on_ones_own_photos_in_class_folders(
         folder.mkdir(parents=True, exist_ok=True)
         Image.open(path).convert("RGB").resize((96, 72)).save(folder / f"{path.stem}.jpg")
     results = module.run_quickstart(
-        tmp_path / "mine", tmp_path / "run", FEW_STEPS, torch.device("cpu"), Console(quiet=True)
+        tmp_path / "mine", tmp_path / "run", FEW_STEPS, torch.device("cpu")
     )
     assert set(results["knn"]) >= {"semantic", "proxy", "finetuned", "untrained"}
     assert all(0 <= a <= 1 for a in results["knn"].values())

@@ -115,6 +115,27 @@ def test_nobody_imports_the_run_through_the_trainer() -> None:
     assert through == []
 
 
+def test_only_the_commands_print() -> None:
+    """Library code reports to `openeupe.progress`; what is drawn of it is the commands' matter."""
+    drawing = ("rich", "typer")
+    found = []
+    for module, path in MODULES.items():
+        if module.startswith("openeupe.cli"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            prints = (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "print"
+                and not any(word.arg == "file" for word in node.keywords)
+            )
+            if prints or any(name.split(".")[0] in drawing for name in names):
+                found.append(f"{module}:{node.lineno}")
+    assert found == []
+
+
 def test_contributing_names_every_room_and_ground_floor_module() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w/]+)`", text.partition("**Where things go.**")[2]))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from openeupe.ablate.study import LoadedStudy
@@ -21,6 +20,7 @@ from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.results import Results
 from openeupe.evaluate.suite import evaluate
+from openeupe.progress import SILENT
 
 _VIEWS: dict[tuple[str, View], Tensor] = {}
 _OPENED: dict[tuple[str, str], Any] = {}
@@ -42,19 +42,19 @@ def judge(
         precision=how.precision,
         batch_size=how.batch_size,
         workers=how.workers,
+        progress=SILENT,
         views=_VIEWS,
     )
-    quiet = Console(quiet=True)
     results = Results(folder)
     before = {benchmark: results.benchmark(benchmark) for benchmark in results.names()}
     benchmarks = {benchmark: loaded.suite.benchmarks[benchmark] for benchmark in loaded.benchmarks}
     content = evaluate(
         loaded.suite.model_copy(update={"benchmarks": benchmarks}),
-        Judged(encoder, features, chains, folder, quiet),
+        Judged(encoder, features, chains, folder, SILENT),
         folder,
         root=data,
         source=name,
-        console=quiet,
+        progress=SILENT,
         opened={benchmark: _opened(loaded, benchmark, data) for benchmark in benchmarks},
     )
     return any(before.get(benchmark) != saved for benchmark, saved in content["benchmarks"].items())

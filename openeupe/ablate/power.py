@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import stdtrit
 
 from openeupe.evaluate.measure import Measure
 from openeupe.evaluate.statistics import ALPHA, mean_difference
@@ -43,25 +44,12 @@ def power(pairs: Sequence[tuple[Measure, Measure]], tests: int) -> Power | None:
     item_error = (alike.high - alike.low) / (2 * 1.96)
 
     def resolvable(n: int) -> float:
-        reach = student(1 - ALPHA / tests / 2, n - 1) + student(_POWER, n - 1)
-        return reach * math.sqrt(spread**2 / n + item_error**2)
+        reach = stdtrit(n - 1, 1 - ALPHA / tests / 2) + stdtrit(n - 1, _POWER)  # Student's t
+        return float(reach) * math.sqrt(spread**2 / n + item_error**2)
 
     seen = abs(float(per_seed.mean()))
     needed = next((n for n in _TRIED if resolvable(n) <= seen), None)
     return Power(spread, item_error, resolvable(seeds), needed)
-
-
-def student(share: float, freedom: int) -> float:
-    """Quantile of Student's t, of a share of at least one half.
-
-    With t = sqrt(freedom) tan(angle) the density is cos(angle) ** (freedom - 1): bounded, and
-    summed on a grid.
-    """
-    angle = np.linspace(0, np.pi / 2, 100_001)
-    height = np.cos(angle) ** (freedom - 1)
-    below = np.concatenate([[0.0], np.cumsum((height[1:] + height[:-1]) / 2)])
-    found = np.interp(share - 0.5, below / below[-1] / 2, angle)
-    return float(math.sqrt(freedom) * math.tan(found))
 
 
 def _pooled(measure: Measure) -> Measure:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from openeupe.ablate.addresses import address, judged_folder, link_run, needs, only, stage_folder
 from openeupe.ablate.inputs import check_inputs, rooted, settle_precision, settled
@@ -28,7 +27,9 @@ from openeupe.encoders import resolve
 from openeupe.encoders.run_layout import FINISHED, RECIPE
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity
+from openeupe.known_warnings import ignore_known_warnings
 from openeupe.locks import locked
+from openeupe.progress import LOGGED, SILENT, Progress
 from openeupe.stopping import Stopped, end_with_parent
 
 
@@ -90,7 +91,7 @@ def warm_up() -> None:
 
 
 def run_study(
-    loaded: LoadedStudy, place: Place, jobs: int = 1, console: Console | None = None
+    loaded: LoadedStudy, place: Place, jobs: int = 1, progress: Progress = LOGGED
 ) -> list[str]:
     """Train and judge what is missing. What fails is told, and what does not need it goes on.
 
@@ -99,15 +100,14 @@ def run_study(
     Raises:
         InputError: if finished stages were trained on other images or encoders.
     """
-    console = console or Console(quiet=True)
     with locked(place.out, "the study"):
         check_inputs(loaded, place.data, place.out)
-        settle_precision(place.out, _device(place), lambda line: _say(line, console))
+        settle_precision(place.out, _device(place), progress.message)
         forget()
         tasks = {task.name: task for task in _tasks(loaded, place)}
         if jobs == 1:
-            return _one_by_one(tasks, console)
-        return _side_by_side(tasks, jobs, console)
+            return _one_by_one(tasks, progress)
+        return _side_by_side(tasks, jobs, progress)
 
 
 def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Path:
@@ -162,7 +162,7 @@ def _train(recipe: Recipe, stage: str, place: Place) -> None:
     folder, _ = link_run(place.out, recipe, stage)
     names = [*needs(recipe, stage), stage]
     there = settled(rooted(only(recipe, names), place.data), place.out)
-    run_recipe(there, folder, device=_device(place), console=Console(quiet=True))
+    run_recipe(there, folder, device=_device(place), progress=SILENT)
 
 
 def _judge(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> str | None:
@@ -176,7 +176,7 @@ def _device(place: Place) -> torch.device:
     return torch.device(place.device) if place.device else default_device()
 
 
-def _one_by_one(tasks: dict[str, Task], console: Console) -> list[str]:
+def _one_by_one(tasks: dict[str, Task], progress: Progress) -> list[str]:
     failed: dict[str, str] = {}
     for task in tasks.values():
         start, said = time.perf_counter(), None
@@ -185,11 +185,11 @@ def _one_by_one(tasks: dict[str, Task], console: Console) -> list[str]:
                 said = task.call(*task.arguments)
             except InputError as error:
                 failed[task.name] = str(error)
-        _tell(task, failed, said, start, console)
+        _tell(task, failed, said, start, progress)
     return [f"{name}: {why}" for name, why in failed.items()]
 
 
-def _side_by_side(tasks: dict[str, Task], jobs: int, console: Console) -> list[str]:
+def _side_by_side(tasks: dict[str, Task], jobs: int, progress: Progress) -> list[str]:
     failed: dict[str, str] = {}
     waiting = dict(tasks)
     running: dict[Future[str | None], tuple[Task, float]] = {}
@@ -202,7 +202,7 @@ def _side_by_side(tasks: dict[str, Task], jobs: int, console: Console) -> list[s
             for task in list(waiting.values()):
                 if _lacks(task, failed):
                     del waiting[task.name]
-                    _tell(task, failed, None, time.perf_counter(), console)
+                    _tell(task, failed, None, time.perf_counter(), progress)
                 elif len(running) < jobs and not open_names & set(task.after):
                     del waiting[task.name]
                     future = pool.submit(task.call, *task.arguments)
@@ -216,7 +216,7 @@ def _side_by_side(tasks: dict[str, Task], jobs: int, console: Console) -> list[s
                         pool.shutdown(wait=False, cancel_futures=True)
                         raise error
                     failed[task.name] = str(error)
-                _tell(task, failed, None if error else future.result(), start, console)
+                _tell(task, failed, None if error else future.result(), start, progress)
     return [f"{name}: {why}" for name, why in failed.items()]
 
 
@@ -247,6 +247,7 @@ def _quiet_start() -> None:
     Ctrl-C reaches all of them: the first process passes it on, as SIGTERM.
     """
     torch.set_num_threads(1)
+    ignore_known_warnings()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 
@@ -260,11 +261,7 @@ def _lacks(task: Task, failed: dict[str, str]) -> bool:
 
 
 def _tell(
-    task: Task, failed: dict[str, str], said: str | None, start: float, console: Console
+    task: Task, failed: dict[str, str], said: str | None, start: float, progress: Progress
 ) -> None:
     said = failed.get(task.name) or said or f"{time.perf_counter() - start:.0f} s"
-    _say(f"{task.name}: {said}", console)
-
-
-def _say(line: str, console: Console) -> None:
-    console.print(line, soft_wrap=True, highlight=False)
+    progress.message(f"{task.name}: {said}")

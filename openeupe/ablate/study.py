@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from openeupe.config import Config, check_settings, read_settings, with_base
+from openeupe.config import (
+    Config,
+    beside_or_packaged,
+    check_settings,
+    own_file,
+    read_settings,
+    with_base,
+)
 from openeupe.distill.recipe import Recipe
 from openeupe.encoders.resolver import check_code
 from openeupe.errors import InputError
@@ -182,7 +189,8 @@ def load_study(
         InputError: one line naming the file and field, and the mend.
     """
     study = check_settings(Study, "study", str(source), read_settings("study", source, overrides))
-    beside = Path(source).parent if Path(source).is_file() else Path()
+    file = own_file("study", source)
+    beside = file.parent if file is not None else None
     recipes = {}
     for name, raw in study.recipes.items():
         label = f"{name} of study {study.name}"
@@ -195,9 +203,7 @@ def load_study(
             check_code(arm.encoder or "", allow_code)
         except InputError as error:
             raise InputError(f"study {study.name}: arms.{name}.encoder: {error}") from None
-    suite = study.suite
-    if (beside / suite).is_file():
-        suite = str(beside / suite)
+    suite = beside_or_packaged("suite", study.suite, beside, f"study {study.name}: suite")
     loaded = LoadedStudy(study, recipes, load_suite(suite))
     _check(loaded)
     return loaded

@@ -14,11 +14,13 @@ from rich.text import Text
 from openeupe.cli.app import app, errors, first_process
 from openeupe.cli.mistakes import as_mistake, bug
 from openeupe.errors import one_line
+from openeupe.known_warnings import ignore_known_warnings
 from openeupe.stopping import Stopped, stop_at_once
 
 # Importing a file of commands adds them to the application, in the order that --help shows.
 # isort: off
 from openeupe.cli import curate
+from openeupe.cli import quickstart
 from openeupe.cli import train
 from openeupe.cli import judge
 from openeupe.cli import ablate
@@ -27,7 +29,18 @@ from openeupe.cli import ship
 from openeupe.cli import share
 # isort: on
 
-__all__ = ["ablate", "app", "curate", "judge", "look", "main", "share", "ship", "train"]
+__all__ = [
+    "ablate",
+    "app",
+    "curate",
+    "judge",
+    "look",
+    "main",
+    "quickstart",
+    "share",
+    "ship",
+    "train",
+]
 
 
 def main() -> None:
@@ -42,6 +55,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # print names that are not valid UTF-8
             stream.reconfigure(errors="backslashreplace")
     threading.excepthook = _thread_failed
+    ignore_known_warnings()
     for signum in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(signum) != signal.SIG_IGN:  # as `nohup` and background jobs have it
             signal.signal(signum, stop_at_once)

@@ -14,9 +14,10 @@ from openeupe.cli.app import (
     Overrides,
     app,
     console,
-    errors,
+    error_progress,
     packaged,
     print_json,
+    progress,
     torch_device,
 )
 from openeupe.errors import InputError
@@ -66,13 +67,11 @@ def ablate(
     loaded = load_study(study, overrides, allow_code=allow_code)
     torch_device(device)  # refused now rather than in each process
     place = Place(out or Path("studies") / loaded.study.name, data, device)
-    log = errors if as_json else console
+    log = error_progress if as_json else progress
     if len(loaded.study.seeds) == 1 and loaded.study.tables:
-        log.print(
+        log.message(
             "seeds: with one seed the noise of training is unknown, and no table gives a verdict; "
-            "seeds=[0,1,2] gives one",
-            soft_wrap=True,
-            highlight=False,
+            "seeds=[0,1,2] gives one"
         )
     failed: list[str] = []
     if run:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from openeupe.cli.drawn_progress import DrawnProgress
 from openeupe.errors import InputError
 from openeupe.files import strict_json
 
@@ -27,9 +28,12 @@ app = typer.Typer(
     "interrupted, 143 terminated; 1 anything else. With --json, standard output holds nothing but "
     "JSON.",
 )
+# Where commands write, and look for, what has no folder of its own.
+EVALUATIONS, EXPORTS = Path("evaluations"), Path("exports")
 # Colours only on a terminal, and never where NO_COLOR is set. Names are no markup: `[/y].jpg`.
 console = Console(markup=False, emoji=False)
 errors = Console(stderr=True, markup=False, emoji=False)
+progress, error_progress = DrawnProgress(console), DrawnProgress(errors)
 
 Overrides = Annotated[
     list[str] | None,

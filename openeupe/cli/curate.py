@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.progress import Progress
 
-from openeupe.cli.app import AsJson, Device, app, console, first_process, one_device, print_json
+from openeupe.cli.app import (
+    AsJson,
+    Device,
+    app,
+    console,
+    first_process,
+    one_device,
+    print_json,
+    progress,
+)
 from openeupe.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,7 +135,14 @@ def curate(
         raise InputError("--device has no effect without --encoder: leave it out, or name one")
     eyes = None if encoder == "none" else load(encoder).to(one_device(device))
     about = run(
-        heap, out, eyes, config, against=against or [], like=like or [], work=work, console=console
+        heap,
+        out,
+        eyes,
+        config,
+        against=against or [],
+        like=like or [],
+        work=work,
+        progress=progress,
     )
     if not first_process():
         return
@@ -136,8 +151,7 @@ def curate(
     if limit is not None:
         from openeupe.curate.tars import write_shards
 
-        with Progress(console=console, transient=True) as progress:
-            made = write_shards(out, out.with_suffix(".shards"), limit, progress)
+        made = write_shards(out, out.with_suffix(".shards"), limit, progress)
         about["shards"] = str(made)
     if as_json:
         print_json({key: value for key, value in about.items() if key != "parents"})

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from rich import box
+from rich.table import Table
 
 from openeupe.cli.app import (
+    EVALUATIONS,
     AllowCode,
     AsJson,
     Device,
     Overrides,
     app,
     console,
-    errors,
+    error_progress,
     one_device,
     packaged,
     print_json,
+    progress,
 )
+from openeupe.cli.drawn_progress import DrawnProgress
 from openeupe.errors import InputError
 from openeupe.files import folder_name
 from openeupe.limits import BATCH, WORKERS
@@ -76,14 +81,14 @@ def evaluate(
         precision,
         batch_size,
         workers,
-        errors if as_json else console,
+        error_progress if as_json else progress,
         allow_code,
     )
     if as_json:
         print_json(content)
         return
     benchmarks = list(content["benchmarks"])
-    console.print(tables.rich_table(*tables.one(content, benchmarks), encoder))
+    console.print(_table(*tables.one(content, benchmarks), encoder))
     for note in tables.notes(content, benchmarks):
         console.print(note, soft_wrap=True, highlight=False)
     console.print(f"Kept in {folder}", soft_wrap=True, highlight=False)
@@ -117,7 +122,7 @@ def compare(
         raise InputError("compare needs two encoders or more")
     if all(Results.there(Path(encoder)) for encoder in encoders):
         _refuse_unread(suite=suite, data=data, device=device, precision=precision)
-    log = errors if as_json else console
+    log = error_progress if as_json else progress
     everyone = []
     for encoder in encoders:
         if Results.there(Path(encoder)):
@@ -164,7 +169,7 @@ def compare(
         if as_markdown:
             print(f"{title}\n\n{tables.markdown(header, rows)}\n")
         else:
-            console.print(tables.rich_table(header, rows, title))
+            console.print(_table(header, rows, title))
 
     header, rows = tables.many(contents, names, benchmarks)
     rows.append(["mean rank ↓", *(f"{rank:.2f}" for rank in ranks)])
@@ -172,6 +177,15 @@ def compare(
     for compared, name in zip(pairs, names[1:], strict=True):
         show(*tables.differences(compared), f"{names[0]} compared with {name}")
         print(f"{tables.summary(compared, names[0])}\n")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for place, name in enumerate(header):
+        table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _refuse_unread(**given: Any) -> None:
@@ -193,7 +207,7 @@ def _evaluate(
     precision: Literal["fp32", "bf16"],
     batch_size: int,
     workers: int,
-    log: Console,
+    log: DrawnProgress,
     allow_code: bool = False,
 ) -> tuple[dict[str, Any], Path]:
     """What `results.json` then holds, and the folder it lies in."""
@@ -210,11 +224,11 @@ def _evaluate(
     loaded = loaded.to(one_device(device))
     folder = out or _results_folder(source, allow_code) / suite.name
     features = Features(
-        loaded, precision=precision, batch_size=batch_size, workers=workers, console=log
+        loaded, precision=precision, batch_size=batch_size, workers=workers, progress=log
     )
     judged = Judged(loaded, features, chains, folder, log)
     wanted = [name.strip() for name in only.split(",")] if only else None
-    content = run_suite(suite, judged, folder, root=data, source=source, only=wanted, console=log)
+    content = run_suite(suite, judged, folder, root=data, source=source, only=wanted, progress=log)
     return content, folder
 
 
@@ -223,4 +237,4 @@ def _results_folder(source: str, allow_code: bool) -> Path:
     from openeupe.encoders import resolve
 
     own = resolve(source, allow_code=allow_code).results_folder()
-    return own / "evaluations" if own else Path("evaluations") / folder_name(source)
+    return own / "evaluations" if own else EVALUATIONS / folder_name(source)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from openeupe.cli.app import Device, app, console, one_device
+from openeupe.cli.app import EXPORTS, Device, app, console, one_device, progress
 from openeupe.errors import InputError
 from openeupe.limits import IMAGES, SIDE
 
@@ -95,7 +95,7 @@ def look(
         pictures.Wish(kinds, how, at, components, upsampling),
         reference=reference,
         stages=_stages(names, on) if "stages" in kinds else {},
-        console=console,
+        progress=progress,
     )
     for name, images in looked.coloured.items():
         for photo, one in zip(photos, images, strict=True):
@@ -138,9 +138,9 @@ def report(
         images=images or [],
         beside=beside or [],
         device=one_device(device),
-        console=console,
+        progress=progress,
     )
-    page = write_report(run, seen, out, results or [])
+    page = write_report(run, seen, out, results or [], EXPORTS)
     size = page.stat().st_size / 1e6
     console.print(f"wrote {page} ({size:.1f} MB)", soft_wrap=True, highlight=False)
 

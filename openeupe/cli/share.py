@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from openeupe.cli.app import app, console
+from openeupe.cli.app import EVALUATIONS, app, console
 
 
 @app.command()
@@ -31,7 +31,7 @@ def save(
     """
     from openeupe.share.saving import save as save_folder
 
-    save_folder(encoder, folder, layout, licence=licence)
+    save_folder(encoder, folder, layout, licence=licence, evaluations=EVALUATIONS)
     console.print(f"Saved {folder}; its README.md says how to open it.", soft_wrap=True)
 
 

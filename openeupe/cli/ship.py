@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from openeupe.cli.app import AsJson, app, console, errors, print_json
+from openeupe.cli.app import EXPORTS, AsJson, app, console, error_progress, print_json, progress
 from openeupe.errors import InputError
 from openeupe.files import folder_name, read_mapping
 from openeupe.limits import BATCH, STEPS
@@ -79,7 +79,7 @@ def export(
             opset=opset,
             source=encoder,
             licences=origin(encoder, loaded).experts,
-            console=console,
+            progress=progress,
         )
     except ParityError as error:
         console.print(f"failed: {error}", style="red", soft_wrap=True, highlight=False)
@@ -142,7 +142,7 @@ def latency(
         threads=[int(part) for part in counts] or None,
         rounds=rounds,
         batch=batch,
-        console=errors if as_json else console,
+        progress=error_progress if as_json else progress,
     )
     if as_json:
         said = {"machine": measuring.machine(), "rows": [dataclasses.asdict(r) for r in rows]}
@@ -174,7 +174,7 @@ def _default_folder(source: str, to: str, precision: str) -> Path:
         InputError: if the export of an encoder with a similar name lies there.
     """
     name = folder_name(source.rstrip("/")).strip("._") or folder_name(Path(source).resolve().name)
-    folder = Path("exports") / f"{name}-{to}-{precision}"
+    folder = EXPORTS / f"{name}-{to}-{precision}"
     before = read_mapping(folder / "export.json").get("source")
     if isinstance(before, str) and before.rstrip("/") != source.rstrip("/"):
         raise InputError(f"{folder} holds the export of {before}: choose another --out")

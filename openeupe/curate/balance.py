@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from openeupe.curate.embed import Embeddings
 from openeupe.curate.kmeans import Centres, fit, nearest, sample
+from openeupe.progress import Progress
 from openeupe.seeds import derive_seed
 
 _LARGEST = 4096  # clusters by default: k-means costs images times clusters
@@ -72,20 +72,19 @@ def cluster(
         rounds: how often the points next to each centre, the same number for each, are clustered
             again, which moves centres out of the crowded regions.
     """
-    task = progress.add_task("clustering", total=len(sizes) + 1)
-    points = sample(embeddings, sizes[0], derive_seed(seed, "sample"))
-    mean = points.mean(axis=0)
-    points = centred(points, mean)
-    levels: list[Centres] = []
-    for level, size in enumerate(sizes):
-        points = _resampled(points, size, rounds, derive_seed(seed, "level", level))
-        levels.append(points)
-        progress.advance(task)
-    leaf = np.concatenate(
-        [nearest(centred(v, mean), levels[0])[:, 0] for _, v in embeddings.blocks()]
-    )
-    parents = [nearest(below, above)[:, 0] for below, above in pairwise(levels)]
-    progress.remove_task(task)
+    with progress.task("clustering", len(sizes) + 1) as task:
+        points = sample(embeddings, sizes[0], derive_seed(seed, "sample"))
+        mean = points.mean(axis=0)
+        points = centred(points, mean)
+        levels: list[Centres] = []
+        for level, size in enumerate(sizes):
+            points = _resampled(points, size, rounds, derive_seed(seed, "level", level))
+            levels.append(points)
+            task.advance()
+        leaf = np.concatenate(
+            [nearest(centred(v, mean), levels[0])[:, 0] for _, v in embeddings.blocks()]
+        )
+        parents = [nearest(below, above)[:, 0] for below, above in pairwise(levels)]
     return Tree(leaf, parents, len(levels[-1]))
 
 

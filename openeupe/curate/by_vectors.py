@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from openeupe.curate import balance, crowding
 from openeupe.curate.decide import BALANCE, KEPT, UNLIKE, Decisions
@@ -16,6 +15,7 @@ from openeupe.curate.duplicates import Agree, Pairs, joined
 from openeupe.curate.embed import Embeddings
 from openeupe.curate.neighbours import near_vectors, nearest_places
 from openeupe.curate.scan import Scanned
+from openeupe.progress import Progress
 from openeupe.seeds import derive_seed
 
 _QUERIES = 1024  # seed images compared at once

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
@@ -23,6 +22,7 @@ from openeupe.distributed import Processes
 from openeupe.encoders import Encoder, evaluating
 from openeupe.files import durable
 from openeupe.identity import arrays_identity, encoder_identity, facts_identity
+from openeupe.progress import Progress
 
 BATCH = 32  # images that the encoder sees at once
 Vectors = NDArray[np.float16]
@@ -81,21 +81,20 @@ class Embeddings:
     def make(self, here: Processes, workers: int, progress: Progress) -> None:
         """Compute what is not there yet; all processes are waited for."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        task = progress.add_task(f"{self.encoder.name} looks", total=len(self))
-        for part in here.mine(self.heap.parts):
-            rows = self._of(part, self._stored)
-            digests = self.digests[rows]
-            old = self._read(part, verify=True)
-            if old is None or not np.array_equal(old[0], digests):
-                vectors = self._vectors(rows, digests, old, workers)
-                tensors: dict[str, NDArray[Any]] = {"digests": digests, "vectors": vectors}
-                with durable(self._file(part)) as partial:
-                    contents = arrays_identity(digests, vectors)
-                    # One entry: safetensors writes several in any order.
-                    save_file(tensors, partial, {"identity": f"{self.identity} {contents}"})
-            progress.advance(task, len(rows))
-        here.wait()
-        progress.remove_task(task)
+        with progress.task(f"{self.encoder.name} looks", len(self)) as task:
+            for part in here.mine(self.heap.parts):
+                rows = self._of(part, self._stored)
+                digests = self.digests[rows]
+                old = self._read(part, verify=True)
+                if old is None or not np.array_equal(old[0], digests):
+                    vectors = self._vectors(rows, digests, old, workers)
+                    tensors: dict[str, NDArray[Any]] = {"digests": digests, "vectors": vectors}
+                    with durable(self._file(part)) as partial:
+                        contents = arrays_identity(digests, vectors)
+                        # One entry: safetensors writes several in any order.
+                        save_file(tensors, partial, {"identity": f"{self.identity} {contents}"})
+                task.advance(len(rows))
+            here.wait()
 
     def blocks(self) -> Iterator[tuple[int, Vectors]]:
         """(first place, vectors `[n, D]`) part after part; places count within `rows`."""

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 
 from openeupe.curate import by_vectors
 from openeupe.curate.agreement import Agreement
@@ -32,7 +30,9 @@ from openeupe.data.manifest import VERSION
 from openeupe.distributed import Processes, processes
 from openeupe.encoders import Encoder, check_side
 from openeupe.errors import InputError
+from openeupe.known_warnings import known_warnings_ignored
 from openeupe.locks import locked
+from openeupe.progress import LOGGED, SILENT, Progress
 from openeupe.version import package_version
 
 _PATIENCE = timedelta(days=7)  # until the slowest process has finished its parts
@@ -77,6 +77,7 @@ class _Work:
         return made
 
 
+@known_warnings_ignored()
 def curate(
     paths: Sequence[str | Path],
     out: Path,
@@ -86,7 +87,7 @@ def curate(
     against: Sequence[str | Path] = (),
     like: Sequence[str | Path] = (),
     work: Path | None = None,
-    console: Console | None = None,
+    progress: Progress = LOGGED,
 ) -> dict[str, Any]:
     """Curate a heap of images: drop what is broken, copied or leaked, and balance the rest.
 
@@ -121,9 +122,8 @@ def curate(
     with (
         processes(torch.device("cpu"), _PATIENCE) as here,
         locked(folder, "the work folder") if here.first else nullcontext(),
-        Progress(console=_console(console, here), transient=True) as progress,
     ):
-        shared = _Work(folder, config, encoder, here, progress)
+        shared = _Work(folder, config, encoder, here, progress if here.first else SILENT)
         scanned = shared.scan(heap, "heap")
         theirs = shared.scan(evaluation, "against") if evaluation else None
         unreadable = _unreadable(evaluation, theirs, against)
@@ -179,10 +179,6 @@ def curate(
             write_manifest(out, folder / "heap-scan", heap, decided, shares, evaluation, about)
         here.wait()
     return about
-
-
-def _console(console: Console | None, here: Processes) -> Console:
-    return console if console and here.first else Console(quiet=True)
 
 
 def _bits(config: CurateConfig, encoder: Encoder | None) -> int:

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from openeupe.curate.hashing import Hashes, digest, faces, perceptual_hashes
 from openeupe.curate.heap import Heap
@@ -20,6 +19,7 @@ from openeupe.data.decode import opened, upright
 from openeupe.data.string_array import printable
 from openeupe.distributed import Processes
 from openeupe.files import durable
+from openeupe.progress import Progress
 
 _VERSION = 2  # of what a scan holds and how it is computed: an older one is made again
 _HASHED = 96  # pixels that a JPEG may be decoded at for its hash: more than the hash looks at
@@ -77,8 +77,7 @@ def scan(heap: Heap, folder: Path, here: Processes, workers: int, progress: Prog
         workers: threads.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    task = progress.add_task("reading", total=len(heap))
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, progress.task("reading", len(heap)) as task:
         for part in here.mine(heap.parts):
             listing = f"{_VERSION} {heap.listing(part)}"
             if _listing(folder, part, len(heap.rows(part))) != listing:
@@ -88,9 +87,8 @@ def scan(heap: Heap, folder: Path, here: Processes, workers: int, progress: Prog
                 table = pa.Table.from_pylist(rows, _SCHEMA.with_metadata({"listing": listing}))
                 with durable(file_of(folder, part)) as partial:
                     pq.write_table(table, partial, write_page_checksum=True)
-            progress.advance(task, len(heap.rows(part)))
-    here.wait()
-    progress.remove_task(task)
+            task.advance(len(heap.rows(part)))
+        here.wait()
     return _gather(heap, folder)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rich.progress import Progress
 
 from openeupe.curate.hashing import digest
 from openeupe.curate.manifest_writer import SCHEMA
@@ -21,13 +20,16 @@ from openeupe.data.manifest import METADATA, open_manifest, roots
 from openeupe.data.shards import OpenShards
 from openeupe.errors import InputError
 from openeupe.placing import partial_folder, take_place
+from openeupe.progress import LOGGED, Progress
 
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
 MANIFEST = "manifest.parquet"
 _UNFINISHED = ".manifest.parquet.writing"
 
 
-def write_shards(manifest: Path, folder: Path, size_bytes: int, progress: Progress) -> Path:
+def write_shards(
+    manifest: Path, folder: Path, size_bytes: int, progress: Progress = LOGGED
+) -> Path:
     """Copy the kept images, as they are, into `folder/00000.tar` and so on.
 
     The folder can be moved: its manifest names shards next to it. It is written from the start
@@ -103,13 +105,15 @@ def _write(
     size_bytes: int,
     progress: Progress,
 ) -> None:
-    task = progress.add_task("writing shards", total=about["kept"])
     shards = _Shards(folder, size_bytes)
     files = OpenShards()
     rows: list[dict[str, Any]] = []
     schema = SCHEMA.with_metadata({METADATA: json.dumps({**about, "roots": ["."]})})
     number = 0
-    with pq.ParquetWriter(folder / MANIFEST, schema, compression="zstd") as writer:
+    with (
+        progress.task("writing shards", about["kept"]) as task,
+        pq.ParquetWriter(folder / MANIFEST, schema, compression="zstd") as writer,
+    ):
         for batch in file.iter_batches(batch_size=4096):
             rows = [row for row in batch.to_pylist() if row["weight"] > 0]
             for row in rows:
@@ -129,10 +133,9 @@ def _write(
                 shard, offset = shards.add(name, encoded)
                 row |= {"source": 0, "path": shard, "offset": offset, "of": None}
                 number += 1
-                progress.advance(task)
+                task.advance()
             writer.write_table(pa.Table.from_pylist(rows, schema))
     shards.close()
-    progress.remove_task(task)
 
 
 class _Shards:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import warnings
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -17,9 +16,6 @@ from PIL import ExifTags, Image, ImageOps
 from openeupe.data.string_array import printable
 from openeupe.errors import InputError
 from openeupe.limits import IMAGE_BYTES
-
-# Many web images have odd metadata. Not by `catch_warnings`, which is not safe with threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
 _STRIP = 2**22  # pixels that are converted at once: copies of a large image take gigabytes

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from openeupe.errors import InputError
+from openeupe.known_warnings import ignore_known_warnings
 from openeupe.stopping import end_with_parent
 
 PATIENCE_S = 900.0  # without any item; a cold network disk may need minutes for a large batch
@@ -97,6 +98,7 @@ def _begin(_: int) -> None:
     PyTorch's own watch looks at the wrong parent where a fork server starts the workers.
     """
     end_with_parent()
+    ignore_known_warnings()  # not inherited where workers are not copies of this process
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
 

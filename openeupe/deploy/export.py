@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from openeupe.deploy import export_folder as folders
 from openeupe.deploy.parity import Parity, Proof, as_input, complaint
 from openeupe.deploy.sample_images import Photos
@@ -20,6 +18,7 @@ from openeupe.encoders.exported import ExportedEncoder
 from openeupe.encoders.licences import Licence
 from openeupe.errors import InputError
 from openeupe.placing import partial_folder, take_place
+from openeupe.progress import LOGGED, Progress
 
 
 class ParityError(Exception):
@@ -39,7 +38,7 @@ def export(
     opset: int | None = None,
     source: str | None = None,
     licences: Mapping[str, Licence] | None = None,
-    console: Console | None = None,
+    progress: Progress = LOGGED,
 ) -> dict[str, Any]:
     """Write `encoder` for a target into `folder`, replacing an export that lies there.
 
@@ -62,7 +61,6 @@ def export(
         InputError: before any long work, for a combination that cannot be had.
         ParityError: if a file misses its limit; the folder is then kept as `FOLDER.failed`.
     """
-    console = console or Console(quiet=True)
     if isinstance(encoder, ExportedEncoder):
         raise InputError(
             f"{encoder.folder} is an export already: give the encoder that it was made from, "
@@ -83,7 +81,7 @@ def export(
 
     with partial_folder(folder, folders.own_files) as part:
         jobs = [Job(encoder, size, pixels, precision, opset) for size in wanted]
-        written = [_write(engine, job, part, photos, console) for job in jobs]
+        written = [_write(engine, job, part, photos, progress) for job in jobs]
         about = folders.describe(
             encoder,
             source=source or encoder.name,
@@ -141,27 +139,27 @@ class _Written:
     notes: dict[str, Any]
 
 
-def _write(engine: Target, job: Job, part: Path, photos: Photos, console: Console) -> _Written:
+def _write(engine: Target, job: Job, part: Path, photos: Photos, progress: Progress) -> _Written:
     """Write one file and prove it."""
     key = file_key(job.size)
     path = part / f"{'model' if job.size is None else key}{engine.suffix}"
     sizes = _sizes_to_try(job.encoder) if job.size is None else [job.size]
-    console.print(f"{key}: writing {path.name}", highlight=False)
+    progress.message(f"{key}: writing {path.name}")
     if job.precision == "int8":
         job.calibration = as_input(photos.calibration(sizes[0]), job.pixels)
         trial = Proof(job.encoder, photos.trial(sizes[0]))
         job.fidelity = lambda file: trial.check(engine, file, job.precision, job.pixels).fidelity
-        job.say = lambda line: console.print(f"{key}: {line}", soft_wrap=True, highlight=False)
+        job.say = lambda line: progress.message(f"{key}: {line}")
     engine.write(job, path)
     parities = []
     if engine.runs_here:
         for size in sizes:
             proof = Proof(job.encoder, photos.proof(size))
             parities.append(proof.check(engine, path, job.precision, job.pixels))
-            console.print(parities[-1].line, soft_wrap=True, highlight=False)
+            progress.message(parities[-1].line)
     else:
         told = f"parity NOT CHECKED, {engine.name} does not run on this machine"
-        console.print(f"{key}: {told}", highlight=False)
+        progress.message(f"{key}: {told}")
     return _Written(key, path.name, _bytes(engine.files(path)), parities, job.notes)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe.deploy.export_folder import LATENCY
@@ -22,6 +21,7 @@ from openeupe.encoders import Encoder, create
 from openeupe.encoders.export_layout import Size, check_contents, parse_size, read_about
 from openeupe.files import write_atomically
 from openeupe.identity import settings_identity
+from openeupe.progress import LOGGED, Progress
 
 _TURN = 0.3  # seconds
 _COMPUTES_IN = {"fp32": "fp32", "fp16": "fp32", "bf16": "bf16", "int8": "int8"}
@@ -110,7 +110,7 @@ def measure(
     threads: Sequence[int] | None = None,
     rounds: int = 10,
     batch: int = 8,
-    console: Console | None = None,
+    progress: Progress = LOGGED,
 ) -> list[Row]:
     """Measure contenders in turns with the eager baselines of their encoders, which are added.
 
@@ -125,7 +125,6 @@ def measure(
     Raises:
         InputError: if a contender cannot run at that size or on this machine.
     """
-    console = console or Console(quiet=True)
     counts = sorted(set(threads or (1, os.cpu_count() or 1)))
     once = {json.dumps(contender.what): contender for contender in contenders}
     contenders = list(once.values())
@@ -139,7 +138,7 @@ def measure(
         baseline = eager(encoder, "PyTorch fp32")
         own = [baseline, *(c for c in own if c.what != baseline.what)]
         about = (sum(p.numel() for p in encoder.parameters()) / 1e6, gmacs(encoder, shown))
-        for row, contender in _in_turns(name, own, shown, counts, rounds, batch, about, console):
+        for row, contender in _in_turns(name, own, shown, counts, rounds, batch, about, progress):
             rows.append(row)
             by_folder.setdefault(contender.folder, []).append(row)
     for contender in contenders:
@@ -184,9 +183,9 @@ def _in_turns(
     rounds: int,
     batch: int,
     about: tuple[float, float],
-    console: Console,
+    progress: Progress,
 ) -> list[tuple[Row, Contender]]:
-    console.print(f"{name}: {len(contenders)} contenders start", highlight=False)
+    progress.message(f"{name}: {len(contenders)} contenders start")
     shared = {"size": size, "threads": counts[0]}
     kinds = list(dict.fromkeys(_COMPUTES_IN[contender.precision] for contender in contenders))
     kinds = [kind for kind in kinds if multiplies_faster(kind)]
@@ -197,7 +196,7 @@ def _in_turns(
             worker.answer()
         series = {}
         for count in counts:
-            console.print(f"{name}: in turns, {count} threads", highlight=False)
+            progress.message(f"{name}: in turns, {count} threads")
             series[count] = _rounds(everyone, count, rounds)
         workers = everyone[len(kinds) :]
         rates = {count: [w.throughput(batch, count) for w in workers] for count in counts}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -32,8 +31,6 @@ _PREFIX = "step-"
 _EXTRA = "state.json"
 _DAMAGED = ".damaged"
 _ALONE = Processes(torch.device("cpu"))
-
-warnings.filterwarnings("ignore", "torch.distributed is disabled")  # we say so ourselves
 
 
 class CheckpointWriter:

@@ -1,24 +1,14 @@
-"""Where a stage's numbers go: summed on the device, then JSONL, TensorBoard and terminal."""
+"""Where a stage's numbers go: summed on the device, then JSONL and TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from openeupe.distill.track import Tracker
@@ -109,58 +99,3 @@ def read_metrics(path: Path, tell: Callable[[str], None] = lambda _: None) -> li
     if damaged:
         tell(f"{path} is damaged in line {', '.join(damaged[:5])}: left out, the others are used")
     return records
-
-
-class StageProgress:
-    """A live bar on a terminal, plain lines elsewhere."""
-
-    def __init__(self, console: Console, title: str, steps: int, done: int) -> None:
-        self.console = console
-        self.title = title
-        self.steps = steps
-        self.started = time.perf_counter()
-        self.first = done
-        self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task(title, total=steps, completed=done, speed="", losses="")
-
-    def __enter__(self) -> StageProgress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def advance(self, step: int) -> None:
-        """`step` steps are done."""
-        self.bar.update(self.task, completed=step)
-
-    def show(self, record: dict[str, Any]) -> None:
-        """Show a log record: images/s, waiting share, loss per teacher and token kind."""
-        speed = f"{record['images_per_s']:.1f} images/s"
-        if record["waiting"] > 0.05:
-            speed += f" ({record['waiting']:.0%} waiting for images)"
-        losses = "  ".join(
-            f"{name.removeprefix('loss/')} {value:.3f}"
-            for name, value in record.items()
-            if name.startswith("loss/")
-        )
-        self.bar.update(self.task, completed=record["step"], speed=speed, losses=losses)
-        if not self.console.is_terminal:
-            elapsed = time.perf_counter() - self.started
-            left = elapsed / max(record["step"] - self.first, 1) * (self.steps - record["step"])
-            self.console.print(
-                f"{self.title} {record['step']}/{self.steps}  {speed}  {left:.0f} s left  {losses}",
-                soft_wrap=True,
-                highlight=False,
-            )

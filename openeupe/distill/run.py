@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from openeupe.data import Source, image_sets
 from openeupe.distill.check import check_recipe, check_weights, start_of
@@ -31,16 +30,19 @@ from openeupe.encoders.run_layout import FINISHED
 from openeupe.errors import InputError
 from openeupe.files import remove_partials, write_atomically
 from openeupe.identity import file_identity
+from openeupe.known_warnings import known_warnings_ignored
 from openeupe.locks import locked
+from openeupe.progress import LOGGED, SILENT, Progress
 from openeupe.seeds import unchanged_draws
 
 
+@known_warnings_ignored()
 def run_recipe(
     recipe: Recipe,
     folder: Path,
     *,
     device: torch.device | None = None,
-    console: Console | None = None,
+    progress: Progress = LOGGED,
     on_log: Callable[[Stage, dict[str, float]], None] | None = None,
 ) -> Run:
     """Carry out every stage of `recipe` in `folder`, resuming where an earlier call was cut off.
@@ -51,7 +53,7 @@ def run_recipe(
         Stopped: on SIGTERM or SIGINT, once a checkpoint of the step is on the disk.
     """
     with processes(device) as here, unchanged_draws(here.device):
-        console = (console or Console()) if here.first else Console(quiet=True)
+        progress = progress if here.first else SILENT
         sources = check_recipe(recipe)
         for name, config in recipe.stages.items():
             check_share(config.batch_size, config.accumulate, here.count, f"stages.{name}")
@@ -69,15 +71,15 @@ def run_recipe(
                 check_weights(recipe, ahead[1:])  # those of the first are loaded in a moment anyway
             if images:
                 for name in run.check_images(images):
-                    console.print(
+                    progress.message(
                         f"{name}: images not recorded by an earlier version, not compared"
                     )
             here.wait()
             for name in recipe.stages:
                 if name in ahead:
-                    _run_stage(run, name, here, console, on_log, sources, images)
+                    _run_stage(run, name, here, progress, on_log, sources, images)
                     continue
-                console.print(f"{name}: finished before, {folder / name}")
+                progress.message(f"{name}: finished before, {folder / name}")
                 if here.first:
                     _tidy(folder / name)
     return run
@@ -92,7 +94,7 @@ def _run_stage(
     run: Run,
     name: str,
     here: Processes,
-    console: Console,
+    progress: Progress,
     on_log: Callable[[Stage, dict[str, float]], None] | None,
     sources: list[Source],
     images: list[dict[str, Any]],
@@ -104,7 +106,7 @@ def _run_stage(
         told = f"stages.{name}: {', '.join(orphans)} cannot go on: it diverged before"
         if not kept:
             raise InputError(f"{told}: lower optimizer.lr there and begin in another folder")
-        console.print(f"{told}; the others do", soft_wrap=True, highlight=False)
+        progress.message(f"{told}; the others do")
         config = config.model_copy(update={"students": kept})
     folder = run.folder / name
     teachers = load_networks(run, name, "teachers", config.teachers)
@@ -114,19 +116,17 @@ def _run_stage(
     folder.mkdir(exist_ok=True)  # from here on the stage has begun
     if here.first:
         run.record_images(name, images)
-    stage.config = settled(
-        config, folder, here, lambda line: console.print(f"{name}: {line}", soft_wrap=True)
-    )
+    stage.config = settled(config, folder, here, lambda line: progress.message(f"{name}: {line}"))
     headline = _headline(stage, here)
     sharded = place(stage, here)
     headline += f", sharded over {here.per_node}: {', '.join(sharded)}" if sharded else ""
-    console.print(headline, soft_wrap=True, highlight=False)
+    progress.message(headline)
     trainer = Trainer(
         stage,
         run.recipe.data,
         folder,
         here,
-        console,
+        progress,
         on_log=(lambda record: on_log(stage, record)) if on_log else None,
         tracker=lambda done: open_tracker(run.recipe.tracker, folder, run.recipe.name, name, done),
         sources=sources,

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -39,6 +38,7 @@ from openeupe.errors import InputError
 from openeupe.files import durable, read_mapping, remove_partials
 from openeupe.identity import tensors_identity
 from openeupe.locks import locked
+from openeupe.progress import Progress
 
 SHARD_BYTES = 2**28  # small enough that a kill costs seconds, large enough for a billion images
 _COMPARED = 8  # views of a store that is found
@@ -73,7 +73,7 @@ class StoreWriter:
         self.bytes = view_bytes(shapes(stage), self.kind)
         self.per_shard = max(1, min(SHARD_BYTES // self.bytes, len(views)))
 
-    def write(self, console: Console) -> StoredTokens:
+    def write(self, progress: Progress) -> StoredTokens:
         """Announce the size, write what is missing, report the error; then what reads it.
 
         A whole store of more teachers than this stage has serves it, too; one that lacks some is
@@ -85,14 +85,12 @@ class StoreWriter:
         damaged = self._damaged()
         if damaged:
             names = ", ".join(shard_path(self.folder, s).name for s in sorted(damaged)[:5])
-            console.print(
+            progress.message(
                 f"{self.stage.name}: {len(damaged)} damaged file(s) in {self.folder} ({names}): "
                 "computed again",
-                soft_wrap=True,
-                highlight=False,
             )
         with self._alone(damaged):
-            return self._write(damaged, console)
+            return self._write(damaged, progress)
 
     def _damaged(self) -> set[int]:
         """Shards that are not what was written; each process looks at its part."""
@@ -114,7 +112,7 @@ class StoreWriter:
             return nullcontext()
         return locked(self.folder, "the store")
 
-    def _write(self, damaged: set[int], console: Console) -> StoredTokens:
+    def _write(self, damaged: set[int], progress: Progress) -> StoredTokens:
         here, found = self.processes, dict[str, Any]()
         settings = dict[str, Any]()
         if here.first:
@@ -141,12 +139,12 @@ class StoreWriter:
             self._compare(whole, [name for name in teachers if name not in new])
         if here.first:
             add_teachers(self.folder, found, settings)
-            self._announce(len(missing), len(lacking), new, console)
+            self._announce(len(missing), len(lacking), new, progress)
         for some, wanted, extends in ((missing, teachers, False), ([*lacking], new, True)):
             if some:
-                self._compute(some, wanted, extends, console)
+                self._compute(some, wanted, extends, progress)
         here.wait()
-        self._report(shards, console)
+        self._report(shards, progress)
         return StoredTokens(self.folder, self.per_shard, tuple(teachers))
 
     def _lacking(self, shards: Iterable[int]) -> dict[int, list[str]]:
@@ -155,7 +153,7 @@ class StoreWriter:
         lacking = {s: [t for t in self.stage.teachers if t not in own] for s, own in held.items()}
         return {shard: names for shard, names in lacking.items() if names}
 
-    def _announce(self, missing: int, lacking: int, new: list[str], console: Console) -> None:
+    def _announce(self, missing: int, lacking: int, new: list[str], progress: Progress) -> None:
         if not missing + lacking:
             return
         size = self.bytes * len(self.views)
@@ -163,12 +161,10 @@ class StoreWriter:
         each = self.bytes * missing + added * lacking
         needed = min(size, each * self.per_shard)
         free = shutil.disk_usage(self.folder).free
-        console.print(
+        progress.message(
             f"{self.stage.name}: teacher outputs of {len(self.views):,} views as {self.kind}: "
             f"{size / 2**30:.2f} GiB in {self.folder}, {needed / 2**30:.2f} to write, "
             f"{free / 2**30:.1f} free",
-            soft_wrap=True,
-            highlight=False,
         )
         if needed > free:
             raise InputError(
@@ -178,7 +174,7 @@ class StoreWriter:
             )
 
     def _compute(
-        self, missing: list[int], teachers: list[str], extends: bool, console: Console
+        self, missing: list[int], teachers: list[str], extends: bool, progress: Progress
     ) -> None:
         """Each process takes its shards; all make as many teacher passes, as shards of weights
         demand.
@@ -195,7 +191,7 @@ class StoreWriter:
                 turns.append((shard, self._numbers(shard, at)))
         loader = loaded(_Chosen(self.views), [numbers for _, numbers in turns], self.workers)
         parts: dict[str, list[Tensor]] = {}
-        with console.status(f"{self.stage.name}: storing teacher outputs") as status:
+        with progress.task(f"{self.stage.name}: storing teacher outputs", len(turns)) as task:
             for turn, ((shard, numbers), read) in enumerate(zip(turns, loader, strict=True)):
                 images, contents = read
                 packed = self._pack(self.views.finish(images.to(here.device), numbers), teachers)
@@ -211,7 +207,7 @@ class StoreWriter:
                     self._finish(shard, whole, off)
                 if last:
                     parts = {}
-                status.update(f"{self.stage.name}: storing teacher outputs {turn + 1}/{len(turns)}")
+                task.advance()
 
     def _numbers(self, shard: int | None, at: int) -> range:
         if shard is None:
@@ -280,7 +276,7 @@ class StoreWriter:
                     "augmentation: delete it or choose another folder"
                 )
 
-    def _report(self, shards: range, console: Console) -> None:
+    def _report(self, shards: range, progress: Progress) -> None:
         """The relative error of what is stored, over all views, by teacher."""
         sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.stage.teachers}
         if not self.processes.first:
@@ -293,10 +289,8 @@ class StoreWriter:
                 total[0] += off
                 total[1] += size
         errors = ", ".join(f"{k} {(off / size) ** 0.5:.2%}" for k, (off, size) in sums.items())
-        console.print(
+        progress.message(
             f"{self.stage.name}: stored as {self.kind}, relative error of the tokens: {errors}",
-            soft_wrap=True,
-            highlight=False,
         )
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -24,7 +23,7 @@ from openeupe.distill.checkpoint import (
     optimizer_tensors,
 )
 from openeupe.distill.fp8 import check_parity, teachers_to_fp8
-from openeupe.distill.metrics import Meter, MetricsLog, StageProgress
+from openeupe.distill.metrics import Meter, MetricsLog
 from openeupe.distill.stage import Stage, Views
 from openeupe.distill.stage_batches import StageBatches
 from openeupe.distill.store import STORED, StoredTokens, stored_targets
@@ -32,6 +31,7 @@ from openeupe.distill.store_writer import StoreWriter
 from openeupe.distill.students import Family
 from openeupe.distill.track import TensorBoard, Tracker
 from openeupe.distributed import Processes, StopTogether, average_batch_norm
+from openeupe.progress import Progress, Task
 from openeupe.stopping import Stopped, StopRequest, stop_requested
 
 
@@ -42,8 +42,8 @@ class Trainer:
         stage: the stage, its networks built and placed.
         data: where images come from.
         folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
-        console: where progress is shown.
         processes: this one among its like; the first one writes.
+        progress: what to report messages, steps and log records to.
         on_log: called with each log record, in every process; it may evaluate the students, but
             must leave the global random state and the networks' mode as they were.
         tracker: opens what curves go to, given the number of steps that are done.
@@ -57,7 +57,7 @@ class Trainer:
         data: DataConfig,
         folder: Path,
         processes: Processes,
-        console: Console,
+        progress: Progress,
         on_log: Callable[[dict[str, float]], None] | None = None,
         tracker: Callable[[int], Tracker] | None = None,
         *,
@@ -70,7 +70,7 @@ class Trainer:
         self.folder = folder
         self.processes = processes
         self.device = processes.device
-        self.console = console
+        self.progress = progress
         self.on_log = on_log
         self.tracker = tracker or (lambda done: TensorBoard(folder, done))
         self.family = Family(stage, processes)
@@ -103,10 +103,10 @@ class Trainer:
         self.stage.train()
         if self.processes.first:
             self.log = MetricsLog(self.folder, done, self.tracker(done), self._tell)
-        progress = StageProgress(self.console, self.stage.name, self.config.steps, done)
+        progress = self.progress.task(self.stage.name, self.config.steps, done)
         try:
-            with progress, stop_requested() as stop:
-                self._loop(done, progress, stop)
+            with progress as task, stop_requested() as stop:
+                self._loop(done, task, stop)
         finally:
             if self.log:
                 self.log.close()
@@ -138,7 +138,7 @@ class Trainer:
             sums = {name: value / len(parts) for name, value in sums.items()}
         return sums | norms
 
-    def _loop(self, done: int, progress: StageProgress, stop: StopRequest) -> None:
+    def _loop(self, done: int, task: Task, stop: StopRequest) -> None:
         config, log = self.config, self.log
         stopping = StopTogether(self.processes, stop)
         last, waited, images_since = time.perf_counter(), 0.0, 0
@@ -147,6 +147,7 @@ class Trainer:
             waited += wait_s
             images_since += len(images) * self.processes.count
             done = step + 1
+            task.advance()
             if done % config.log_every == 0 or done == config.steps:
                 means = self._means(last=done == config.steps)
                 now = time.perf_counter()
@@ -161,11 +162,10 @@ class Trainer:
                 }
                 if log:
                     log.write(record)
-                progress.show(record)
+                task.report(record)
                 if self.on_log:
                     self.on_log(record)
                 last, waited, images_since = time.perf_counter(), 0.0, 0
-            progress.advance(done)
             signum = stopping.signal()
             if done % config.checkpoint_every == 0 or done == config.steps or signum:
                 self._save(done)
@@ -174,7 +174,7 @@ class Trainer:
                 raise Stopped(signum, f"{self.stage.name}, step {done} of {config.steps}")
 
     def _tell(self, line: str) -> None:
-        self.console.print(f"{self.stage.name}: {line}", soft_wrap=True, highlight=False)
+        self.progress.message(f"{self.stage.name}: {line}")
 
     def _means(self, last: bool) -> dict[str, float]:
         """Means since the last log; a student that is not finite is reported and dropped.
@@ -219,7 +219,7 @@ class Trainer:
         batch = config.batch_size // (self.processes.count * config.accumulate)
         workers, images = self.batches.data.workers, self.images
         writer = StoreWriter(self.stage, views, path, self.processes, batch, workers, images)
-        stored = writer.write(self.console)
+        stored = writer.write(self.progress)
         for teacher in self.stage.teachers.values():
             if not isinstance(teacher, FSDPModule):
                 teacher.to("meta")
@@ -227,14 +227,16 @@ class Trainer:
 
     def _measure_statistics(self) -> None:
         iterations, parts = self.config.statistics.iterations, self.config.accumulate
-        with self.console.status(f"{self.stage.name}: measuring teacher statistics"):
+        title = f"{self.stage.name}: measuring teacher statistics"
+        with self.progress.task(title, iterations) as task:
+
+            def chunks() -> Iterator[tuple[int, Tensor]]:
+                for step, images, *_ in self.batches(0, iterations, "statistics"):
+                    yield from ((step, some) for some in images.chunk(parts))
+                    task.advance()
+
             self.stage.measure_statistics(
-                (
-                    (step, some)
-                    for step, images, _, _ in self.batches(0, iterations, "statistics")
-                    for some in images.chunk(parts)
-                ),
-                self.processes.gather if self.processes.count > 1 else None,
+                chunks(), self.processes.gather if self.processes.count > 1 else None
             )
 
     def _modules(self) -> dict[str, nn.Module]:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
-from rich.console import Console
 from torch import Tensor
 
 from openeupe.config import Config
@@ -17,6 +16,7 @@ from openeupe.encoders import Encoder
 from openeupe.evaluate.features import Features
 from openeupe.evaluate.measure import Outcome
 from openeupe.identity import settings_identity
+from openeupe.progress import LOGGED, Progress
 
 Domain = Literal["image", "language", "dense", "text"]
 
@@ -108,7 +108,7 @@ class Judged:
     features: Features
     chains: Mapping[str, Chain] = field(default_factory=dict)
     folder: Path | None = None
-    console: Console = field(default_factory=lambda: Console(quiet=True))
+    progress: Progress = LOGGED
 
     @property
     def device(self) -> torch.device:

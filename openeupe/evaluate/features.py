@@ -8,8 +8,6 @@ from typing import Literal
 
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from openeupe.data import BrokenImage, Source, View, center_view, resize
@@ -17,6 +15,7 @@ from openeupe.data.ahead import batched_ahead
 from openeupe.datasets.interfaces import Images
 from openeupe.encoders import Encoder, Tokens, evaluating
 from openeupe.errors import InputError
+from openeupe.progress import LOGGED, Progress
 
 Precision = Literal["fp32", "bf16"]
 
@@ -54,7 +53,7 @@ class Features:
         batch_size: int = 32,
         workers: int = 2,
         keep: int = 2,
-        console: Console | None = None,
+        progress: Progress = LOGGED,
         views: dict[tuple[str, View], Tensor] | None = None,
     ) -> None:
         self.encoder = encoder
@@ -63,7 +62,7 @@ class Features:
         self.batch_size = batch_size
         self.workers = workers
         self.keep = keep
-        self.console = console or Console(quiet=True)
+        self.progress = progress
         self._cls: dict[tuple[str, View], Tensor] = {}
         self._means: dict[tuple[str, View], Tensor] = {}
         self._patches: dict[tuple[str, View], Tensor] = {}
@@ -124,14 +123,13 @@ class Features:
         def read(index: int) -> Tensor:
             return view.image(readable(images, index))
 
-        with Progress(console=self.console, transient=True) as progress:
-            task = progress.add_task(f"{self.encoder.name} looks", total=len(images))
+        with self.progress.task(f"{self.encoder.name} looks", len(images)) as task:
             for views in batched_ahead(read, range(len(images)), self.batch_size, self.workers):
                 some = torch.stack(views)
                 if self.views is not None:
                     kept.append(some)
                 yield self(some)
-                progress.advance(task, len(views))
+                task.advance(len(views))
         if self.views is not None:
             self.views[images.fingerprint, view] = torch.cat(kept)
 

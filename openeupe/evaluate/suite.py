@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
-from rich.console import Console
 
 from openeupe.config import Config, load_settings
 from openeupe.encoders import Encoder
@@ -25,8 +24,10 @@ from openeupe.evaluate.vlm.benchmarks import VlmBenchmarks
 from openeupe.evaluate.vlm.mini import VlmMini
 from openeupe.evaluate.zeroshot import ZeroShot, ZeroShotRidge
 from openeupe.identity import encoder_identity
+from openeupe.known_warnings import known_warnings_ignored
 from openeupe.locks import locked
 from openeupe.names import Name
+from openeupe.progress import LOGGED, Progress
 
 AnyBenchmark = Annotated[
     Knn
@@ -67,6 +68,7 @@ def load_suite(source: str | Path, overrides: list[str] | None = None) -> Suite:
     return load_settings(Suite, "suite", source, overrides)
 
 
+@known_warnings_ignored()
 def evaluate(
     suite: Suite,
     judged: Judged,
@@ -75,7 +77,7 @@ def evaluate(
     root: Path,
     source: str,
     only: Sequence[str] | None = None,
-    console: Console | None = None,
+    progress: Progress = LOGGED,
     opened: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fill the benchmarks of a suite; what was filled before in `folder` is not done again.
@@ -91,7 +93,6 @@ def evaluate(
     Raises:
         InputError: before any long work, if data are missing or do not fit.
     """
-    console = console or Console()
     chosen = _chosen(suite, only)
     ready = opened or {}
     data_of = {
@@ -100,7 +101,7 @@ def evaluate(
     }
     with locked(folder, "the results folder"):
         Results(folder).remove_partials()
-        return _fill(suite, judged, folder, data_of, root, source, console)
+        return _fill(suite, judged, folder, data_of, root, source, progress)
 
 
 def _fill(
@@ -110,7 +111,7 @@ def _fill(
     data_of: Mapping[str, Any],
     root: Path,
     source: str,
-    console: Console,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Carry out the benchmarks of `data_of`; others that fit this encoder and these data stay."""
     results = Results(folder)
@@ -132,14 +133,12 @@ def _fill(
             what["outcomes"] = done = [f"{name}-{s}" if s else name for s in outcomes]
             for full, outcome in zip(done, outcomes.values(), strict=True):
                 results.keep(full, outcome, what)
-            console.print(
-                f"{name}: {_said(results, done)}, {what['seconds']:.0f} s", soft_wrap=True
-            )
+            progress.message(f"{name}: {_said(results, done)}, {what['seconds']:.0f} s")
         else:
-            console.print(f"{name}: {_said(results, done)}, kept", soft_wrap=True)
+            progress.message(f"{name}: {_said(results, done)}, kept")
         names += done
     others = {name: one for name, one in suite.benchmarks.items() if name not in data_of}
-    before = _before(others, results, of, root, console)
+    before = _before(others, results, of, root, progress)
     encoder = judged.encoder
     config = {
         "model": source,
@@ -177,7 +176,7 @@ def _before(
     results: Results,
     of: dict[str, Any],
     root: Path,
-    console: Console,
+    progress: Progress,
 ) -> list[str]:
     """Outcomes of the other benchmarks that were finished before, for this encoder and data."""
     kept = []
@@ -203,7 +202,7 @@ def _before(
         if why is None:
             kept.append(name)
         else:
-            console.print(f"{name}: left out, {why}: evaluate it again", soft_wrap=True)
+            progress.message(f"{name}: left out, {why}: evaluate it again")
     return kept
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from openeupe.evaluate.compare import Compared
 
 DOMAINS = ("image", "language", "text", "dense")  # the order of rows
@@ -111,16 +108,6 @@ def summary(compared: Sequence[Compared], first: str) -> str:
             "trained with one seed, and the noise of its training is not in p."
         )
     return text
-
-
-def rich_table(header: Row, rows: Sequence[Row], title: str = "") -> Table:
-    """For a terminal."""
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from pydantic import Field
-from rich.progress import Progress
 from torch import Tensor
 
 from openeupe.data import View
@@ -19,6 +18,7 @@ from openeupe.evaluate.benchmark import Judged
 from openeupe.evaluate.features import fitting_side, readable
 from openeupe.heads.fitting import Batch, HeadT, Loss, cached_batches, fit_head
 from openeupe.heads.settings import FitSettings
+from openeupe.progress import tracked
 
 # For each image the answer of every head, and sizes for the results' details.
 Answers = tuple[Iterator[list[Tensor]], dict[str, Any]]
@@ -107,18 +107,16 @@ def fit_heads(
     """
     heads = []
     for number, seed in enumerate(seeds, 1):
-        with Progress(console=judged.console, transient=True) as progress:
-            title = f"{judged.encoder.name}: head {number}"
-            shown = progress.track(batches(seed), total=settings.steps, description=title)
-            heads.append(fit_head(make, shown, loss, settings, seed=seed, device=judged.device))
+        title = f"{judged.encoder.name}: head {number}"
+        counted = tracked(batches(seed), judged.progress, title, settings.steps)
+        heads.append(fit_head(make, counted, loss, settings, seed=seed, device=judged.device))
     return heads
 
 
 def ahead(images: Images, judged: Judged) -> Iterator[Image.Image]:
     """Every image, decoded by threads while the one before is judged."""
-    with Progress(console=judged.console, transient=True) as progress:
-        task = progress.add_task(f"{judged.encoder.name} is judged", total=len(images))
-        workers = judged.features.workers
-        for (image,) in batched_ahead(partial(readable, images), range(len(images)), 1, workers):
-            yield image
-            progress.advance(task)
+    read = partial(readable, images)
+    batches = batched_ahead(read, range(len(images)), 1, judged.features.workers)
+    title = f"{judged.encoder.name} is judged"
+    for (image,) in tracked(batches, judged.progress, title, len(images)):
+        yield image

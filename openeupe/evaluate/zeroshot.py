@@ -236,7 +236,7 @@ def _image_vectors(
             precision=judged.features.precision,
             batch_size=judged.features.batch_size,
             workers=judged.features.workers,
-            console=judged.console,
+            progress=judged.progress,
         )
         _VECTORS[key] = space.image_vectors(features.cls(images, view))
     return _VECTORS[key]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import Tensor
 
 from openeupe.encoders import Encoder
@@ -16,6 +15,7 @@ from openeupe.errors import InputError
 from openeupe.look import figures
 from openeupe.look.colours import Coloured, Colouring, colour
 from openeupe.look.images import Photo, patch_tokens
+from openeupe.progress import LOGGED, Progress
 
 KINDS = ("pca", "components", "norms", "similarity", "matches", "stages")
 
@@ -55,7 +55,7 @@ def draw(
     *,
     reference: Sequence[Photo] = (),
     stages: Mapping[str, Mapping[str, Encoder]] | None = None,
-    console: Console | None = None,
+    progress: Progress = LOGGED,
 ) -> Looked:
     """Encode every photo once by every encoder, and write the pictures into `folder`.
 
@@ -65,20 +65,22 @@ def draw(
         stages: run -> its students, stage by stage: a picture of its own for each run.
     """
     wish = wish or Wish()
-    console = console or Console(quiet=True)
-    tokens, seen, forward_s = _look(encoders, photos, reference, console)
-    with console.status("drawing"):
+    tokens, seen, forward_s = _look(encoders, photos, reference, progress)
+    with progress.task("drawing", 1):
         coloured = colour(tokens, wish.how, seen)
         drawn = _drawn(photos, tokens, coloured, wish)
     for run, students in (stages or {}).items():
-        told, told_reference, seconds = _look(students, photos, reference, console)
+        told, told_reference, seconds = _look(students, photos, reference, progress)
         forward_s += seconds
         last = list(told)[-1]  # the others' colours are turned towards its
         rows = colour({last: told[last], **told}, wish.how, told_reference)
         rows = {name: rows[name] for name in told}
         drawn |= _components(f"stages_{run}", photos, rows, wish, last)
-    with console.status("writing"):
-        files = [figures.save(figure, folder / f"{name}.png") for name, figure in drawn.items()]
+    files = []
+    with progress.task("writing", len(drawn)) as task:
+        for name, figure in drawn.items():
+            files.append(figures.save(figure, folder / f"{name}.png"))
+            task.advance()
     return Looked(files, forward_s, coloured)
 
 
@@ -86,16 +88,19 @@ def _look(
     encoders: Mapping[str, Encoder],
     photos: Sequence[Photo],
     reference: Sequence[Photo],
-    console: Console,
+    progress: Progress,
 ) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]], float]:
     """Tokens of the photos and of the reference set by encoder, and the seconds it took."""
     tokens: dict[str, list[Tensor]] = {}
     seen: dict[str, list[Tensor]] = {}
     started = time.perf_counter()
     for name, encoder in encoders.items():
-        with console.status(f"{name} looks"):
-            tokens[name] = [patch_tokens(encoder, photo) for photo in photos]
-            seen[name] = [patch_tokens(encoder, photo) for photo in reference]
+        with progress.task(f"{name} looks", len(photos) + len(reference)) as task:
+            tokens[name], seen[name] = [], []
+            for some, found in ((photos, tokens), (reference, seen)):
+                for photo in some:
+                    found[name].append(patch_tokens(encoder, photo))
+                    task.advance()
     return tokens, seen, time.perf_counter() - started
 
 

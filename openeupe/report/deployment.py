@@ -40,15 +40,17 @@ class Deployed:
     rows: list[list[str]]
 
 
-def deployed(folder: Path, belonging: Belonging) -> tuple[list[Deployed], list[str]]:
-    """Tables of exports and their latencies: those in a run folder, and in `exports/` here.
+def deployed(
+    folder: Path, belonging: Belonging, exports: Path | None = None
+) -> tuple[list[Deployed], list[str]]:
+    """Tables of exports and their latencies: those in a run folder, and in the folder `exports`.
 
     Returns the tables, and a sentence on each file of the run folder that is not shown, because
     it was made of other weights than those of the run's students.
     """
     kinds: dict[str, list[dict[str, str]]] = {_EXPORT: [], _LATENCY: []}
     left_out = []
-    for place in _places(folder):
+    for place in _places(folder, exports):
         inside = place.resolve().is_relative_to(folder.resolve())
         name = place.resolve().relative_to(folder.resolve()) if inside else place
         about = _read(place / _EXPORT)
@@ -72,9 +74,9 @@ def deployed(folder: Path, belonging: Belonging) -> tuple[list[Deployed], list[s
     return [_table(kind, rows) for kind, rows in kinds.items() if rows], left_out
 
 
-def _places(folder: Path) -> list[Path]:
+def _places(folder: Path, exports: Path | None) -> list[Path]:
     """Folders of exports, each once."""
-    found = [*folder.glob(f"**/{_EXPORT}"), *Path("exports").glob(f"*/{_EXPORT}")]
+    found = [*folder.glob(f"**/{_EXPORT}"), *(exports.glob(f"*/{_EXPORT}") if exports else ())]
     return sorted({path.resolve(): path.parent for path in reversed(found)}.values())
 
 

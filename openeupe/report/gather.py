@@ -80,11 +80,12 @@ class Story:
         return [stage for stage in self.stages if not stage.finished]
 
 
-def gather(folder: Path, results: Sequence[Path] = ()) -> Story:
+def gather(folder: Path, results: Sequence[Path] = (), exports: Path | None = None) -> Story:
     """Read a run folder. What was made of other weights than the run's now is left out.
 
     Args:
         results: further results folders of `openeupe evaluate`, to stand beside the run's own.
+        exports: folder of exported folders, next to those inside the run.
 
     Raises:
         InputError: if it is no run folder, or a file of it is damaged.
@@ -93,7 +94,7 @@ def gather(folder: Path, results: Sequence[Path] = ()) -> Story:
     belonging, left_out = Belonging(run), list[str]()
     quickstart = _quickstart(folder / "results.json", belonging, left_out)
     evaluations = _evaluations(folder, results, belonging, left_out)
-    tables, not_deployed = deployed(folder, belonging)
+    tables, not_deployed = deployed(folder, belonging, exports)
     return Story(
         run,
         [_stage(run, name, left_out) for name in run.recipe.stages],

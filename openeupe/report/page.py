@@ -34,7 +34,11 @@ _PHOTO_SIDE = 384  # pixels in the page
 
 
 def write_report(
-    folder: Path, seen: Seen | None = None, out: Path | None = None, results: Sequence[Path] = ()
+    folder: Path,
+    seen: Seen | None = None,
+    out: Path | None = None,
+    results: Sequence[Path] = (),
+    exports: Path | None = None,
 ) -> Path:
     """Write the page of a run, finished or not.
 
@@ -42,10 +46,11 @@ def write_report(
         seen: what encoders see in some photos; None leaves pictures out.
         out: the page's file. [default: `RUN/report.html`]
         results: further results folders of `openeupe evaluate`, beside the run's own.
+        exports: folder of exported folders, next to those inside the run.
 
     Returns the file written.
     """
-    story = gather(folder, results)
+    story = gather(folder, results, exports)
     out = out or folder / "report.html"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, render(story, seen or Seen()))

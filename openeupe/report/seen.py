@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from openeupe.data import BrokenImage, Source, open_source
@@ -20,6 +19,7 @@ from openeupe.encoders.experts import EXPERTS
 from openeupe.errors import InputError
 from openeupe.look.colours import Coloured, Colouring, colour
 from openeupe.look.images import Photo, as_photo, patch_tokens, read_photos
+from openeupe.progress import LOGGED, Progress
 
 PHOTOS = 4
 _LARGEST_SIDE = 512
@@ -62,7 +62,7 @@ def see(
     images: Sequence[Path] = (),
     beside: Sequence[str] = (),
     device: torch.device,
-    console: Console,
+    progress: Progress = LOGGED,
 ) -> Seen:
     """Let the experts of a run, its stages, and the encoders `beside` them look at photos.
 
@@ -97,10 +97,14 @@ def see(
         return Seen(lacking="no stage has ended yet", notes=notes)
     if not stages:
         notes.append("No stage has ended yet, so that there is no student to look through.")
-    tokens = {}
+    tokens: dict[str, list[Tensor]] = {}
     for name, encoder in encoders.items():
-        with console.status(f"{name} looks"):
-            tokens[name] = [patch_tokens(encoder.to(device), photo) for photo in photos]
+        with progress.task(f"{name} looks", len(photos)) as task:
+            encoder.to(device)
+            tokens[name] = []
+            for photo in photos:
+                tokens[name].append(patch_tokens(encoder, photo))
+                task.advance()
             encoder.cpu()
     return Seen(photos, tokens, list(stages), notes=notes)
 

@@ -56,18 +56,22 @@ class Origin:
         return yaml.safe_dump(told, sort_keys=False, width=100)
 
 
-def origin(source: str, encoder: Encoder) -> Origin:
+def origin(source: str, encoder: Encoder, evaluations: Path | None = None) -> Origin:
     """What is known of `source`, as the user named it, from the files around it.
 
     Args:
         source: whatever `openeupe.load` takes.
         encoder: what it loads. Results count only if they were found for just these weights and
             heads.
+        evaluations: folder that may hold results of an encoder without a folder of its own, as
+            `NAME/SUITE`; None: there are none.
     """
     found = Origin()
     resolved = resolve(source, allow_code=True)  # nothing is run here
     own = resolved.results_folder()
-    places = {own / "evaluations" if own else Path("evaluations") / folder_name(source)}
+    places = {own / "evaluations"} if own else set()
+    if own is None and evaluations is not None:
+        places = {evaluations / folder_name(source)}
     student = resolved.folder()
     if student is None:
         _add_outside(found.experts, source, source)

@@ -26,7 +26,12 @@ _BESIDE = ("heads.safetensors", "statistics.safetensors", DISTILLATION)
 
 
 def save(
-    source: str, folder: Path, layout: Layout = "openeupe", *, licence: str | None = None
+    source: str,
+    folder: Path,
+    layout: Layout = "openeupe",
+    *,
+    licence: str | None = None,
+    evaluations: Path | None = None,
 ) -> Path:
     """Write an encoder with its heads and a model card, replacing an encoder that lies there.
 
@@ -34,6 +39,7 @@ def save(
         source: whatever `openeupe.load` takes.
         layout: openeupe (any encoder), timm (timm's networks) or transformers (its DINOv3 classes).
         licence: to publish under; by default what the teachers' licences leave.
+        evaluations: folder with results, as `NAME/SUITE`, of encoders that have only a name.
 
     Raises:
         InputError: if the encoder has no such form, or the folder holds something else.
@@ -48,7 +54,7 @@ def save(
         raise InputError(f"{folder} is the encoder itself: choose another folder")
     if (folder.parent / FINISHED).is_file() and (folder / DISTILLATION).is_file():
         raise InputError(f"{folder} is the finished student of a run: choose another folder")
-    told = origin(source, encoder)
+    told = origin(source, encoder, evaluations)
     with written_whole(folder) as part:
         opening = None
         if layout == "openeupe":

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from rich.console import Console
 
 from openeupe.ablate.inputs import check_inputs
 from openeupe.ablate.outcome import Outcome
@@ -23,6 +22,7 @@ from openeupe.deploy.export import export
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
 from openeupe.evaluate.knn import Knn
+from tests.lines import Lines
 
 
 @pytest.fixture
@@ -252,13 +252,13 @@ def test_a_study_goes_on_in_the_precision_that_it_was_begun_in(
                 f"openeupe.{module}.resolve_precision",
                 lambda asked, _, here=precision: here if asked == "auto" else asked,
             )
-        with (place.out.parent / "log").open("w") as log:
-            loaded = load_study(study_file, [f"seeds=[{number}]"])
-            assert not run_study(loaded, place, console=Console(file=log, width=400))
+        log = Lines()
+        loaded = load_study(study_file, [f"seeds=[{number}]"])
+        assert not run_study(loaded, place, progress=log)
     ended = place.out.glob("stages/*/finished.json")
     found = [json.loads(path.read_text())["precision"] for path in ended]
     assert found == 2 * [{"teachers": "fp32", "students": "fp32"}]
-    assert "precision auto is fp32, as where" in (place.out.parent / "log").read_text()
+    assert "precision auto is fp32, as where" in log.text
 
 
 def test_a_seed_given_twice_is_refused(colors: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 from typer.testing import CliRunner
 
 from openeupe.ablate import running
@@ -22,6 +21,7 @@ from openeupe.ablate.study import LoadedStudy, load_study
 from openeupe.cli import app
 from openeupe.errors import InputError
 from openeupe.evaluate.knn import Knn
+from tests.lines import Lines
 
 from ..data.test_workers import alive
 from ..test_stopping import until
@@ -207,14 +207,11 @@ def test_what_fails_is_told_and_the_rest_goes_on(
         return real(recipe, *given, **named)
 
     monkeypatch.setattr(running, "run_recipe", diverging)
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        failed = run_study(
-            loaded, Place(tmp_path / "out", colors, "cpu"), console=Console(file=file)
-        )
+    log = Lines()
+    failed = run_study(loaded, Place(tmp_path / "out", colors, "cpu"), progress=log)
     assert "the loss became nan" in failed[0]
     assert len(failed) == 5  # the proxy, two stages and two arms that need it
-    assert "judge direct, seed 0: " in log.read_text()
+    assert "judge direct, seed 0: " in log.text
 
 
 def test_missing_data_are_told_before_any_work(study_file: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from rich.progress import Progress
 from torch import Tensor
 
 from openeupe.curate import CurateConfig, curate
@@ -122,8 +121,7 @@ def test_kept_images_become_shards_that_move(heap: Path, tars: Path, tmp_path: P
     out = tmp_path / "out.parquet"
     curate([heap, tars], out, None)
     limit = 40_000
-    with Progress(disable=True) as progress:
-        write_shards(out, tmp_path / "made", limit, progress)
+    write_shards(out, tmp_path / "made", limit)
     shards = sorted((tmp_path / "made").glob("*.tar"))
     assert len(shards) > 1
     assert all(shard.stat().st_size <= limit for shard in shards)
@@ -145,8 +143,7 @@ def test_an_image_that_changed_since_is_not_written_to_shards(heap: Path, tmp_pa
 
 
 def shards(out: Path, folder: Path) -> None:
-    with Progress(disable=True) as progress:
-        write_shards(out, folder, 40_000, progress)
+    write_shards(out, folder, 40_000)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from openeupe import files
 from openeupe.data import open_source
@@ -129,7 +128,7 @@ def begin(recipe: Recipe, folder: Path, report: Path, fatal: tuple[str, int] | N
                 events.watch_file(owner)
             if folder.exists():  # the first child found nothing wrong with it
                 run.check_recipe = lambda recipe: [open_source(s) for s in recipe.data.sources]
-            run.run_recipe(recipe, folder, console=Console(quiet=True))
+            run.run_recipe(recipe, folder)
             report.write_text(json.dumps(events.seen))
             status = 0
         finally:

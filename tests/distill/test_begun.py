@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from openeupe.data import recorded
 from openeupe.distill import precision
@@ -17,10 +16,9 @@ from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
+from tests.lines import Lines
 
 from .conftest import cut_off
-
-QUIET = Console(quiet=True)
 
 
 @pytest.mark.parametrize("change", ["deleted", "added", "replaced"])
@@ -32,7 +30,7 @@ def test_a_run_does_not_go_on_with_other_images(
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
     recipe = Recipe.model_validate(raw_recipe)
     with cut_off(monkeypatch):
-        run_recipe(recipe, tmp_path / "run", console=QUIET)
+        run_recipe(recipe, tmp_path / "run")
     file = tmp_path / "images" / "7.png"
     before = file.read_bytes()
     message = "contents of images have changed"
@@ -45,10 +43,10 @@ def test_a_run_does_not_go_on_with_other_images(
     else:
         file.write_bytes(before[:-1] + b"?")
     with pytest.raises(InputError, match=rf"other images .*{message}.*put the images back"):
-        run_recipe(recipe, tmp_path / "run", console=QUIET)
+        run_recipe(recipe, tmp_path / "run")
     file.write_bytes(before)
     (tmp_path / "images" / "new.png").unlink(missing_ok=True)
-    run_recipe(recipe, tmp_path / "run", console=QUIET)
+    run_recipe(recipe, tmp_path / "run")
 
 
 def test_a_stage_does_not_go_on_with_another_teacher(
@@ -64,14 +62,14 @@ def test_a_stage_does_not_go_on_with_another_teacher(
     raw_recipe["stages"] = {"proxy": stage}
     recipe = Recipe.model_validate(raw_recipe)
     with cut_off(monkeypatch):
-        run_recipe(recipe, tmp_path / "run", console=QUIET)
+        run_recipe(recipe, tmp_path / "run")
     shutil.rmtree(tmp_path / "teacher")
     save(teachers[2], tmp_path / "teacher")
     with pytest.raises(InputError, match=r"proxy: vit is not the teacher that .* began with"):
-        run_recipe(recipe, tmp_path / "run", console=QUIET)
+        run_recipe(recipe, tmp_path / "run")
     shutil.rmtree(tmp_path / "teacher")
     save(teachers[1], tmp_path / "teacher")
-    run_recipe(recipe, tmp_path / "run", console=QUIET)
+    run_recipe(recipe, tmp_path / "run")
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"a": 1}]'])
@@ -81,10 +79,10 @@ def test_a_damaged_record_of_the_images_is_one_line(
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
     recipe = Recipe.model_validate(raw_recipe)
     with cut_off(monkeypatch):
-        run_recipe(recipe, tmp_path / "run", console=QUIET)
+        run_recipe(recipe, tmp_path / "run")
     (tmp_path / "run" / "proxy" / "images.json").write_text(content)
     with pytest.raises(InputError, match=r"images\.json is damaged: .*copy it back"):
-        run_recipe(recipe, tmp_path / "run", console=QUIET)
+        run_recipe(recipe, tmp_path / "run")
 
 
 def test_images_are_read_once_for_the_run_and_its_cache(
@@ -94,7 +92,7 @@ def test_images_are_read_once_for_the_run_and_its_cache(
     one = recorded._image_set
     monkeypatch.setattr(recorded, "_image_set", lambda source: read.append(1) or one(source))
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"] | {"views": 1, "store": "bf16"}}
-    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
     assert len(read) == 1
 
 
@@ -117,20 +115,18 @@ def test_a_stage_goes_on_in_the_precision_that_it_began_in(
     recipe = Recipe.model_validate(raw_recipe)
     with monkeypatch.context() as machine:
         computes_in(machine, begun)
-        whole = run_recipe(recipe, tmp_path / "whole", console=QUIET).student("proxy")
+        whole = run_recipe(recipe, tmp_path / "whole").student("proxy")
         with cut_off(monkeypatch):
-            run_recipe(recipe, tmp_path / "cut", console=QUIET)
+            run_recipe(recipe, tmp_path / "cut")
     other = {"fp32": "bf16", "bf16": "fp32"}[begun]
     computes_in(monkeypatch, other)
-    with (tmp_path / "log").open("w") as log:
-        run = run_recipe(recipe, tmp_path / "cut", console=Console(file=log, width=300))
-    assert f"proxy: goes on in {begun}, in which it began; auto is {other} here" in (
-        (tmp_path / "log").read_text()
-    )
+    told = Lines()
+    run = run_recipe(recipe, tmp_path / "cut", progress=told)
+    assert f"proxy: goes on in {begun}, in which it began; auto is {other} here" in told.text
     one, two = whole.encoder.state_dict(), run.student("proxy").encoder.state_dict()
     assert all(torch.equal(value, two[name]) for name, value in one.items())
-    told = json.loads((tmp_path / "cut" / "proxy" / "finished.json").read_text())
-    assert told["precision"] == {"teachers": begun, "students": begun}
+    record = json.loads((tmp_path / "cut" / "proxy" / "finished.json").read_text())
+    assert record["precision"] == {"teachers": begun, "students": begun}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"teachers": "fp64", "students": "fp32"}'])
@@ -140,7 +136,7 @@ def test_a_damaged_record_of_the_precision_is_one_line(
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
     recipe = Recipe.model_validate(raw_recipe)
     with cut_off(monkeypatch):
-        run_recipe(recipe, tmp_path / "run", console=QUIET)
+        run_recipe(recipe, tmp_path / "run")
     (tmp_path / "run" / "proxy" / "precision.json").write_text(content)
     with pytest.raises(InputError, match=r"precision\.json .*copy it back, or delete"):
-        run_recipe(recipe, tmp_path / "run", console=QUIET)
+        run_recipe(recipe, tmp_path / "run")

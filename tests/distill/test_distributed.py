@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from rich.console import Console
 from safetensors.torch import load_file
 
 from openeupe.distill.metrics import read_metrics
@@ -82,7 +81,7 @@ def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a single process."""
     folder = tmp_path_factory.mktemp("alone")
-    run_recipe(load_recipe(recipe), folder, console=Console(quiet=True))
+    run_recipe(load_recipe(recipe), folder)
     return folder
 
 
@@ -142,7 +141,7 @@ def test_a_killed_process_ends_the_job_and_another_number_carries_it_on(
     assert ran.returncode != 0
     assert not (folder / "proxy" / "finished.json").exists()
     assert (folder / "proxy" / "checkpoints" / "step-000000002").is_dir()
-    run_recipe(load_recipe(recipe), folder, console=Console(quiet=True))
+    run_recipe(load_recipe(recipe), folder)
     assert_same(folder, alone)
 
 

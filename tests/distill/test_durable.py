@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from openeupe.distill.checkpoint import (
     CHECKPOINTS,
@@ -22,10 +21,9 @@ from openeupe.distill.run import _tidy, run_recipe
 from openeupe.distill.store import remove_store
 from openeupe.distill.trainer import Trainer
 from openeupe.errors import InputError
+from tests.lines import Lines
 
 from ..recorded import Disk
-
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture
@@ -36,7 +34,7 @@ def one_stage(raw_recipe: dict[str, Any]) -> Recipe:
 
 
 def finished(recipe: Recipe, folder: Path) -> bytes:
-    run_recipe(recipe, folder, console=QUIET)
+    run_recipe(recipe, folder)
     return (folder / "proxy" / "proxy" / "model.safetensors").read_bytes()
 
 
@@ -52,7 +50,7 @@ def interrupted(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, a
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", cut)
         with pytest.raises(KeyboardInterrupt):
-            run_recipe(recipe, folder, console=QUIET)
+            run_recipe(recipe, folder)
 
 
 def damaged(file: Path) -> None:
@@ -126,11 +124,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(
     newest = checkpoints(kept)[-1]
     file = next(newest.glob("*.safetensors")) if what == "shard" else newest / "state.json"
     damaged(file) if what == "shard" else file.write_text(file.read_text().replace(": 2", ": 1", 1))
-    with (tmp_path / "log").open("w") as log:
-        run_recipe(one_stage, folder, console=Console(file=log, width=300))
-    said = (tmp_path / "log").read_text()
-    assert f"checkpoint {newest} is damaged ({file.name}" in said
-    assert "going on from step-000000001" in said
+    said = Lines()
+    run_recipe(one_stage, folder, progress=said)
+    assert f"checkpoint {newest} is damaged ({file.name}" in said.text
+    assert "going on from step-000000001" in said.text
     assert (folder / "proxy" / "proxy" / "model.safetensors").read_bytes() == whole
     assert not kept.exists()
 

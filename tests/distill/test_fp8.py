@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from openeupe.distill import fp8
@@ -17,6 +16,7 @@ from openeupe.distill.recipe import Recipe
 from openeupe.distill.run import run_recipe
 from openeupe.encoders import create
 from openeupe.errors import InputError
+from tests.lines import Lines
 
 
 def test_a_layer_in_fp8_is_near_its_original() -> None:
@@ -55,17 +55,17 @@ def test_a_stage_trains_on_fp8_teachers(
     stage |= {"steps": 2, "log_every": 1, "teacher_precision": "bf16", "student_precision": "fp32"}
     raw_recipe["stages"] = {"proxy": stage}
 
+    told = Lines()
+
     def losses(folder: Path) -> list[float]:
-        with (tmp_path / "out").open("w") as file:
-            console = Console(file=file, width=300)
-            run_recipe(Recipe.model_validate(raw_recipe), folder, console=console)
+        run_recipe(Recipe.model_validate(raw_recipe), folder, progress=told)
         return [r["total/proxy"] for r in read_metrics(folder / "proxy" / "metrics.jsonl")]
 
     plain = losses(tmp_path / "bf16")
     stage["teacher_precision"] = "fp8"
     monkeypatch.setattr(fp8, "_TOLERANCE", 1.0)  # these weights are random
     coarse = losses(tmp_path / "fp8")
-    assert "fp8 changes the teachers' tokens by: vit " in (tmp_path / "out").read_text()
+    assert "fp8 changes the teachers' tokens by: vit " in told.text
     assert coarse != plain
     assert coarse == pytest.approx(plain, rel=0.1)
 
@@ -75,7 +75,7 @@ def test_what_fp8_cannot_do_is_refused(raw_recipe: dict[str, Any], tmp_path: Pat
     del stage["teachers"]["vit"]
     raw_recipe["stages"] = {"proxy": stage}
     with pytest.raises(InputError, match=r"teacher net cannot be in fp8 .*: set teacher_precision"):
-        run_recipe(Recipe.model_validate(raw_recipe), tmp_path, console=Console(quiet=True))
+        run_recipe(Recipe.model_validate(raw_recipe), tmp_path)
 
 
 def test_too_large_an_error_is_refused() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from timm.layers import DropPath
 
 from openeupe.distill.check import check_recipe, meta_encoder
@@ -82,16 +81,15 @@ def test_heads_do_not_go_on_towards_a_teacher_that_was_replaced(
         stage |= {"teachers": teacher, "steps": 1}
     first = {**raw_recipe, "stages": {"student": raw_recipe["stages"]["student"]}}
     save(create("test_vit"), tmp_path / "teacher")
-    quiet = Console(quiet=True)
-    run_recipe(Recipe.model_validate(first), tmp_path / "run", console=quiet)
+    run_recipe(Recipe.model_validate(first), tmp_path / "run")
     kept = (tmp_path / "teacher").rename(tmp_path / "kept")
     save(create("test_vit"), tmp_path / "teacher")
     both = Recipe.model_validate(raw_recipe)
     with pytest.raises(InputError, match=r"students\.student: .* of another teacher than the one"):
-        run_recipe(both, tmp_path / "run", console=quiet)
+        run_recipe(both, tmp_path / "run")
     shutil.rmtree(tmp_path / "teacher")
     kept.rename(tmp_path / "teacher")
-    run_recipe(both, tmp_path / "run", console=quiet)
+    run_recipe(both, tmp_path / "run")
 
 
 def test_a_stored_teacher_gives_the_patches_that_its_args_name(

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from openeupe.distill.metrics import read_metrics
@@ -30,7 +29,7 @@ from openeupe.errors import InputError
 
 
 def losses(raw: dict[str, Any], folder: Path) -> list[dict[str, float]]:
-    run_recipe(Recipe.model_validate(raw), folder, console=Console(quiet=True))
+    run_recipe(Recipe.model_validate(raw), folder)
     records = read_metrics(folder / "proxy" / "metrics.jsonl")
     return [{k: v for k, v in r.items() if k not in ("images_per_s", "waiting")} for r in records]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 import openeupe
 from openeupe.distill.check import check_recipe
@@ -20,10 +19,9 @@ from openeupe.distill.run_folder import Run
 from openeupe.distill.students import Learner
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
+from tests.lines import Lines
 
 from .conftest import cut_off
-
-QUIET = Console(quiet=True)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -37,7 +35,7 @@ def recipe(raw_recipe: dict[str, Any]) -> Recipe:
 
 def test_a_run_leaves_loadable_students(recipe: Recipe, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    run = run_recipe(recipe, folder, console=QUIET)
+    run = run_recipe(recipe, folder)
     # Every way of naming the result gives the same network.
     images = torch.rand(1, 3, 64, 64)
     final = openeupe.load(folder)
@@ -67,21 +65,21 @@ def test_training_moves_the_student_towards_the_teacher(
     stage = raw_recipe["stages"]["proxy"]
     stage |= {"steps": 40, "log_every": 10, "optimizer": {"lr": 3e-3}}
     raw_recipe["stages"] = {"proxy": stage}
-    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
     records = read_metrics(tmp_path / "run" / "proxy" / "metrics.jsonl")
     for name in (f"loss/{t}/{k}" for t in ("vit", "net") for k in ("cls", "patches")):
         assert records[-1][name] < 0.9 * records[0][name], name
 
 
 def test_what_is_finished_is_not_done_again(recipe: Recipe, tmp_path: Path) -> None:
-    run_recipe(recipe, tmp_path / "run", console=QUIET)
+    run_recipe(recipe, tmp_path / "run")
     before = files(tmp_path / "run")
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
-    console = Console(record=True, quiet=False, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
-    run_recipe(recipe, tmp_path / "run", console=console)
+    again = Lines()
+    run_recipe(recipe, tmp_path / "run", progress=again)
     assert files(tmp_path / "run") == before
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
-    assert console.export_text().count("finished before") == 3
+    assert again.text.count("finished before") == 3
 
 
 def test_two_runs_of_one_seed_are_identical_and_of_two_seeds_are_not(
@@ -90,7 +88,7 @@ def test_two_runs_of_one_seed_are_identical_and_of_two_seeds_are_not(
     for name, seed, workers in (("a", 0, 0), ("b", 0, 1), ("c", 1, 0)):
         data = recipe.data.model_copy(update={"workers": workers})
         one = recipe.model_copy(update={"seed": seed, "data": data})
-        run_recipe(one, tmp_path / name, console=QUIET)
+        run_recipe(one, tmp_path / name)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert files(tmp_path / "a") != files(tmp_path / "c")
 
@@ -100,7 +98,7 @@ def test_a_run_leaves_the_global_random_state_as_it_was(
 ) -> None:
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
     before = torch.get_rng_state()
-    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -108,7 +106,7 @@ def test_stage_3_goes_on_with_heads_and_statistics_of_stage_2(
     raw_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     raw_recipe["stages"]["finetuned"]["optimizer"] = {"lr": 1e-12}
-    run = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    run = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
     before, after = run.student("student"), run.student("finetuned")
     weight = "cls.0.weight"
     assert torch.allclose(
@@ -121,7 +119,7 @@ def test_heads_start_anew_when_told(raw_recipe: dict[str, Any], tmp_path: Path) 
     finetuned = raw_recipe["stages"]["finetuned"]
     finetuned["optimizer"] = {"lr": 1e-12}
     finetuned["students"]["student"]["keep_heads"] = False
-    run = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    run = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
     before, after = run.student("student"), run.student("finetuned")
     weight = "cls.0.weight"
     assert not torch.allclose(
@@ -139,7 +137,7 @@ def test_heads_can_learn_first(
 
     def weights(folder: str, heads_first: int) -> list[torch.Tensor]:
         stage["optimizer"] = {"lr": 1e-3, "heads_first": heads_first}
-        run = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / folder, console=QUIET)
+        run = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / folder)
         student = run.student("proxy")
         return [*student.encoder.parameters(), *student.heads["vit"].parameters()]
 
@@ -165,9 +163,9 @@ def test_several_students_in_one_pass_equal_each_alone(
     second = {"encoder": "test_convnext", "resolution": 32, "args": {"drop_path_rate": 0.3}}
     first = stage["students"]["proxy"] | {"args": {"drop_path_rate": 0.3}}
     raw_recipe["stages"] = {"proxy": stage | {"students": {"proxy": first, "second": second}}}
-    both = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "both", console=QUIET)
+    both = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "both")
     raw_recipe["stages"] = {"proxy": stage | {"students": {"second": second}}}
-    alone = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "alone", console=QUIET)
+    alone = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "alone")
     assert files(both.folder / "proxy" / "second") == files(alone.folder / "proxy" / "second")
     with pytest.raises(InputError, match="proxy, second"):
         openeupe.load(tmp_path / "both")
@@ -176,7 +174,7 @@ def test_several_students_in_one_pass_equal_each_alone(
 def test_what_has_begun_must_stay_as_it_was(raw_recipe: dict[str, Any], tmp_path: Path) -> None:
     stages = raw_recipe["stages"]
     raw_recipe["stages"] = {"proxy": stages["proxy"]}
-    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
     stages["proxy"]["steps"] = 99
     with pytest.raises(InputError, match=r"stages\.proxy\.steps: 6 then, 99 now"):
         Run.start(Recipe.model_validate(raw_recipe), tmp_path / "run")
@@ -184,7 +182,7 @@ def test_what_has_begun_must_stay_as_it_was(raw_recipe: dict[str, Any], tmp_path
     stages["proxy"] |= {"steps": 6, "log_every": 1}
     raw_recipe["stages"] = stages
     before = files(tmp_path / "run")
-    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
     after = files(tmp_path / "run")
     assert {k: after[k] for k in before} == before
     assert "finetuned/student/model.safetensors" in after
@@ -198,9 +196,9 @@ def test_a_recipe_that_failed_before_it_began_may_be_mended(
     teacher["pretrained"] = True  # of a timm name that has no published weights
     teacher["encoder"] = "vit_tiny_patch16_224.none"
     with pytest.raises(InputError, match=r"teachers\.vit"):
-        run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+        run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
     teacher |= {"pretrained": False, "encoder": "test_vit"}
-    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
 
 
 def test_a_saved_encoder_may_teach_and_be_trained_on(
@@ -214,7 +212,7 @@ def test_a_saved_encoder_may_teach_and_be_trained_on(
     stage["optimizer"] = {"lr": 1e-12}
     raw_recipe["stages"] = {"proxy": stage}
     recipe = Recipe.model_validate(raw_recipe)
-    run = run_recipe(recipe, tmp_path / "run", console=QUIET)
+    run = run_recipe(recipe, tmp_path / "run")
     images = torch.rand(1, 3, 32, 32)
     expected = openeupe.load(tmp_path / "start")(images).cls
     torch.testing.assert_close(run.student("proxy").encoder.eval()(images).cls, expected)
@@ -253,7 +251,7 @@ def test_weights_of_a_later_stage_that_cannot_be_had_stop_the_run_at_once(
         "encoder": "eupe_proxy", "args": {"width": 64, "depth": 1, "heads": 4}, "resolution": 32,
     }  # fmt: skip
     with pytest.raises(InputError, match=r"stages\.student\.teachers\.proxy: .*no proxy has been"):
-        run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+        run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
     assert not (tmp_path / "run" / "proxy").exists()
 
 
@@ -267,7 +265,7 @@ def test_a_loss_that_is_not_finite_stops_the_stage(
         "clip_norm": None,
     }
     with pytest.raises(InputError, match=r"proxy: .* became (nan|inf).*lower optimizer\.lr"):
-        run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run", console=QUIET)
+        run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
 
 
 @pytest.mark.parametrize("others", [False, True])
@@ -291,17 +289,17 @@ def test_weights_that_only_the_last_update_made_infinite_are_not_saved(
     monkeypatch.setattr(Learner, "update", overflowing)
     recipe = Recipe.model_validate(raw_recipe)
     if others:
-        run = run_recipe(recipe, tmp_path / "run", console=QUIET)
+        run = run_recipe(recipe, tmp_path / "run")
         assert run.dropped("proxy") == {"proxy": 6}
         assert run.student("proxy", "second")
     else:
         with pytest.raises(InputError, match=r"weights of proxy became .* at step 6: lower optim"):
-            run_recipe(recipe, tmp_path / "run", console=QUIET)
+            run_recipe(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "proxy" / "proxy").exists()
 
 
 def test_finished_json_tells_the_story(recipe: Recipe, images: Path, tmp_path: Path) -> None:
-    run_recipe(recipe, tmp_path / "run", console=QUIET)
+    run_recipe(recipe, tmp_path / "run")
     told = json.loads((tmp_path / "run" / "proxy" / "finished.json").read_text())
     assert told["images"] == 24
     assert told["teachers"]["net"]["cls_dim"] == create("test_resnet").cls_dim

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from safetensors.torch import load, load_file
 
 from openeupe import encoders
@@ -25,8 +24,8 @@ from openeupe.distill.store_writer import StoreWriter
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
 from openeupe.locks import locked
+from tests.lines import Lines
 
-QUIET = Console(quiet=True)
 TIMES = ("images_per_s", "waiting")
 
 
@@ -38,7 +37,7 @@ def raw(raw_views: dict[str, Any]) -> dict[str, Any]:
 
 def losses(raw: dict[str, Any], folder: Path, **changes: Any) -> list[dict[str, float]]:
     raw["stages"]["proxy"] |= changes
-    run_recipe(Recipe.model_validate(raw), folder, console=QUIET)
+    run_recipe(Recipe.model_validate(raw), folder)
     records = read_metrics(folder / "proxy" / "metrics.jsonl")
     return [{k: v for k, v in r.items() if k not in TIMES} for r in records]
 
@@ -71,12 +70,10 @@ def test_views_augmented_on_the_device_are_stored_as_they_are_trained_on(
 
 def test_the_size_is_told_before_and_the_error_after(raw: dict[str, Any], tmp_path: Path) -> None:
     raw["stages"]["proxy"] |= {"store": "int8", "store_path": str(tmp_path / "kept")}
-    with (tmp_path / "out").open("w") as file:
-        recipe = Recipe.model_validate(raw)
-        run_recipe(recipe, tmp_path / "run", console=Console(file=file, width=300))
-    told = (tmp_path / "out").read_text()
-    assert "teacher outputs of 48 views as int8: 0.00 GiB" in told
-    error = float(told.split("relative error of the tokens: ")[1].split()[1].strip("%,"))
+    told = Lines()
+    run_recipe(Recipe.model_validate(raw), tmp_path / "run", progress=told)
+    assert "teacher outputs of 48 views as int8: 0.00 GiB" in told.text
+    error = float(told.text.split("relative error of the tokens: ")[1].split()[1].strip("%,"))
     assert 0.1 < error < 2  # per cent
     files = list((tmp_path / "kept").glob("*.safetensors"))
     assert sum(f.stat().st_size for f in files) == pytest.approx(
@@ -128,11 +125,9 @@ def test_a_damaged_shard_is_found_and_computed_again(
     content[-400:] = bytes(400)
     shards[1].write_bytes(content)
     shards[2].write_bytes(before[2][:300])
-    with (tmp_path / "log").open("w") as log:
-        run_recipe(Recipe.model_validate(raw), tmp_path / "two",
-                   console=Console(file=log, width=400))  # fmt: skip
-    said = (tmp_path / "log").read_text()
-    assert f"2 damaged file(s) in {store} ({shards[1].name}, {shards[2].name})" in said
+    said = Lines()
+    run_recipe(Recipe.model_validate(raw), tmp_path / "two", progress=said)
+    assert f"2 damaged file(s) in {store} ({shards[1].name}, {shards[2].name})" in said.text
     # Not to the byte: safetensors writes metadata in any order.
     for shard, content in zip(shards, before, strict=True):
         again, whole = load_file(shard), load(content)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 from timm.layers import DropBlock2d, DropPath, PatchDropout
 from torch import nn
@@ -19,8 +18,9 @@ from openeupe.distill.run import run_recipe
 from openeupe.distill.run_folder import Run
 from openeupe.distill.students import _drops
 from openeupe.errors import InputError
+from openeupe.progress import SILENT, Progress
+from tests.lines import Lines
 
-QUIET = Console(quiet=True)
 WILD = {"lr": 1e6, "weight_decay": 1e6, "clip_norm": None}  # weights grow by 1e12 a step
 
 
@@ -33,8 +33,8 @@ def family(raw_recipe: dict[str, Any]) -> dict[str, Any]:
     return raw_recipe
 
 
-def run(raw: dict[str, Any], folder: Path, console: Console = QUIET) -> Run:
-    return run_recipe(Recipe.model_validate(raw), folder, console=console)
+def run(raw: dict[str, Any], folder: Path, progress: Progress = SILENT) -> Run:
+    return run_recipe(Recipe.model_validate(raw), folder, progress=progress)
 
 
 def weights(run: Run, student: str) -> dict[str, torch.Tensor]:
@@ -96,7 +96,7 @@ def test_a_student_has_optimizer_settings_of_its_own(
     assert stage.optimizer_of("second").weight_decay == 0.05  # the stage's
     (tmp_path / "dumped.yaml").write_text(dump_recipe(recipe))
     assert load_recipe(tmp_path / "dumped.yaml") == recipe
-    run_recipe(recipe, tmp_path / "run", console=QUIET)
+    run_recipe(recipe, tmp_path / "run")
     last = read_metrics(tmp_path / "run" / "proxy" / "metrics.jsonl")[-1]
     assert last["lr/proxy"] == pytest.approx(last["lr/second"] * 1e9)
 
@@ -120,13 +120,12 @@ def test_a_student_that_diverges_is_dropped_and_the_others_go_on(
             for name in ("proxy", "second")
         }
     }
-    with (tmp_path / "out").open("w") as file:
-        done = run(family, tmp_path / "run", Console(file=file, width=300))
+    told = Lines()
+    done = run(family, tmp_path / "run", told)
     step = done.dropped("proxy")["second"]
     assert 2 <= step <= 4  # the first update is the wild one
-    told = (tmp_path / "out").read_text()
-    assert f"second was not finite at step {step}: dropped" in told
-    assert "second cannot go on" in told
+    assert f"second was not finite at step {step}: dropped" in told.text
+    assert "second cannot go on" in told.text
     assert done.dropped("next") == {"second": 0}
     last = read_metrics(tmp_path / "run" / "proxy" / "metrics.jsonl")[-1]
     assert "loss/proxy/vit/cls" in last

@@ -9,7 +9,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from openeupe.distill.check import check_recipe
 from openeupe.distill.recipe import Recipe
@@ -62,7 +61,7 @@ def test_a_recipe_names_its_tracker(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
     recipe = Recipe.model_validate({**raw_recipe, "tracker": name})
-    run_recipe(recipe, tmp_path / "run", console=Console(quiet=True))
+    run_recipe(recipe, tmp_path / "run")
     assert [step for step, _ in fake.logged] == [3, 6]
     assert fake.logged[0][1]["loss/vit/cls"] > 0
     assert fake.ended == 1

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from openeupe.distill.metrics import Meter, MetricsLog, read_metrics
 from openeupe.distill.placement import place
@@ -19,6 +18,7 @@ from openeupe.distill.trainer import Trainer
 from openeupe.distributed import Processes
 from openeupe.encoders import create
 from openeupe.errors import InputError
+from openeupe.progress import SILENT
 from speed.stages import HostReads
 
 from .conftest import cut_off
@@ -35,7 +35,7 @@ def trainer(raw: dict[str, Any], folder: Path) -> Trainer:
         {k: create(s.encoder) for k, s in config.students.items()},
         seed=0,
     )
-    return Trainer(stage, recipe.data, folder, Processes(torch.device("cpu")), Console(quiet=True))
+    return Trainer(stage, recipe.data, folder, Processes(torch.device("cpu")), SILENT)
 
 
 def test_a_step_reads_nothing_to_the_host(raw_recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -131,27 +131,13 @@ def test_broken_images_are_counted_and_too_many_stop_the_run(
     raw_recipe["stages"]["proxy"]["steps"] = 8  # 32 draws, more than one epoch
     raw_recipe["data"]["sources"] = [{"path": str(folder)}]
     recipe = Recipe.model_validate(raw_recipe)
-    run_recipe(recipe, tmp_path / "run", console=Console(quiet=True))
+    run_recipe(recipe, tmp_path / "run")
     last = read_metrics(tmp_path / "run" / "proxy" / "metrics.jsonl")[-1]
     assert last["broken_images"] == 1
     for i in range(12):
         (folder / f"bad{i}.png").write_bytes(b"\x89PNG nothing")
     with pytest.raises(InputError, match=r"cannot be read.*bad\d+\.png"):
-        run_recipe(recipe, tmp_path / "again", console=Console(quiet=True))
-
-
-def test_progress_is_shown_in_plain_lines_where_there_is_no_terminal(
-    raw_recipe: dict[str, Any], tmp_path: Path
-) -> None:
-    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
-    recipe = Recipe.model_validate(raw_recipe)
-    with (tmp_path / "out").open("w") as file:
-        run_recipe(recipe, tmp_path / "run", console=Console(file=file, width=300))
-    text = (tmp_path / "out").read_text()
-    assert "proxy 3/6" in text
-    for part in ("images/s", "s left", "vit/cls", "vit/patches", "net/cls", "net/patches"):
-        assert part in text
-    assert "\x1b[" not in text
+        run_recipe(recipe, tmp_path / "again")
 
 
 def test_checkpointed_activations_update_running_statistics_once_a_step(
@@ -192,10 +178,9 @@ def test_a_student_with_parameters_that_get_no_gradient_resumes_to_the_same_bits
     }
     raw_recipe["stages"] = {"proxy": stage}
     recipe = Recipe.model_validate(raw_recipe)
-    quiet = Console(quiet=True)
-    whole = run_recipe(recipe, tmp_path / "whole", console=quiet).student("proxy")
+    whole = run_recipe(recipe, tmp_path / "whole").student("proxy")
     with cut_off(monkeypatch):
-        run_recipe(recipe, tmp_path / "cut", console=quiet)
-    resumed = run_recipe(recipe, tmp_path / "cut", console=quiet).student("proxy")
+        run_recipe(recipe, tmp_path / "cut")
+    resumed = run_recipe(recipe, tmp_path / "cut").student("proxy")
     one, other = (s.encoder.state_dict() | s.heads["vit"].state_dict() for s in (whole, resumed))
     assert all(torch.equal(value, other[name]) for name, value in one.items())

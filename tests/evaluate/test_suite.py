@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 
 from openeupe.config import packaged_names
@@ -19,6 +18,7 @@ from openeupe.evaluate.benchmark import Chain, Judged
 from openeupe.evaluate.features import Features, Precision
 from openeupe.evaluate.knn import Knn
 from openeupe.evaluate.segmentation import Segmentation
+from tests.lines import Lines
 
 SUITE = """
 name: colors
@@ -66,18 +66,17 @@ def run(
     suite = suites.load_suite(colors / "suite.yaml", list(overrides))
     encoder = encoder or create("raw_pixels").eval()
     out = colors / "out"
-    with (colors / "log").open("w") as file:
-        console = Console(file=file, width=200)
-        content = suites.evaluate(
-            suite,
-            Judged(encoder, Features(encoder, precision=precision), chains or {}),
-            out,
-            root=root or colors,
-            source="pixels",
-            only=only,
-            console=console,
-        )
-    return content, (colors / "log").read_text()
+    said = Lines()
+    content = suites.evaluate(
+        suite,
+        Judged(encoder, Features(encoder, precision=precision), chains or {}),
+        out,
+        root=root or colors,
+        source="pixels",
+        only=only,
+        progress=said,
+    )
+    return content, said.text
 
 
 def test_figures_and_reasons(colors: Path) -> None:

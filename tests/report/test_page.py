@@ -152,10 +152,12 @@ def test_exports_made_of_the_run_are_found_and_broken_files_are_passed_over(
         about = {"source": str(told.run), "target": name, "encoder": {"identity": identity}}
         (folder / "export.json").write_text(json.dumps(about))
     (tmp_path / "exports" / "mine" / "latency.json").write_text("[{]")
-    (exports, latencies), left_out = deployed(told.run, belonging)
+    (exports, latencies), left_out = deployed(told.run, belonging, Path("exports"))
     assert [row[:2] for row in exports.rows] == [["deploy/onnx", "onnx"], ["exports/mine", "mine"]]
     assert latencies.header == ["folder", "label", "size", "threads", "latency_p50_ms"]
     assert not left_out
+    (exports, _), _ = deployed(told.run, belonging)  # nothing is looked for where one stands
+    assert [row[0] for row in exports.rows] == ["deploy/onnx"]
 
 
 def test_names_are_escaped(told: Told, tmp_path: Path) -> None:

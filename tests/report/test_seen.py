@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from openeupe.distill.recipe import Recipe
 from openeupe.encoders import create
@@ -41,14 +40,14 @@ def test_an_encoder_beside_the_run_does_not_take_a_stages_name(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "load", lambda name: create("raw_pixels"))
-    seen = see(told.run, beside=["first"], device=torch.device("cpu"), console=Console(quiet=True))
+    seen = see(told.run, beside=["first"], device=torch.device("cpu"))
     assert list(seen.tokens) == ["untrained", "first", "second", "first (beside)"]
     assert len(seen.tokens["first"][0]) == len(seen.tokens["untrained"][0])
 
 
 def test_photos_that_were_trained_on_are_called_so(told: Told) -> None:
-    seen = see(told.run, device=torch.device("cpu"), console=Console(quiet=True))
+    seen = see(told.run, device=torch.device("cpu"))
     assert "No photos are held out" in seen.notes[-1]
     photos = [told.run.parent.parent / "images"]
-    seen = see(told.run, images=photos, device=torch.device("cpu"), console=Console(quiet=True))
+    seen = see(told.run, images=photos, device=torch.device("cpu"))
     assert not any("held out" in note for note in seen.notes)

@@ -11,6 +11,8 @@ import yaml
 
 from openeupe import encoders
 from openeupe.encoders import Encoder
+from openeupe.evaluate.saved import FORMAT
+from openeupe.evaluate.suite import of_encoder
 from openeupe.share.card import card_licence
 from openeupe.share.origin import Origin, origin
 
@@ -117,3 +119,19 @@ def test_a_copied_student_keeps_the_licence_of_the_weights_that_it_started_from(
     info["start"] = {"encoder": "hed"}
     (made / "distillation.json").write_text(json.dumps(info))
     assert list(origin(str(made), encoder).experts) == ["efficientnet_lite0", "hed"]
+
+
+def test_results_of_a_name_lie_where_the_caller_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = encoders.create("raw_pixels").eval()
+    folder = tmp_path / "evaluations" / "raw_pixels" / "mini"
+    folder.mkdir(parents=True)
+    protocol = {"protocol": "knn", "protocol_hash": "0", "domain": "image", "settings": {}}
+    benchmark = {**protocol, "data": [], "missing": "for this test", **of_encoder(encoder, {})}
+    config = {"model": "raw_pixels"}
+    about = {"format": FORMAT, "benchmarks": {"knn": benchmark}, "config": config}
+    (folder / "results.json").write_text(json.dumps(about))
+    monkeypatch.chdir(tmp_path)
+    assert origin("raw_pixels", encoder).results == []
+    assert len(origin("raw_pixels", encoder, Path("evaluations")).results) == 1

@@ -12,7 +12,6 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
-from rich.console import Console
 
 import openeupe
 from openeupe import encoders
@@ -156,7 +155,7 @@ def test_a_released_file_teaches_and_its_licence_is_told(tmp_path: Path) -> None
     recipe = Recipe.model_validate(
         {"name": "small", "data": {"sources": sources}, "stages": {"one": stage}}
     )
-    run_recipe(recipe, tmp_path / "run", console=Console(quiet=True))
+    run_recipe(recipe, tmp_path / "run")
     save(str(tmp_path / "run"), tmp_path / "out", "timm")
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert (card.data.license, card.data.license_name) == ("other", FAIR)
@@ -235,7 +234,7 @@ def raw_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
              "optimizer": {"lr": 1e-3}, "statistics": {"iterations": 1}}  # fmt: skip
     recipe = {"name": "r", "data": {"workers": 0, "sources": [{"path": "images"}]},
               "stages": {"student": stage}}  # fmt: skip
-    run_recipe(Recipe.model_validate(recipe), tmp_path / "run", console=Console(quiet=True))
+    run_recipe(Recipe.model_validate(recipe), tmp_path / "run")
     return tmp_path / "run"
 
 

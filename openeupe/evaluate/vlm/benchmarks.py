@@ -169,7 +169,7 @@ class VlmBenchmarks(Benchmark):
                 llava,
                 seed=seed,
                 device=judged.device,
-                console=judged.console,
+                progress=judged.progress,
             )
         return folder
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from PIL import Image
 from pydantic import Field
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from openeupe.config import Config
@@ -31,6 +30,7 @@ from openeupe.identity import (
     settings_identity,
 )
 from openeupe.plain_json import parse_json
+from openeupe.progress import LOGGED, Progress
 
 
 class Llava(Config):
@@ -56,7 +56,7 @@ def train_llava(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    console: Console | None = None,
+    progress: Progress = LOGGED,
 ) -> VisionLanguage:
     """Train on LLaVA's own files and save to `folder` (`VisionLanguage.load`, lmms-eval).
 
@@ -93,11 +93,11 @@ def train_llava(
     if kept.is_file():
         vlm.see_by(load_file(kept), kept)
     else:
-        _fit_llava(vlm, settings.align, talks[0], align[1], settings, seed, console)
+        _fit_llava(vlm, settings.align, talks[0], align[1], settings, seed, progress)
         folder.mkdir(parents=True, exist_ok=True)
         with durable(kept) as partial:
             save_file(vlm.seeing(), partial)
-    _fit_llava(vlm, settings.tune, talks[1], tune[1], settings, seed, console)
+    _fit_llava(vlm, settings.tune, talks[1], tune[1], settings, seed, progress)
     if settings.recompute:
         _recompute(model, False)
     vlm.save(folder)
@@ -153,7 +153,7 @@ def _fit_llava(
     root: Path,
     settings: Llava,
     seed: int,
-    console: Console | None,
+    progress: Progress,
 ) -> list[float]:
     steps = phase.length(len(talks))
     micro = min(settings.micro_batch, phase.batch_size)
@@ -193,7 +193,7 @@ def _fit_llava(
         batches(),
         micro_batches=phase.batch_size // micro,
         precision=settings.precision,
-        console=console,
+        progress=progress,
     )
 
 

@@ -224,7 +224,7 @@ class VlmMini(Benchmark):
                 packed=self.packed,
                 seed=derive_seed(seed, number),
                 precision=self.precision,
-                console=judged.console,
+                progress=judged.progress,
             )
         return self._asked(model, test, data[1].questions())
 
@@ -287,6 +287,6 @@ class VlmMini(Benchmark):
             precision=judged.features.precision,
             batch_size=judged.features.batch_size,
             workers=judged.features.workers,
-            console=judged.console,
+            progress=judged.progress,
         )
         return self._tokens(features, data)

@@ -10,8 +10,6 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from openeupe.config import Config
@@ -22,6 +20,7 @@ from openeupe.evaluate.vlm.model import VisionLanguage
 from openeupe.evaluate.vlm.prompts import Sentence, Template, Turn, put
 from openeupe.heads.fitting import orders
 from openeupe.heads.schedule import learning_rates
+from openeupe.progress import LOGGED, Progress
 from openeupe.seeds import derive_seed
 
 Rows = Sequence[Sequence[Sentence]]
@@ -145,7 +144,7 @@ def fit(
     *,
     micro_batches: int = 1,
     precision: Precision = "fp32",
-    console: Console | None = None,
+    progress: Progress = LOGGED,
 ) -> list[float]:
     """Train `model` in place; returns the loss of every step.
 
@@ -170,9 +169,8 @@ def fit(
     model.train()
     with (
         torch.enable_grad(),
-        Progress(console=console or Console(quiet=True), transient=True) as progress,
+        progress.task(f"training ({phase.train})", steps) as task,
     ):
-        task = progress.add_task(f"training ({phase.train})", total=steps)
         for step, rate in enumerate(phase.rates(steps)):
             total = 0.0
             for tokens, rows in islice(left, micro_batches):
@@ -189,7 +187,7 @@ def fit(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(total)
-            progress.advance(task)
+            task.advance()
     model.requires_grad_(False)
     model.eval()
     return losses
@@ -204,7 +202,7 @@ def fit_cached(
     packed: int,
     seed: int,
     precision: Precision = "fp32",
-    console: Console | None = None,
+    progress: Progress = LOGGED,
 ) -> list[float]:
     """Train on tokens computed once; several questions of an image share its visual tokens.
 
@@ -235,4 +233,4 @@ def fit_cached(
                 rows.append([made[talks[image][k]] for k in order.tolist()])
             yield tokens[images].float(), rows
 
-    return fit(model, phase, steps, batches(), precision=precision, console=console)
+    return fit(model, phase, steps, batches(), precision=precision, progress=progress)
