@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
@@ -156,63 +155,20 @@ def _unpack_gguf(file: Path, folder: Path) -> None:
     """A Llama in llama.cpp's format -> config, float32 weights and tokenizer in `folder`."""
     if importlib.util.find_spec("gguf") is None:
         raise InputError("gguf is not installed: pip install 'openeupe[language]'")
-    import gguf
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    reader = gguf.GGUFReader(file)
-    fact = {key.rpartition("llama.")[2]: field.contents() for key, field in reader.fields.items()}
-    heads, kv_heads = fact["attention.head_count"], fact["attention.head_count_kv"]
-    config = LlamaConfig(
-        vocab_size=fact["vocab_size"],
-        hidden_size=fact["embedding_length"],
-        intermediate_size=fact["feed_forward_length"],
-        num_hidden_layers=fact["block_count"],
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        max_position_embeddings=fact["context_length"],
-        rms_norm_eps=fact["attention.layer_norm_rms_epsilon"],
-        rope_parameters={"rope_type": "default", "rope_theta": fact["rope.freq_base"]},
-        tie_word_embeddings=True,  # this file has no output matrix
-        bos_token_id=fact["tokenizer.ggml.bos_token_id"],
-        eos_token_id=fact["tokenizer.ggml.eos_token_id"],
-        pad_token_id=fact["tokenizer.ggml.padding_token_id"],
-    )
-    weights: dict[str, Tensor] = {}
-    for tensor in reader.tensors:
-        value = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
-        if tensor.name.endswith(("attn_q.weight", "attn_k.weight")):
-            value = _halves(value, heads if "attn_q" in tensor.name else kv_heads)
-        weights[_llama_name(tensor.name)] = value
-    model = LlamaForCausalLM(config)
-    missing, unexpected = model.load_state_dict(weights, strict=False)
+    with _quiet():
+        config = LlamaConfig(**load_gguf_checkpoint(str(file))["config"])
+        with torch.device("meta"):
+            model = LlamaForCausalLM(config)
+        read = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model)
+    missing, unexpected = model.load_state_dict(read["tensors"], strict=False, assign=True)
     if unexpected or set(missing) - {"lm_head.weight"}:
         raise InputError(f"{file} is no Llama as transformers knows it: {unexpected or missing}")
     model.tie_weights()
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
-
-
-def _llama_name(name: str) -> str:
-    """llama.cpp's name of a weight -> transformers'."""
-    if not name.startswith("blk."):
-        return {"token_embd.weight": "model.embed_tokens.weight"}.get(name, "model.norm.weight")
-    _, number, part, kind = name.split(".")
-    inside = {
-        "attn_norm": "input_layernorm",
-        "ffn_norm": "post_attention_layernorm",
-        "attn_output": "self_attn.o_proj",
-        **{f"attn_{k}": f"self_attn.{k}_proj" for k in "qkv"},
-        **{f"ffn_{k}": f"mlp.{k}_proj" for k in ("up", "down", "gate")},
-    }[part]
-    return f"model.layers.{number}.{inside}.{kind}"
-
-
-def _halves(weight: Tensor, heads: int) -> Tensor:
-    """Rows of each head from (pair, 2) to (2, pair): rotary pairs lie side by side in llama.cpp,
-    half a head apart in transformers.
-    """
-    rows, columns = weight.shape
-    return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
 @contextmanager
