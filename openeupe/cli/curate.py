@@ -179,6 +179,12 @@ def _tell(about: dict[str, Any], files: list[Path]) -> None:
     console.print(f"{about['images']} images, {about['kept']} kept; dropped: {dropped or 'none'}")
     if blind := about["unreadable_against"]:
         console.print(f"{unprotected(len(blind))}: {blind[0]}", soft_wrap=True, highlight=False)
+    if blind := about["unreadable_like"]:
+        console.print(
+            f"{len(blind)} images of --like cannot be read: {blind[0]}",
+            soft_wrap=True,
+            highlight=False,
+        )
     for file in (*files, about.get("shards")):
         if file is not None:
             console.print(f"wrote {file}", soft_wrap=True, highlight=False)

@@ -126,7 +126,8 @@ def curate(
         shared = _Work(folder, config, encoder, here, progress if here.first else SILENT)
         scanned = shared.scan(heap, "heap")
         theirs = shared.scan(evaluation, "against") if evaluation else None
-        unreadable = _unreadable(evaluation, theirs, against)
+        unreadable = _unreadable(evaluation, theirs, "--against", against)
+        unreadable_like: list[str] = []
         bits = _bits(config, encoder)
         alone = bits if encoder is None else min(bits, _bits_alone(config))
         decided = Decisions(scanned, config, bits, alone)
@@ -149,6 +150,7 @@ def curate(
                 those = shared.embed(evaluation, "against", readable(theirs), theirs)
             if seeds:
                 found = shared.scan(seeds, "like")
+                unreadable_like = _unreadable(seeds, found, "--like", like)
                 wanted = shared.embed(seeds, "like", readable(found), found)
             if here.first:  # the others' share is done
                 if theirs and those:
@@ -172,6 +174,7 @@ def curate(
                 "against": [str(path) for path in against],
                 "unreadable_against": unreadable,
                 "like": [str(path) for path in like],
+                "unreadable_like": unreadable_like,
                 "images": len(heap),
                 "kept": reasons.pop("kept", 0),
                 "dropped": dict(reasons),
@@ -256,18 +259,18 @@ def _root(root: Path, out: Path) -> str:
 
 
 def _unreadable(
-    evaluation: Heap | None, scanned: Scanned | None, against: Sequence[str | Path]
+    images: Heap | None, scanned: Scanned | None, option: str, given: Sequence[str | Path]
 ) -> list[str]:
-    """Names of the evaluation images that cannot be read, so that no leak of them is found."""
-    if evaluation is None or scanned is None:
+    """Names of the images of an option that cannot be read; none at all is an error."""
+    if images is None or scanned is None:
         return []
     rows = np.setdiff1d(np.arange(len(scanned)), readable(scanned))
     if len(rows) == len(scanned):
         raise InputError(
-            f"--against {', '.join(map(str, against))}: none of its {len(rows)} images can be "
-            "read, so no leak could be found: check the files"
+            f"{option} {', '.join(map(str, given))}: none of its {len(rows)} images can be read: "
+            "check the files"
         )
-    return [evaluation.name(int(row)) for row in rows]
+    return [images.name(int(row)) for row in rows]
 
 
 def _somebody_left(decided: Decisions, what: str) -> None:

@@ -32,7 +32,8 @@ class Contender:
     """What is measured.
 
     label: its name in the table. encoder: name and args, whose eager float32 form is the baseline.
-    what: the worker's description of it. megabytes: of the file, or of the weights in float32.
+    what: the worker's description of it.
+    megabytes: of the (largest) file, or of the weights in float32.
     export: identity of what the exported folder holds.
     """
 
@@ -96,7 +97,7 @@ def exported(folder: Path) -> Contender:
         precision=about["precision"],
         encoder=(about["encoder"]["name"], about["encoder"]["args"]),
         what={"kind": "export", "folder": str(folder)},
-        megabytes=next(iter(about["bytes"].values())) / 1e6,
+        megabytes=max(about["bytes"].values()) / 1e6,
         sizes=sizes,
         folder=folder,
         export=settings_identity(about),

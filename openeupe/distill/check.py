@@ -27,9 +27,18 @@ def check_recipe(recipe: Recipe) -> list[Source]:
         InputError: one line naming the field and the mend.
     """
     check_tracker(recipe.tracker)
+    check_views(recipe)
     sources = check_sources(recipe.data)
     check_networks(recipe)
     return sources
+
+
+def check_views(recipe: Recipe) -> None:
+    """Refuse `views_seed` where no stage has `views` that it could draw."""
+    if recipe.data.views_seed is not None and not any(s.views for s in recipe.stages.values()):
+        raise InputError(
+            "data.views_seed has no effect without views: give a stage views, or leave it out"
+        )
 
 
 def check_sources(data: DataConfig, *, absent: bool = False) -> list[Source]:

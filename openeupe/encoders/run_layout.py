@@ -51,19 +51,26 @@ def is_run(folder: Path) -> bool:
     return (folder / RECIPE).is_file()
 
 
-def check_files(stage: Path, student: str | None = None) -> None:
-    """Compare the files of finished students with what their stage wrote.
+def check_files(stage: Path, student: str) -> None:
+    """Compare the files of a finished student with what its stage wrote.
 
     Args:
         stage: the stage's folder.
-        student: its name; None: all of them.
+        student: its name.
 
     Raises:
         InputError: naming the file that is missing or damaged, and what to do.
     """
-    for name, digest in read_ending(stage / FINISHED)["files"].items():
+    files = read_ending(stage / FINISHED)["files"]
+    own = {name: digest for name, digest in files.items() if Path(name).parts[:1] == (student,)}
+    if not own:
+        raise InputError(
+            f"{stage / FINISHED} names no file of {student}: copy it back, or delete {stage} and "
+            "give the command that trained it (distill, ablate) again"
+        )
+    for name, digest in own.items():
         file = stage / name
-        if student in (None, file.parent.name) and file_identity(file) != digest:
+        if file_identity(file) != digest:
             raise InputError(
                 f"{file} is damaged: it is not what the stage wrote. Copy it back, or delete "
                 f"{stage} and give the command that trained it (distill, ablate) again"
@@ -128,7 +135,10 @@ class RunFolder:
         Raises:
             InputError: naming the file that is missing or damaged, and what to do.
         """
-        check_files(self.folder / stage, student)
+        dropped = self.dropped(stage)
+        for name in [student] if student else self.students[stage]:
+            if name not in dropped:
+                check_files(self.folder / stage, name)
 
     def student_folder(self, stage: str, student: str | None = None) -> Path:
         """Where a finished student of a stage lies, by default the stage's only one.

@@ -10,7 +10,7 @@ import pytest
 from experiments.planted_heap import CHANGES, change
 from openeupe.curate import CurateConfig, curate
 from openeupe.curate.summary import summary
-from openeupe.encoders import Encoder
+from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
 
 from .conftest import jpeg, photo
@@ -76,6 +76,16 @@ def test_unreadable_evaluation_images_are_counted_and_named(planted: Path) -> No
     assert about["unreadable_against"] == [str(planted / "test" / "bad.jpg")]
     assert f"- {planted / 'test' / 'bad.jpg'}" in summary(out)
     assert "1 image of `--against` cannot be read" in summary(out)
+
+
+def test_unreadable_images_of_a_seed_set_are_counted_and_named(planted: Path) -> None:
+    bad = planted / "test" / "bad.jpg"
+    bad.write_bytes(jpeg(photo(3))[:700])
+    about = curate(
+        [planted / "heap"], planted / "o.parquet", create("raw_pixels"), like=[planted / "test"]
+    )
+    assert about["unreadable_like"] == [str(bad)]
+    assert about["unreadable_against"] == []
 
 
 def test_evaluation_images_none_of_which_can_be_read_are_refused(planted: Path) -> None:

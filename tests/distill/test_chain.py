@@ -19,6 +19,8 @@ from openeupe.distill.student import DistilledStudent, load_student, save_studen
 from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
 
+from .finishing import write_ending
+
 
 def finish(folder: Path, student: Encoder, teachers: dict[str, tuple[str, Encoder]]) -> None:
     """A student as a stage leaves it, with random heads and statistics that are not trivial."""
@@ -34,7 +36,7 @@ def finish(folder: Path, student: Encoder, teachers: dict[str, tuple[str, Encode
     info = {"run": "tiny", "stage": folder.parent.name, "seed": 0, "steps": 1, "images": 4,
             "head_hidden": 16, "teachers": told}  # fmt: skip
     save_student(folder, student, heads, statistics, info)
-    (folder.parent / "finished.json").write_text('{"files": {}}')
+    write_ending(folder.parent)
 
 
 @pytest.fixture
@@ -112,6 +114,7 @@ def test_the_identity_of_a_chain_is_of_all_heads_and_statistics(run: Path) -> No
         file = run / stage / f"{kind}.safetensors"
         state = load_file(file)
         save_file({k: v + 1 if "cls" in k else v for k, v in state.items()}, file)
+        write_ending(file.parent.parent)
         assert identity() != before
         before = identity()
 

@@ -108,6 +108,16 @@ def test_a_finished_student_that_was_damaged_is_not_called_done(
             finished(one_stage, folder)
         file.write_bytes(whole)
     finished(one_stage, folder)
+    ending = json.loads((folder / "proxy" / "finished.json").read_text())
+    for told, about in (
+        ({"seed": 0}, r"finished\.json.*files"),
+        ({"files": {}}, "no file of proxy"),
+    ):
+        (folder / "proxy" / "finished.json").write_text(json.dumps(told))
+        with pytest.raises(InputError, match=about):
+            finished(one_stage, folder)
+    (folder / "proxy" / "finished.json").write_text(json.dumps(ending))
+    finished(one_stage, folder)
     (folder / "proxy" / "finished.json").write_text("")
     with pytest.raises(InputError, match=r"finished\.json is damaged"):
         finished(one_stage, folder)

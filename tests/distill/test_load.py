@@ -20,6 +20,8 @@ from openeupe.distill.student import save_student
 from openeupe.encoders import Encoder, create, save
 from openeupe.errors import InputError
 
+from .finishing import write_ending
+
 
 def dropped(encoder: Encoder) -> float:
     return max((m.drop_prob or 0 for m in encoder.modules() if isinstance(m, DropPath)), default=0)
@@ -44,7 +46,7 @@ def run(raw_recipe: dict[str, Any], tmp_path: Path) -> Run:
     folder = tmp_path / "student" / "student"
     folder.parent.mkdir()
     save_student(folder, student, stage.heads["student"], stage.statistics, info)  # type: ignore[arg-type]
-    (tmp_path / "student" / "finished.json").write_text('{"files": {}}')
+    write_ending(tmp_path / "student")
     return run
 
 
@@ -135,4 +137,12 @@ def test_args_that_change_token_widths_need_new_heads(raw_recipe: dict[str, Any]
     with pytest.raises(InputError, match=r"students\.net: .*heads no longer fit: set keep_heads"):
         check_recipe(Recipe.model_validate(raw_recipe))
     student["keep_heads"] = False
+    check_recipe(Recipe.model_validate(raw_recipe))
+
+
+def test_a_seed_of_views_without_views_is_refused(raw_recipe: dict[str, Any]) -> None:
+    raw_recipe["data"]["views_seed"] = 1
+    with pytest.raises(InputError, match="views_seed has no effect without views"):
+        check_recipe(Recipe.model_validate(raw_recipe))
+    raw_recipe["stages"]["student"]["views"] = 2
     check_recipe(Recipe.model_validate(raw_recipe))

@@ -98,6 +98,19 @@ class VlmMini(Benchmark):
     gate_errors: float = 4.0
 
     @model_validator(mode="after")
+    def _used(self) -> VlmMini:
+        """Settings of another language model than the chosen one would change nothing."""
+        own = {"tiny": ("width", "layers", "heads"), "reader": ("alignment",)}
+        for model, names in own.items():
+            for name in names if model != self.language_model else ():
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"{name} is of language_model {model}, not {self.language_model}: leave "
+                        "it out"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _readable(self) -> VlmMini:
         if self.language_model != "reader" and not self.phases:
             raise ValueError(f"language_model {self.language_model} learns in phases: give some")

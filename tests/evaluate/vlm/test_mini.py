@@ -29,13 +29,13 @@ def small(**changes: object) -> VlmMini:
         "data": QuestionScenes(count=8, test_count=6, side=64),
         "phases": (Lesson(train="all", lr=2e-3, batch_size=8, steps=3),),
         "language_model": "tiny",
-        "width": 32,
         "side": 64,
         "grid": 2,
         "seeds": 2,
         "floors": ("blind", "raw pixels"),
-    }
-    return VlmMini(**{**given, **changes})
+    } | changes
+    narrow = {"width": 32} if given["language_model"] == "tiny" else {}
+    return VlmMini(**(narrow | given))
 
 
 def judged() -> Judged:
@@ -163,6 +163,8 @@ def test_the_reader_has_a_ceiling_before_any_training() -> None:
         ({"grid": 4}, "grid 7"),
         ({"grid": 7, "template": "chat"}, "template bare"),
         ({"language_model": "tiny", "phases": ()}, "give some"),
+        ({"grid": 7, "width": 32}, "width is of language_model tiny, not reader"),
+        ({"language_model": "tiny", "alignment": Alignment(steps=2)}, "of language_model reader"),
     ],
 )
 def test_what_the_reader_cannot_read_is_refused(changes: dict[str, object], said: str) -> None:
