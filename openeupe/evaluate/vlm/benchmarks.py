@@ -168,7 +168,6 @@ class VlmBenchmarks(Benchmark):
                 folder,
                 llava,
                 seed=seed,
-                device=judged.device,
                 progress=judged.progress,
             )
         return folder

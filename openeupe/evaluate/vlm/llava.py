@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from pydantic import Field
 from safetensors.torch import load_file, save_file
@@ -55,13 +54,12 @@ def train_llava(
     settings: Llava | None = None,
     *,
     seed: int = 0,
-    device: torch.device | str = "cpu",
     progress: Progress = LOGGED,
 ) -> VisionLanguage:
     """Train on LLaVA's own files and save to `folder` (`VisionLanguage.load`, lmms-eval).
 
-    Features are computed on the fly, on one device. The projector of the first phase is kept in
-    `folder`: a run that is interrupted later starts again with the second phase.
+    Features are computed on the fly, on the encoder's device. The projector of the first phase is
+    kept in `folder`: a run that is interrupted later starts again with the second phase.
 
     Args:
         language: as `load_language`.
@@ -78,7 +76,7 @@ def train_llava(
     if form.side is None:
         form = form.model_copy(update={"side": fitting_side(encoder, encoder.resolution)})
     vlm = VisionLanguage(model, tokenizer, encoder.patch_dim, form, encoder=encoder, seed=seed)
-    vlm.to(device)
+    vlm.to(encoder.mean.device)
     if settings.recompute:
         _recompute(model, True)
     facts = {
