@@ -19,8 +19,9 @@ from openeupe.evaluate.features import Precision, fitting_side
 from openeupe.evaluate.vlm.language import language_identity, load_language
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
 from openeupe.evaluate.vlm.prompts import Sentence, Turn
-from openeupe.evaluate.vlm.training import Phase, Step, fit, orders
+from openeupe.evaluate.vlm.training import Phase, Step, fit
 from openeupe.files import durable
+from openeupe.heads.fitting import orders
 from openeupe.identity import (
     encoder_identity,
     facts_identity,

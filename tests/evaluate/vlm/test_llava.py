@@ -17,6 +17,7 @@ from openeupe.evaluate.vlm.language import tiny_language
 from openeupe.evaluate.vlm.llava import Llava, read_llava, train_llava
 from openeupe.evaluate.vlm.model import Form, VisionLanguage
 from openeupe.evaluate.vlm.training import Phase
+from openeupe.progress import LOGGED
 
 pytest.importorskip("transformers")
 
@@ -135,7 +136,7 @@ def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
         model = VisionLanguage(language, tokenizer, 192, form, encoder=encoder)
         phase = Phase(train="projector", lr=1e-3, batch_size=4, steps=3)
         made = settings(micro_batch=micro)
-        losses.append(llava._fit_llava(model, phase, talks, tmp_path, made, 0, None))
+        losses.append(llava._fit_llava(model, phase, talks, tmp_path, made, 0, LOGGED))
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -158,7 +159,9 @@ def test_a_missing_image_is_one_clear_line(tmp_path: Path) -> None:
     )
     phase = Phase(train="projector", lr=1e-3, batch_size=6, steps=1)
     with pytest.raises(InputError, match=r"1\.png"):
-        llava._fit_llava(model, phase, read_llava(file), tmp_path, settings(micro_batch=6), 0, None)
+        llava._fit_llava(
+            model, phase, read_llava(file), tmp_path, settings(micro_batch=6), 0, LOGGED
+        )
 
 
 def trained(tmp_path: Path, **changes: object) -> list[float]:
@@ -168,7 +171,7 @@ def trained(tmp_path: Path, **changes: object) -> list[float]:
     model = VisionLanguage(language, tokenizer, encoder.patch_dim, Form(side=32), encoder=encoder)
     given = settings(**changes)
     phase = given.tune.model_copy(update={"steps": 3})
-    return llava._fit_llava(model, phase, read_llava(file), tmp_path, given, 0, None)
+    return llava._fit_llava(model, phase, read_llava(file), tmp_path, given, 0, LOGGED)
 
 
 def test_a_conversation_cut_before_its_first_answer_loses_nothing(tmp_path: Path) -> None:
@@ -182,7 +185,7 @@ def test_a_conversation_cut_before_its_first_answer_loses_nothing(tmp_path: Path
     encoder = encoders.create("raw_pixels")
     model = VisionLanguage(language, tokenizer, encoder.patch_dim, Form(side=32), encoder=encoder)
     given = settings(max_length=400, micro_batch=1)
-    losses = llava._fit_llava(model, given.tune, read_llava(file), tmp_path, given, 0, None)
+    losses = llava._fit_llava(model, given.tune, read_llava(file), tmp_path, given, 0, LOGGED)
     assert all(np.isfinite(losses))
 
 
