@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import openeupe
-from openeupe.encoders import Encoder, describe, timm_folder, transformers_folder
+from openeupe.encoders import Encoder, resolve, timm_folder, transformers_folder
 from openeupe.errors import InputError
 
 from .networks import IMAGES, made, same, write_folder
@@ -194,6 +194,6 @@ def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
 def test_describe_needs_no_weights(tmp_path: Path) -> None:
     timm_folder.save(made("convnext_atto"), tmp_path, "mit")
     (tmp_path / "model.safetensors").unlink()
-    name, args = describe(tmp_path)
+    name, args = resolve(tmp_path).describe()
     assert name == "convnext_atto"
     assert openeupe.create(name, **args).cls_dim == 320
