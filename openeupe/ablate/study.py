@@ -27,14 +27,20 @@ from openeupe.evaluate.vlm.mini import VlmMini
 from openeupe.limits import BATCH, RATE, SEED, WORKERS
 from openeupe.names import Name, Title
 
+_Given = Annotated[str, Field(min_length=1)]  # "" would pass for none
+
 
 class ArmConfig(Config):
     """An encoder under judgement: what a recipe made, or one that exists."""
 
-    recipe: str | None = Field(None, description="one of the study's recipes, run with every seed")
-    stage: str | None = Field(None, description="default: the recipe's last")
-    student: str | None = Field(None, description="needed where the stage has several")
-    encoder: str | None = Field(None, description="instead of a recipe: whatever `evaluate` takes")
+    recipe: _Given | None = Field(
+        None, description="one of the study's recipes, run with every seed"
+    )
+    stage: _Given | None = Field(None, description="default: the recipe's last")
+    student: _Given | None = Field(None, description="needed where the stage has several")
+    encoder: _Given | None = Field(
+        None, description="instead of a recipe: whatever `evaluate` takes"
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -49,7 +55,7 @@ class TableConfig(Config):
     """Arms side by side, and each compared with the reference; or effects. One family of tests."""
 
     rows: tuple[str, ...] = ()
-    reference: str | None = Field(None, description="the arm that the rows are compared with")
+    reference: _Given | None = Field(None, description="the arm that the rows are compared with")
     effects: dict[Title, tuple[tuple[str, str], ...]] = Field(
         {},
         description="instead of rows: by name, pairs [arm, arm without it] whose mean difference "

@@ -42,6 +42,8 @@ def test_arms_lead_to_stages_and_the_first_seed_comes_first(study_file: Path) ->
         ({"tables": {"t": {"rows": []}}}, "a table needs either rows or effects"),
         ({"tables": {"t": {"effects": {"net": []}}}}, "and every effect a pair of arms"),
         ({"tables": {"t": {"effects": {"net": [["direct", "y"]]}}}}, "tables.t: there is no 'y'"),
+        ({"tables": {"t": {"rows": ["pixels"], "reference": ""}}}, "tables.t.reference: "),
+        ({"arms": {"x": {"recipe": "direct", "stage": ""}}}, "arms.x.stage: "),
         ({"benchmarks": ["depht"]}, "benchmarks: there is no 'depht': use one of knn"),
         ({"seed": [1]}, "unknown key, did you mean seeds?"),
         ({"suite": "colours"}, "suite colours is no file in "),
