@@ -68,9 +68,33 @@ def stop_requested() -> Iterator[StopRequest]:
         raise Stopped(request.signum)
 
 
-def stop_at_once(signum: int, _: FrameType | None) -> NoReturn:
-    """Handler of a signal for a whole program: what is half written is removed on the way out."""
+_asked: list[int] = []  # the signal by which the program was asked to stop at once
+
+
+def stop_at_once() -> None:
+    """Let SIGTERM and SIGINT raise `Stopped`, unless they are ignored.
+
+    For a whole program: what is half written is removed on the way out.
+    """
+    _asked.clear()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(signum) != signal.SIG_IGN:  # as `nohup` and background jobs have it
+            signal.signal(signum, _stop)
+
+
+def _stop(signum: int, _: FrameType | None) -> NoReturn:
+    _asked[:] = [signum]
     raise Stopped(signum)
+
+
+def stopped_by(error: BaseException) -> Stopped | None:
+    """The stop that an error is, or that it hides.
+
+    A library that is being imported may put an error of its own in the place of `Stopped`.
+    """
+    if isinstance(error, Stopped):
+        return error
+    return Stopped(_asked[0]) if _asked else None
 
 
 def end_with_parent() -> None:

@@ -47,7 +47,7 @@ def test_what_the_system_refuses_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(*_: object) -> Any:
+    def fail(*_: object, **__: object) -> Any:
         raise error
 
     monkeypatch.setattr("openeupe.distill.recipe.load_recipe", fail)
@@ -60,7 +60,7 @@ def test_what_the_system_refuses_is_one_line(
 def test_a_bug_is_not_called_a_mistake(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> Any:
+    def fail(*_: object, **__: object) -> Any:
         raise KeyError("lost")
 
     monkeypatch.setattr("openeupe.distill.recipe.load_recipe", fail)

@@ -106,7 +106,9 @@ def test_a_second_process_on_a_run_ends_at_once_and_loses_nothing(
 
 
 def test_a_command_that_saves_nothing_ends_with_143_and_a_line(tmp_path: Path) -> None:
-    wait = "import openeupe.distill.recipe as r, time; r.load_recipe = lambda *_: time.sleep(60)"
+    wait = (
+        "import openeupe.distill.recipe as r, time; r.load_recipe = lambda *_, **__: time.sleep(60)"
+    )
     program = f"{wait}; print('up', flush=True); from openeupe.cli import main; main()"
     child = subprocess.Popen([sys.executable, "-c", program, "plan", "direct"],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
@@ -117,6 +119,29 @@ def test_a_command_that_saves_nothing_ends_with_143_and_a_line(tmp_path: Path) -
     said = child.communicate(timeout=60)[1]
     assert child.returncode == 143, said
     assert said.startswith("stopped by SIGTERM")
+
+
+def test_a_stop_that_a_library_hides_is_no_bug() -> None:
+    """As a module in C whose import is interrupted: it raises an ImportError of its own."""
+    program = """
+import os, signal, sys, time
+from openeupe import cli
+
+def hiding(words):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except BaseException:
+        raise ImportError("initialization failed")
+
+cli.app = hiding
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                           timeout=60, check=False)  # fmt: skip
+    assert ended.returncode == 143, ended.stderr
+    assert ended.stderr.startswith("stopped by SIGTERM")
+    assert "Traceback" not in ended.stderr
 
 
 CHILD = """

@@ -15,7 +15,7 @@ from openeupe.cli.app import app, errors, first_process
 from openeupe.cli.mistakes import as_mistake, bug
 from openeupe.errors import one_line
 from openeupe.known_warnings import ignore_known_warnings
-from openeupe.stopping import Stopped, stop_at_once
+from openeupe.stopping import Stopped, stop_at_once, stopped_by
 
 # Importing a file of commands adds them to the application, in the order that --help shows.
 # isort: off
@@ -56,9 +56,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     threading.excepthook = _thread_failed
     ignore_known_warnings()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(signum) != signal.SIG_IGN:  # as `nohup` and background jobs have it
-            signal.signal(signum, stop_at_once)
+    stop_at_once()
     try:
         try:
             app([word for word in arguments if word != "--debug"])
@@ -67,14 +65,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter's end complains
         sys.exit(141)
-    except Stopped as stopped:
-        if first_process():
-            where = f" at {stopped.where}" if stopped.where else ""
-            name = signal.Signals(stopped.signum).name
-            told = f"stopped by {name}{where}: run the same command again to go on from there"
-            errors.print(told, soft_wrap=True, highlight=False, markup=False)
-        sys.exit(128 + stopped.signum)
-    except Exception as error:
+    except (Stopped, Exception) as error:
+        if stopped := stopped_by(error):
+            _say_stopped(stopped)
+            sys.exit(128 + stopped.signum)
         mistake = as_mistake(error)
         if debug or mistake is None:
             traceback.print_exc()
@@ -83,6 +77,14 @@ def main() -> None:
         message.append(f"{who}{mistake or one_line(bug(error))}", "not bold default")
         errors.print(message, soft_wrap=True, highlight=False)
         sys.exit(2 if mistake else 1)
+
+
+def _say_stopped(stopped: Stopped) -> None:
+    if first_process():
+        where = f" at {stopped.where}" if stopped.where else ""
+        name = signal.Signals(stopped.signum).name
+        told = f"stopped by {name}{where}: run the same command again to go on from there"
+        errors.print(told, soft_wrap=True, highlight=False, markup=False)
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:

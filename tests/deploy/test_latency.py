@@ -127,7 +127,7 @@ def test_products_that_are_slow_here_are_known_in_a_moment(
 
 def test_a_file_that_cannot_run_here_is_told(exported: dict[str, Path]) -> None:
     contender = measuring.exported(exported["onnx-fp32"])
-    with pytest.raises(InputError, match="has no file for 32x32, only 64x96"):
+    with pytest.raises(InputError, match="has no file for 32x32 pixels, only for 64x96"):
         Worker({**contender.what, "size": (32, 32), "threads": 1})
 
 

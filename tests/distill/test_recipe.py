@@ -146,7 +146,7 @@ def test_a_mistake_is_one_line_that_names_the_field(
     [
         ("a: [", "not valid YAML"),
         ("- 1", "a mapping"),
-        ("base: nowhere", "no such file"),
+        ("base: nowhere", "its base nowhere is no file in"),
         ("base: [1]", "base must be"),
         ("base: loop.yaml", "leads back to itself"),
         ("\x00", "not valid YAML"),

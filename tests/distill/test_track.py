@@ -119,7 +119,7 @@ import openeupe.distill.recipe
 from openeupe.cli import main
 from openeupe.distill.track import open_tracker
 folder = Path(sys.argv[1])
-def fill(*_):
+def fill(*_, **__):
     board = open_tracker("tensorboard", folder, "run", "stage", 0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
     for step in range(10_000):

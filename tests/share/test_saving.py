@@ -247,7 +247,7 @@ def test_results_of_other_weights_are_not_shown(
         results(Path("evaluations/untrained_resnet10t"), f"untrained:{name}")
         for path in Path("evaluations/untrained_resnet10t/evaluations").iterdir():
             path.rename(Path("evaluations/untrained_resnet10t") / f"{path.name}-{name}")
-        save(source, Path("out"))
+        save(source, Path("out"), evaluations=Path("evaluations"))
         card = ModelCard.load(Path("out/README.md"))
         assert len(card.data.eval_results or []) == there
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from openeupe import encoders
 from openeupe.errors import InputError
-from openeupe.evaluate.vlm.language import _halves, load_language, tiny_language, word_tokenizer
+from openeupe.evaluate.vlm.language import load_language, tiny_language, word_tokenizer
 from openeupe.evaluate.vlm.model import Form, VisionLanguage, padded, pooled
 from openeupe.evaluate.vlm.prompts import IMAGE, UNASKED, Sentence, collate, collate_left
 
@@ -218,24 +218,6 @@ def test_a_language_model_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     save_file({k: v for k, v in weights.items() if k != name}, file, {"format": "pt"})
     with pytest.raises(InputError, match=f"lacks 1 of its weights, such as .*{name}"):
         load_language(tmp_path)
-
-
-def test_rotary_pairs_are_put_half_a_head_apart() -> None:
-    """Interleaved rotation of the file's rows equals half-rotation of ours."""
-    generator = torch.Generator().manual_seed(0)
-    weight, x = (torch.randn(8, 6, generator=generator), torch.randn(6, generator=generator))
-    angle = torch.rand(2, generator=generator)
-
-    def rotated(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()
-
-    for head in range(2):
-        there = (weight @ x).view(2, 4)[head]
-        here = (_halves(weight, 2) @ x).view(2, 4)[head]
-        even, odd = rotated(there[0::2], there[1::2])
-        low, high = rotated(here[:2], here[2:])
-        assert torch.allclose(even, low)
-        assert torch.allclose(odd, high)
 
 
 @pytest.mark.slow  # downloads 93 MB and unpacks them to 0.5 GB
