@@ -170,7 +170,7 @@ def _wrong(row: tuple[Any, ...], roots: int) -> str:
         return ""
     if type(root) is not int or not 0 <= root < roots:
         return f"source {root} is not among the {roots} of the manifest"
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or "\0" in name:
         return f"path {name!r} is no name of a file"
     if offset is not None and (type(offset) is not int or offset < 0):
         return f"offset {offset} is no place in a file"
@@ -206,7 +206,9 @@ def open_manifest(path: str | Path) -> tuple[Any, dict[str, Any]]:
             f"manifest {path} is of version {version}, this program reads {VERSION}: curate again"
         )
     listed = about.get("roots")
-    if not isinstance(listed, list) or not all(isinstance(root, str) for root in listed):
+    if not isinstance(listed, list) or not all(
+        isinstance(root, str) and "\0" not in root for root in listed
+    ):
         raise InputError(f"manifest {path}: its roots are no list of folders: curate again")
     if len(listed) > _MOST_ROOTS:
         raise InputError(f"manifest {path} has more than {_MOST_ROOTS} roots: curate again")
