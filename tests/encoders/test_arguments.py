@@ -50,10 +50,10 @@ from openeupe.errors import InputError
 def test_arguments_are_refused_before_anything_is_built(
     name: str, args: dict[str, Any], message: str
 ) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InputError, match=message):
         create(name, **args)
-    assert time.perf_counter() - started < 60
+    assert time.process_time() - started < 60
 
 
 def test_arguments_of_the_right_type_are_taken() -> None:
