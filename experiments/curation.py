@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import torch
 
 import openeupe
-from openeupe.curate import CurateConfig, curate
+from openeupe.curation import CurateConfig, curate
 from openeupe.encoders import Encoder
 
 ALONE = [0, 2, 4, 6, 8, 10, 12]  # bits

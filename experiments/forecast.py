@@ -25,17 +25,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.forecast_agreement import compared, table
-from openeupe.ablate.addresses import lineage
-from openeupe.ablate.inputs import rooted
-from openeupe.ablate.report import results_file
-from openeupe.ablate.study import LoadedStudy, load_study
+from openeupe.ablation.addresses import lineage
+from openeupe.ablation.inputs import rooted
+from openeupe.ablation.report import results_file
+from openeupe.ablation.study import LoadedStudy, load_study
 from openeupe.config import Config, check_settings, read_settings
 from openeupe.data import Batches
-from openeupe.distill.load import load_networks
-from openeupe.distill.optimizer import build_optimizer, learning_rate, set_lr
-from openeupe.distill.recipe import Recipe
-from openeupe.distill.run_folder import Run
-from openeupe.distill.stage import Stage, Views
+from openeupe.distillation.load import load_networks
+from openeupe.distillation.optimizer import build_optimizer, learning_rate, set_lr
+from openeupe.distillation.recipe import Recipe
+from openeupe.distillation.run_folder import Run
+from openeupe.distillation.stage import Stage, Views
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.files import read_mapping, write_atomically

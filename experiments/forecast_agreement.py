@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from openeupe.evaluate.tables import markdown
+from openeupe.evaluation.tables import markdown
 
 _EXACT = 8  # items up to which every order is tried
 

@@ -1,8 +1,8 @@
-"""Training of the packaged reader (`openeupe.evaluate.vlm.reader`), in about thirteen CPU minutes.
+"""Training of the packaged reader (`openeupe.evaluation.vlm.reader`): about 13 CPU minutes.
 
     python -m experiments.reader OUT
 
-Writes a folder as `openeupe/evaluate/vlm/reader`.
+Writes a folder as `openeupe/evaluation/vlm/reader`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from openeupe.datasets.scenes.dataset import CLASSES, Scenes, plural_shape
 from openeupe.datasets.scenes.drills import drills
 from openeupe.datasets.scenes.lettering import WORDS
 from openeupe.datasets.scenes.staging import COLOURS
-from openeupe.evaluate.vlm.language import tiny_language
-from openeupe.evaluate.vlm.model import VisionLanguage
-from openeupe.evaluate.vlm.reader import FORM, truth
-from openeupe.evaluate.vlm.training import Lesson, fit_cached
+from openeupe.evaluation.vlm.language import tiny_language
+from openeupe.evaluation.vlm.model import VisionLanguage
+from openeupe.evaluation.vlm.reader import FORM, truth
+from openeupe.evaluation.vlm.training import Lesson, fit_cached
 from openeupe.progress import LOGGED, Progress
 from openeupe.seeds import derive_seed
 

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from openeupe import encoders
 from openeupe.cli.drawn_progress import DrawnProgress
-from openeupe.distill.chain import load_with_chains
-from openeupe.evaluate.benchmark import Judged
-from openeupe.evaluate.features import Features
-from openeupe.evaluate.suite import evaluate, load_suite
+from openeupe.distillation.chain import load_with_chains
+from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.features import Features
+from openeupe.evaluation.suite import evaluate, load_suite
 from openeupe.identity import encoder_identity
 from openeupe.share.saving import save
 

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from openeupe.data import FolderSource
-from openeupe.distill.recipe import load_recipe
-from openeupe.distill.run import run_recipe
-from openeupe.distill.stage import Stage
+from openeupe.distillation.recipe import load_recipe
+from openeupe.distillation.run import run_recipe
+from openeupe.distillation.stage import Stage
 from openeupe.encoders import Encoder, create
-from openeupe.evaluate.features import center_views, encode
-from openeupe.evaluate.knn import knn_accuracy
+from openeupe.evaluation.features import center_views, encode
+from openeupe.evaluation.knn import knn_accuracy
 from openeupe.seeds import derive_seed
 
 

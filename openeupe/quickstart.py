@@ -12,25 +12,25 @@ from torch import Tensor
 
 from openeupe.data import Augment, AugmentConfig, BrokenImage, FolderSource, Source, open_source
 from openeupe.data.registry_images import registry_photos
-from openeupe.distill.load import load_member
-from openeupe.distill.precision import autocast
-from openeupe.distill.recipe import load_recipe
-from openeupe.distill.run import run_recipe
-from openeupe.distill.run_folder import Run, load_stages
+from openeupe.distillation.load import load_member
+from openeupe.distillation.precision import autocast
+from openeupe.distillation.recipe import load_recipe
+from openeupe.distillation.run import run_recipe
+from openeupe.distillation.run_folder import Run, load_stages
 from openeupe.distributed import default_device
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
-from openeupe.evaluate.features import center_views, encode
-from openeupe.evaluate.fidelity import fidelity
-from openeupe.evaluate.knn import knn_accuracy
+from openeupe.evaluation.features import center_views, encode
+from openeupe.evaluation.fidelity import fidelity
+from openeupe.evaluation.knn import knn_accuracy
 from openeupe.files import strict_json, write_atomically
-from openeupe.look.figures import save, side_by_side
-from openeupe.look.images import patch_tokens
 from openeupe.progress import LOGGED, Progress
 from openeupe.report.belonging import Belonging
 from openeupe.report.page import write_report
 from openeupe.report.seen import Seen, photo_side, source_photos
 from openeupe.seeds import derive_seed
+from openeupe.visualization.figures import save, side_by_side
+from openeupe.visualization.images import patch_tokens
 
 _VIEWS = {"train": 288, "heldout": 96}  # crops for the readouts: fitted on, scored on
 _KNN_IMAGES = 2000  # of each part, so that a large folder stays a matter of minutes

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 
 import openeupe
-from openeupe.deploy.parity import Parity, compare
-from openeupe.deploy.sample_images import Photos
+from openeupe.deployment.parity import Parity, compare
+from openeupe.deployment.sample_images import Photos
 from openeupe.encoders import Tokens
 from openeupe.encoders.export_layout import parse_size
 from openeupe.errors import InputError

@@ -16,10 +16,10 @@ import time
 
 import numpy as np
 
-from openeupe.curate.config import CurateConfig
-from openeupe.curate.decide import REASONS, Decisions
-from openeupe.curate.libraries import import_faiss
-from openeupe.curate.scan import Scanned
+from openeupe.curation.config import CurateConfig
+from openeupe.curation.decide import REASONS, Decisions
+from openeupe.curation.libraries import import_faiss
+from openeupe.curation.scan import Scanned
 
 
 def synthetic(rows: int) -> Scanned:

@@ -23,9 +23,9 @@ import torch
 
 import openeupe
 from experiments.planted_heap import photos
-from openeupe.curate.embed import BATCH, Embeddings
-from openeupe.curate.heap import Heap
-from openeupe.curate.scan import readable, scan
+from openeupe.curation.embed import BATCH, Embeddings
+from openeupe.curation.heap import Heap
+from openeupe.curation.scan import readable, scan
 from openeupe.data import View, decode
 from openeupe.distributed import Processes
 from openeupe.progress import SILENT

@@ -20,8 +20,8 @@ from rich.console import Console
 from torch import nn
 
 from openeupe.cli.drawn_progress import DrawnProgress
-from openeupe.deploy.export import ParityError, export
-from openeupe.deploy.program import parse_sizes
+from openeupe.deployment.export import ParityError, export
+from openeupe.deployment.program import parse_sizes
 from openeupe.encoders import Encoder, create, load, save
 from openeupe.errors import InputError
 

@@ -16,7 +16,7 @@ import torch
 
 from openeupe.data import FolderSource, View
 from openeupe.encoders import create
-from openeupe.evaluate.features import Features
+from openeupe.evaluation.features import Features
 
 
 class Part:

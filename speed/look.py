@@ -18,8 +18,8 @@ import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401  (imported here so as not to be timed)
 
 import openeupe
-from openeupe.look.images import patch_tokens, read_photos
-from openeupe.look.pictures import draw
+from openeupe.visualization.images import patch_tokens, read_photos
+from openeupe.visualization.pictures import draw
 
 
 def main() -> None:

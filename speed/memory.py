@@ -14,8 +14,8 @@ import resource
 
 import torch
 
-from openeupe.distill.devices import device_tflops
-from openeupe.distill.plan import plan
+from openeupe.distillation.devices import device_tflops
+from openeupe.distillation.plan import plan
 from speed import stages
 
 

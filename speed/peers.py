@@ -26,10 +26,10 @@ import timm
 import torch
 from torch import Tensor
 
-from openeupe.distill import stage as stage_module
-from openeupe.distill.loss import TokenLosses
-from openeupe.distill.store import pack
-from openeupe.distill.trainer import Trainer
+from openeupe.distillation import stage as stage_module
+from openeupe.distillation.loss import TokenLosses
+from openeupe.distillation.store import pack
+from openeupe.distillation.trainer import Trainer
 from openeupe.encoders import Tokens
 from speed import stages
 from speed.stages import Step

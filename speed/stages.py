@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from openeupe.distill.placement import place
-from openeupe.distill.recipe import Recipe
-from openeupe.distill.stage import Stage
-from openeupe.distill.trainer import Trainer
+from openeupe.distillation.placement import place
+from openeupe.distillation.recipe import Recipe
+from openeupe.distillation.stage import Stage
+from openeupe.distillation.trainer import Trainer
 from openeupe.distributed import Processes
 from openeupe.encoders import create
 from openeupe.progress import SILENT

@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openeupe.distill.devices import device_tflops
-from openeupe.distill.fp8 import Float8Linear, teachers_to_fp8
-from openeupe.distill.plan import plan
-from openeupe.distill.precision import autocast
-from openeupe.distill.recipe import Recipe
-from openeupe.distill.trainer import Trainer
+from openeupe.distillation.devices import device_tflops
+from openeupe.distillation.fp8 import Float8Linear, teachers_to_fp8
+from openeupe.distillation.plan import plan
+from openeupe.distillation.precision import autocast
+from openeupe.distillation.recipe import Recipe
+from openeupe.distillation.trainer import Trainer
 from openeupe.encoders import Encoder, create
 from speed import stages
 

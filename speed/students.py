@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from openeupe.distill.plan import plan
-from openeupe.distill.recipe import Recipe
+from openeupe.distillation.plan import plan
+from openeupe.distillation.recipe import Recipe
 from openeupe.encoders import create
 from speed import stages
 

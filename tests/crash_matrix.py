@@ -32,7 +32,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from openeupe.distill.metrics import read_metrics
+from openeupe.distillation.metrics import read_metrics
 from tests.crash_commands import COMMANDS, TO_BEGIN, prepare
 from tests.crash_process import Command, Ended
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.distill.killed import weights
+from tests.distillation.killed import weights
 from tests.tiny_recipe import write_recipe
 
 RANKS = 2

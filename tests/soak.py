@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from openeupe.distill.recipe import load_recipe
-from openeupe.distill.run import run_recipe
+from openeupe.distillation.recipe import load_recipe
+from openeupe.distillation.run import run_recipe
 from tests.tiny_recipe import write_recipe
 
 MOMENTS = 20

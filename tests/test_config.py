@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from openeupe.ablate.study import load_study
+from openeupe.ablation.study import load_study
 from openeupe.config import Config, load_settings, read_settings
-from openeupe.distill.recipe import load_recipe
+from openeupe.distillation.recipe import load_recipe
 from openeupe.errors import InputError
-from openeupe.evaluate.suite import load_suite
+from openeupe.evaluation.suite import load_suite
 from openeupe.plain_yaml import parse_yaml
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openeupe.distill.recipe import load_recipe
+from openeupe.distillation.recipe import load_recipe
 from openeupe.errors import InputError
 
 from .fuzz.kinds import KINDS

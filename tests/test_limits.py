@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openeupe.config import read_settings
-from openeupe.distill.recipe import load_recipe
+from openeupe.distillation.recipe import load_recipe
 from openeupe.errors import InputError
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from openeupe.ablate.study import Study, load_study
+from openeupe.ablation.study import Study, load_study
 from openeupe.config import packaged_names
-from openeupe.distill.recipe import load_recipe
+from openeupe.distillation.recipe import load_recipe
 from openeupe.errors import InputError
-from openeupe.evaluate.suite import load_suite
+from openeupe.evaluation.suite import load_suite
 
 BAD_NAMES = [
     *("..", ".", "", ".git", "a/b", "/etc", "a\\b", "a\0b", "a\nb", "a b", "-rf", "x" * 300),

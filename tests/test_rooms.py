@@ -19,7 +19,7 @@ PACKAGE = ROOT / "openeupe"
 GROUND = "ground floor"
 _INPUT = {GROUND, "encoders", "data", "datasets"}
 _MATTER = _INPUT | {"heads"}
-_WORK = {"curate", "distill", "evaluate", "look", "deploy"}
+_WORK = {"curation", "distillation", "evaluation", "visualization", "deployment"}
 # room -> the rooms that its modules may import from, besides itself
 MAY_IMPORT: dict[str, set[str]] = {
     GROUND: set(),
@@ -28,12 +28,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {GROUND, "data"},
     "heads": _INPUT,
     **dict.fromkeys(_WORK, _MATTER),
-    "ablate": _MATTER | {"distill", "evaluate"},
+    "ablation": _MATTER | {"distillation", "evaluation"},
     "report": _MATTER | _WORK,
     "share": _MATTER | _WORK,
     "quickstart": _MATTER | _WORK | {"report"},
-    "cli": _MATTER | _WORK | {"ablate", "report", "share", "quickstart", "openeupe"},
-    "openeupe": _MATTER | _WORK | {"ablate", "report", "share", "quickstart"},
+    "cli": _MATTER | _WORK | {"ablation", "report", "share", "quickstart", "openeupe"},
+    "openeupe": _MATTER | _WORK | {"ablation", "report", "share", "quickstart"},
     "__main__": {"cli"},
 }
 
@@ -98,8 +98,8 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     "module", ["run_folder", "student", "saved", "chain", "adapter_heads", "standardize"]
 )
 def test_what_reads_a_run_does_not_import_the_trainer(module: str) -> None:
-    training = {f"openeupe.distill.{name}" for name in ("run", "trainer", "stage", "students")}
-    assert _reached(f"openeupe.distill.{module}") & training == set()
+    training = {f"openeupe.distillation.{name}" for name in ("run", "trainer", "stage", "students")}
+    assert _reached(f"openeupe.distillation.{module}") & training == set()
 
 
 def test_nobody_imports_the_run_through_the_trainer() -> None:

@@ -105,4 +105,4 @@ def test_the_global_generators_are_seeded_in_one_place() -> None:
         for file in package.rglob("*.py")
         if re.search(r"torch\.(cuda\.)?manual_seed\(|random\.seed\(", file.read_text())
     }
-    assert found == {"deploy/worker.py"}  # a process of its own, which then ends
+    assert found == {"deployment/worker.py"}  # a process of its own, which then ends

@@ -13,15 +13,15 @@ import torch
 import yaml
 
 import openeupe
-from openeupe.ablate.running import Place, check
-from openeupe.ablate.study import load_study
-from openeupe.deploy.export import export
-from openeupe.distill.chain import load_with_chains
-from openeupe.distill.check import check_recipe
-from openeupe.distill.load import load_networks
-from openeupe.distill.recipe import Recipe, load_recipe
-from openeupe.distill.run import run_recipe
-from openeupe.distill.run_folder import Run
+from openeupe.ablation.running import Place, check
+from openeupe.ablation.study import load_study
+from openeupe.deployment.export import export
+from openeupe.distillation.chain import load_with_chains
+from openeupe.distillation.check import check_recipe
+from openeupe.distillation.load import load_networks
+from openeupe.distillation.recipe import Recipe, load_recipe
+from openeupe.distillation.run import run_recipe
+from openeupe.distillation.run_folder import Run
 from openeupe.encoders import Encoder, create, resolver, save, sources
 from openeupe.errors import InputError
 from openeupe.share.saving import save as save_for_others
@@ -140,7 +140,7 @@ def test_every_kind_with_a_network_can_be_trained_saved_and_exported(
     assert saved.name == openeupe.load(source).name
     exported: list[Encoder] = []
     monkeypatch.setattr(
-        "openeupe.deploy.export.export",
+        "openeupe.deployment.export.export",
         lambda encoder, *_, **__: exported.append(encoder) or {"bytes": {}},
     )
     call("export", source, "--out", tmp_path / "out")

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from openeupe.distill.recipe import load_recipe
-from openeupe.distill.run import run_recipe
+from openeupe.distillation.recipe import load_recipe
+from openeupe.distillation.run import run_recipe
 from openeupe.stopping import Stopped, stop_requested
 
 from .data.test_workers import alive
-from .distill.conftest import images, raw_recipe  # noqa: F401  (fixtures)
+from .distillation.conftest import images, raw_recipe  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
@@ -107,9 +107,10 @@ def test_a_second_process_on_a_run_ends_at_once_and_loses_nothing(
 
 def test_a_command_that_saves_nothing_ends_with_143_and_a_line(tmp_path: Path) -> None:
     wait = (
-        "import openeupe.distill.recipe as r, time; r.load_recipe = lambda *_, **__: time.sleep(60)"
+        "import openeupe.distillation.recipe as r, time\n"
+        "r.load_recipe = lambda *_, **__: time.sleep(60)"
     )
-    program = f"{wait}; print('up', flush=True); from openeupe.cli import main; main()"
+    program = f"{wait}\nprint('up', flush=True); from openeupe.cli import main; main()"
     child = subprocess.Popen([sys.executable, "-c", program, "plan", "direct"],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     assert child.stdout is not None

@@ -59,10 +59,10 @@ def ablate(
     """
     from rich.markdown import Markdown
 
-    from openeupe.ablate.outcome import Outcome
-    from openeupe.ablate.report import report, tables_file
-    from openeupe.ablate.running import Place, check, run_study, warm_up
-    from openeupe.ablate.study import load_study
+    from openeupe.ablation.outcome import Outcome
+    from openeupe.ablation.report import report, tables_file
+    from openeupe.ablation.running import Place, check, run_study, warm_up
+    from openeupe.ablation.study import load_study
 
     loaded = load_study(study, overrides, allow_code=allow_code)
     torch_device(device)  # refused now rather than in each process

@@ -21,7 +21,7 @@ from openeupe.cli.app import (
 from openeupe.errors import InputError
 
 if TYPE_CHECKING:
-    from openeupe.curate import CurateConfig
+    from openeupe.curation import CurateConfig
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -104,8 +104,8 @@ def curate(
 
     Example: `openeupe curate photos --out curated.parquet --against test`
     """
-    from openeupe.curate import curate as run
-    from openeupe.curate.summary import summary
+    from openeupe.curation import curate as run
+    from openeupe.curation.summary import summary
     from openeupe.encoders import load
     from openeupe.files import write_atomically
     from openeupe.report.curation import write_curation
@@ -149,7 +149,7 @@ def curate(
     write_atomically(out.with_suffix(".md"), summary(out))
     page = write_curation(out)
     if limit is not None:
-        from openeupe.curate.tars import write_shards
+        from openeupe.curation.tars import write_shards
 
         made = write_shards(out, out.with_suffix(".shards"), limit, progress)
         about["shards"] = str(made)
@@ -162,7 +162,7 @@ def curate(
 def _config(**settings: Any) -> CurateConfig:
     from pydantic import ValidationError
 
-    from openeupe.curate import CurateConfig
+    from openeupe.curation import CurateConfig
 
     try:
         return CurateConfig(**settings)
@@ -173,7 +173,7 @@ def _config(**settings: Any) -> CurateConfig:
 
 
 def _tell(about: dict[str, Any], files: list[Path]) -> None:
-    from openeupe.curate.summary import unprotected
+    from openeupe.curation.summary import unprotected
 
     dropped = ", ".join(f"{count} {reason}" for reason, count in about["dropped"].items())
     console.print(f"{about['images']} images, {about['kept']} kept; dropped: {dropped or 'none'}")

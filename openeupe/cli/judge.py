@@ -68,7 +68,7 @@ def evaluate(
 
     Example: `openeupe evaluate runs/quickstart --suite mini`
     """
-    from openeupe.evaluate import tables
+    from openeupe.evaluation import tables
 
     content, folder = _evaluate(
         encoder,
@@ -113,10 +113,10 @@ def compare(
 
     Example: `openeupe compare runs/mine efficientnet_lite0 untrained:resnet10t`
     """
-    from openeupe.evaluate import tables
-    from openeupe.evaluate.compare import compare as compare_results
-    from openeupe.evaluate.compare import mean_ranks
-    from openeupe.evaluate.results import Results
+    from openeupe.evaluation import tables
+    from openeupe.evaluation.compare import compare as compare_results
+    from openeupe.evaluation.compare import mean_ranks
+    from openeupe.evaluation.results import Results
 
     if len(encoders) < 2:
         raise InputError("compare needs two encoders or more")
@@ -211,12 +211,12 @@ def _evaluate(
     allow_code: bool = False,
 ) -> tuple[dict[str, Any], Path]:
     """What `results.json` then holds, and the folder it lies in."""
-    from openeupe.distill.chain import load_with_chains
+    from openeupe.distillation.chain import load_with_chains
     from openeupe.encoders.exported import check_precision
-    from openeupe.evaluate.benchmark import Judged
-    from openeupe.evaluate.features import Features
-    from openeupe.evaluate.suite import evaluate as run_suite
-    from openeupe.evaluate.suite import load_suite
+    from openeupe.evaluation.benchmark import Judged
+    from openeupe.evaluation.features import Features
+    from openeupe.evaluation.suite import evaluate as run_suite
+    from openeupe.evaluation.suite import load_suite
 
     suite = load_suite(suite_name, overrides)
     loaded, chains = load_with_chains(source, allow_code=allow_code)

@@ -68,10 +68,10 @@ def look(
     Example: `openeupe look runs/quickstart efficientnet_lite0 photo.jpg`
     """
     from openeupe.encoders import load
-    from openeupe.look import pictures
-    from openeupe.look.colours import Colouring, Fit, Mask
-    from openeupe.look.figures import extent, variance
-    from openeupe.look.images import read_mask, read_photos
+    from openeupe.visualization import pictures
+    from openeupe.visualization.colours import Colouring, Fit, Mask
+    from openeupe.visualization.figures import extent, variance
+    from openeupe.visualization.images import read_mask, read_photos
 
     names, paths = _told_apart(what)
     kinds = pictures.chosen_kinds(only)
@@ -161,7 +161,7 @@ def demo(
     Example: `openeupe demo runs/quickstart efficientnet_lite0`
     """
     from openeupe.encoders import load
-    from openeupe.look.demo import build
+    from openeupe.visualization.demo import build
 
     on = one_device(device)
     blocks = build({name: load(name).to(on) for name in encoders}, side)
@@ -171,7 +171,7 @@ def demo(
 def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:
     """Encoders and images: files with an image's ending and folders of images are images."""
     from openeupe.encoders.resolver import holds_encoder
-    from openeupe.look.images import is_image
+    from openeupe.visualization.images import is_image
 
     encoders: list[str] = []
     images: list[Path] = []
@@ -195,8 +195,8 @@ def _stages(names: list[str], device: torch.device) -> dict[str, dict[str, Encod
 
     Runs of one folder name are numbered.
     """
-    from openeupe.distill.run_folder import Run, load_stages
-    from openeupe.look.images import unused_name
+    from openeupe.distillation.run_folder import Run, load_stages
+    from openeupe.visualization.images import unused_name
 
     stages: dict[str, dict[str, Encoder]] = {}
     for run in _runs(names):

@@ -53,10 +53,10 @@ def export(
 
     Example: `openeupe export runs/quickstart --to openvino --precision int8 --images photos`
     """
-    from openeupe.deploy.export import ParityError
-    from openeupe.deploy.export import export as export_encoder
-    from openeupe.deploy.program import parse_sizes
-    from openeupe.deploy.targets import TARGETS
+    from openeupe.deployment.export import ParityError
+    from openeupe.deployment.export import export as export_encoder
+    from openeupe.deployment.program import parse_sizes
+    from openeupe.deployment.targets import TARGETS
     from openeupe.encoders import load
     from openeupe.share.origin import origin
 
@@ -118,8 +118,8 @@ def latency(
     """
     import dataclasses
 
-    from openeupe.deploy import latency as measuring
-    from openeupe.deploy.program import parse_sizes
+    from openeupe.deployment import latency as measuring
+    from openeupe.deployment.program import parse_sizes
     from openeupe.encoders import resolve
     from openeupe.encoders.export_layout import size_name
     from openeupe.encoders.sources import Export

@@ -48,8 +48,8 @@ def distill(
     Example: `openeupe distill direct data=photos stages.student.steps=1000`.
     On several GPUs: `torchrun --nproc-per-node 8 -m -- openeupe distill eupe`
     """
-    from openeupe.distill.recipe import load_recipe
-    from openeupe.distill.run import run_recipe
+    from openeupe.distillation.recipe import load_recipe
+    from openeupe.distillation.run import run_recipe
 
     loaded = load_recipe(recipe, overrides, allow_code=allow_code)
     folder = run or Path("runs") / loaded.name
@@ -78,9 +78,9 @@ def plan(
 
     Example: `openeupe plan eupe --device h100 --devices 256`
     """
-    from openeupe.distill import plan as planning
-    from openeupe.distill.devices import device_gib, device_has_bf16, device_tflops
-    from openeupe.distill.recipe import load_recipe
+    from openeupe.distillation import plan as planning
+    from openeupe.distillation.devices import device_gib, device_has_bf16, device_tflops
+    from openeupe.distillation.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides, allow_code=allow_code)
     gib, bf16 = device_gib(device), device_has_bf16(device)

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from openeupe.distill.chain import load_with_chains
-from openeupe.distill.run_folder import Run, load_stages
+from openeupe.distillation.chain import load_with_chains
+from openeupe.distillation.run_folder import Run, load_stages
 from openeupe.encoders.export_layout import is_export, read_about
 from openeupe.errors import InputError
-from openeupe.evaluate.compare import what_differs
-from openeupe.evaluate.suite import of_encoder
+from openeupe.evaluation.compare import what_differs
+from openeupe.evaluation.suite import of_encoder
 from openeupe.identity import encoder_identity
 
 

@@ -6,9 +6,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from openeupe.evaluate.tables import DOMAINS
-from openeupe.look.figures import PALETTE
+from openeupe.evaluation.tables import DOMAINS
 from openeupe.report.gather import Curve, Evaluation
+from openeupe.visualization.figures import PALETTE
 
 KINDS = {"cls": "class token", "patches": "patch tokens"}
 _WIDTH = 4.1  # inches: 394 CSS pixels at 96 an inch, three beside one another on a desk

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from openeupe.curate.summary import BECAUSE, likeness, settings, unprotected
+from openeupe.curation.summary import BECAUSE, likeness, settings, unprotected
 from openeupe.data import BrokenImage, decode
 from openeupe.data.manifest import open_manifest, roots
 from openeupe.data.shards import OpenShards

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openeupe.deploy.export_folder import LATENCY
+from openeupe.deployment.export_folder import LATENCY
 from openeupe.encoders.export_layout import ABOUT
 from openeupe.identity import settings_identity
 from openeupe.report.belonging import Belonging

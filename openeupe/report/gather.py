@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openeupe.distill.metrics import read_metrics
-from openeupe.distill.recipe import StageConfig
-from openeupe.distill.run_folder import Run
+from openeupe.distillation.metrics import read_metrics
+from openeupe.distillation.recipe import StageConfig
+from openeupe.distillation.run_folder import Run
 from openeupe.encoders.run_layout import read_ending
 from openeupe.errors import InputError
-from openeupe.evaluate.results import Results
+from openeupe.evaluation.results import Results
 from openeupe.plain_json import read_json
 from openeupe.report.belonging import Belonging, comparable
 from openeupe.report.deployment import Deployed, deployed

@@ -12,17 +12,17 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from openeupe.distill.optimizer import peak_lr
-from openeupe.distill.recipe import StageConfig
-from openeupe.evaluate.tables import DOMAINS, many
+from openeupe.distillation.optimizer import peak_lr
+from openeupe.distillation.recipe import StageConfig
+from openeupe.evaluation.tables import DOMAINS, many
 from openeupe.files import write_atomically
-from openeupe.look.colours import Coloured
-from openeupe.look.figures import extent, variance
 from openeupe.report import charts
 from openeupe.report.charts import KINDS
 from openeupe.report.compact import compact_all, photo_uri, svg_uri, tile_uri
 from openeupe.report.gather import Curve, StageStory, Story, gather
 from openeupe.report.seen import Seen
+from openeupe.visualization.colours import Coloured
+from openeupe.visualization.figures import extent, variance
 
 _DOMAIN_TITLES = {
     "image": "Image understanding",

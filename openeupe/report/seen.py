@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from openeupe.data import BrokenImage, Source, open_source
-from openeupe.distill.recipe import Recipe, TeacherConfig
-from openeupe.distill.run_folder import Run, load_stages
+from openeupe.distillation.recipe import Recipe, TeacherConfig
+from openeupe.distillation.run_folder import Run, load_stages
 from openeupe.encoders import Encoder, create, load
 from openeupe.encoders.experts import EXPERTS
 from openeupe.errors import InputError
-from openeupe.look.colours import Coloured, Colouring, colour
-from openeupe.look.images import Photo, as_photo, patch_tokens, read_photos
 from openeupe.progress import LOGGED, Progress
+from openeupe.visualization.colours import Coloured, Colouring, colour
+from openeupe.visualization.images import Photo, as_photo, patch_tokens, read_photos
 
 PHOTOS = 4
 _LARGEST_SIDE = 512

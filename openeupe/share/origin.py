@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from openeupe.distill.chain import chains
-from openeupe.distill.check import start_of
-from openeupe.distill.recipe import Recipe, dump_recipe
-from openeupe.distill.run_folder import Run
-from openeupe.distill.saved import read_info
-from openeupe.distill.student import DISTILLATION
+from openeupe.distillation.chain import chains
+from openeupe.distillation.check import start_of
+from openeupe.distillation.recipe import Recipe, dump_recipe
+from openeupe.distillation.run_folder import Run
+from openeupe.distillation.saved import read_info
+from openeupe.distillation.student import DISTILLATION
 from openeupe.encoders import Encoder, resolve
 from openeupe.encoders.export_layout import ABOUT
 from openeupe.encoders.licences import Licence, licence_of
@@ -22,8 +22,8 @@ from openeupe.encoders.resolver import earlier_stage, looks_like_path
 from openeupe.encoders.run_layout import is_run
 from openeupe.encoders.sources import Export, Published, RunStudent, Untrained
 from openeupe.errors import InputError
-from openeupe.evaluate.saved import read_results
-from openeupe.evaluate.suite import fits, of_encoder
+from openeupe.evaluation.saved import read_results
+from openeupe.evaluation.suite import fits, of_encoder
 from openeupe.files import folder_name, read_mapping
 
 _NAMED = "as the export it was taken from states: read it before you publish"

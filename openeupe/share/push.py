@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from openeupe.distill.student import DISTILLATION
+from openeupe.distillation.student import DISTILLATION
 from openeupe.encoders.openeupe_folder import FILES
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError

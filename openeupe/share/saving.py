@@ -10,7 +10,7 @@ from typing import Literal
 from safetensors.torch import save_file
 
 from openeupe import encoders
-from openeupe.distill.student import DISTILLATION, load_heads
+from openeupe.distillation.student import DISTILLATION, load_heads
 from openeupe.encoders import resolve, timm_folder, transformers_folder
 from openeupe.encoders.create import is_name
 from openeupe.encoders.openeupe_folder import written_whole

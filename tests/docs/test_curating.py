@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openeupe.data import ManifestSource
-from tests.curate.conftest import jpeg, photo
+from tests.curation.conftest import jpeg, photo
 
 from .pages import commands, typed
 

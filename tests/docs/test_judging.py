@@ -17,7 +17,7 @@ KNN = "kind: knn, protocol: knn/test-v1, domain: image, short: 64, crop: 64, k: 
 def test_evaluations_run(
     line: str, quickstart: Quickstart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the suite cut to one small benchmark: tests/evaluate/test_mini.py runs the others."""
+    """With the suite cut to one small benchmark: tests/evaluation/test_mini.py runs the others."""
     suite = tmp_path / "suite.yaml"
     data = "{layout: scenes, count: 12}"
     suite.write_text(f"{{name: cut, benchmarks: {{knn: {{{KNN}, data: {data}}}}}}}")

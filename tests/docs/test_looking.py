@@ -20,7 +20,7 @@ def test_looking_runs(
     """On small photos; what is served by the demo is built and not launched."""
     served: list[Any] = []
     monkeypatch.setattr("openeupe.report.seen._LARGEST_SIDE", 96)
-    monkeypatch.setattr("openeupe.look.demo.build", lambda encoders, side: Served(served))
+    monkeypatch.setattr("openeupe.visualization.demo.build", lambda encoders, side: Served(served))
     (tmp_path / "runs").symlink_to(quickstart.folder.parent)
     (tmp_path / "photos").mkdir()
     for name in ("photo.jpg", "other.jpg", "photos/one.png", "photos/two.png"):

@@ -14,10 +14,10 @@ from torch.distributed.run import get_args_parser
 from typer.main import get_command
 
 import openeupe
-from openeupe.ablate.study import load_study
+from openeupe.ablation.study import load_study
 from openeupe.cli import app
-from openeupe.distill.recipe import Recipe, load_recipe
-from openeupe.evaluate.suite import Suite, load_suite
+from openeupe.distillation.recipe import Recipe, load_recipe
+from openeupe.evaluation.suite import Suite, load_suite
 
 from .pages import PAGES, ROOT, blocks, commands, typed
 

@@ -12,7 +12,7 @@ import timm
 import torch
 
 import openeupe
-from openeupe.distill.recipe import load_recipe
+from openeupe.distillation.recipe import load_recipe
 from openeupe.encoders import create, save, timm_folder
 from openeupe.encoders.arguments import check_arguments, timm_class
 from openeupe.errors import InputError

@@ -9,8 +9,8 @@ from PIL import Image
 
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.reopened import sample
-from openeupe.evaluate.features import frozen
-from openeupe.look.images import as_photo, patch_tokens
+from openeupe.evaluation.features import frozen
+from openeupe.visualization.images import as_photo, patch_tokens
 
 
 def modes(encoder: Encoder) -> list[bool]:

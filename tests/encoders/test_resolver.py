@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import openeupe
-from openeupe.distill.chain import load_with_chains
-from openeupe.distill.run_folder import Run
+from openeupe.distillation.chain import load_with_chains
+from openeupe.distillation.run_folder import Run
 from openeupe.encoders import save
 from openeupe.errors import InputError
 

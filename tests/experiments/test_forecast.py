@@ -14,7 +14,7 @@ import yaml
 from experiments import forecast
 from experiments.forecast import explained
 from experiments.forecast_agreement import agreement, spearman
-from openeupe.ablate.study import load_study
+from openeupe.ablation.study import load_study
 from openeupe.errors import InputError
 
 SETTINGS = {"recipe": "direct", "student": "all", "images": 12, "batches": 2}

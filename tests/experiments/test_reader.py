@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from experiments.reader import teach
-from openeupe.evaluate.vlm.reader import load_reader
-from openeupe.evaluate.vlm.training import Lesson
+from openeupe.evaluation.vlm.reader import load_reader
+from openeupe.evaluation.vlm.training import Lesson
 
 pytest.importorskip("transformers")
 

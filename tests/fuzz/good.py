@@ -108,7 +108,7 @@ class Good:
 
     def _make_cut(self, made: Path) -> None:
         """A run that was stopped before its last step: what it saved is still there."""
-        from openeupe.distill import trainer
+        from openeupe.distillation import trainer
 
         class Stop(Exception):
             pass

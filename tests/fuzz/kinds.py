@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 import openeupe
-from openeupe.distill.recipe import load_recipe
+from openeupe.distillation.recipe import load_recipe
 
 from .faults import mutated, strange, strange_json, strange_text
 from .good import STUDY, Good

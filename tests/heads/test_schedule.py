@@ -1,4 +1,4 @@
-"""Shapes of the schedules; the protocols' exact rates are in tests/evaluate/test_variants.py."""
+"""Shapes of the schedules; the protocols' exact rates are in tests/evaluation/test_variants.py."""
 
 from __future__ import annotations
 

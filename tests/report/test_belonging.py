@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from openeupe.distill.run_folder import Run
+from openeupe.distillation.run_folder import Run
 from openeupe.encoders.run_layout import FINISHED
 from openeupe.errors import InputError
 from openeupe.identity import file_identity

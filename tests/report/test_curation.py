@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from openeupe.curate import CurateConfig, curate
+from openeupe.curation import CurateConfig, curate
 from openeupe.encoders import Encoder, create
 from openeupe.report.curation import write_curation
 
-from ..curate.conftest import heap, jpeg, photo
+from ..curation.conftest import heap, jpeg, photo
 
 __all__ = ["heap"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from openeupe.distill.optimizer import OwnOptimizerConfig
-from openeupe.distill.run_folder import Run
+from openeupe.distillation.optimizer import OwnOptimizerConfig
+from openeupe.distillation.run_folder import Run
 from openeupe.errors import InputError
 from openeupe.report.belonging import Belonging
 from openeupe.report.compact import compact_all

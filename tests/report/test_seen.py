@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from openeupe.distill.recipe import Recipe
+from openeupe.distillation.recipe import Recipe
 from openeupe.encoders import create
 from openeupe.report import seen as module
 from openeupe.report.seen import frozen_teachers, see

@@ -11,8 +11,8 @@ import yaml
 
 from openeupe import encoders
 from openeupe.encoders import Encoder
-from openeupe.evaluate.saved import FORMAT
-from openeupe.evaluate.suite import of_encoder
+from openeupe.evaluation.saved import FORMAT
+from openeupe.evaluation.suite import of_encoder
 from openeupe.share.card import card_licence
 from openeupe.share.origin import Origin, origin
 

@@ -15,13 +15,13 @@ from PIL import Image
 
 import openeupe
 from openeupe import encoders
-from openeupe.distill.chain import load_with_chains
-from openeupe.distill.recipe import Recipe
-from openeupe.distill.run import run_recipe
-from openeupe.distill.student import load_heads
+from openeupe.distillation.chain import load_with_chains
+from openeupe.distillation.recipe import Recipe
+from openeupe.distillation.run import run_recipe
+from openeupe.distillation.student import load_heads
 from openeupe.encoders.licences import FAIR, licence_of
 from openeupe.errors import InputError
-from openeupe.evaluate.suite import of_encoder
+from openeupe.evaluation.suite import of_encoder
 from openeupe.share.push import push
 from openeupe.share.saving import save
 from tests.conftest import Quickstart, call

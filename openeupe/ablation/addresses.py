@@ -1,0 +1,111 @@
+"""Where a study keeps what it made: every stage under a name that its content gives it.
+
+What a stage becomes is a function of the seed, the data, its settings and the stages that it
+begins from. Two recipes that agree in these share the stage, which is then trained once; a changed
+setting gives another address, and what was finished before stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from openeupe.distillation.recipe import (
+    EncoderConfig,
+    Recipe,
+    data_that_count,
+    settings_that_count,
+)
+from openeupe.encoders.sources import EarlierStage
+
+
+def address(recipe: Recipe, stage: str) -> str:
+    """The stage's name and 12 hex digits of everything that its result depends on."""
+    config = recipe.stages[stage]
+    settings: dict[str, Any] = {
+        "stage": stage,
+        "seed": recipe.seed,
+        "data": data_that_count(recipe.data),
+        "settings": settings_that_count(config),
+        "from": {r.text: address(recipe, r.stage) for r in _references(recipe, stage)},
+    }
+    told = json.dumps(settings, sort_keys=True)
+    return f"{stage}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def needs(recipe: Recipe, stage: str) -> list[str]:
+    """The stages that a stage begins from, and theirs, in order; itself not included."""
+    found: set[str] = set()
+    for reference in _references(recipe, stage):
+        found |= {reference.stage, *needs(recipe, reference.stage)}
+    return [name for name in recipe.stages if name in found]
+
+
+def only(recipe: Recipe, stages: list[str]) -> Recipe:
+    """The recipe cut down to some of its stages."""
+    return recipe.model_copy(update={"stages": {name: recipe.stages[name] for name in stages}})
+
+
+def lineage(recipe: Recipe, stage: str, student: str) -> Recipe:
+    """The recipe cut down to one student, and what it descends from: what that one costs alone."""
+    kept: dict[str, set[str]] = {}
+
+    def follow(stage: str, student: str) -> None:
+        if student in kept.setdefault(stage, set()):
+            return
+        kept[stage].add(student)
+        config = recipe.stages[stage]
+        members: list[EncoderConfig] = [config.teachers[t] for t in config.teachers_of(student)]
+        for member in (config.students[student], *members):
+            if member.earlier:
+                follow(*recipe.resolve(member.earlier))
+
+    follow(stage, student)
+    stages = {}
+    for name, config in recipe.stages.items():
+        if name in kept:
+            students = {k: s for k, s in config.students.items() if k in kept[name]}
+            taught = {t for k in students for t in config.teachers_of(k)}
+            teachers = {k: t for k, t in config.teachers.items() if k in taught}
+            stages[name] = config.model_copy(update={"students": students, "teachers": teachers})
+    return recipe.model_copy(update={"stages": stages})
+
+
+def stage_folder(out: Path, recipe: Recipe, stage: str) -> Path:
+    """Where a stage is kept."""
+    return out / "stages" / address(recipe, stage)
+
+
+def link_run(out: Path, recipe: Recipe, stage: str) -> tuple[Path, Recipe]:
+    """A run folder that ends with `stage` and whose stages are links to where they are kept.
+
+    The links are made anew each time; what else lies there stays. Returns it with the recipe so
+    far.
+    """
+    folder = out / "runs" / address(recipe, stage)
+    folder.mkdir(parents=True, exist_ok=True)
+    for link in list(folder.iterdir()):
+        if link.is_symlink():
+            link.unlink()
+    (folder / "recipe.yaml").unlink(missing_ok=True)  # data may have moved since
+    names = [*needs(recipe, stage), stage]
+    for name in names:
+        kept = stage_folder(out, recipe, name)
+        kept.mkdir(parents=True, exist_ok=True)
+        # Relative, so that the study's folder can be moved.
+        (folder / name).symlink_to(Path("..", "..", "stages", kept.name), target_is_directory=True)
+    return folder, only(recipe, names)
+
+
+def judged_folder(out: Path, recipe: Recipe, stage: str, student: str, suite: str) -> Path:
+    """Where the results of a finished student are kept."""
+    return stage_folder(out, recipe, stage) / "evaluations" / suite / student
+
+
+def _references(recipe: Recipe, stage: str) -> list[EarlierStage]:
+    config = recipe.stages[stage]
+    members: list[EncoderConfig] = [*config.teachers.values(), *config.students.values()]
+    found = {earlier for member in members if (earlier := member.earlier)}
+    return sorted(found, key=lambda reference: reference.text)

@@ -1,0 +1,92 @@
+"""Judging one encoder after the other: what does not depend on the encoder is done once a process.
+
+Photos decoded to their views, and labels, are kept in memory: a study's benchmarks are small.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openeupe.ablation.study import LoadedStudy
+from openeupe.data import View
+from openeupe.distillation.chain import load_with_chains
+from openeupe.encoders.exported import check_precision
+from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.features import Features
+from openeupe.evaluation.results import Results
+from openeupe.evaluation.suite import evaluate
+from openeupe.progress import SILENT
+
+_VIEWS: dict[tuple[str, View], Tensor] = {}
+_OPENED: dict[tuple[str, str], Any] = {}
+
+
+def judge(
+    loaded: LoadedStudy, data: Path, source: str, name: str, folder: Path, device: torch.device
+) -> bool:
+    """Fill the study's benchmarks of the encoder `source`, which tables call `name`, in `folder`.
+
+    Returns whether any was evaluated: what is saved of this encoder and these data is not again.
+    """
+    encoder, chains = load_with_chains(source, allow_code=True)  # `load_study` has asked
+    how = loaded.study.judge
+    check_precision(encoder, how.precision, "judge.precision")
+    encoder = encoder.to(device)
+    features = Features(
+        encoder,
+        precision=how.precision,
+        batch_size=how.batch_size,
+        workers=how.workers,
+        progress=SILENT,
+        views=_VIEWS,
+    )
+    results = Results(folder)
+    before = {benchmark: results.benchmark(benchmark) for benchmark in results.names()}
+    benchmarks = {benchmark: loaded.suite.benchmarks[benchmark] for benchmark in loaded.benchmarks}
+    content = evaluate(
+        loaded.suite.model_copy(update={"benchmarks": benchmarks}),
+        Judged(encoder, features, chains, folder, SILENT),
+        folder,
+        root=data,
+        source=name,
+        progress=SILENT,
+        opened={benchmark: _opened(loaded, benchmark, data) for benchmark in benchmarks},
+    )
+    return any(before.get(benchmark) != saved for benchmark, saved in content["benchmarks"].items())
+
+
+def forget() -> None:
+    """Open data sets anew, whose files may have changed since the study was last run."""
+    _OPENED.clear()
+
+
+def _opened(loaded: LoadedStudy, benchmark: str, data: Path) -> Any:
+    settings = loaded.suite.benchmarks[benchmark]
+    key = (str(data), settings.model_dump_json())
+    if key not in _OPENED:
+        found: Any = settings.open(data)
+        if isinstance(found, tuple):
+            found = tuple(_LabelsKept(images) for images in found)
+        _OPENED[key] = found
+    return _OPENED[key]
+
+
+class _LabelsKept:
+    """A set of images whose labels are read once; all else is the set's own."""
+
+    def __init__(self, images: Any) -> None:
+        self._images = images
+        for kind in ("mask", "depth"):
+            if hasattr(images, kind):
+                setattr(self, kind, lru_cache(maxsize=None)(getattr(images, kind)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._images, name)
+
+    def __len__(self) -> int:
+        return len(self._images)

@@ -1,0 +1,6 @@
+"""A heap of images -> a deduplicated, balanced, documented training set."""
+
+from openeupe.curation.config import CurateConfig
+from openeupe.curation.pipeline import curate
+
+__all__ = ["CurateConfig", "curate"]

@@ -1,0 +1,179 @@
+"""Export: write the files, prove them on photos, and call only that a success."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openeupe.deployment import export_folder as folders
+from openeupe.deployment.parity import Parity, Proof, as_input, complaint
+from openeupe.deployment.sample_images import Photos
+from openeupe.deployment.targets import TARGETS, Job, Target
+from openeupe.encoders import Encoder, check_side
+from openeupe.encoders.engines import Precision
+from openeupe.encoders.export_layout import Pixels, Size, contents, file_key
+from openeupe.encoders.exported import ExportedEncoder
+from openeupe.encoders.licences import Licence
+from openeupe.errors import InputError
+from openeupe.placing import partial_folder, take_place
+from openeupe.progress import LOGGED, Progress
+
+
+class ParityError(Exception):
+    """A file that does not say what the encoder says; it was set aside."""
+
+
+def export(
+    encoder: Encoder,
+    folder: Path,
+    *,
+    target: str,
+    precision: Precision | None = None,
+    sizes: Sequence[Size] | None = None,
+    dynamic: bool = False,
+    pixels: Pixels = "float32",
+    images: Path | None = None,
+    opset: int | None = None,
+    source: str | None = None,
+    licences: Mapping[str, Licence] | None = None,
+    progress: Progress = LOGGED,
+) -> dict[str, Any]:
+    """Write `encoder` for a target into `folder`, replacing an export that lies there.
+
+    Other files in the folder stay. It appears whole, after its files have reached the disk.
+
+    Args:
+        target: a name of `openeupe.deployment.targets.TARGETS`.
+        precision: by default the target's first.
+        sizes: (height, width) of each file; default: the encoder's resolution.
+        dynamic: one file that takes any multiple of the patch size instead.
+        pixels: what the file takes: float32 in [0, 1] or uint8.
+        opset: of ONNX, which the file is or is made by way of; default: 20.
+        images: folder of photos for calibration and parity; default: the package registry's.
+        source: what the user called the encoder.
+        licences: of the published weights it is, or was made from, by name.
+
+    Returns what `export.json` then holds.
+
+    Raises:
+        InputError: before any long work, for a combination that cannot be had.
+        ParityError: if a file misses its limit; the folder is then kept as `FOLDER.failed`.
+    """
+    if isinstance(encoder, ExportedEncoder):
+        raise InputError(
+            f"{encoder.folder} is an export already: give the encoder that it was made from, "
+            f"{encoder.about['source']}"
+        )
+    if dynamic and sizes:
+        raise InputError("a dynamic file takes every size: leave sizes out, or dynamic")
+    engine, precision = _checked(target, precision, dynamic, opset)
+    native = (encoder.resolution, encoder.resolution)
+    wanted: list[Size | None] = [None] if dynamic else list(sizes or [native])
+    for side in (side for size in wanted for side in size or native):
+        check_side(encoder, side)
+    failed_folder = folder.with_name(f"{folder.name}.failed")
+    for place in (folder, failed_folder):
+        if not folders.replaceable(place):
+            raise InputError(f"{place} holds something else than an export: choose another --out")
+    photos = Photos(images, calibrate=precision == "int8")
+
+    with partial_folder(folder, folders.own_files) as part:
+        jobs = [Job(encoder, size, pixels, precision, opset) for size in wanted]
+        written = [_write(engine, job, part, photos, progress) for job in jobs]
+        about = folders.describe(
+            encoder,
+            source=source or encoder.name,
+            target=target,
+            precision=precision,
+            pixels=pixels,
+            files={file.key: file.name for file in written},
+        )
+        about["contents"] = contents(part, target, about["files"])
+        about["bytes"] = {file.key: file.bytes for file in written}
+        about["parity"] = [parity.said() for file in written for parity in file.parities]
+        about["photos"] = photos.said
+        about["notes"] = {file.key: file.notes for file in written if file.notes}
+        folders.write(part, about, licences or {})
+        failed = [p for file in written for p in file.parities if not p.passed]
+        place = failed_folder if failed else folder
+        take_place(part, place, folders.own_files)
+    if failed:
+        raise ParityError(f"parity failed {complaint(failed, precision)}; set aside as {place}")
+    return about
+
+
+def _checked(
+    target: str, precision: Precision | None, dynamic: bool, opset: int | None
+) -> tuple[Target, Precision]:
+    if target not in TARGETS:
+        raise InputError(f"--to {target}: use one of {', '.join(TARGETS)}")
+    engine = TARGETS[target]
+    chosen = precision or engine.precisions[0]
+    if chosen not in engine.precisions:
+        others = [name for name, other in TARGETS.items() if chosen in other.precisions]
+        raise InputError(
+            f"{target} has no {chosen}: use one of {', '.join(engine.precisions)}"
+            + (f", or --to {' or '.join(others)}" if others else "")
+        )
+    if dynamic and not engine.dynamic:
+        raise InputError(f"{target} files have fixed sizes: give --resolution, not --dynamic")
+    if opset is not None and not engine.by_onnx:
+        others = [name for name, other in TARGETS.items() if other.by_onnx]
+        raise InputError(
+            f"--opset {opset}: {target} files have none, only {', '.join(others)}: leave it out"
+        )
+    engine.require(engine.packages)
+    return engine, chosen
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A file of an export; parities stay empty where it cannot run."""
+
+    key: str
+    name: str
+    bytes: int
+    parities: list[Parity]
+    notes: dict[str, Any]
+
+
+def _write(engine: Target, job: Job, part: Path, photos: Photos, progress: Progress) -> _Written:
+    """Write one file and prove it."""
+    key = file_key(job.size)
+    path = part / f"{'model' if job.size is None else key}{engine.suffix}"
+    sizes = _sizes_to_try(job.encoder) if job.size is None else [job.size]
+    progress.message(f"{key}: writing {path.name}")
+    if job.precision == "int8":
+        job.calibration = as_input(photos.calibration(sizes[0]), job.pixels)
+        trial = Proof(job.encoder, photos.trial(sizes[0]))
+        job.fidelity = lambda file: trial.check(engine, file, job.precision, job.pixels).fidelity
+        job.say = lambda line: progress.message(f"{key}: {line}")
+    engine.write(job, path)
+    parities = []
+    if engine.runs_here:
+        for size in sizes:
+            proof = Proof(job.encoder, photos.proof(size))
+            parities.append(proof.check(engine, path, job.precision, job.pixels))
+            progress.message(parities[-1].line)
+    else:
+        told = f"parity NOT CHECKED, {engine.name} does not run on this machine"
+        progress.message(f"{key}: {told}")
+    return _Written(key, path.name, _bytes(engine.files(path)), parities, job.notes)
+
+
+def _sizes_to_try(encoder: Encoder) -> list[Size]:
+    """Where a dynamic file is proved: the native size, a larger and a smaller one, not square."""
+    step = encoder.patch_size
+    patches = max(encoder.resolution // step, 2)
+    return [
+        (patches * step, patches * step),
+        (patches * step, (patches + max(patches // 2, 1)) * step),
+        (max(patches // 2, 1) * step, max(3 * patches // 4, 1) * step),
+    ]
+
+
+def _bytes(files: list[Path]) -> int:
+    every = [f for file in files for f in (file.rglob("*") if file.is_dir() else [file])]
+    return sum(f.stat().st_size for f in every if f.is_file())

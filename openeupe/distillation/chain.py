@@ -1,0 +1,118 @@
+"""From a student's class tokens back to the experts', through every stage that lies between."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openeupe.distillation.adapter_heads import AdapterHead
+from openeupe.distillation.run_folder import Run
+from openeupe.distillation.standardize import Standardizer
+from openeupe.distillation.student import DISTILLATION, load_student
+from openeupe.encoders import Encoder, is_published, resolve
+from openeupe.encoders.resolver import Written, earlier_stage
+from openeupe.encoders.run_layout import check_student, is_run
+from openeupe.encoders.sources import RunStudent
+from openeupe.errors import InputError
+from openeupe.identity import facts_identity, tensors_identity
+
+
+class HeadChain:
+    """Class tokens `[B, Dc]` of a student -> its guess at an expert's class tokens `[B, De]`.
+
+    Each step is a class head, whose output is standardized, and the statistics that undo it; the
+    next head then sees tokens of the scale that it was trained on.
+    """
+
+    def __init__(self, steps: Sequence[tuple[AdapterHead, Standardizer]]) -> None:
+        self.steps = list(steps)
+
+    @torch.no_grad()
+    def __call__(self, cls: Tensor) -> Tensor:
+        for head, statistics in self.steps:
+            cls = head(cls.float()) * statistics.cls_std + statistics.cls_mean
+        return cls
+
+    @property
+    def identity(self) -> str:
+        """Identity of every head and statistic on the way."""
+        return facts_identity(
+            *(tensors_identity(part.state_dict()) for step in self.steps for part in step)
+        )
+
+
+def load_with_chains(
+    source: Written, *, allow_code: bool = False
+) -> tuple[Encoder, dict[str, HeadChain]]:
+    """`load`, and the chains of heads that lead to the experts behind a distilled student.
+
+    The chains go by the experts' encoder names; there are none for anything else than a student.
+    """
+    resolved = resolve(source, allow_code=allow_code)
+    folder = resolved.folder()
+    return resolved.load(), {} if folder is None else chains(folder)
+
+
+def chains(student: Path) -> dict[str, HeadChain]:
+    """Chains from a finished student to each expert that it descends from, by encoder name.
+
+    A teacher that is an earlier stage's student is no expert: its own teachers are, as long as the
+    run folder lies around it. So are those of another run's student. Of several ways to one expert
+    the shortest is taken. Teachers that were not pretrained, come from an encoder folder, or have
+    another class token than their own have no name to be known by.
+
+    Args:
+        student: the folder of a student (`RUN/STAGE/STUDENT`); one that was not distilled has no
+            chains.
+    """
+    if not (student / DISTILLATION).is_file():
+        return {}
+    found: dict[str, HeadChain] = {}
+    ahead: deque[tuple[Path, list[tuple[AdapterHead, Standardizer]]]] = deque([(student, [])])
+    while ahead:  # breadth first: the shortest way to an expert comes first
+        folder, before = ahead.popleft()
+        check_student(folder)
+        here, run = load_student(folder), _run_around(folder)
+        for teacher, told in here.info["teachers"].items():
+            steps = [*before, (here.heads[teacher].cls, here.statistics[teacher])]
+            encoder: str = told["encoder"]
+            if earlier := earlier_stage(encoder):
+                if run is not None:
+                    stage, name = run.recipe.resolve(earlier)
+                    ahead.append((run.folder / stage / name, steps))
+            elif is_published(encoder):
+                if _is_expert(run, here.info, teacher):
+                    found.setdefault(encoder, HeadChain(steps))
+            elif (taught := _run_student(encoder)) is not None:
+                ahead.append((taught, steps))
+    return found
+
+
+def _run_around(student: Path) -> Run | None:
+    folder = student.parent.parent
+    return Run.open(folder) if is_run(folder) else None
+
+
+def _run_student(encoder: str) -> Path | None:
+    """The folder of another run's student, where the teacher was one and it is still there."""
+    try:
+        source = resolve(encoder)
+        folder = source.folder() if isinstance(source, RunStudent) else None
+        return folder if folder and (folder / DISTILLATION).is_file() else None
+    except InputError:
+        return None
+
+
+def _is_expert(run: Run | None, info: dict[str, Any], teacher: str) -> bool:
+    """Whether a teacher gave the class tokens that its name stands for: published, and its own."""
+    made = info["teachers"][teacher]
+    if "pretrained" not in made:
+        if run is None or info["stage"] not in run.recipe.stages:
+            return True  # nothing says otherwise
+        made = run.recipe.stages[info["stage"]].teachers[teacher].model_dump()
+    return bool(made["pretrained"]) and "class_token" not in made["args"]

@@ -1,0 +1,184 @@
+"""What can be known to fail before work starts, fails here."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from openeupe.data import DataConfig, Source, at_hand, check_heldout, open_source
+from openeupe.distillation.recipe import EncoderConfig, Recipe, StudentConfig, TeacherConfig
+from openeupe.distillation.track import check_tracker
+from openeupe.encoders import Encoder, check_side, create
+from openeupe.encoders.create import is_name
+from openeupe.encoders.sources import Code, Export
+from openeupe.errors import InputError
+
+
+def check_recipe(recipe: Recipe) -> list[Source]:
+    """Hold a recipe against the world: data sources are opened, every encoder is built on the
+    meta device, and each resolution is held against its encoder's patch size.
+
+    Returns:
+        The data's sources, open.
+
+    Raises:
+        InputError: one line naming the field and the mend.
+    """
+    check_tracker(recipe.tracker)
+    check_views(recipe)
+    sources = check_sources(recipe.data)
+    check_networks(recipe)
+    return sources
+
+
+def check_views(recipe: Recipe) -> None:
+    """Refuse `views_seed` where no stage has `views` that it could draw."""
+    if recipe.data.views_seed is not None and not any(s.views for s in recipe.stages.values()):
+        raise InputError(
+            "data.views_seed has no effect without views: give a stage views, or leave it out"
+        )
+
+
+def check_sources(data: DataConfig, *, absent: bool = False) -> list[Source]:
+    """Open the sources of a recipe, and compare them with what they hold out.
+
+    Args:
+        absent: leave out sources that are not on this machine.
+
+    Returns:
+        The sources, open, in their order.
+
+    Raises:
+        InputError: naming the field.
+    """
+    configs, sources = [], []
+    for i, source in enumerate(data.sources):
+        if absent and not at_hand(source):
+            continue
+        try:
+            sources.append(open_source(source))
+        except InputError as error:
+            raise InputError(f"data.sources.{i}: {error}") from None
+        configs.append(source)
+    check_heldout(configs, sources)
+    return sources
+
+
+def check_networks(recipe: Recipe) -> None:
+    """Build every encoder of a recipe on the meta device; compare resolutions with patch sizes.
+
+    Raises:
+        InputError: naming the field.
+    """
+    for stage_name, stage in recipe.stages.items():
+        for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
+            for name, member in members.items():
+                field = f"stages.{stage_name}.{kind}.{name}"
+                try:
+                    encoder = meta_encoder(recipe, member, member.args)
+                    _check_brought(recipe, member, encoder)
+                    for side in member.resolution:
+                        check_side(encoder, side)
+                    _check_kind(member, encoder)
+                except InputError as error:
+                    raise InputError(f"{field}: {error}") from None
+
+
+def meta_encoder(recipe: Recipe, member: EncoderConfig, args: dict[str, Any]) -> Encoder:
+    """The encoder that a recipe names, without weights or memory, on the meta device.
+
+    args: laid over those that an encoder of `brings_weights` was made with.
+    """
+    if member.earlier:
+        stage, student = recipe.resolve(member.earlier)
+        trained = recipe.stages[stage].students[student]
+        return meta_encoder(recipe, trained, trained.args | args)
+    source = member.source
+    if isinstance(source, Code):
+        return copy.deepcopy(source.load(**args)).to("meta")
+    name, own = source.describe()
+    with torch.device("meta"):
+        return create(name, **(own | args))
+
+
+def brings_weights(member: EncoderConfig) -> bool:
+    """Whether an encoder comes with weights of its own, which `pretrained` cannot choose."""
+    return member.earlier is not None or member.source.brings_weights
+
+
+def start_of(student: StudentConfig) -> str | None:
+    """The encoder whose weights a student starts from; None if it starts at random."""
+    try:
+        brought = brings_weights(student)
+    except InputError:  # a path where nothing is any more: it held weights
+        brought = True
+    return student.encoder if student.pretrained or brought else None
+
+
+def _check_kind(member: TeacherConfig | StudentConfig, made: Encoder) -> None:
+    """Refuse what cannot be trained or saved as a student, and sizes that an export lacks."""
+    source = member.earlier or member.source
+    if isinstance(source, Export):
+        if isinstance(member, StudentConfig):
+            raise InputError(
+                f"{source.text} is an exported file, which cannot be trained: name the encoder "
+                "that it was made from"
+            )
+        if member.args:
+            raise InputError(f"args: {source.text} is an exported file: leave args out")
+        for side in member.resolution:
+            source.check_size((side, side))
+    if isinstance(member, StudentConfig) and not is_name(made.name):
+        raise InputError(
+            f"{member.encoder} makes {made.name!r}, which could not be opened again once it is "
+            "trained: as a student use an architecture of openeupe or timm"
+        )
+
+
+def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: Encoder) -> None:
+    """Settings of an encoder that brings weights must leave these weights in their place."""
+    if not brings_weights(member):
+        return
+    if member.pretrained is False:
+        raise InputError(
+            f"pretrained: {member.encoder} brings its own weights: leave pretrained out, or name "
+            "an architecture to start at random"
+        )
+    if not member.args or isinstance(member.earlier or member.source, Code):
+        return
+    own = meta_encoder(recipe, member, {})
+    shapes, wanted = (
+        {k: tuple(v.shape) for k, v in one.state_dict().items()} for one in (own, made)
+    )
+    misfit = next((k for k in {**shapes, **wanted} if shapes.get(k) != wanted.get(k)), None)
+    if misfit:
+        raise InputError(
+            f"args: the weights of {member.encoder} do not fit {member.args} ({misfit}: "
+            f"{shapes.get(misfit, 'none')} there, {wanted.get(misfit, 'none')} here): leave "
+            "out what changes them"
+        )
+    goes_on = isinstance(member, StudentConfig) and member.keep_heads
+    same_widths = (own.cls_dim, own.patch_dim) == (made.cls_dim, made.patch_dim)
+    if goes_on and member.earlier and not same_widths:
+        raise InputError(
+            f"args: {member.args} change the widths of the tokens of {member.encoder}, and its "
+            "heads no longer fit: set keep_heads: false"
+        )
+
+
+def check_weights(recipe: Recipe, stages: list[str]) -> None:
+    """Load once what later stages will need from outside, so that a lack shows now."""
+    checked: list[tuple[str, dict[str, Any]]] = []
+    for name in stages:
+        stage = recipe.stages[name]
+        for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
+            for key, member in members.items():
+                outside = not brings_weights(member)
+                if outside and member.pretrained and (member.encoder, member.args) not in checked:
+                    try:
+                        create(member.encoder, pretrained=True, **member.args)
+                    except InputError as error:
+                        raise InputError(f"stages.{name}.{kind}.{key}: {error}") from None
+                    checked.append((member.encoder, member.args))

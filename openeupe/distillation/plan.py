@@ -1,0 +1,294 @@
+"""What a recipe will cost, before anything runs: counted on the meta device, not guessed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from openeupe import encoders
+from openeupe.data import DataConfig, mean_bytes
+from openeupe.distillation.activation_memory import Saved, saved_by_autograd
+from openeupe.distillation.adapter_heads import TeacherHeads
+from openeupe.distillation.check import check_networks, check_sources, meta_encoder
+from openeupe.distillation.load import carried_from
+from openeupe.distillation.placement import (
+    FROZEN_BYTES,
+    TRAINED_BYTES,
+    choose_sharded,
+)
+from openeupe.distillation.recipe import EncoderConfig, Recipe, StageConfig, StudentConfig
+from openeupe.distillation.store import view_bytes
+from openeupe.distributed import check_share
+from openeupe.encoders import Encoder, Tokens
+from openeupe.encoders.create import is_name
+
+
+@dataclass(frozen=True)
+class EncoderCost:
+    """One network of a stage. FLOPs count a multiply-add as two, forward only, per image."""
+
+    name: str
+    parameters: int
+    gflops: float
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage. `gflops_per_image`: teacher forwards plus three times the student's forward, and
+    four times where activations are checkpointed. Images, bytes and hours are of the whole stage,
+    memory of one device.
+
+    sharded: networks that are shared among the devices of a node.
+    read_gib: encoded images read; None where a source is not at hand.
+    stored_gib: teacher outputs on disk.
+    """
+
+    stage: str
+    teachers: list[EncoderCost]
+    students: list[EncoderCost]
+    heads: list[EncoderCost]
+    images: int
+    statistics_images: int
+    gflops_per_image: float
+    sharded: list[str]
+    memory_gib: float
+    read_gib: float | None
+    stored_gib: float
+    device_hours: float
+
+
+def petaflops(recipe: Recipe) -> dict[str, float]:
+    """What each stage will compute, in 1e15 FLOPs: all forwards and backwards, with statistics.
+
+    Nothing is taken off for outputs that a stage stores.
+    """
+    found = {}
+    for name, config in recipe.stages.items():
+        teachers = {k: meta_encoder(recipe, c, c.args) for k, c in config.teachers.items()}
+        students = {k: meta_encoder(recipe, c, c.args) for k, c in config.students.items()}
+        taught = sum(_forward(t, config.teachers[k].resolution)[0] for k, t in teachers.items())
+        trained = 0.0
+        for key, student in students.items():
+            gflops, grids = _forward(student, config.students[key].resolution)
+            heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
+            trained += _trained(config.students[key], gflops, _heads_gflops(student, heads, grids))
+        images = config.steps * config.batch_size
+        statistics = _statistics_images(recipe, config)
+        found[name] = (images * (taught + trained) + statistics * taught) / 1e6
+    return found
+
+
+def _statistics_images(recipe: Recipe, config: StageConfig) -> int:
+    """Images that the teachers' statistics are measured on: none where they are carried over."""
+    iterations = 0 if carried_from(recipe, config) else config.statistics.iterations
+    return iterations * config.batch_size
+
+
+def _forward(encoder: Encoder, sides: Sequence[int]) -> tuple[float, list[tuple[int, int]]]:
+    """Mean GFLOPs of an image's forward pass over `sides`, and the grid of tokens at each."""
+    if is_name(encoder.name):
+        args = json.dumps(encoder.args, sort_keys=True)
+        each = [_forward_at(encoder.name, args, side) for side in sides]
+    else:  # made by code of the user's
+        each = [_forward_of(encoder, side) for side in sides]
+    return sum(flops for flops, _ in each) / len(each) / 1e9, [grid for _, grid in each]
+
+
+def _trained(config: StudentConfig, network: float, heads: float) -> float:
+    """GFLOPs of an image forward and backward; what is computed again has one forward more."""
+    return (4 if config.checkpoint_activations else 3) * network + 3 * heads
+
+
+@lru_cache(maxsize=256)  # the same few networks come again in every recipe of a study
+def _forward_at(name: str, args: str, side: int) -> tuple[float, tuple[int, int]]:
+    with torch.device("meta"):
+        encoder = encoders.create(name, **json.loads(args))
+    return _forward_of(encoder, side)
+
+
+def _forward_of(encoder: Encoder, side: int) -> tuple[float, tuple[int, int]]:
+    flops, tokens = _counted(encoder, torch.empty(2, 3, side, side, device="meta"))
+    height, width = tokens.patches.shape[-2:]
+    return flops / 2, (height, width)
+
+
+def plan(
+    recipe: Recipe,
+    tflops: float | Mapping[str, float],
+    devices: int = 1,
+    memory_gib: float = 80,
+    per_node: int = 8,
+    bf16: bool = True,
+) -> list[StageCost]:
+    """Cost of every stage.
+
+    With several resolutions the mean over them is taken for FLOPs and the largest for memory.
+    Memory of a device: weights of the teachers in their precision; float32 weights, gradients and
+    AdamW moments of students and heads, both as they are shared out; and what autograd keeps for
+    the largest student (others run after it), in its precision, at the images that a device takes
+    at once. What the allocator adds is not in it.
+
+    Args:
+        tflops: sustained TFLOP/s of one device (peak times efficiency): of "bf16" and "fp32", as
+            far as `precisions` asks for them, or one number for both. fp8 counts as bf16.
+        devices: those that share a batch.
+        memory_gib: of one device; decides what `shard: auto` shares.
+        per_node: devices of a machine, among which networks are shared.
+        bf16: whether the devices have instructions for it, which precision `auto` asks for.
+
+    Raises:
+        InputError: for a recipe that `distill` would refuse, and if a stage's batch cannot be dealt
+            out to so many devices. Data may lie elsewhere: only what is here is checked.
+    """
+    check_networks(recipe)
+    for name, config in recipe.stages.items():
+        check_share(config.batch_size, config.accumulate, devices, f"stages.{name}")
+    if not isinstance(tflops, Mapping):
+        tflops = dict.fromkeys(("bf16", "fp32"), tflops)
+    bytes_each = _bytes_each(recipe.data)
+    shape = (devices, memory_gib, min(per_node, devices), bf16)
+    return [_stage_cost(recipe, name, tflops, shape, bytes_each) for name in recipe.stages]
+
+
+def precisions(recipe: Recipe, bf16: bool) -> set[str]:
+    """Of "bf16" and "fp32", those that some network of the recipe computes in."""
+    return {
+        _rate(precision, bf16)
+        for config in recipe.stages.values()
+        for precision in (config.teacher_precision, config.student_precision)
+    }
+
+
+def _rate(precision: str, bf16: bool) -> str:
+    return "fp32" if _precise(precision, bf16) == "fp32" else "bf16"
+
+
+def _stage_cost(
+    recipe: Recipe,
+    name: str,
+    tflops: Mapping[str, float],
+    shape: tuple[int, float, int, bool],
+    bytes_each: tuple[float, int] | None,
+) -> StageCost:
+    config = recipe.stages[name]
+    devices, device_memory_gib, per_node, bf16 = shape
+    teachers = {k: meta_encoder(recipe, c, c.args) for k, c in config.teachers.items()}
+    students = {k: meta_encoder(recipe, c, c.args) for k, c in config.students.items()}
+    teacher_costs = [_encoder_cost(k, e, config.teachers[k]) for k, e in teachers.items()]
+    student_costs = [_encoder_cost(k, e, config.students[k]) for k, e in students.items()]
+    share = config.batch_size // (devices * config.accumulate)
+    head_costs, kept_bytes, trained_gflops = [], 0, 0.0
+    for cost, (key, student) in zip(student_costs, students.items(), strict=True):
+        heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
+        heads_cost, kept = _student_step(key, student, heads, config, bf16)
+        head_costs.append(heads_cost)
+        kept_bytes = max(kept_bytes, kept.once + kept.each * share)
+        trained_gflops += _trained(config.students[key], cost.gflops, heads_cost.gflops)
+    frozen_bytes = FROZEN_BYTES[_precise(config.teacher_precision, bf16)]
+    needs = {f"teachers.{c.name}": frozen_bytes * c.parameters for c in teacher_costs}
+    for cost, heads_cost in zip(student_costs, head_costs, strict=True):
+        needs[f"students.{cost.name}"] = TRAINED_BYTES * (cost.parameters + heads_cost.parameters)
+    memory = int(device_memory_gib * 2**30)
+    sharded = choose_sharded(needs, memory, per_node, config.shard) if devices > 1 else []
+    held = sum(n // (per_node if k in sharded else 1) for k, n in needs.items())
+    held += kept_bytes
+    images = config.steps * config.batch_size
+    statistics = _statistics_images(recipe, config)
+    teacher_gflops = sum(c.gflops for c in teacher_costs)
+    seen_by_teachers, stored = images, 0
+    if config.store != "none" and config.views and bytes_each:
+        seen_by_teachers = bytes_each[1] * config.views
+        grids = {
+            k: (t.cls_dim, t.patch_dim, (config.teachers[k].resolution[0] // t.patch_size) ** 2)
+            for k, t in teachers.items()
+        }
+        stored = seen_by_teachers * view_bytes(grids, config.store)
+    taught_by = (seen_by_teachers + statistics) * teacher_gflops
+    seconds = sum(
+        gflops / (tflops[_rate(precision, bf16)] * 1e3)
+        for gflops, precision in (
+            (images * trained_gflops, config.student_precision),
+            (taught_by, config.teacher_precision),
+        )
+    )
+    return StageCost(
+        stage=name,
+        teachers=teacher_costs,
+        students=student_costs,
+        heads=head_costs,
+        images=images,
+        statistics_images=statistics,
+        gflops_per_image=teacher_gflops + trained_gflops,
+        sharded=sharded,
+        memory_gib=held / 2**30,
+        read_gib=images * bytes_each[0] / 2**30 if bytes_each else None,
+        stored_gib=stored / 2**30,
+        device_hours=seconds / 3600,
+    )
+
+
+def _bytes_each(data: DataConfig) -> tuple[float, int] | None:
+    """Mean encoded bytes of an image as batches draw them, and the number of images."""
+    sources = check_sources(data, absent=True)
+    if len(sources) < len(data.sources):
+        return None
+    weights = [one.weight for one in data.sources]
+    mean = sum(w * mean_bytes(s) for w, s in zip(weights, sources, strict=True)) / sum(weights)
+    return mean, sum(len(source) for source in sources)
+
+
+def _encoder_cost(name: str, encoder: Encoder, config: EncoderConfig) -> EncoderCost:
+    return EncoderCost(name, _count(encoder), _forward(encoder, config.resolution)[0])
+
+
+def _student_step(
+    name: str, student: Encoder, heads: list[TeacherHeads], config: StageConfig, bf16: bool
+) -> tuple[EncoderCost, Saved]:
+    """Cost of a student's heads, and the bytes autograd keeps at the largest side."""
+    sides = config.students[name].resolution
+    gflops = _heads_gflops(student, heads, _forward(student, sides)[1])
+    student.train()
+    precision = _precise(config.student_precision, bf16)
+    again = config.students[name].checkpoint_activations
+    kept = saved_by_autograd(student, heads, max(sides), precision, again)
+    return EncoderCost(f"{name} heads", sum(_count(h) for h in heads), gflops), kept
+
+
+def _precise(precision: str, bf16: bool) -> str:
+    return ("bf16" if bf16 else "fp32") if precision == "auto" else precision
+
+
+def _heads(student: Encoder, teachers: list[Encoder], config: StageConfig) -> list[TeacherHeads]:
+    with torch.device("meta"):
+        return [TeacherHeads(student, teacher, config.head_hidden) for teacher in teachers]
+
+
+def _heads_gflops(
+    student: Encoder, heads: list[TeacherHeads], grids: Sequence[tuple[int, int]]
+) -> float:
+    """Of an image, forward, the mean over the student's `grids` of tokens."""
+    flops = []
+    for height, width in grids:
+        cls = torch.empty(2, student.cls_dim, device="meta")
+        patches = torch.empty(2, student.patch_dim, height, width, device="meta")
+        pair, _ = _counted(lambda t: [head(t) for head in heads], Tokens(cls, patches))
+        flops.append(pair / 2)
+    return sum(flops) / len(flops) / 1e9
+
+
+def _counted(network: Callable[[Any], Any], given: Any) -> tuple[int, Any]:
+    """FLOPs of a forward pass, and what came out of it."""
+    with FlopCounterMode(display=False) as counter:  # forward only; its hooks dislike no_grad
+        found = network(given)
+    return counter.get_total_flops(), found
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,348 @@
+"""Recipes: named chains of stages, typed and validated in this one place, read from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+from torch import nn
+
+from openeupe.config import Config, load_settings
+from openeupe.data import DataConfig
+from openeupe.distillation.loss import LossConfig
+from openeupe.distillation.optimizer import OptimizerConfig, OwnOptimizerConfig
+from openeupe.distillation.standardize import StatisticsConfig
+from openeupe.distillation.track import TrackerName
+from openeupe.encoders.arguments import RESERVED
+from openeupe.encoders.resolver import check_code, earlier_stage, resolve
+from openeupe.encoders.sources import EarlierStage, Source
+from openeupe.errors import InputError
+from openeupe.limits import BATCH, RATE, SEED, SIDE, STEPS, VIEWS, WIDTH
+from openeupe.names import Name
+
+# Names of a stage's own folders, next to those of its students.
+_OUR_FOLDERS = {
+    ("students", name)
+    for name in ("stored", "checkpoints", "tensorboard", "evaluations", "wandb", "wandb-run",
+                 "mlflow-run")
+}  # fmt: skip
+
+Side = Annotated[int, Field(gt=0, le=SIDE)]
+Sides = Annotated[
+    tuple[Side, ...],
+    BeforeValidator(lambda v: (v,) if isinstance(v, int) else v),
+    Field(min_length=1),
+]
+
+
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    Field(
+        description="of autocast; auto: bf16 where the device has instructions for it, else fp32"
+    ),
+]
+
+TeacherPrecision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp8"],
+    Field(
+        description="as student_precision; fp8: matrix products of the blocks in 8-bit floats, "
+        "on GPUs of compute capability 8.9 or newer, with the error they make told before training"
+    ),
+]
+
+
+class EncoderConfig(Config):
+    """An encoder of a stage, and the sides at which it sees the images."""
+
+    encoder: str = Field(
+        description="whatever `openeupe.load` takes, or stage:NAME for the student of an earlier "
+        "stage"
+    )
+    resolution: Sides = Field(
+        description="side in pixels; with several, each step draws one (paper section 3.1, stage 3)"
+    )
+    args: dict[str, Any] = Field(
+        default={},
+        description="arguments for the architecture; of stage:NAME and of stored encoders laid "
+        "over those it was made with, as far as its weights still fit (drop_path_rate, patches)",
+    )
+
+    @model_validator(mode="after")
+    def _nothing_reserved(self) -> Self:
+        if taken := sorted(RESERVED & set(self.args)):
+            hint = "write it next to args" if taken[0] == "pretrained" else "leave it out"
+            raise ValueError(f"args: {taken[0]} cannot be set here: {hint}")
+        return self
+
+    @property
+    def earlier(self) -> EarlierStage | None:
+        """The earlier stage's student that it names; None where it comes from elsewhere."""
+        return earlier_stage(self.encoder)
+
+    @property
+    def source(self) -> Source:
+        """Where the encoder comes from. `load_recipe` has asked whether code may be run.
+
+        Raises:
+            InputError: if nothing of an encoder is there.
+        """
+        return resolve(self.encoder, allow_code=True)
+
+
+class TeacherConfig(EncoderConfig):
+    """A frozen teacher of a stage."""
+
+    pretrained: bool = Field(True, description="take the encoder's published weights")
+    cls_weight: float = Field(
+        1.0, ge=0, le=RATE, description="weight of its class-token loss (paper: 1)"
+    )
+    patch_weight: float = Field(1.0, ge=0, le=RATE, description="gamma of Eq. 7 (paper: 1)")
+
+
+class StudentConfig(EncoderConfig):
+    """A student of a stage: a new network, or one that an earlier stage finished."""
+
+    pretrained: bool | None = Field(
+        None,
+        description="start from the encoder's published weights; default: at random. stage:NAME "
+        "and stored encoders always bring their own",
+    )
+    keep_heads: bool = Field(
+        True,
+        description="with stage:NAME, also take its adapter heads and statistics where the teacher "
+        "is the same (the released checkpoints hold one pair of heads)",
+    )
+    teachers: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="those of the stage's teachers that it learns from; default: all. Students "
+        "that differ in this share one pass of the teachers and the same images",
+    )
+    checkpoint_activations: bool = Field(
+        False, description="keep only the blocks' inputs, and compute the rest again in backward"
+    )
+    optimizer: OwnOptimizerConfig | None = Field(
+        None, description="settings in which this student's optimizer differs from the stage's"
+    )
+
+
+class StageConfig(Config):
+    """One stage: frozen teachers, trainable students, resolutions and schedule."""
+
+    teachers: dict[Name, TeacherConfig] = Field(min_length=1)
+    students: dict[Name, StudentConfig] = Field(min_length=1)
+    steps: int = Field(gt=0, le=STEPS, description="training iterations")
+    batch_size: int = Field(gt=0, le=BATCH, description="images a step, over all devices")
+    head_hidden: int = Field(
+        gt=0,
+        le=WIDTH,
+        description="adapter hidden width (paper: 1536, then 3072 in stages 2 and 3)",
+    )
+    optimizer: OptimizerConfig
+    loss: LossConfig = LossConfig()
+    statistics: StatisticsConfig = StatisticsConfig()
+    teacher_precision: TeacherPrecision = "auto"
+    student_precision: Precision = "auto"
+    views: int | None = Field(
+        None,
+        gt=0,
+        le=VIEWS,
+        description="distinct views of each image, in turn (with weights of a manifest: equally "
+        "often); without it every one is new",
+    )
+    store: Literal["none", "bf16", "int8"] = Field(
+        "none", description="compute the teachers' outputs once for all views, and keep them so"
+    )
+    store_path: str | None = Field(
+        None,
+        description="folder for them, which is then kept; by default inside the run, until "
+        "the stage ends",
+    )
+    shard: Literal["auto", "never", "always"] = Field(
+        "auto",
+        description="share each network among the processes of a node; auto: the largest ones, "
+        "until weights and optimizer states fill no more than half of the memory",
+    )
+    accumulate: int = Field(
+        1,
+        gt=0,
+        le=BATCH,
+        description="parts in which a process takes its images of a step; saves memory",
+    )
+    compile: Literal["none", "teachers", "all"] = Field(
+        "none", description="compile networks by torch.compile, for each of their resolutions"
+    )
+    log_every: int = Field(50, gt=0, le=STEPS, description="steps between metrics")
+    checkpoint_every: int = Field(1000, gt=0, le=STEPS, description="steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _what_can_be_stored(self) -> Self:
+        if self.store == "none" and self.store_path is not None:
+            raise ValueError(
+                "store_path has no effect with store: none: set store, or leave store_path out"
+            )
+        if self.store != "none":
+            if self.views is None:
+                raise ValueError(f"store: {self.store} needs views: set how many of each image")
+            several = [name for name, t in self.teachers.items() if len(t.resolution) > 1]
+            if several:
+                raise ValueError(
+                    f"store: {self.store} needs one resolution for each teacher, not several for "
+                    f"{several[0]}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _known_teachers(self) -> Self:
+        for name, student in self.students.items():
+            for teacher in student.teachers or ():
+                if teacher not in self.teachers:
+                    raise ValueError(
+                        f"students.{name}.teachers: the stage has no teacher {teacher!r} "
+                        f"({', '.join(self.teachers)})"
+                    )
+        taught = {teacher for name in self.students for teacher in self.teachers_of(name)}
+        for teacher in self.teachers:
+            if teacher not in taught:
+                raise ValueError(f"teachers.{teacher}: no student learns from it: leave it out")
+        return self
+
+    def teachers_of(self, student: str) -> tuple[str, ...]:
+        """The teachers that a student learns from: its own choice, or all of the stage's."""
+        return self.students[student].teachers or tuple(self.teachers)
+
+    def optimizer_of(self, student: str) -> OptimizerConfig:
+        """The optimizer settings of a student: its own, laid over the stage's."""
+        own = self.students[student].optimizer
+        return own.over(self.optimizer) if own else self.optimizer
+
+    @property
+    def side(self) -> int:
+        """The largest side of the stage's pyramid: images are cropped once, at this size."""
+        encoders: list[EncoderConfig] = [*self.teachers.values(), *self.students.values()]
+        return max(side for e in encoders for side in e.resolution)
+
+
+class Recipe(Config):
+    """A chain of stages over one data set."""
+
+    name: Name = Field(description="names the run folder")
+    seed: int = Field(0, ge=-SEED, le=SEED)
+    tracker: TrackerName = Field(
+        "tensorboard", description="where the curves go; the others are extras of the package"
+    )
+    data: DataConfig
+    stages: dict[Name, StageConfig] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_and_references(self) -> Recipe:
+        before: list[str] = []
+        for name, stage in self.stages.items():
+            for kind, encoders in (("teachers", stage.teachers), ("students", stage.students)):
+                for key, encoder in encoders.items():
+                    field = f"stages.{name}.{kind}.{key}"
+                    if not key.replace("-", "_").isidentifier():
+                        raise ValueError(f"{field}: a name is made of letters, digits, _ and -")
+                    if hasattr(nn.ModuleDict, key) or (kind, key.lower()) in _OUR_FOLDERS:
+                        raise ValueError(f"{field}: {key} is a reserved name, choose another")
+                    if encoder.earlier:
+                        self._check_reference(f"{field}.encoder", encoder.earlier, before)
+            before.append(name)
+        return self
+
+    def _check_reference(self, field: str, reference: EarlierStage, before: list[str]) -> None:
+        stage, student = reference.stage, reference.student
+        if stage not in before:
+            known = ", ".join(before) or "none: this is the first stage"
+            raise ValueError(f"{field}: no earlier stage is named {stage!r} (earlier: {known})")
+        students = list(self.stages[stage].students)
+        if student is None and len(students) > 1:
+            raise ValueError(
+                f"{field}: stage {stage!r} has several students, write "
+                f"{reference.text}/STUDENT with one of {', '.join(students)}"
+            )
+        if student is not None and student not in students:
+            raise ValueError(
+                f"{field}: stage {stage!r} has no student {student!r} ({', '.join(students)})"
+            )
+
+    def resolve(self, reference: EarlierStage) -> tuple[str, str]:
+        """The stage and the student that `stage:NAME[/STUDENT]` names."""
+        student = reference.student or next(iter(self.stages[reference.stage].students))
+        return reference.stage, student
+
+    def check_code(self, allow_code: bool) -> None:
+        """Refuse encoders of `python:` where code may not be run.
+
+        Raises:
+            InputError: naming the field.
+        """
+        for name, stage in self.stages.items():
+            for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
+                for key, member in members.items():
+                    try:
+                        check_code(member.encoder, allow_code)
+                    except InputError as error:
+                        raise InputError(f"stages.{name}.{kind}.{key}.encoder: {error}") from None
+
+
+def load_recipe(
+    source: str | Path, overrides: list[str] | None = None, *, allow_code: bool = False
+) -> Recipe:
+    """Read a recipe: a YAML file, or the name of one that the package carries.
+
+    A recipe may start with `base: NAME_OR_FILE`; it then holds only what differs from the base.
+    `overrides` are `key=value` with dotted keys (`stages.proxy.steps=100`); values are YAML, and
+    `null` removes a named teacher, student or stage. With `allow_code` its encoders may be those of
+    `python:package.module:factory`, whose code runs when they are made.
+
+    Raises:
+        InputError: one line naming the file and field, and the mend.
+    """
+    recipe = load_settings(Recipe, "recipe", source, overrides)
+    for override in overrides or []:
+        _check_reach(recipe, override.partition("=")[0])
+    recipe.check_code(allow_code)
+    return recipe
+
+
+def _check_reach(recipe: Recipe, key: str) -> None:
+    """Refuse an override of a stage's optimizer that no student takes from the stage."""
+    group, _, field = key.rpartition(".")
+    for name, stage in recipe.stages.items():
+        own = [s.optimizer.model_fields_set if s.optimizer else () for s in stage.students.values()]
+        if group == f"stages.{name}.optimizer" and all(field in fields for fields in own):
+            students = (f"stages.{name}.students.{one}" for one in stage.students)
+            each = ", ".join(f"{student}.optimizer.{field}" for student in students)
+            raise InputError(
+                f"override {key} has no effect, each student has its own {field}: override {each}"
+            )
+
+
+def settings_that_count(stage: StageConfig) -> dict[str, Any]:
+    """A stage's settings as plain data, without those that change no result beyond rounding.
+
+    What students take from the stage is written out. `accumulate` counts: batch norm takes its
+    statistics from each part.
+    """
+    told = stage.model_dump(
+        mode="json",
+        exclude={"log_every", "checkpoint_every", "shard", "compile", "store_path"},
+    )
+    for name, student in told["students"].items():
+        student["optimizer"] = stage.optimizer_of(name).model_dump(mode="json")
+        student["pretrained"] = bool(student["pretrained"])
+        del student["checkpoint_activations"]
+    return told
+
+
+def data_that_count(data: DataConfig) -> dict[str, Any]:
+    """The data's settings as plain data, without those of how images are read."""
+    return data.model_dump(mode="json", exclude={"workers", "cache_images", "max_broken"})
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML: every number, and what a student takes from its stage once."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=100)

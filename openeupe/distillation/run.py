@@ -1,0 +1,227 @@
+"""Carrying out a recipe: its stages, one after the other."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openeupe.data import Source, image_sets
+from openeupe.distillation.check import check_recipe, check_weights, start_of
+from openeupe.distillation.checkpoint import CHECKPOINTS, remove_checkpoints
+from openeupe.distillation.load import carry_over, load_networks, orphaned
+from openeupe.distillation.placement import place, unsharded
+from openeupe.distillation.precision import settled
+from openeupe.distillation.recipe import Recipe
+from openeupe.distillation.run_folder import Run
+from openeupe.distillation.stage import Stage
+from openeupe.distillation.store import STORED, remove_store
+from openeupe.distillation.student import save_student, student_files
+from openeupe.distillation.track import open_tracker
+from openeupe.distillation.trainer import Trainer
+from openeupe.distributed import Processes, check_share, processes
+from openeupe.encoders.run_layout import FINISHED
+from openeupe.errors import InputError
+from openeupe.files import remove_partials, write_atomically
+from openeupe.identity import file_identity
+from openeupe.known_warnings import known_warnings_ignored
+from openeupe.locks import locked
+from openeupe.progress import LOGGED, SILENT, Progress
+from openeupe.seeds import unchanged_draws
+
+
+@known_warnings_ignored()
+def run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: torch.device | None = None,
+    progress: Progress = LOGGED,
+    on_log: Callable[[Stage, dict[str, float]], None] | None = None,
+) -> Run:
+    """Carry out every stage of `recipe` in `folder`, resuming where an earlier call was cut off.
+
+    Raises:
+        InputError: a mistake in the recipe, before any work; data that cannot be read; or another
+            process is at work in `folder`.
+        Stopped: on SIGTERM or SIGINT, once a checkpoint of the step is on the disk.
+    """
+    with processes(device) as here, unchanged_draws(here.device):
+        progress = progress if here.first else SILENT
+        sources = check_recipe(recipe)
+        for name, config in recipe.stages.items():
+            check_share(config.batch_size, config.accumulate, here.count, f"stages.{name}")
+        with _alone(folder, here):
+            if here.first:
+                Run.start(recipe, folder)
+            here.wait()
+            run = Run(folder, recipe)
+            ahead = [name for name in recipe.stages if not run.finished(name)]
+            images = image_sets(sources) if here.first and ahead else []
+            if here.first:
+                for name in recipe.stages:
+                    if name not in ahead:
+                        run.check(name)
+                check_weights(recipe, ahead[1:])  # those of the first are loaded in a moment anyway
+            if images:
+                for name in run.check_images(images):
+                    progress.message(
+                        f"{name}: images not recorded by an earlier version, not compared"
+                    )
+            here.wait()
+            for name in recipe.stages:
+                if name in ahead:
+                    _run_stage(run, name, here, progress, on_log, sources, images)
+                    continue
+                progress.message(f"{name}: finished before, {folder / name}")
+                if here.first:
+                    _tidy(folder / name)
+    return run
+
+
+def _alone(folder: Path, here: Processes) -> AbstractContextManager[None]:
+    """The lock of the run, which the first process holds for all."""
+    return locked(folder, "the run") if here.first else nullcontext()
+
+
+def _run_stage(
+    run: Run,
+    name: str,
+    here: Processes,
+    progress: Progress,
+    on_log: Callable[[Stage, dict[str, float]], None] | None,
+    sources: list[Source],
+    images: list[dict[str, Any]],
+) -> None:
+    config = run.recipe.stages[name]
+    orphans = orphaned(run, config)
+    if orphans:
+        kept = {k: s for k, s in config.students.items() if k not in orphans}
+        told = f"stages.{name}: {', '.join(orphans)} cannot go on: it diverged before"
+        if not kept:
+            raise InputError(f"{told}: lower optimizer.lr there and begin in another folder")
+        progress.message(f"{told}; the others do")
+        config = config.model_copy(update={"students": kept})
+    folder = run.folder / name
+    teachers = load_networks(run, name, "teachers", config.teachers)
+    students = load_networks(run, name, "students", config.students)
+    stage = Stage(name, config, teachers, students, run.recipe.seed)
+    carried = carry_over(run, stage)
+    folder.mkdir(exist_ok=True)  # from here on the stage has begun
+    if here.first:
+        run.record_images(name, images)
+    stage.config = settled(config, folder, here, lambda line: progress.message(f"{name}: {line}"))
+    headline = _headline(stage, here)
+    sharded = place(stage, here)
+    headline += f", sharded over {here.per_node}: {', '.join(sharded)}" if sharded else ""
+    progress.message(headline)
+    trainer = Trainer(
+        stage,
+        run.recipe.data,
+        folder,
+        here,
+        progress,
+        on_log=(lambda record: on_log(stage, record)) if on_log else None,
+        tracker=lambda done: open_tracker(run.recipe.tracker, folder, run.recipe.name, name, done),
+        sources=sources,
+        images=images,
+    )
+    trainer.run(keep_statistics=carried)
+    _leave(stage, trainer, orphans, _info(run, stage, here))
+    here.wait()
+
+
+def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, Any]) -> None:
+    """Write the finished students, then that the stage has ended; then remove checkpoints."""
+    stage.eval()
+    for learner in trainer.family.alive():
+        encoder, heads = unsharded(stage, learner.name, trainer.processes)
+        if trainer.processes.first:
+            statistics = {t: stage.statistics[t] for t in heads}
+            own = {**info, "teachers": {t: info["teachers"][t] for t in heads}}
+            start = start_of(stage.config.students[learner.name])
+            own["start"] = {"encoder": start} if start else None
+            save_student(trainer.folder / learner.name, encoder, heads, statistics, own)
+    broken = trainer.batches.broken_names()
+    if trainer.processes.first:
+        dropped = {**dict.fromkeys(orphans, 0), **trainer.family.dropped}
+        students = [trainer.folder / learner.name for learner in trainer.family.alive()]
+        files = [file for student in students for file in student_files(student)]
+        finished = {
+            "broken_images": broken,
+            "dropped": dropped,
+            "files": {
+                file.relative_to(trainer.folder).as_posix(): file_identity(file) for file in files
+            },
+            **info,
+        }
+        # All students are on the disk; only when this is, too, may the checkpoints go.
+        write_atomically(trainer.folder / FINISHED, json.dumps(finished, indent=2))
+        _tidy(trainer.folder)
+
+
+def _tidy(stage_folder: Path) -> None:
+    """Remove what a finished stage needs no more, and what killed writes left behind."""
+    remove_checkpoints(stage_folder / CHECKPOINTS)
+    remove_store(stage_folder / STORED)
+    remove_partials(stage_folder)
+
+
+def _info(run: Run, stage: Stage, here: Processes) -> dict[str, Any]:
+    """What is told beside each finished student."""
+    config = stage.config
+    return {
+        "run": run.recipe.name,
+        "stage": stage.name,
+        "seed": stage.seed,
+        "steps": config.steps,
+        "images": config.steps * config.batch_size,
+        "head_hidden": config.head_hidden,
+        "teachers": {
+            name: {
+                "encoder": config.teachers[name].encoder,
+                "args": config.teachers[name].args,
+                "pretrained": config.teachers[name].pretrained,
+                "cls_dim": teacher.cls_dim,
+                "patch_dim": teacher.patch_dim,
+                "identity": stage.identities[name],
+                "resolution": config.teachers[name].resolution,
+            }
+            for name, teacher in stage.teachers.items()
+        },
+        "precision": {"teachers": config.teacher_precision, "students": config.student_precision},
+        "device": str(here.device),
+        "processes": here.count,
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("openeupe", "torch", "timm")},
+        },
+    }
+
+
+def _headline(stage: Stage, here: Processes) -> str:
+    def millions(encoder: Any) -> str:
+        return f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.1f}M"
+
+    def sides(config: Any) -> str:
+        return "/".join(map(str, config.resolution))
+
+    config = stage.config
+    teachers = ", ".join(
+        f"{k} ({millions(stage.teachers[k])}, {sides(c)} px)" for k, c in config.teachers.items()
+    )
+    students = ", ".join(
+        f"{k} ({millions(stage.students[k])}, {sides(c)} px)" for k, c in config.students.items()
+    )
+    precision = f"{config.teacher_precision}/{config.student_precision}"
+    where = f"{here.count} x {here.device.type}" if here.count > 1 else str(here.device)
+    return (
+        f"{stage.name}: {teachers} -> {students}; {config.steps} steps of {config.batch_size} "
+        f"images on {where}, {precision} (teachers/students)"
+    )

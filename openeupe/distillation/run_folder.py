@@ -1,0 +1,147 @@
+"""A run folder: the recipe that it keeps, and what its stages have finished."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from openeupe.data import changed
+from openeupe.distillation.recipe import (
+    Recipe,
+    data_that_count,
+    dump_recipe,
+    load_recipe,
+    settings_that_count,
+)
+from openeupe.distillation.student import DistilledStudent, load_student
+from openeupe.encoders import Encoder, create, load
+from openeupe.encoders.run_layout import RECIPE, RunFolder, is_run
+from openeupe.errors import InputError
+from openeupe.files import remove_partials, write_atomically
+from openeupe.seeds import derive_seed, seeded
+
+_IMAGES = "images.json"
+
+
+class Run(RunFolder):
+    """A run folder with its resolved recipe.
+
+    What is finished is not done again; what was cut off resumes. Layout:
+    `recipe.yaml`, `STAGE/images.json` (what identifies the images), `STAGE/precision.json` (what
+    `auto` meant where the stage began), `STAGE/metrics.jsonl`,
+    `STAGE/STUDENT/` (an encoder folder with its heads and statistics), `STAGE/finished.json`
+    (written last).
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        super().__init__(folder, {name: tuple(s.students) for name, s in recipe.stages.items()})
+        self.recipe = recipe
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open an existing run folder."""
+        if not is_run(folder):
+            raise InputError(f"{folder} is not a run folder: it has no {RECIPE}")
+        return cls(folder, load_recipe(folder / RECIPE, allow_code=True))  # nothing is run here
+
+    @classmethod
+    def start(cls, recipe: Recipe, folder: Path) -> Run:
+        """Make the folder, or go on in it.
+
+        What has begun must stay as it was: the data, the seed, and every stage with a folder.
+        Stages that have not begun may be changed, added or removed.
+        """
+        path = folder / RECIPE
+        if path.exists():
+            before = load_recipe(path, allow_code=True)  # only compared
+            begun = {name for name in before.stages if (folder / name).is_dir()}
+            found = begun and difference(_settled(before, begun), _settled(recipe, begun))
+            if found:
+                raise InputError(
+                    f"{folder} was begun with another recipe ({found}): name another folder "
+                    "with --run, or delete this one"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partials(folder)
+        write_atomically(path, dump_recipe(recipe))
+        return cls(folder, recipe)
+
+    def check_images(self, now: list[dict[str, Any]]) -> list[str]:
+        """Refuse to go on with other images (see `image_sets`) than a stage was begun with.
+
+        Batches are a function of the step and of the set of images, so that even one image more
+        would change all of them. Returns the begun stages that have no record to compare.
+        """
+        unknown = []
+        for stage in self.recipe.stages:
+            path = self.folder / stage / _IMAGES
+            if not path.is_file():
+                unknown += [stage] if (self.folder / stage / "checkpoints").is_dir() else []
+                continue
+            try:
+                found = changed(json.loads(path.read_text(encoding="utf-8")), now)
+            except (ValueError, TypeError, KeyError):
+                raise InputError(
+                    f"{path} is damaged: copy it back, or delete {path.parent} to begin the stage "
+                    "anew"
+                ) from None
+            if found:
+                raise InputError(
+                    f"{self.folder / stage} was begun with other images ({found}): put the images "
+                    "back as they were, or begin another run with --run"
+                )
+        return unknown
+
+    def record_images(self, stage: str, now: list[dict[str, Any]]) -> None:
+        """Keep what identifies the images that a stage begins with, unless it is recorded."""
+        path = self.folder / stage / _IMAGES
+        if not path.is_file():
+            write_atomically(path, json.dumps(now, indent=2))
+
+    def student(self, stage: str, student: str | None = None) -> DistilledStudent:
+        """A finished student of a stage, by default the stage's only one."""
+        return load_student(self.student_folder(stage, student))
+
+
+def load_stages(run: Run) -> dict[str, Encoder]:
+    """What each stage made: `untrained`, then the students of the finished stages, in eval mode.
+
+    `untrained` is the architecture of the last of them with random weights, a function of the
+    recipe's seed. A stage's only student goes by the stage's name, several by STAGE/STUDENT.
+    Students that diverged are left out. Empty while no stage has ended.
+    """
+    students = {}
+    for stage, names in run.students.items():
+        if not run.finished(stage):
+            continue
+        for name in names:
+            if name not in run.dropped(stage):
+                key = stage if len(names) == 1 else f"{stage}/{name}"
+                students[key] = load(run.student_folder(stage, name)).eval()
+    if not students:
+        return {}
+    last = students[list(students)[-1]]
+    with seeded(derive_seed(run.recipe.seed, "untrained")):
+        untrained = create(last.name, **last.args).eval()
+    return {"untrained": untrained, **students}
+
+
+def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
+    """The part of a recipe that may not change once `stages` have begun."""
+    return {
+        "seed": recipe.seed,
+        "data": data_that_count(recipe.data),
+        "stages": {k: settings_that_count(s) for k, s in recipe.stages.items() if k in stages},
+    }
+
+
+def difference(before: Any, now: Any, path: str = "") -> str | None:
+    """The first field in which two groups of settings differ, with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(k for k in now if k not in before)]:
+            found = difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return None
+    return None if before == now else f"{path}: {before} then, {now} now"

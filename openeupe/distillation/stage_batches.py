@@ -1,0 +1,128 @@
+"""Batches of a stage's images on its device, with what is cached of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from openeupe.data import (
+    Batch,
+    BatchAugment,
+    Batches,
+    BrokenImages,
+    DataConfig,
+    RepeatedViews,
+    Source,
+)
+from openeupe.distillation.stage import Stage
+from openeupe.distillation.store import StoredTokens
+from openeupe.distributed import Processes
+from openeupe.seeds import derive_seed
+
+
+class Loaded(NamedTuple):
+    """This process's share of a step's images.
+
+    images: uint8 `[b, 3, side, side]` on the device. kept: the teachers' cached tokens, by name.
+    waited_s: seconds that training waited for them.
+    """
+
+    step: int
+    images: Tensor
+    kept: dict[str, Tensor]
+    waited_s: float
+
+
+class StageBatches:
+    """Loads, augments and sends a stage's images; counts those that cannot be read.
+
+    Args:
+        sources: of `data`, open.
+
+    Attributes:
+        views: the views that images come in, where their number is limited.
+        stored: cached teacher tokens of these views, once they are there.
+        broken: the account of unreadable images.
+    """
+
+    def __init__(
+        self, stage: Stage, data: DataConfig, sources: Sequence[Source], processes: Processes
+    ) -> None:
+        self.stage, self.data, self.processes = stage, data, processes
+        self.sources = sources
+        self.device = processes.device
+        self.views = self._views()
+        self.stored: StoredTokens | None = None
+        self.broken = BrokenImages(data.max_broken)
+        self.augment = BatchAugment(data.augment, stage.config.side, self.device)
+        self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+
+    def __call__(self, first: int, last: int, stream: str) -> Iterator[Loaded]:
+        """The batches of the steps `first` to `last - 1`; another stream has other draws."""
+        config = self.stage.config
+        batches = Batches(
+            self.data,
+            batch_size=config.batch_size,
+            side=config.side,
+            seed=derive_seed(self.stage.seed, self.stage.name),
+            first_step=first,
+            last_step=last,
+            stream=stream,
+            rank=self.processes.rank,
+            world_size=self.processes.count,
+            sources=self.sources,
+            repeated=self.views,
+            kept=self.stored,
+        )
+        batches.broken = self.broken
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(iterator, None)
+            if batch is None:
+                return
+            images, kept = self._sent(batch)
+            yield Loaded(batch.step, images, kept, time.perf_counter() - start)
+
+    def broken_names(self) -> list[str]:
+        """Unreadable images that any process met; all processes must ask."""
+        return sorted({n for names in self._gather_broken("names") for n in names})
+
+    def broken_state(self) -> dict[str, Any]:
+        """The account of all processes, as a checkpoint keeps it."""
+        return {"drawn": sum(self._gather_broken("drawn")), "names": self.broken_names()}
+
+    def _gather_broken(self, field: str) -> list[Any]:
+        return self.processes.gather_plain(self.broken.state()[field])
+
+    def _views(self) -> RepeatedViews | None:
+        count = self.stage.config.views
+        if count is None:
+            return None
+        data, given = self.data, self.data.views_seed
+        seed = self.stage.seed if given is None else given
+        return RepeatedViews(data, self.stage.config.side, seed, count, self.sources)
+
+    def _sent(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Images and what was cached of them, on the device.
+
+        On a GPU they go there, and are augmented if that is left to it, on a stream next to the
+        one that still computes the step before.
+        """
+        cuda = self.device.type == "cuda"
+        with torch.cuda.stream(self.beside) if cuda else nullcontext():
+            images = batch.images.to(self.device, non_blocking=True)
+            kept = {k: t.to(self.device, non_blocking=True) for k, t in batch.kept.items()}
+            if batch.draws is not None:
+                images = self.augment(images, batch.draws.to(self.device, non_blocking=True))
+        if cuda:
+            computing = torch.cuda.current_stream()
+            computing.wait_stream(self.beside)
+            for tensor in (images, *kept.values()):
+                tensor.record_stream(computing)  # else its memory would be used again too soon
+        return images, kept

@@ -1,0 +1,115 @@
+"""What cached teacher outputs depend on: written with them, and compared when they are found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from openeupe.data import RepeatedViews, changed, image_sets
+from openeupe.distillation.precision import resolve_precision
+from openeupe.distillation.run_folder import difference
+from openeupe.distillation.stage import Stage
+from openeupe.distillation.store import SETTINGS
+from openeupe.encoders import Encoder
+from openeupe.errors import InputError
+from openeupe.files import read_mapping, write_atomically
+from openeupe.identity import facts_identity
+
+
+def claim(folder: Path, settings: dict[str, Any], per_shard: int) -> dict[str, Any]:
+    """Make a cache's folder, or find it made with the same settings.
+
+    Teachers that only one of both has are no difference.
+
+    Returns:
+        The settings of the cache as they are in its folder.
+
+    Raises:
+        InputError: if it was made with other settings.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        made = settings | {"per_shard": per_shard}
+        write_atomically(path, json.dumps(made, indent=2))
+        return made
+    found = read_mapping(path)
+    if not {"data", "teachers", "per_shard"} <= found.keys():
+        raise InputError(
+            f"{folder} was made by an earlier version, which did not record what images its "
+            f"teacher outputs are of, or {SETTINGS} is damaged: delete it or choose another folder"
+        )
+    if others := changed(found["data"], settings["data"]):
+        raise InputError(
+            f"{folder} holds teacher outputs of other images ({others}): put those images back, "
+            "delete it or choose another folder"
+        )
+    shared = [name for name in settings["teachers"] if name in found["teachers"]]
+    before, now = (_compared(one, shared) for one in (found, settings))
+    if told := difference(before, now):
+        raise InputError(
+            f"{folder} holds teacher outputs of other settings ({told}): delete it or choose "
+            "another folder"
+        )
+    return found
+
+
+def add_teachers(folder: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Record the teachers that a cache gets besides those that it has."""
+    teachers = settings["teachers"] | found["teachers"]
+    if teachers.keys() != found["teachers"].keys():
+        write_atomically(folder / SETTINGS, json.dumps({**found, "teachers": teachers}, indent=2))
+
+
+def store_settings(
+    stage: Stage,
+    views: RepeatedViews,
+    device: torch.device,
+    images: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """All that the outputs depend on, as plain data: views, and teachers by their weights.
+
+    Each image's contents are compared when it is trained on (`Batches`); all else is here.
+
+    Args:
+        images: `image_sets` of the views' sources, if they were read before.
+    """
+    config = stage.config
+    return {
+        "data": images or image_sets(views.sources),
+        "kind": config.store,
+        "views": views.views,
+        "seed": views.seed,
+        "side": views.augment.side,
+        "reduced_decode": views.least_side is not None,
+        "augment": views.augment.config.model_dump(mode="json"),
+        "teacher_precision": resolve_precision(config.teacher_precision, device),
+        "teachers": {name: _teacher(stage, name, shape) for name, shape in shapes(stage).items()},
+    }
+
+
+def shapes(stage: Stage) -> dict[str, tuple[int, int, int]]:
+    """Widths of class and patch tokens and number of patches, by teacher."""
+    found = {}
+    for name, teacher in cast(Mapping[str, Encoder], stage.teachers).items():
+        side = stage.config.teachers[name].resolution[0]
+        grid = side // teacher.patch_size
+        found[name] = (teacher.cls_dim, teacher.patch_dim, grid * grid)
+    return found
+
+
+def _teacher(stage: Stage, name: str, shape: tuple[int, int, int]) -> dict[str, Any]:
+    about: dict[str, Any] = {"shape": list(shape), "identity": stage.identities[name]}
+    if stage.config.store == "int8":  # kept standardized, so of use with these statistics alone
+        measured = stage.statistics[name].state_dict()
+        about["statistics"] = facts_identity({k: v.tolist() for k, v in measured.items()})
+    return about
+
+
+def _compared(settings: Mapping[str, Any], teachers: list[str]) -> dict[str, Any]:
+    left = {k: v for k, v in settings.items() if k not in ("data", "per_shard")}
+    return {**left, "teachers": {name: settings["teachers"][name] for name in teachers}}

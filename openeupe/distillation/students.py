@@ -1,0 +1,199 @@
+"""The students of a stage at work: each with its own optimizer, schedule, scales and fate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from timm.layers import DropBlock2d, DropPath, PatchDropout
+from torch import Tensor, nn
+
+from openeupe.distillation.checkpoint import ready_optimizer
+from openeupe.distillation.optimizer import build_optimizer, learning_rate, set_lr
+from openeupe.distillation.stage import Stage, Views
+from openeupe.distributed import Processes, exchange_gradients, local, whole
+from openeupe.encoders import Tokens
+from openeupe.errors import InputError
+from openeupe.seeds import derive_seed, seed_draws
+
+_NEVER = 2**62
+
+
+class Learner:
+    """One student with its heads and optimizer.
+
+    Attributes:
+        failed_at: int64 scalar on the device: the first step (from 1) whose loss or gradient was
+            not finite. Kept there, so that watching it reads nothing to the host.
+    """
+
+    def __init__(self, stage: Stage, name: str, processes: Processes) -> None:
+        self.stage = stage
+        self.name = name
+        self.processes = processes
+        self.config = stage.config.optimizer_of(name)
+        self.module = stage.trainable(name)
+        self.parameters = list(self.module.parameters())
+        self.optimizer = build_optimizer(stage.students[name], stage.heads[name], self.config)
+        # A checkpoint also holds what has not moved yet, or never will for lack of a gradient.
+        ready_optimizer(self.optimizer)
+        self.failed_at = torch.tensor(_NEVER, device=processes.device)
+        self._noisy = any(_drops(m) for m in self.module.modules())
+
+    def lr(self, step: int) -> float:
+        """The learning rate of `step`."""
+        config = self.stage.config
+        return learning_rate(step, config.steps, config.batch_size, self.config)
+
+    def backward(
+        self, views: Views, targets: Mapping[str, Tokens], step: int, part: int = 0
+    ) -> dict[str, Tensor]:
+        """Add the gradients of one part of this process's images; device scalars by name."""
+        parts = self.stage.config.accumulate
+        exchange_gradients(self.module.modules(), now=part == parts - 1)
+        seed_draws(self._seed(step, part), self.processes.device)
+        losses = self.stage.losses(self.name, views, targets, step)
+        total = self.stage.total(losses)
+        recomputed = self.stage.config.students[self.name].checkpoint_activations
+        with unchanged_buffers(self.module) if recomputed else nullcontext():
+            (total if parts == 1 else total / parts).backward()
+        values = {f"total/{self.name}": total.detach()}
+        several = len(self.stage.students) > 1
+        for teacher, loss in losses.items():
+            pair = f"{self.name}/{teacher}" if several else teacher
+            values[f"loss/{pair}/cls"] = loss.cls.detach()
+            values[f"loss/{pair}/patches"] = loss.patches.detach()
+        self._watch(total.detach(), step)
+        return values
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """Clip and move the weights; the gradient's norm before clipping, by name."""
+        values = {}
+        if self.config.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+            values[f"grad_norm/{self.name}"] = whole(norm)
+            self._watch(whole(norm), step)
+        set_lr(self.optimizer, self.lr(step))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return values
+
+    @torch.no_grad()
+    def watch_weights(self, step: int) -> None:
+        """Look for weights that the update of `step` made infinite or not a number.
+
+        No loss shows those of the last update, nor a gradient's norm where none is limited.
+        """
+        state = [local(tensor) for tensor in self.module.state_dict().values()]
+        worst = [t.abs().max() for t in state if t.is_floating_point() and t.numel()]
+        self._watch(torch.stack([one.float() for one in worst]).max(), step)
+
+    def _watch(self, value: Tensor, step: int) -> None:
+        failed = torch.where(torch.isfinite(value), _NEVER, step + 1)
+        self.failed_at = torch.minimum(self.failed_at, failed)
+
+    def _seed(self, step: int, part: int) -> int:
+        """Dropout, stochastic depth and RoPE's rescaling, too, are functions of (seed, step).
+
+        RoPE is rescaled once for all images of a step, so every process draws the same. What is
+        drawn for each image must differ between the processes and parts of a batch.
+        """
+        names: list[int | str] = [self.stage.seed, self.stage.name, step, self.name]
+        share = self.processes.rank * self.stage.config.accumulate + part
+        if share and self._noisy:
+            names.append(share)
+        return derive_seed(*names)
+
+    def speaks_of(self, metric: str) -> bool:
+        """Whether a metric's name is of this student."""
+        kind, _, rest = metric.partition("/")
+        alone = kind == "loss" and len(self.stage.students) == 1
+        return alone or rest.split("/")[0] == self.name
+
+
+class Family:
+    """All students of a stage. One that diverges is dropped, and the others go on as if alone.
+
+    Attributes:
+        dropped: by name, the step (from 1) at which a student was no longer finite.
+    """
+
+    def __init__(self, stage: Stage, processes: Processes) -> None:
+        self.stage = stage
+        self.processes = processes
+        self.learners = {name: Learner(stage, name, processes) for name in stage.students}
+        self.dropped: dict[str, int] = {}
+
+    def alive(self) -> list[Learner]:
+        """Those that still learn."""
+        return [one for name, one in self.learners.items() if name not in self.dropped]
+
+    def drop_failed(self) -> list[str]:
+        """Names of the students found to have diverged since the last call; all processes agree.
+
+        A student has diverged when a loss, a gradient or a weight was not finite.
+
+        Reads the device.
+
+        Raises:
+            InputError: if none is left.
+        """
+        failed = {one.name: self._failed_at(one) for one in self.alive()}
+        failed = {name: step for name, step in failed.items() if step < _NEVER}
+        if failed and len(failed) == len(self.alive()):
+            name, step = next(iter(failed.items()))
+            raise InputError(
+                f"stage {self.stage.name}: the loss or the weights of {name} became nan or "
+                f"infinite at step {step}: lower optimizer.lr, or set student_precision and "
+                "teacher_precision to fp32; the last checkpoint is kept"
+            )
+        self.dropped |= failed
+        for name in failed:
+            self.learners[name].optimizer.state.clear()
+        return list(failed)
+
+    def without_dropped(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The metrics that speak of students that still learn."""
+        gone = [self.learners[name] for name in self.dropped]
+        return {k: v for k, v in metrics.items() if not any(one.speaks_of(k) for one in gone)}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the tensors; plain JSON. Reads the device."""
+        return {
+            "dropped": self.dropped,
+            "failed_at": {one.name: self._failed_at(one) for one in self.learners.values()},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.dropped = dict(state["dropped"])
+        for name, step in state["failed_at"].items():
+            self.learners[name].failed_at.fill_(step)
+        for name in self.dropped:
+            self.learners[name].optimizer.state.clear()
+
+    def _failed_at(self, learner: Learner) -> int:
+        return int(self.processes.least(learner.failed_at.clone()))
+
+
+@contextmanager
+def unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Put buffers back afterwards: recomputing a forward pass in backward moves batch norm's
+    running statistics a second time.
+    """
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a layer of dropout or stochastic depth draws for each image."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    if isinstance(module, PatchDropout):
+        return module.prob > 0
+    return isinstance(module, DropPath | DropBlock2d) and module.drop_prob > 0

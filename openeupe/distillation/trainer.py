@@ -1,0 +1,287 @@
+"""The training loop of one stage."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from openeupe.data import DataConfig, Source, open_sources
+from openeupe.distillation.checkpoint import (
+    CHECKPOINTS,
+    Checkpoint,
+    CheckpointWriter,
+    local_copies,
+    module_tensors,
+    newest_whole,
+    optimizer_tensors,
+)
+from openeupe.distillation.fp8 import check_parity, teachers_to_fp8
+from openeupe.distillation.metrics import Meter, MetricsLog
+from openeupe.distillation.stage import Stage, Views
+from openeupe.distillation.stage_batches import StageBatches
+from openeupe.distillation.store import STORED, StoredTokens, stored_targets
+from openeupe.distillation.store_writer import StoreWriter
+from openeupe.distillation.students import Family
+from openeupe.distillation.track import TensorBoard, Tracker
+from openeupe.distributed import Processes, StopTogether, average_batch_norm
+from openeupe.progress import Progress, Task
+from openeupe.stopping import Stopped, StopRequest, stop_requested
+
+
+class Trainer:
+    """Trains the students of a stage, checkpoints, and resumes to the same result.
+
+    Args:
+        stage: the stage, its networks built and placed.
+        data: where images come from.
+        folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
+        processes: this one among its like; the first one writes.
+        progress: what to report messages, steps and log records to.
+        on_log: called with each log record, in every process; it may evaluate the students, but
+            must leave the global random state and the networks' mode as they were.
+        tracker: opens what curves go to, given the number of steps that are done.
+        sources: those of `data`, if they are open.
+        images: `image_sets` of the sources, if the first process has read them.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        data: DataConfig,
+        folder: Path,
+        processes: Processes,
+        progress: Progress,
+        on_log: Callable[[dict[str, float]], None] | None = None,
+        tracker: Callable[[int], Tracker] | None = None,
+        *,
+        sources: Sequence[Source] | None = None,
+        images: list[dict[str, Any]] | None = None,
+    ) -> None:
+        self.stage = stage
+        self.config = stage.config
+        self.images = images
+        self.folder = folder
+        self.processes = processes
+        self.device = processes.device
+        self.progress = progress
+        self.on_log = on_log
+        self.tracker = tracker or (lambda done: TensorBoard(folder, done))
+        self.family = Family(stage, processes)
+        self.meter = Meter()
+        self.batches = StageBatches(stage, data, sources or open_sources(data.sources), processes)
+        self.writer = CheckpointWriter(processes)
+        self.log: MetricsLog | None = None
+
+    def run(self, *, keep_statistics: bool = False) -> None:
+        """Train to the last step, from the newest checkpoint if there is one.
+
+        keep_statistics: the teachers' statistics are given (carried over from an earlier stage).
+        """
+        try:
+            self._run(keep_statistics)
+        finally:
+            self.writer.wait()
+
+    def _run(self, keep_statistics: bool) -> None:
+        if self.config.teacher_precision == "fp8":
+            self._to_fp8()
+        done = self._resume()
+        if done is None:
+            done = 0
+            if not keep_statistics:
+                self._measure_statistics()
+            self._save(0)
+        if self.config.store != "none":
+            self.batches.stored = self._store()
+        self.stage.train()
+        if self.processes.first:
+            self.log = MetricsLog(self.folder, done, self.tracker(done), self._tell)
+        progress = self.progress.task(self.stage.name, self.config.steps, done)
+        try:
+            with progress as task, stop_requested() as stop:
+                self._loop(done, task, stop)
+        finally:
+            if self.log:
+                self.log.close()
+
+    def step(
+        self, images: Tensor, step: int, kept: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """One iteration on uint8 images `[b, 3, S, S]`, this process's share of the batch.
+
+        One teacher pass, or what was `kept` of one; then every student; in `accumulate` parts.
+        Returns device scalars by name; nothing is read to the host.
+        """
+        sums: dict[str, Tensor] = {}
+        norms: dict[str, Tensor] = {}
+        parts = images.chunk(self.config.accumulate)
+        for part, some in enumerate(parts):
+            views = Views(some)
+            if kept:
+                some_kept = {name: t.chunk(len(parts))[part] for name, t in kept.items()}
+                targets = stored_targets(self.stage, some_kept)
+            else:
+                targets = self.stage.targets(views, step)
+            for learner in self.family.alive():
+                for name, value in learner.backward(views, targets, step, part).items():
+                    sums[name] = sums[name] + value if part else value
+                if part == len(parts) - 1:
+                    norms |= learner.update(step)
+        if len(parts) > 1:
+            sums = {name: value / len(parts) for name, value in sums.items()}
+        return sums | norms
+
+    def _loop(self, done: int, task: Task, stop: StopRequest) -> None:
+        config, log = self.config, self.log
+        stopping = StopTogether(self.processes, stop)
+        last, waited, images_since = time.perf_counter(), 0.0, 0
+        for step, images, kept, wait_s in self.batches(done, config.steps, "train"):
+            self.meter.add(self.step(images, step, kept))
+            waited += wait_s
+            images_since += len(images) * self.processes.count
+            done = step + 1
+            task.advance()
+            if done % config.log_every == 0 or done == config.steps:
+                means = self._means(last=done == config.steps)
+                now = time.perf_counter()
+                record = {
+                    "step": done,
+                    "images": done * config.batch_size,
+                    **self._rates(step),
+                    **means,
+                    "images_per_s": images_since / (now - last),
+                    "waiting": waited / (now - last),
+                    "broken_images": len(self.batches.broken_names()),
+                }
+                if log:
+                    log.write(record)
+                task.report(record)
+                if self.on_log:
+                    self.on_log(record)
+                last, waited, images_since = time.perf_counter(), 0.0, 0
+            signum = stopping.signal()
+            if done % config.checkpoint_every == 0 or done == config.steps or signum:
+                self._save(done)
+            if signum:
+                self.writer.wait()
+                raise Stopped(signum, f"{self.stage.name}, step {done} of {config.steps}")
+
+    def _tell(self, line: str) -> None:
+        self.progress.message(f"{self.stage.name}: {line}")
+
+    def _means(self, last: bool) -> dict[str, float]:
+        """Means since the last log; a student that is not finite is reported and dropped.
+
+        last: after the stage's last update, whose weights no loss shows any more.
+        """
+        for learner in self.family.alive() if last else ():
+            learner.watch_weights(self.config.steps - 1)
+        if self.meter.sums is not None:
+            self.meter.sums = self.processes.mean(self.meter.sums)
+        means = self.meter.flush()
+        if last or not all(math.isfinite(value) for value in means.values()):
+            for name in self.family.drop_failed():
+                self._tell(
+                    f"{name} was not finite at step {self.family.dropped[name]}: "
+                    "dropped, the others go on"
+                )
+        return self.family.without_dropped(means)
+
+    def _rates(self, step: int) -> dict[str, float]:
+        """The learning rate, by student where they differ."""
+        rates = {one.name: one.lr(step) for one in self.family.alive()}
+        if len(set(rates.values())) == 1:
+            return {"lr": next(iter(rates.values()))}
+        return {f"lr/{name}": rate for name, rate in rates.items()}
+
+    def _to_fp8(self) -> None:
+        """Turn the teachers to fp8 and tell what that changes, on the first images."""
+        _, images, *_ = next(self.batches(0, 1, "statistics"))
+        images = images[: max(2, len(images) // self.config.accumulate)]
+        errors = teachers_to_fp8(self.stage, images)
+        means = {name: float(self.processes.mean(error)) for name, error in errors.items()}
+        told = ", ".join(f"{name} {error:.2%}" for name, error in means.items())
+        self._tell(f"fp8 changes the teachers' tokens by: {told}")
+        check_parity(self.stage, means)
+
+    def _store(self) -> StoredTokens:
+        """Compute what is missing of the teachers' outputs; the teachers are then let go."""
+        views, config = self.batches.views, self.config
+        assert views is not None  # the recipe was checked
+        path = Path(config.store_path).expanduser() if config.store_path else self.folder / STORED
+        batch = config.batch_size // (self.processes.count * config.accumulate)
+        workers, images = self.batches.data.workers, self.images
+        writer = StoreWriter(self.stage, views, path, self.processes, batch, workers, images)
+        stored = writer.write(self.progress)
+        for teacher in self.stage.teachers.values():
+            if not isinstance(teacher, FSDPModule):
+                teacher.to("meta")
+        return stored
+
+    def _measure_statistics(self) -> None:
+        iterations, parts = self.config.statistics.iterations, self.config.accumulate
+        title = f"{self.stage.name}: measuring teacher statistics"
+        with self.progress.task(title, iterations) as task:
+
+            def chunks() -> Iterator[tuple[int, Tensor]]:
+                for step, images, *_ in self.batches(0, iterations, "statistics"):
+                    yield from ((step, some) for some in images.chunk(parts))
+                    task.advance()
+
+            self.stage.measure_statistics(
+                chunks(), self.processes.gather if self.processes.count > 1 else None
+            )
+
+    def _modules(self) -> dict[str, nn.Module]:
+        stage = self.stage
+        return {"students": stage.students, "heads": stage.heads, "statistics": stage.statistics}
+
+    def _save(self, step: int) -> None:
+        average_batch_norm(self.stage.students.modules(), self.processes)
+        family = self.family.state()
+        tensors = self._tensors()
+        broken = self.batches.broken_state()
+        extra: dict[str, Any] = {"broken": broken, "family": family, "meter": None}
+        extra["teachers"] = self.stage.identities
+        if self.meter.sums is not None:
+            tensors["meter"] = self.processes.mean(self.meter.sums)
+            extra["meter"] = {"names": self.meter.names, "count": self.meter.count}
+        if self.log:
+            self.log.flush()  # a checkpoint never knows more steps than the metrics
+        self.writer.save(self.folder / CHECKPOINTS, step, local_copies(tensors), extra)
+
+    def _resume(self) -> int | None:
+        """Restore the newest checkpoint; its step, or None where there is none."""
+        first, folder = self.processes.first, self.folder / CHECKPOINTS
+        found = self.processes.gather_plain(newest_whole(folder, self._tell) if first else None)[0]
+        if found is None:
+            return None
+        checkpoint = Checkpoint(found)
+        self.stage.check_teachers(checkpoint.extra["teachers"])
+        self.family.restore(checkpoint.extra["family"])
+        tensors = self._tensors()
+        meter = checkpoint.extra["meter"]
+        if meter:
+            self.meter.names, self.meter.count = meter["names"], meter["count"]
+            self.meter.sums = torch.zeros(len(self.meter.names), device=self.device)
+            tensors["meter"] = self.meter.sums
+        checkpoint.read_into(tensors, self.processes)
+        if self.processes.first:  # one account goes on; the others begin theirs
+            self.batches.broken.restore(checkpoint.extra["broken"])
+        return int(checkpoint.extra["step"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The tensors that a checkpoint holds, themselves."""
+        tensors: dict[str, Tensor] = {}
+        for name, module in self._modules().items():
+            tensors |= module_tensors(module, name)
+        for learner in self.family.alive():
+            tensors |= optimizer_tensors(learner.optimizer, f"optimizer.{learner.name}")
+        return tensors

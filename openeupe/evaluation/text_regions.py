@@ -1,0 +1,112 @@
+"""Where text is: a linear head on photos with words drawn over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from openeupe.data import View
+from openeupe.datasets.interfaces import MaskedImages
+from openeupe.datasets.words import TextData
+from openeupe.evaluation.benchmark import Domain, Judged
+from openeupe.evaluation.cells import LEVELS, CellBenchmark, levels_reached, reaching
+from openeupe.evaluation.measure import Measure, Outcome
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+class TextRegions(CellBenchmark):
+    """How well a linear map of patch tokens finds the pixels that are text.
+
+    The head gives a value for each cell of a patch (`openeupe.heads.regions`), is trained by
+    cross-entropy on how much of each cell is text and upsampled to the view, in which photos keep
+    their aspect. text_iou counts pixels above one half over the whole set, as f1 does; best_f1 is
+    F1 at the best of 99 thresholds, which leaves calibration out.
+    """
+
+    kind: Literal["text"] = "text"
+    protocol: str = "text/linear-v1"
+    domain: Domain = "text"
+    data: TextData
+
+    def open(self, root: Path) -> tuple[MaskedImages, MaskedImages]:
+        """(train, test), checked."""
+        return self.data.open(root)
+
+    def run(self, data: tuple[MaskedImages, MaskedImages], judged: Judged) -> dict[str, Outcome]:
+        """One head a seed; their maps are scored together, so that masks are made once."""
+        train, test = data
+        features = judged.features
+        view, cells = self.view_and_cells(judged.encoder)
+        side = view.height
+        wanted, weight = _cells(train, view, cells)
+        tokens = features.patches(train, view)
+        heads = self.fit(judged, tokens, wanted, weight, balanced=False)
+        tokens = features.patches(test, view)
+        counts = np.zeros((self.seeds, len(test), 3))
+        levels = np.zeros((self.seeds, len(test), 4 * LEVELS))
+        pixels = np.zeros(2)
+        for index in range(len(test)):
+            mask = view.mask(test.mask(index))
+            text = (mask == 1)[mask != 255].numpy()
+            pixels += text.sum(), text.size
+            for which, head in enumerate(heads):
+                logits = head.pixels(tokens[index : index + 1], (side, side))[0].cpu()
+                probability = logits.sigmoid()[mask != 255].numpy()
+                counts[which, index] = confusion(probability, text)
+                levels[which, index] = at_thresholds(probability, text)
+        names = [test.name(index) for index in range(len(test))]
+        true, wrong, missed = np.moveaxis(counts, -1, 0)
+        overlap = np.stack([true, true + wrong + missed], axis=-1)
+        return {
+            "": Outcome(
+                "text_iou",
+                {
+                    "text_iou": Measure("class_mean", names, overlap, scale=100, unit="%"),
+                    "f1": Measure("f1", names, counts, scale=100, unit="%"),
+                    "best_f1": Measure("best_f", names, levels, scale=100, unit="%"),
+                },
+                floors={"all is text": 100 * float(pixels[0] / pixels[1])},
+                details={
+                    "side": side,
+                    "cell_pixels": side / cells,
+                    "train_images": len(train),
+                    "images": len(test),
+                },
+            )
+        }
+
+
+def confusion(probability: Array, text: Mask) -> Array:
+    """`[3]` (true positives, false positives, false negatives) at one half, of judged pixels."""
+    said = probability > 0.5
+    return np.array([(said & text).sum(), (said & ~text).sum(), (~said & text).sum()], np.float64)
+
+
+def at_thresholds(probability: Array, text: Mask) -> Array:
+    """`[4 * 99]` = (hits, predicted, hits, wanted) of one image, as `measure.best_f` takes them.
+
+    Pixels that reach the thresholds 0.01 ... 0.99 are predicted.
+    """
+    level = levels_reached(probability)
+    predicted, hits = reaching(level), reaching(level[text])
+    return np.concatenate([hits, predicted, hits, np.full(LEVELS, float(text.sum()))])
+
+
+def _cells(images: MaskedImages, view: View, cells: int) -> tuple[Tensor, Tensor]:
+    """For training: how much of each cell's judged part is text, and how much is judged."""
+    wanted, weight = torch.zeros(2, len(images), cells, cells)
+    for index in range(len(images)):
+        mask = view.mask(images.mask(index))
+        text, area = (
+            F.adaptive_avg_pool2d(part.float()[None], cells)[0] for part in (mask == 1, mask != 255)
+        )
+        wanted[index], weight[index] = text / area.clamp(min=1e-6), area
+    return wanted, weight

@@ -1,0 +1,107 @@
+"""`openeupe demo`: a page to upload a photo to, compare encoders on it, and point at patches."""
+
+# No `from __future__ import annotations`: gradio reads the type of `event` at run time.
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from openeupe.encoders import Encoder
+from openeupe.errors import InputError
+from openeupe.visualization.colours import Colouring, colour
+from openeupe.visualization.figures import variance
+from openeupe.visualization.images import as_photo, patch_tokens
+from openeupe.visualization.similarity import patch_at, similarity
+
+_SHOWN = 512  # pixels of a picture's long side
+_GALLERY: Any = {"columns": 3, "object_fit": "contain", "height": "auto"}
+
+
+def build(encoders: Mapping[str, Encoder], side: int) -> Any:
+    """The demo as gradio Blocks, not yet launched.
+
+    Args:
+        encoders: by the names the page shows.
+        side: long side in pixels at which photos are seen.
+
+    Raises:
+        InputError: if gradio is not installed.
+    """
+    try:
+        import gradio
+    except ImportError:
+        raise InputError("demo needs gradio: pip install 'openeupe[demo]'") from None
+
+    def see(photo: Image.Image | None, names: list[str]) -> tuple[dict[str, Tensor], list[Any]]:
+        if photo is None or not names:
+            return {}, []
+        small = as_photo(photo.convert("RGB"), "photo", side)
+        tokens = {name: patch_tokens(encoders[name], small) for name in encoders if name in names}
+        return tokens, colours(tokens, small.image.size)
+
+    def point(
+        event: gradio.SelectData, photo: Image.Image | None, tokens: dict[str, Tensor]
+    ) -> tuple[list[Any], str]:
+        if photo is None or not tokens:
+            return [], "Choose a photo and encoders first."
+        x, y = event.index[0] / photo.width, event.index[1] / photo.height
+        return maps(tokens, (x, y), photo.size), f"Similarity to the patch at {x:.0%}, {y:.0%}."
+
+    with gradio.Blocks(title="OpenEUPE", analytics_enabled=False) as blocks:
+        gradio.Markdown(
+            "# What encoders see\nUpload a photo; then click into it to see which patches are "
+            "alike. Colours: first three principal components, turned towards the first encoder's."
+        )
+        tokens = gradio.State({})
+        with gradio.Row():
+            photo = gradio.Image(type="pil", label="Photo", sources=["upload", "clipboard"])
+            names = gradio.CheckboxGroup(
+                list(encoders), value=list(encoders), label="Encoders", elem_id="encoders"
+            )
+        seen = gradio.Gallery(label="Colours", elem_id="colours", **_GALLERY)
+        said = gradio.Markdown("Click into the photo.", elem_id="said")
+        alike = gradio.Gallery(label="Similarity to the patch", elem_id="alike", **_GALLERY)
+        for changed in (photo.change, names.change):
+            changed(see, [photo, names], [tokens, seen])
+        photo.select(point, [photo, tokens], [alike, said])
+    return blocks
+
+
+def colours(tokens: Mapping[str, Tensor], size: tuple[int, int]) -> list[tuple[Image.Image, str]]:
+    """(picture, caption) of each encoder: components 1 to 3 as colours."""
+    coloured = colour({name: [patches] for name, patches in tokens.items()}, Colouring())
+    return [
+        (_enlarged(one.rgb.numpy(), size), f"{name}: {variance(one)}")
+        for name, (one,) in coloured.items()
+    ]
+
+
+def maps(
+    tokens: Mapping[str, Tensor], at: tuple[float, float], size: tuple[int, int]
+) -> list[tuple[Image.Image, str]]:
+    """(picture, caption) of each encoder: cosine similarity to the patch at a place.
+
+    Args:
+        at: in shares of the photo's width and height.
+        size: width and height of the photo, for its shape.
+    """
+    from matplotlib import colormaps
+
+    shown = []
+    for name, patches in tokens.items():
+        row, column = patch_at(patches, *at)
+        values = similarity(patches, patches[:, row, column]).numpy()
+        low, high = float(values.min()), float(values.max())
+        rgb = colormaps["viridis"]((values - low) / max(high - low, 1e-12))[..., :3]
+        shown.append((_enlarged(rgb, size), f"{name}: cosine {low:.2f} to {high:.2f}"))
+    return shown
+
+
+def _enlarged(rgb: Any, size: tuple[int, int]) -> Image.Image:
+    scale = _SHOWN / max(size)
+    shape = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    pixels = Image.fromarray((np.asarray(rgb) * 255).round().astype(np.uint8))
+    return pixels.resize(shape, Image.Resampling.NEAREST)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from openeupe.data import BrokenImage, FolderSource, View
+from openeupe.encoders import create
+from openeupe.errors import InputError
+from openeupe.evaluation.features import Features, center_views, encode, fitting_side
+
+
+def test_views_of_what_can_be_read(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.new("RGB", (40, 30), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "1.png").write_bytes(b"broken")
+    views, kept = center_views(FolderSource(tmp_path), range(3), 16)
+    assert views.shape == (2, 3, 16, 16)
+    assert kept == [0, 2]
+    assert views[:, 0, 0, 0].tolist() == [0, 2]
+
+
+def test_tokens_do_not_depend_on_the_batch_and_modes_come_back() -> None:
+    encoder = create("test_resnet").train()
+    views = torch.randint(0, 256, (5, 3, 64, 64)).byte()
+    one, many = encode(encoder, views, batch_size=1), encode(encoder, views, batch_size=5)
+    torch.testing.assert_close(one.cls, many.cls, rtol=1e-4, atol=1e-5)
+    assert encoder.training
+    part = next(m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)).eval()
+    encode(encoder, views)
+    assert encoder.training
+    assert not part.training
+    assert not one.patches.requires_grad
+    smaller = encode(encoder, views, side=32)
+    assert smaller.patches.shape[-1] * 2 == one.patches.shape[-1]
+
+
+class Colors:
+    """Ten one-coloured images that count how often they are read."""
+
+    fingerprint = "colors"
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.reads = 0
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 10
+
+    def read(self, index: int) -> Image.Image:
+        self.reads += 1
+        if index == self.broken:
+            raise BrokenImage(f"{index}.jpg: cannot be read as an image")
+        return Image.new("RGB", (50, 40), (25 * index, 0, 0))
+
+    def name(self, index: int) -> str:
+        return f"{index}.jpg"
+
+
+def test_each_image_is_encoded_once_per_view() -> None:
+    images = Colors()
+    features = Features(create("test_resnet"), batch_size=4)
+    patches = features.patches(images, View(32, 32))
+    cls = features.cls(images, View(32, 32))
+    assert images.reads == 10
+    assert (len(cls), len(patches)) == (10, 10)
+    assert (cls.dtype, patches.dtype) == (torch.float32, torch.float16)
+    features.cls(images, View(64, 64))
+    assert images.reads == 20
+
+
+def test_tokens_are_in_the_order_of_the_images() -> None:
+    images = Colors()
+    encoder = create("test_resnet").eval()
+    features = Features(encoder, batch_size=3, workers=4)
+    found = features.cls(images, View(32, 32))
+    for index in (0, 4, 9):
+        alone = features(View(32, 32).image(images.read(index))[None]).cls[0]
+        torch.testing.assert_close(found[index], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_last_patch_tokens_are_kept() -> None:
+    images = Colors()
+    features = Features(create("test_resnet"), keep=1)
+    for side in (32, 64, 32):
+        features.patches(images, View(side, side))
+    assert images.reads == 30
+
+
+def test_an_evaluation_leaves_no_image_out() -> None:
+    features = Features(create("test_resnet"))
+    with pytest.raises(InputError, match=r"7.jpg: cannot be read as an image.*replace the file"):
+        features.cls(Colors(broken=7), View(32, 32))
+
+
+def test_bf16_tokens_come_as_float32() -> None:
+    encoder = create("test_resnet").eval()
+    pixels = torch.randint(0, 256, (2, 3, 64, 64)).byte()
+    exact, half = (Features(encoder, precision=p)(pixels) for p in ("fp32", "bf16"))
+    assert half.cls.dtype == torch.float32
+    assert not torch.equal(half.cls, exact.cls)
+    torch.testing.assert_close(half.cls, exact.cls, rtol=0.1, atol=0.05)
+
+
+def test_sides_that_fit() -> None:
+    vit = create("vit_tiny_patch16_224")
+    assert [fitting_side(vit, side) for side in (224, 250, 5, 231, 232)] == [224, 256, 16, 224, 240]
