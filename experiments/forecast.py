@@ -32,7 +32,7 @@ from openeupe.ablation.study import LoadedStudy, load_study
 from openeupe.config import Config, check_settings, read_settings
 from openeupe.data import Batches
 from openeupe.distillation.load import load_networks
-from openeupe.distillation.optimizer import build_optimizer, learning_rate, set_lr
+from openeupe.distillation.optimizer import build_optimizers, learning_rate, set_lr
 from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run_folder import Run
 from openeupe.distillation.stage import Stage, Views
@@ -221,7 +221,8 @@ def _gradients(
     network = cast(Encoder, stage.students[student])
     weights = [p for p in network.parameters() if p.requires_grad]
     config = stage.config.optimizer_of(student)
-    optimizer = build_optimizer(network, stage.heads[student], config)
+    batch_size = stage.config.batch_size
+    optimizers = build_optimizers(network, stage.heads[student], config, batch_size)
     stage.train()
     count = len(stage.teachers)
     cosines, agreement, norms = torch.zeros(count, count), torch.zeros(count), torch.zeros(count)
@@ -242,9 +243,10 @@ def _gradients(
         agreement += F.cosine_similarity(each, rest, dim=1).cpu()
         norms += each.norm(dim=1).cpu()
         stage.total(losses).backward()
-        set_lr(optimizer, learning_rate(step, stage.config.steps, len(images), config))
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            set_lr(optimizer, learning_rate(step, stage.config.steps, len(images), config))
+            optimizer.step()
+            optimizer.zero_grad()
     n = max(len(batches), 1)
     return (cosines / n).tolist(), (agreement / n).tolist(), (norms / norms.sum()).tolist()
 

@@ -142,8 +142,9 @@ def student_alone(trainer: Trainer, images: Tensor, clip: bool = True) -> stages
         torch.autograd.backward(list(outputs()), gradients)
         if clip:
             torch.nn.utils.clip_grad_norm_(learner.parameters, 3.0)
-        learner.optimizer.step()
-        learner.optimizer.zero_grad()
+        for optimizer in learner.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
 
     return run
 

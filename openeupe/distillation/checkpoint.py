@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
+from openeupe.distillation.muon import Muon
 from openeupe.distributed import Processes, whole
 from openeupe.errors import InputError
 from openeupe.files import flush, flush_folder, read_mapping
@@ -260,11 +261,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
     }
 
 
-def ready_optimizer(optimizer: torch.optim.AdamW) -> None:
-    """Give AdamW the state that it would make in its first step, for a checkpoint to fill."""
+def ready_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Give AdamW or Muon the state of its first step, for a checkpoint to fill."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
+            if isinstance(optimizer, Muon):
+                state["momentum"] = torch.zeros_like(parameter)
+                continue
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)

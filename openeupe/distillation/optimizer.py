@@ -1,8 +1,9 @@
-"""AdamW and its learning-rate schedule."""
+"""The optimizers of a student and their learning-rate schedule."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,9 +11,22 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import nn
 
 from openeupe.config import Config
+from openeupe.distillation.muon import Muon, matrix_parts
 from openeupe.limits import RATE, STEPS
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class MuonConfig(Config):
+    """Muon for matrices and convolution kernels, with the schedule of AdamW. Not in the paper."""
+
+    lr: float = Field(
+        0.02, gt=0, le=RATE, description="peak learning rate; lr_scaling is not for it"
+    )
+    momentum: Beta = 0.95
+    weight_decay: float = Field(0.0, ge=0, le=RATE)
+    iterations: int = Field(5, ge=1, le=20, description="Newton-Schulz steps")
+    heads: bool = Field(True, description="also for the matrices of the adapter heads")
 
 
 class OptimizerConfig(Config):
@@ -48,6 +62,11 @@ class OptimizerConfig(Config):
     final_lr: float = Field(
         0.0, ge=0, le=RATE, description="where the cosine ends, as a share of the peak"
     )
+    muon: MuonConfig | None = Field(
+        None,
+        description="settings of Muon, which then trains matrices and kernels; biases, norms, "
+        "embeddings and depthwise kernels stay with AdamW. null: AdamW trains everything",
+    )
 
 
 class OwnOptimizerConfig(OptimizerConfig):
@@ -65,26 +84,61 @@ class OwnOptimizerConfig(OptimizerConfig):
         return shared.model_copy(update={key: getattr(self, key) for key in self.model_fields_set})
 
 
-def build_optimizer(
-    network: nn.Module, heads: nn.Module, config: OptimizerConfig
-) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of a student and its heads, in the order of their names.
+def build_optimizers(
+    network: nn.Module, heads: nn.Module, config: OptimizerConfig, batch_size: int
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon where it is asked for, over the trainable parameters of a student.
 
     Weight decay goes to matrices and kernels. Biases, norms, layer scales, class tokens and
     embeddings have none, whatever their shape: these are no `weight` of a layer.
+
+    Args:
+        network: the student.
+        heads: its adapter heads.
+        config: the student's settings.
+        batch_size: of all processes together, for the scaling of the learning rate.
     """
+    # Parameters stand in the order of their names: checkpoints name them by position.
     shares = [([network, heads], 1.0)]
     if config.backbone_lr != 1:
         shares = [([network], config.backbone_lr), ([heads], 1.0)]
     groups = []
+    matrices: dict[tuple[float, int], list[nn.Parameter]] = {}
     for modules, share in shares:
-        named = [(k, p) for m in modules for k, p in m.named_parameters() if p.requires_grad]
-        decaying = [p for k, p in named if p.ndim >= 2 and k.endswith("weight")]
-        free = [p for k, p in named if p.ndim < 2 or not k.endswith("weight")]
+        decaying, free = [], []
+        for module in modules:
+            for name, parameter in module.named_parameters():
+                if not parameter.requires_grad:
+                    continue
+                parts = 0
+                if config.muon and (module is network or config.muon.heads):
+                    parts = matrix_parts(name, parameter, module)
+                if parts:
+                    matrices.setdefault((share, parts), []).append(parameter)
+                elif parameter.ndim >= 2 and name.endswith("weight"):
+                    decaying.append(parameter)
+                else:
+                    free.append(parameter)
         for params, decay in ((decaying, config.weight_decay), (free, 0.0)):
             if params:
                 groups.append({"params": params, "weight_decay": decay, "lr_share": share})
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    found: list[torch.optim.Optimizer] = []
+    if groups:
+        found.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True))
+    if config.muon and matrices:
+        found.append(_muon(matrices, config.muon, peak_lr(config, batch_size)))
+    return found
+
+
+def _muon(
+    matrices: Mapping[tuple[float, int], list[nn.Parameter]], config: MuonConfig, peak: float
+) -> Muon:
+    """Its learning rate follows the schedule of AdamW's, whose peak is `peak`."""
+    groups = [
+        {"params": params, "parts": parts, "lr_share": share * config.lr / peak}
+        for (share, parts), params in matrices.items()
+    ]
+    return Muon(groups, config.lr, config.momentum, config.weight_decay, config.iterations)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

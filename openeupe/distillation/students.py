@@ -11,7 +11,7 @@ from timm.layers import DropBlock2d, DropPath, PatchDropout
 from torch import Tensor, nn
 
 from openeupe.distillation.checkpoint import ready_optimizer
-from openeupe.distillation.optimizer import build_optimizer, learning_rate, set_lr
+from openeupe.distillation.optimizer import build_optimizers, learning_rate, set_lr
 from openeupe.distillation.stage import Stage, Views
 from openeupe.distributed import Processes, exchange_gradients, local, whole
 from openeupe.encoders import Tokens
@@ -36,9 +36,11 @@ class Learner:
         self.config = stage.config.optimizer_of(name)
         self.module = stage.trainable(name)
         self.parameters = list(self.module.parameters())
-        self.optimizer = build_optimizer(stage.students[name], stage.heads[name], self.config)
-        # A checkpoint also holds what has not moved yet, or never will for lack of a gradient.
-        ready_optimizer(self.optimizer)
+        student, heads, batch = stage.students[name], stage.heads[name], stage.config.batch_size
+        self.optimizers = build_optimizers(student, heads, self.config, batch)
+        for optimizer in self.optimizers:
+            # A checkpoint also holds what has not moved yet, or never will for lack of a gradient.
+            ready_optimizer(optimizer)
         self.failed_at = torch.tensor(_NEVER, device=processes.device)
         self._noisy = any(_drops(m) for m in self.module.modules())
 
@@ -75,9 +77,10 @@ class Learner:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
             values[f"grad_norm/{self.name}"] = whole(norm)
             self._watch(whole(norm), step)
-        set_lr(self.optimizer, self.lr(step))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            set_lr(optimizer, self.lr(step))
+            optimizer.step()
+            optimizer.zero_grad()
         return values
 
     @torch.no_grad()
@@ -105,6 +108,11 @@ class Learner:
         if share and self._noisy:
             names.append(share)
         return derive_seed(*names)
+
+    def forget(self) -> None:
+        """Drop the optimizers' state: the student has diverged."""
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
 
     def speaks_of(self, metric: str) -> bool:
         """Whether a metric's name is of this student."""
@@ -151,7 +159,7 @@ class Family:
             )
         self.dropped |= failed
         for name in failed:
-            self.learners[name].optimizer.state.clear()
+            self.learners[name].forget()
         return list(failed)
 
     def without_dropped(self, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -172,7 +180,7 @@ class Family:
         for name, step in state["failed_at"].items():
             self.learners[name].failed_at.fill_(step)
         for name in self.dropped:
-            self.learners[name].optimizer.state.clear()
+            self.learners[name].forget()
 
     def _failed_at(self, learner: Learner) -> int:
         return int(self.processes.least(learner.failed_at.clone()))

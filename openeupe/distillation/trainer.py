@@ -283,5 +283,7 @@ class Trainer:
         for name, module in self._modules().items():
             tensors |= module_tensors(module, name)
         for learner in self.family.alive():
-            tensors |= optimizer_tensors(learner.optimizer, f"optimizer.{learner.name}")
+            for optimizer in learner.optimizers:
+                kind = type(optimizer).__name__.lower()
+                tensors |= optimizer_tensors(optimizer, f"{kind}.{learner.name}")
         return tensors

@@ -6,7 +6,7 @@ from torch import nn
 
 from openeupe.distillation.optimizer import (
     OptimizerConfig,
-    build_optimizer,
+    build_optimizers,
     learning_rate,
     peak_lr,
     set_lr,
@@ -38,7 +38,7 @@ def test_only_matrices_decay() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
     module[0].bias.requires_grad_(False)
     config = OptimizerConfig(lr=1.0, weight_decay=0.5)
-    optimizer = build_optimizer(module[0], module[1], config)
+    (optimizer,) = build_optimizers(module[0], module[1], config, 8)
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert decay == {id(module[0].weight): 0.5, id(module[1].weight): 0, id(module[1].bias): 0}
     assert isinstance(optimizer, torch.optim.AdamW)
@@ -49,7 +49,7 @@ def test_a_backbone_learns_at_its_share_of_the_heads_rate(share: float, moved: f
     network, heads = nn.Linear(3, 3), nn.Linear(3, 3)
     before = [p.detach().clone() for p in (network.weight, heads.bias)]
     config = OptimizerConfig(lr=1.0, weight_decay=0, backbone_lr=share)
-    optimizer = build_optimizer(network, heads, config)
+    (optimizer,) = build_optimizers(network, heads, config, 8)
     set_lr(optimizer, 0.1)
     for p in (*network.parameters(), *heads.parameters()):
         p.grad = torch.ones_like(p)
@@ -63,7 +63,8 @@ def test_a_backbone_learns_at_its_share_of_the_heads_rate(share: float, moved: f
 def test_tokens_embeddings_and_scales_do_not_decay_whatever_their_shape(name: str) -> None:
     with torch.device("meta"):
         network = create(name)
-    optimizer = build_optimizer(network, nn.Linear(3, 3), OptimizerConfig(lr=1.0, weight_decay=0.5))
+    config = OptimizerConfig(lr=1.0, weight_decay=0.5)
+    (optimizer,) = build_optimizers(network, nn.Linear(3, 3), config, 8)
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     kinds = ("cls_token", "pos_embed", "gamma", "gain", "bias")
     free = {k for k, p in network.named_parameters() if decay[id(p)] == 0}

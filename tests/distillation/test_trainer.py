@@ -75,7 +75,7 @@ def test_gradients_are_clipped(raw_recipe: dict[str, Any], tmp_path: Path) -> No
     raw_recipe["stages"]["proxy"]["optimizer"] = {"lr": 1e-3, "clip_norm": 1e-4}
     one = trainer(raw_recipe, tmp_path)
     norms = []
-    optimizer = one.family.learners["proxy"].optimizer
+    optimizer = one.family.learners["proxy"].optimizers[0]
     step = optimizer.step
 
     def spy() -> None:
@@ -165,10 +165,15 @@ def test_checkpointed_activations_update_running_statistics_once_a_step(
         torch.testing.assert_close(buffers[1][name], plain, msg=name)
 
 
+@pytest.mark.parametrize("muon", [None, {"lr": 0.01}])
 def test_a_student_with_parameters_that_get_no_gradient_resumes_to_the_same_bits(
-    raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw_recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    muon: dict[str, float] | None,
 ) -> None:
     stage = raw_recipe["stages"]["proxy"]
+    stage["optimizer"]["muon"] = muon
     stage["students"] = {
         "s": {  # the mean patch token leaves what its classifier would use without a gradient
             "encoder": "mobilenetv3_small_050",
