@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,46 +25,68 @@ class Config(BaseModel):
 
 
 Settings = TypeVar("Settings", bound=Config)
+Written = str | Path | Mapping[str, Any]  # a file, a packaged name, or the settings themselves
+Overrides = Sequence[str] | Mapping[str, Any]  # "key=value" as on a command line, or key -> value
 
 
 def load_settings(
-    model: type[Settings], kind: str, source: str | Path, overrides: list[str] | None = None
+    model: type[Settings], kind: str, source: Written, overrides: Overrides | None = None
 ) -> Settings:
-    """Read a `kind` ("recipe", "suite"): a YAML file, or the name of one that the package carries.
+    """Read the settings of a recipe, suite or study, and check them.
 
-    A file may start with `base: NAME_OR_FILE`; it then holds only what differs from the base.
-    `overrides` are `key=value` with dotted keys (`stages.proxy.steps=100`); values are YAML, and
-    `null` removes a named part.
+    Args:
+        model: the class of the settings.
+        kind: "recipe", "suite" or "study".
+        source: a YAML file, the name of one that the package carries, or the settings as a mapping.
+            They may start with `base: NAME_OR_FILE`, and then hold only what differs from the base.
+        overrides: what to change: `key=value` with dotted keys (`stages.proxy.steps=100`) and
+            values in YAML, or a mapping of such keys; `null` (None) removes a named part.
 
     Raises:
         InputError: one line naming the file and field, and the mend.
     """
-    return check_settings(model, kind, str(source), read_settings(kind, source, overrides))
+    name = _name_of(source)
+    return check_settings(model, kind, name, read_settings(kind, source, overrides))
 
 
-def read_settings(
-    kind: str, source: str | Path, overrides: list[str] | None = None
-) -> dict[str, Any]:
+def read_settings(kind: str, source: Written, overrides: Overrides | None = None) -> dict[str, Any]:
     """`load_settings` up to the merged mapping, which is not checked yet."""
     changes: Any = {}
-    for override in overrides or []:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise InputError(f"override {override!r}: write it as key=value")
-        try:
-            parsed = parse_yaml(value)
-        except yaml.YAMLError as error:
-            line = " ".join(str(error).split())
-            raise InputError(f"override {override!r} is not a YAML value: {line}") from None
-        patch: Any = parsed
+    for key, value in parsed_overrides(overrides):
+        patch: Any = value
         parts = key.split(".")
         if len(parts) > YAML_DEPTH:
             raise InputError(f"override {key}: settings are at most {YAML_DEPTH} deep: shorten it")
         for part in reversed(parts):
             patch = {part: patch}
         changes = _merge(changes, _in_full(kind, patch))
-    merged: dict[str, Any] = _merge(_read(kind, source), changes)
+    if isinstance(source, Mapping):
+        found = with_base(kind, _name_of(source), dict(source), None)
+    else:
+        found = _read(kind, source)
+    merged: dict[str, Any] = _merge(found, changes)
     return merged
+
+
+def parsed_overrides(overrides: Overrides | None) -> list[tuple[str, Any]]:
+    """Overrides as pairs of a dotted key and a value, in order.
+
+    Raises:
+        InputError: naming the override that is not `key=value`, or no YAML.
+    """
+    if isinstance(overrides, Mapping):
+        return list(overrides.items())
+    found = []
+    for override in overrides or []:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"override {override!r}: write it as key=value")
+        try:
+            found.append((key, parse_yaml(value)))
+        except yaml.YAMLError as error:
+            line = " ".join(str(error).split())
+            raise InputError(f"override {override!r} is not a YAML value: {line}") from None
+    return found
 
 
 def with_base(kind: str, name: str, raw: dict[str, Any], beside: Path | None) -> dict[str, Any]:
@@ -120,6 +143,11 @@ def beside_or_packaged(kind: str, named: str, beside: Path | None, what: str) ->
         return named.removesuffix(".yaml")
     where = f"no file in {beside.resolve()}, and " if beside is not None else ""
     raise InputError(f"{what} {named} is {where}no {kind} of the package ({', '.join(known)})")
+
+
+def _name_of(source: Written) -> str:
+    """What messages call the settings."""
+    return str(source.get("name", "given")) if isinstance(source, Mapping) else str(source)
 
 
 def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:

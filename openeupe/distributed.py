@@ -155,6 +155,32 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def named_device(name: str | torch.device | None) -> torch.device | None:
+    """The device of a name; None, which lets each process choose its own, stays None.
+
+    Raises:
+        InputError: if it cannot be used on this machine.
+    """
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name} cannot be used here ({reason}): try cpu") from None
+    return device
+
+
+def one_device(name: str | torch.device | None) -> torch.device:
+    """The device of a name; by default the GPU if there is one, else the CPU.
+
+    Raises:
+        InputError: if it cannot be used on this machine.
+    """
+    return named_device(name) or default_device()
+
+
 @contextmanager
 def processes(device: torch.device | None, patience: timedelta = _PATIENCE) -> Iterator[Processes]:
     """Join the job that torchrun started, or stand alone.

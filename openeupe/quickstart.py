@@ -17,7 +17,7 @@ from openeupe.distillation.precision import autocast
 from openeupe.distillation.recipe import load_recipe
 from openeupe.distillation.run import run_recipe
 from openeupe.distillation.run_folder import Run, load_stages
-from openeupe.distributed import default_device
+from openeupe.distributed import one_device
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.evaluation.features import center_views, encode
@@ -40,7 +40,7 @@ def run_quickstart(
     images: Path | None,
     folder: Path,
     overrides: list[str],
-    device: torch.device | None,
+    device: str | torch.device | None,
     progress: Progress = LOGGED,
 ) -> dict[str, Any]:
     """Run the packaged `quickstart` recipe, then measure and show its students.
@@ -64,9 +64,9 @@ def run_quickstart(
     progress.message(
         f"{len(parts['train'])} photos to learn from, {len(parts['heldout'])} held out: {images}"
     )
-    device = device or default_device()
-    run = run_recipe(recipe, folder, device=device, progress=progress)
-    results, seen = _measure(run, parts, device, progress)
+    on = one_device(device)
+    run = run_recipe(recipe, folder, device=on, progress=progress)
+    results, seen = _measure(run, parts, on, progress)
     results["minutes"] = round((time.perf_counter() - started) / 60, 2)
     write_atomically(folder / "results.json", strict_json(results))
     with progress.task("writing the report", 1):

@@ -67,8 +67,8 @@ def test_plan_for_people_and_machines(recipe: Path) -> None:
     [
         (["distill", "nowhere.yaml"], "no such file"),
         (["distill", "{recipe}", "stages.one.stepz=1"], "stepz: unknown key, did you mean steps?"),
-        (["distill", "{recipe}", "--device", "cuda:77"], "--device cuda:77 cannot be used here"),
-        (["distill", "{recipe}", "--device", "toaster"], "--device toaster cannot be used here"),
+        (["distill", "{recipe}", "--device", "cuda:77"], "device cuda:77 cannot be used here"),
+        (["distill", "{recipe}", "--device", "toaster"], "device toaster cannot be used here"),
         (["distill", "{recipe}", "stages.one.students.net.resolution=33"], "use 32 or 64"),
         (["plan", "{recipe}", "--device", "abacus"], "--device abacus: use this, or one of"),
         (["latency", "raw_pixels", "--threads", "two"], "--threads two: write it as 1 or 1,4"),

@@ -32,8 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": _MATTER | _WORK,
     "share": _MATTER | _WORK,
     "quickstart": _MATTER | _WORK | {"report"},
-    "cli": _MATTER | _WORK | {"ablation", "report", "share", "quickstart", "openeupe"},
-    "openeupe": _MATTER | _WORK | {"ablation", "report", "share", "quickstart"},
+    "api": _MATTER | _WORK | {"ablation", "report", "share"},
+    "cli": _MATTER | _WORK | {"ablation", "report", "share", "quickstart", "api", "openeupe"},
+    "openeupe": _MATTER | _WORK | {"api"},
     "__main__": {"cli"},
 }
 

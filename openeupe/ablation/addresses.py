@@ -12,12 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from openeupe.distillation.recipe import (
-    EncoderConfig,
-    Recipe,
-    data_that_count,
-    settings_that_count,
-)
+from openeupe.distillation.recipe import EncoderConfig, Recipe
+from openeupe.distillation.run_folder import data_that_count, settings_that_count
 from openeupe.encoders.sources import EarlierStage
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from openeupe.config import (
     Config,
+    Overrides,
     beside_or_packaged,
     check_settings,
     own_file,
@@ -184,7 +185,7 @@ class LoadedStudy:
 
 
 def load_study(
-    source: str | Path, overrides: list[str] | None = None, *, allow_code: bool = False
+    source: str | Path, overrides: Overrides | None = None, *, allow_code: bool = False
 ) -> LoadedStudy:
     """Read a study: a YAML file, or the name of one that the package carries.
 

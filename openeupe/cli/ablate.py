@@ -18,7 +18,6 @@ from openeupe.cli.app import (
     packaged,
     print_json,
     progress,
-    torch_device,
 )
 from openeupe.errors import InputError
 from openeupe.limits import WORKERS
@@ -63,9 +62,10 @@ def ablate(
     from openeupe.ablation.report import report, tables_file
     from openeupe.ablation.running import Place, check, run_study, warm_up
     from openeupe.ablation.study import load_study
+    from openeupe.distributed import named_device
 
     loaded = load_study(study, overrides, allow_code=allow_code)
-    torch_device(device)  # refused now rather than in each process
+    named_device(device)  # refused now rather than in each process
     place = Place(out or Path("studies") / loaded.study.name, data, device)
     log = error_progress if as_json else progress
     if len(loaded.study.seeds) == 1 and loaded.study.tables:

@@ -11,11 +11,10 @@ import typer
 from rich.console import Console
 
 from openeupe.cli.drawn_progress import DrawnProgress
-from openeupe.errors import InputError
 from openeupe.files import strict_json
 
-if TYPE_CHECKING:  # importing torch takes seconds that --help should not
-    import torch
+if TYPE_CHECKING:
+    from openeupe.table import Table
 
 app = typer.Typer(
     add_completion=True,
@@ -95,23 +94,17 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def one_device(name: str | None) -> torch.device:
-    """The torch device of an option; by default the GPU if there is one, else the CPU."""
-    from openeupe.distributed import default_device
+def show(table: Table) -> None:
+    """Draw a table on the console, with its notes below."""
+    from rich import box
+    from rich.table import Table as Drawn
 
-    return torch_device(name) or default_device()
-
-
-def torch_device(name: str | None) -> torch.device | None:
-    """The torch device of an option; None lets the run choose, for each of its processes."""
-    import torch
-
-    if name is None:
-        return None
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used here ({reason}): try cpu") from None
-    return device
+    title = table.title or None
+    drawn = Drawn(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for place, name in enumerate(table.header):
+        drawn.add_column(name, justify="right" if place else "left", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*row)
+    console.print(drawn)
+    for note in table.notes:
+        console.print(note, soft_wrap=True, highlight=False)

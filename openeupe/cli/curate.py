@@ -14,7 +14,6 @@ from openeupe.cli.app import (
     app,
     console,
     first_process,
-    one_device,
     print_json,
     progress,
 )
@@ -106,6 +105,7 @@ def curate(
     """
     from openeupe.curation import curate as run
     from openeupe.curation.summary import summary
+    from openeupe.distributed import one_device
     from openeupe.encoders import load
     from openeupe.files import write_atomically
     from openeupe.report.curation import write_curation

@@ -21,7 +21,6 @@ from openeupe.cli.app import (
     app,
     console,
     error_progress,
-    one_device,
     packaged,
     print_json,
     progress,
@@ -212,6 +211,7 @@ def _evaluate(
 ) -> tuple[dict[str, Any], Path]:
     """What `results.json` then holds, and the folder it lies in."""
     from openeupe.distillation.chain import load_with_chains
+    from openeupe.distributed import one_device
     from openeupe.encoders.exported import check_precision
     from openeupe.evaluation.benchmark import Judged
     from openeupe.evaluation.features import Features

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from openeupe.cli.app import EXPORTS, Device, app, console, one_device, progress
+from openeupe.cli.app import EXPORTS, Device, app, console, progress
 from openeupe.errors import InputError
 from openeupe.limits import IMAGES, SIDE
 
@@ -67,6 +67,7 @@ def look(
 
     Example: `openeupe look runs/quickstart efficientnet_lite0 photo.jpg`
     """
+    from openeupe.distributed import one_device
     from openeupe.encoders import load
     from openeupe.visualization import pictures
     from openeupe.visualization.colours import Colouring, Fit, Mask
@@ -130,6 +131,7 @@ def report(
 
     Example: `openeupe report runs/quickstart`
     """
+    from openeupe.distributed import one_device
     from openeupe.report.page import write_report
     from openeupe.report.seen import see
 
@@ -160,6 +162,7 @@ def demo(
 
     Example: `openeupe demo runs/quickstart efficientnet_lite0`
     """
+    from openeupe.distributed import one_device
     from openeupe.encoders import load
     from openeupe.visualization.demo import build
 

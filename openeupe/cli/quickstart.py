@@ -19,7 +19,6 @@ from openeupe.cli.app import (
     app,
     console,
     progress,
-    torch_device,
 )
 
 
@@ -42,7 +41,7 @@ def quickstart(
     from openeupe.quickstart import run_quickstart
 
     folder = run or Path("runs/quickstart")
-    results = run_quickstart(images, folder, overrides or [], torch_device(device), progress)
+    results = run_quickstart(images, folder, overrides or [], device, progress)
     show(results, folder, console)
 
 

@@ -12,7 +12,7 @@ from openeupe.distillation.recipe import EncoderConfig, Recipe, StudentConfig, T
 from openeupe.distillation.track import check_tracker
 from openeupe.encoders import Encoder, check_side, create
 from openeupe.encoders.create import is_name
-from openeupe.encoders.sources import Code, Export
+from openeupe.encoders.sources import Code, Export, Given
 from openeupe.errors import InputError
 
 
@@ -98,6 +98,8 @@ def meta_encoder(recipe: Recipe, member: EncoderConfig, args: dict[str, Any]) ->
     source = member.source
     if isinstance(source, Code):
         return copy.deepcopy(source.load(**args)).to("meta")
+    if isinstance(source, Given):
+        return copy.deepcopy(source.encoder).to("meta")
     name, own = source.describe()
     with torch.device("meta"):
         return create(name, **(own | args))

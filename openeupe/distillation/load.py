@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from openeupe.distillation.run_folder import Run
 from openeupe.distillation.stage import Stage
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.create import remade
-from openeupe.encoders.sources import Code
+from openeupe.encoders.sources import Code, Given
 from openeupe.errors import InputError
 from openeupe.seeds import derive_seed, seeded
 
@@ -66,6 +67,8 @@ def load_member(member: EncoderConfig, pretrained: bool) -> Encoder:
     source = member.source
     if isinstance(source, Code):
         return source.load(**member.args)
+    if isinstance(source, Given):  # a copy: a stage moves and freezes its teachers
+        return copy.deepcopy(source.encoder)
     if source.brings_weights:
         return _with_args(source.load(), member.args)
     return create(member.encoder, pretrained=pretrained, **member.args)

@@ -17,6 +17,7 @@ from openeupe.data import DataConfig, mean_bytes
 from openeupe.distillation.activation_memory import Saved, saved_by_autograd
 from openeupe.distillation.adapter_heads import TeacherHeads
 from openeupe.distillation.check import check_networks, check_sources, meta_encoder
+from openeupe.distillation.costs import EncoderCost, StageCost
 from openeupe.distillation.load import carried_from
 from openeupe.distillation.placement import (
     FROZEN_BYTES,
@@ -28,40 +29,6 @@ from openeupe.distillation.store import view_bytes
 from openeupe.distributed import check_share
 from openeupe.encoders import Encoder, Tokens
 from openeupe.encoders.create import is_name
-
-
-@dataclass(frozen=True)
-class EncoderCost:
-    """One network of a stage. FLOPs count a multiply-add as two, forward only, per image."""
-
-    name: str
-    parameters: int
-    gflops: float
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """One stage. `gflops_per_image`: teacher forwards plus three times the student's forward, and
-    four times where activations are checkpointed. Images, bytes and hours are of the whole stage,
-    memory of one device.
-
-    sharded: networks that are shared among the devices of a node.
-    read_gib: encoded images read; None where a source is not at hand.
-    stored_gib: teacher outputs on disk.
-    """
-
-    stage: str
-    teachers: list[EncoderCost]
-    students: list[EncoderCost]
-    heads: list[EncoderCost]
-    images: int
-    statistics_images: int
-    gflops_per_image: float
-    sharded: list[str]
-    memory_gib: float
-    read_gib: float | None
-    stored_gib: float
-    device_hours: float
 
 
 def petaflops(recipe: Recipe) -> dict[str, float]:
@@ -153,8 +120,8 @@ def plan(
     if not isinstance(tflops, Mapping):
         tflops = dict.fromkeys(("bf16", "fp32"), tflops)
     bytes_each = _bytes_each(recipe.data)
-    shape = (devices, memory_gib, min(per_node, devices), bf16)
-    return [_stage_cost(recipe, name, tflops, shape, bytes_each) for name in recipe.stages]
+    where = _Where(devices, memory_gib, min(per_node, devices), bf16)
+    return [_stage_cost(recipe, name, tflops, where, bytes_each) for name in recipe.stages]
 
 
 def precisions(recipe: Recipe, bf16: bool) -> set[str]:
@@ -170,49 +137,45 @@ def _rate(precision: str, bf16: bool) -> str:
     return "fp32" if _precise(precision, bf16) == "fp32" else "bf16"
 
 
+@dataclass(frozen=True)
+class _Where:
+    """Devices that share a batch, GiB of each, devices of a machine, and whether they have bf16."""
+
+    devices: int
+    memory_gib: float
+    per_node: int
+    bf16: bool
+
+
 def _stage_cost(
     recipe: Recipe,
     name: str,
     tflops: Mapping[str, float],
-    shape: tuple[int, float, int, bool],
+    where: _Where,
     bytes_each: tuple[float, int] | None,
 ) -> StageCost:
     config = recipe.stages[name]
-    devices, device_memory_gib, per_node, bf16 = shape
     teachers = {k: meta_encoder(recipe, c, c.args) for k, c in config.teachers.items()}
     students = {k: meta_encoder(recipe, c, c.args) for k, c in config.students.items()}
     teacher_costs = [_encoder_cost(k, e, config.teachers[k]) for k, e in teachers.items()]
     student_costs = [_encoder_cost(k, e, config.students[k]) for k, e in students.items()]
-    share = config.batch_size // (devices * config.accumulate)
+    share = config.batch_size // (where.devices * config.accumulate)
     head_costs, kept_bytes, trained_gflops = [], 0, 0.0
     for cost, (key, student) in zip(student_costs, students.items(), strict=True):
         heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
-        heads_cost, kept = _student_step(key, student, heads, config, bf16)
+        heads_cost, kept = _student_step(key, student, heads, config, where.bf16)
         head_costs.append(heads_cost)
         kept_bytes = max(kept_bytes, kept.once + kept.each * share)
         trained_gflops += _trained(config.students[key], cost.gflops, heads_cost.gflops)
-    frozen_bytes = FROZEN_BYTES[_precise(config.teacher_precision, bf16)]
-    needs = {f"teachers.{c.name}": frozen_bytes * c.parameters for c in teacher_costs}
-    for cost, heads_cost in zip(student_costs, head_costs, strict=True):
-        needs[f"students.{cost.name}"] = TRAINED_BYTES * (cost.parameters + heads_cost.parameters)
-    memory = int(device_memory_gib * 2**30)
-    sharded = choose_sharded(needs, memory, per_node, config.shard) if devices > 1 else []
-    held = sum(n // (per_node if k in sharded else 1) for k, n in needs.items())
-    held += kept_bytes
+    trained = list(zip(student_costs, head_costs, strict=True))
+    sharded, held = _held(config, teacher_costs, trained, where)
     images = config.steps * config.batch_size
     statistics = _statistics_images(recipe, config)
     teacher_gflops = sum(c.gflops for c in teacher_costs)
-    seen_by_teachers, stored = images, 0
-    if config.store != "none" and config.views and bytes_each:
-        seen_by_teachers = bytes_each[1] * config.views
-        grids = {
-            k: (t.cls_dim, t.patch_dim, (config.teachers[k].resolution[0] // t.patch_size) ** 2)
-            for k, t in teachers.items()
-        }
-        stored = seen_by_teachers * view_bytes(grids, config.store)
+    seen_by_teachers, stored = _stored(config, teachers, bytes_each) or (images, 0)
     taught_by = (seen_by_teachers + statistics) * teacher_gflops
     seconds = sum(
-        gflops / (tflops[_rate(precision, bf16)] * 1e3)
+        gflops / (tflops[_rate(precision, where.bf16)] * 1e3)
         for gflops, precision in (
             (images * trained_gflops, config.student_precision),
             (taught_by, config.teacher_precision),
@@ -227,11 +190,45 @@ def _stage_cost(
         statistics_images=statistics,
         gflops_per_image=teacher_gflops + trained_gflops,
         sharded=sharded,
-        memory_gib=held / 2**30,
+        memory_gib=(held + kept_bytes) / 2**30,
         read_gib=images * bytes_each[0] / 2**30 if bytes_each else None,
         stored_gib=stored / 2**30,
         device_hours=seconds / 3600,
     )
+
+
+def _held(
+    config: StageConfig,
+    teachers: list[EncoderCost],
+    trained: list[tuple[EncoderCost, EncoderCost]],
+    where: _Where,
+) -> tuple[list[str], int]:
+    """Networks that are shared out, and the bytes that weights and optimizer take of a device.
+
+    trained: each student with its heads.
+    """
+    frozen_bytes = FROZEN_BYTES[_precise(config.teacher_precision, where.bf16)]
+    needs = {f"teachers.{c.name}": frozen_bytes * c.parameters for c in teachers}
+    for cost, heads in trained:
+        needs[f"students.{cost.name}"] = TRAINED_BYTES * (cost.parameters + heads.parameters)
+    memory = int(where.memory_gib * 2**30)
+    alone = where.devices == 1
+    sharded = [] if alone else choose_sharded(needs, memory, where.per_node, config.shard)
+    return sharded, sum(n // (where.per_node if k in sharded else 1) for k, n in needs.items())
+
+
+def _stored(
+    config: StageConfig, teachers: Mapping[str, Encoder], bytes_each: tuple[float, int] | None
+) -> tuple[int, int] | None:
+    """Views of which a stage stores the teachers' outputs, and their bytes; None: it does not."""
+    if config.store == "none" or not config.views or not bytes_each:
+        return None
+    views = bytes_each[1] * config.views
+    grids = {
+        k: (t.cls_dim, t.patch_dim, (config.teachers[k].resolution[0] // t.patch_size) ** 2)
+        for k, t in teachers.items()
+    }
+    return views, views * view_bytes(grids, config.store)
 
 
 def _bytes_each(data: DataConfig) -> tuple[float, int] | None:

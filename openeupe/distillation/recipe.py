@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from torch import nn
 
-from openeupe.config import Config, load_settings
+from openeupe.config import Config, Overrides, Written, load_settings, parsed_overrides
 from openeupe.data import DataConfig
 from openeupe.distillation.loss import LossConfig
 from openeupe.distillation.optimizer import OptimizerConfig, OwnOptimizerConfig
 from openeupe.distillation.standardize import StatisticsConfig
 from openeupe.distillation.track import TrackerName
+from openeupe.encoders import Encoder
 from openeupe.encoders.arguments import RESERVED
-from openeupe.encoders.resolver import check_code, earlier_stage, resolve
-from openeupe.encoders.sources import EarlierStage, Source
+from openeupe.encoders.resolver import GIVEN, check_code, earlier_stage, resolve
+from openeupe.encoders.sources import EarlierStage, Given, Source
 from openeupe.errors import InputError
 from openeupe.limits import BATCH, RATE, SEED, SIDE, STEPS, VIEWS, WIDTH
 from openeupe.names import Name
@@ -94,11 +94,24 @@ class EncoderConfig(Config):
 class TeacherConfig(EncoderConfig):
     """A frozen teacher of a stage."""
 
+    _given: Encoder | None = PrivateAttr(None)
     pretrained: bool = Field(True, description="take the encoder's published weights")
     cls_weight: float = Field(
         1.0, ge=0, le=RATE, description="weight of its class-token loss (paper: 1)"
     )
     patch_weight: float = Field(1.0, ge=0, le=RATE, description="gamma of Eq. 7 (paper: 1)")
+
+    @property
+    def source(self) -> Source:
+        """As of any encoder, or the encoder that `with_teachers` put in its place."""
+        return super().source if self._given is None else Given(self.encoder, self._given)
+
+    def replaced(self, name: str, encoder: Encoder) -> TeacherConfig:
+        """The same teacher with the weights of an encoder that is there already, in Python."""
+        update = {"encoder": f"{GIVEN}{name}", "args": {}, "pretrained": True}
+        found = self.model_copy(update=update)
+        found._given = encoder
+        return found
 
 
 class StudentConfig(EncoderConfig):
@@ -289,21 +302,21 @@ class Recipe(Config):
 
 
 def load_recipe(
-    source: str | Path, overrides: list[str] | None = None, *, allow_code: bool = False
+    source: Written, overrides: Overrides | None = None, *, allow_code: bool = False
 ) -> Recipe:
-    """Read a recipe: a YAML file, or the name of one that the package carries.
+    """Read a recipe: a YAML file, the name of one that the package carries, or a mapping.
 
     A recipe may start with `base: NAME_OR_FILE`; it then holds only what differs from the base.
-    `overrides` are `key=value` with dotted keys (`stages.proxy.steps=100`); values are YAML, and
-    `null` removes a named teacher, student or stage. With `allow_code` its encoders may be those of
-    `python:package.module:factory`, whose code runs when they are made.
+    `overrides` are `key=value` with dotted keys (`stages.proxy.steps=100`) and values in YAML, or
+    a mapping; `null` (None) removes a named teacher, student or stage. With `allow_code` its
+    encoders may be those of `python:package.module:factory`, whose code runs when they are made.
 
     Raises:
         InputError: one line naming the file and field, and the mend.
     """
     recipe = load_settings(Recipe, "recipe", source, overrides)
-    for override in overrides or []:
-        _check_reach(recipe, override.partition("=")[0])
+    for key, _ in parsed_overrides(overrides):
+        _check_reach(recipe, key)
     recipe.check_code(allow_code)
     return recipe
 
@@ -319,28 +332,6 @@ def _check_reach(recipe: Recipe, key: str) -> None:
             raise InputError(
                 f"override {key} has no effect, each student has its own {field}: override {each}"
             )
-
-
-def settings_that_count(stage: StageConfig) -> dict[str, Any]:
-    """A stage's settings as plain data, without those that change no result beyond rounding.
-
-    What students take from the stage is written out. `accumulate` counts: batch norm takes its
-    statistics from each part.
-    """
-    told = stage.model_dump(
-        mode="json",
-        exclude={"log_every", "checkpoint_every", "shard", "compile", "store_path"},
-    )
-    for name, student in told["students"].items():
-        student["optimizer"] = stage.optimizer_of(name).model_dump(mode="json")
-        student["pretrained"] = bool(student["pretrained"])
-        del student["checkpoint_activations"]
-    return told
-
-
-def data_that_count(data: DataConfig) -> dict[str, Any]:
-    """The data's settings as plain data, without those of how images are read."""
-    return data.model_dump(mode="json", exclude={"workers", "cache_images", "max_broken"})
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -6,14 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from openeupe.data import changed
-from openeupe.distillation.recipe import (
-    Recipe,
-    data_that_count,
-    dump_recipe,
-    load_recipe,
-    settings_that_count,
-)
+from openeupe.data import DataConfig, changed
+from openeupe.distillation.recipe import Recipe, StageConfig, dump_recipe, load_recipe
 from openeupe.distillation.student import DistilledStudent, load_student
 from openeupe.encoders import Encoder, create, load
 from openeupe.encoders.run_layout import RECIPE, RunFolder, is_run
@@ -134,6 +128,28 @@ def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
         "data": data_that_count(recipe.data),
         "stages": {k: settings_that_count(s) for k, s in recipe.stages.items() if k in stages},
     }
+
+
+def settings_that_count(stage: StageConfig) -> dict[str, Any]:
+    """A stage's settings as plain data, without those that change no result beyond rounding.
+
+    What students take from the stage is written out. `accumulate` counts: batch norm takes its
+    statistics from each part.
+    """
+    told = stage.model_dump(
+        mode="json",
+        exclude={"log_every", "checkpoint_every", "shard", "compile", "store_path"},
+    )
+    for name, student in told["students"].items():
+        student["optimizer"] = stage.optimizer_of(name).model_dump(mode="json")
+        student["pretrained"] = bool(student["pretrained"])
+        del student["checkpoint_activations"]
+    return told
+
+
+def data_that_count(data: DataConfig) -> dict[str, Any]:
+    """The data's settings as plain data, without those of how images are read."""
+    return data.model_dump(mode="json", exclude={"workers", "cache_images", "max_broken"})
 
 
 def difference(before: Any, now: Any, path: str = "") -> str | None:

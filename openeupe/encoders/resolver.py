@@ -26,8 +26,8 @@ from openeupe.encoders.sources import (
 )
 from openeupe.errors import InputError
 
-UNTRAINED, STAGE, CODE = "untrained:", "stage:", "python:"
-_PREFIXES = (UNTRAINED, STAGE, CODE, HUB)
+UNTRAINED, STAGE, CODE, GIVEN = "untrained:", "stage:", "python:", "given:"
+_PREFIXES = (UNTRAINED, STAGE, CODE, GIVEN, HUB)
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 _CARRIED = Path(__file__).parent.parent / "models"  # encoder folders that the package carries
 
@@ -82,6 +82,12 @@ def resolve(source: Written, *, allow_code: bool = False) -> Source:
     if text.startswith(CODE):
         check_code(text, allow_code)
         return _code(text)
+    if text.startswith(GIVEN):
+        name = text.removeprefix(GIVEN)
+        raise InputError(
+            f"{text} is an encoder of a Python program: run it there, by "
+            f"openeupe.distill(..., teachers={{{name!r}: encoder}})"
+        )
     if text.startswith(HUB):
         return Hub(text)
     path = Path(source)

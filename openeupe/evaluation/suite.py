@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from openeupe.config import Config, load_settings
+from openeupe.config import Config, Overrides, Written, load_settings
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import Benchmark, Chain, Judged, NotApplicable
@@ -63,8 +63,8 @@ class Suite(Config):
         return self
 
 
-def load_suite(source: str | Path, overrides: list[str] | None = None) -> Suite:
-    """Read a suite: a YAML file, or the name of a packaged one; see `load_settings`."""
+def load_suite(source: Written, overrides: Overrides | None = None) -> Suite:
+    """Read a suite: a YAML file, the name of a packaged one, or a mapping; see `load_settings`."""
     return load_settings(Suite, "suite", source, overrides)
 
 

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from openeupe.config import packaged_names
-from openeupe.distillation.recipe import Recipe, dump_recipe, load_recipe, settings_that_count
+from openeupe.distillation.recipe import Recipe, dump_recipe, load_recipe
+from openeupe.distillation.run_folder import settings_that_count
 from openeupe.errors import InputError
 
 

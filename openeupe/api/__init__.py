@@ -1,0 +1,1 @@
+"""The public Python API: each command is one call of a function here."""

@@ -1,0 +1,34 @@
+"""The examples in the docstrings of the public functions work."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import openeupe
+
+API = Path(openeupe.__file__).parent / "api"
+MODULES = ["table", *(f"api.{file.stem}" for file in API.glob("[a-z]*.py"))]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples(module: str, here: Path) -> None:
+    found = doctest.testmod(import_module(f"openeupe.{module}"))
+    assert found.attempted
+    assert not found.failed
+
+
+def test_every_public_function_has_an_example() -> None:
+    functions = [getattr(openeupe, name) for name in openeupe.__all__]
+    without = [
+        one.__name__
+        for one in functions
+        if inspect.isfunction(one)
+        and one.__module__.startswith("openeupe.api")
+        and ">>> " not in (one.__doc__ or "")
+    ]
+    assert without == []
