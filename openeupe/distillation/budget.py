@@ -1,0 +1,242 @@
+"""The number of steps that fits a given time, from a short measurement of every stage."""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from openeupe.data import Source
+from openeupe.distillation.check import meta_encoder
+from openeupe.distillation.load import carried_from, load_member
+from openeupe.distillation.placement import place
+from openeupe.distillation.recipe import Recipe, StageConfig, StudentConfig, TeacherConfig
+from openeupe.distillation.run_folder import Run
+from openeupe.distillation.stage import Stage, Views
+from openeupe.distillation.trainer import Trainer
+from openeupe.distributed import Processes
+from openeupe.encoders import Encoder, create
+from openeupe.encoders.create import is_name
+from openeupe.encoders.run_layout import is_run
+from openeupe.errors import InputError
+from openeupe.progress import SILENT, Progress
+from openeupe.seeds import derive_seed, seeded
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SHARE = 0.93  # of the budget that is planned for; the rest is for checkpoints and bad luck
+_MEASURED = 0.02  # of the budget that measuring a stage's steps may take
+_FEWEST, _MOST = 3, 12  # steps of a stage that are measured
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Seconds that a stage takes: `fixed_s` once, and `step_s` for every step."""
+
+    fixed_s: float
+    step_s: float
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of a duration such as `90s`, `10m`, `1.5h` or `2d`.
+
+    Raises:
+        InputError: if it is none.
+
+    >>> parse_budget("1.5h")
+    5400.0
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not found or not float(found[1]):
+        raise InputError(f"budget {text}: write a duration such as 90s, 10m, 1.5h or 2d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def within_budget(
+    recipe: Recipe,
+    seconds: float,
+    folder: Path,
+    processes: Processes,
+    sources: Sequence[Source],
+    progress: Progress,
+) -> Recipe:
+    """The recipe with as many steps as fit a time; the shares of its stages stay.
+
+    A run that has begun keeps the steps of its own recipe, so that a resume changes nothing.
+    Warm-up and the steps of a frozen backbone are scaled along. Measuring counts as time, and so do
+    loading, statistics, cached teacher outputs and compilation.
+
+    Args:
+        recipe: what is to be run; its numbers of steps are taken as shares.
+        seconds: the time for the whole run.
+        folder: of the run.
+        processes: this one and those next to it; all must call.
+        sources: of the recipe's data, open.
+        progress: gets a message with what was measured and decided.
+
+    Raises:
+        InputError: if the time does not even suffice for what comes before the first step.
+    """
+    began = time.perf_counter()
+    chosen = None
+    if processes.first and is_run(folder):  # the others may not see the folder
+        chosen = {name: stage.steps for name, stage in Run.open(folder).recipe.stages.items()}
+    chosen = processes.gather_plain(chosen)[0]
+    if chosen is not None:
+        return with_steps(recipe, chosen)
+    times = {}
+    with progress.task("measuring the speed of every stage", len(recipe.stages)) as task:
+        for name in recipe.stages:
+            times[name] = _measure(recipe, name, seconds, processes, sources)
+            task.advance()
+    spent = _slowest(time.perf_counter() - began, processes)
+    steps = divide(recipe, times, seconds * _SHARE - spent)
+    for name, count in steps.items():
+        each = times[name]
+        progress.message(
+            f"{name}: {count:,} steps of {each.step_s:.2g} s after {each.fixed_s:,.0f} s of "
+            "preparation"
+        )
+    return with_steps(recipe, steps)
+
+
+def divide(recipe: Recipe, times: Mapping[str, StageTime], seconds: float) -> dict[str, int]:
+    """Steps of every stage that together take `seconds`, in the recipe's proportions.
+
+    Raises:
+        InputError: if not even one step of every stage fits.
+    """
+    fixed = sum(one.fixed_s for one in times.values())
+    whole = sum(times[name].step_s * stage.steps for name, stage in recipe.stages.items())
+    least = fixed + sum(one.step_s for one in times.values())
+    if seconds < least:
+        raise InputError(
+            f"the budget is too small: loading, teacher statistics and one step of every stage "
+            f"take {math.ceil((least - seconds) / _SHARE):,} s more than there are: ask for more, "
+            "or lower statistics.iterations"
+        )
+    factor = (seconds - fixed) / whole
+    return {name: max(1, int(stage.steps * factor)) for name, stage in recipe.stages.items()}
+
+
+def with_steps(recipe: Recipe, steps: Mapping[str, int]) -> Recipe:
+    """The recipe with other numbers of steps; what is counted in steps is scaled along.
+
+    Stages that `steps` does not name stay as they are.
+    """
+    stages = {}
+    for name, stage in recipe.stages.items():
+        count = steps.get(name, stage.steps)
+        stages[name] = stage if count == stage.steps else _scaled(stage, count)
+    return recipe.model_copy(update={"stages": stages})
+
+
+def _scaled(stage: StageConfig, steps: int) -> StageConfig:
+    plain = stage.model_dump(mode="json")
+    factor = steps / stage.steps
+    settings = [plain["optimizer"], *(s["optimizer"] for s in plain["students"].values())]
+    for optimizer in settings:
+        for key in ("warmup_steps", "heads_first"):
+            if optimizer and optimizer.get(key):
+                optimizer[key] = max(1, round(optimizer[key] * factor))
+    plain["steps"] = steps
+    plain["log_every"] = min(stage.log_every, max(1, steps // 10))
+    return StageConfig.model_validate(plain)
+
+
+def _measure(
+    recipe: Recipe, name: str, budget_s: float, processes: Processes, sources: Sequence[Source]
+) -> StageTime:
+    """Load a stage with stand-ins for students of earlier stages, and take a few of its steps."""
+    began = time.perf_counter()
+    config = recipe.stages[name]
+    with seeded(derive_seed(recipe.seed, name, "budget")):
+        teachers = {k: _stand_in(recipe, m) for k, m in config.teachers.items()}
+        students = {k: _stand_in(recipe, m) for k, m in config.students.items()}
+        stage = Stage(name, config, teachers, students, recipe.seed)
+    place(stage, processes)
+    loaded = time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(stage, recipe.data, Path(folder), processes, SILENT, sources=sources)
+        iterations = 0 if carried_from(recipe, config) else config.statistics.iterations
+        statistics = _statistics_time(trainer, iterations)
+        trained = _steps_time(trainer, budget_s * _MEASURED)
+        fixed, step = loaded + statistics + trained.fixed_s, trained.step_s
+        if config.store != "none" and config.views:
+            taught = _teachers_time(trainer)
+            batches = math.ceil(sum(map(len, sources)) * config.views / config.batch_size)
+            fixed, step = fixed + batches * taught, max(step - taught, 0.0)
+    return StageTime(_slowest(fixed, processes), _slowest(step, processes))
+
+
+def _stand_in(recipe: Recipe, member: TeacherConfig | StudentConfig) -> Encoder:
+    """The encoder, or one like it where an earlier stage has yet to make it."""
+    if not member.earlier:
+        return load_member(member, bool(member.pretrained))
+    like = meta_encoder(recipe, member, member.args)
+    if is_name(like.name):
+        return create(like.name, **like.args)
+    stage, student = recipe.resolve(member.earlier)
+    return _stand_in(recipe, recipe.stages[stage].students[student])
+
+
+def _statistics_time(trainer: Trainer, iterations: int) -> float:
+    """Seconds for the teachers' statistics: the first batch also starts what reads images."""
+    if not iterations:
+        return 0.0
+    ends = [time.perf_counter()]
+    batches = trainer.batches(0, min(iterations, 3), "statistics")
+    for step, images, *_ in batches:
+        trainer.stage.measure_statistics([(step, images)])
+        _finish(trainer)
+        ends.append(time.perf_counter())
+    each = _mean(ends[1:])
+    return ends[1] - ends[0] + (iterations - 1) * each
+
+
+def _steps_time(trainer: Trainer, limit_s: float) -> StageTime:
+    """Time of a step, and what the first one takes longer (starting loaders, compiling)."""
+    trainer.stage.train()
+    ends = [time.perf_counter()]
+    for step, images, *_ in trainer.batches(0, _MOST + 1, "train"):
+        trainer.step(images, step)
+        _finish(trainer)
+        ends.append(time.perf_counter())
+        if len(ends) > _FEWEST + 1 and ends[-1] - ends[1] > limit_s:
+            break
+    each = _mean(ends[1:])
+    return StageTime(max(ends[1] - ends[0] - each, 0.0), each)
+
+
+def _teachers_time(trainer: Trainer) -> float:
+    """Seconds of the teachers' pass over a batch."""
+    ends = []
+    for step, images, *_ in trainer.batches(0, 1, "train"):
+        for _ in range(_FEWEST):
+            ends.append(time.perf_counter())
+            trainer.stage.targets(Views(images), step)
+            _finish(trainer)
+        ends.append(time.perf_counter())
+    return _mean(ends)
+
+
+def _mean(ends: Sequence[float]) -> float:
+    """Mean time between moments: with several resolutions they differ. 0 for a single moment."""
+    return (ends[-1] - ends[0]) / max(len(ends) - 1, 1)
+
+
+def _finish(trainer: Trainer) -> None:
+    """Wait for the device."""
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize(trainer.device)
+
+
+def _slowest(seconds: float, processes: Processes) -> float:
+    """The same number in every process: the largest."""
+    value = torch.tensor(-seconds, dtype=torch.float64, device=processes.device)
+    return -float(processes.least(value))
