@@ -227,7 +227,7 @@ def _gradients(
     count = len(stage.teachers)
     cosines, agreement, norms = torch.zeros(count, count), torch.zeros(count), torch.zeros(count)
     for number, images in batches:
-        step = number + config.heads_first  # before, the student has no gradient
+        step = number + config.freeze_backbone_steps  # before, the student has no gradient
         seed_draws(derive_seed(stage.seed, stage.name, step, student), images.device)
         views = Views(images)
         losses = stage.losses(student, views, stage.targets(views, step), step)

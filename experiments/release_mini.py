@@ -44,7 +44,7 @@ docs/claim.md. The weights are the mean of the stage's result and of EfficientNe
 def main(student: Path, data: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         run = Path(place) / "run"
-        shutil.copytree(student.parent.parent, run, ignore=shutil.ignore_patterns("stored"))
+        shutil.copytree(student.parent.parent, run, ignore=shutil.ignore_patterns("teacher_cache"))
         rounded = run / student.parent.name / student.name
         start = encoders.create("efficientnet_lite0", pretrained=True).state_dict()
         _rewrite(

@@ -12,8 +12,8 @@ zero times the sum of what the loss would see:
   lightly       one linear layer a head; mixup, KL to a queue of 8192, KL of token similarities
   timm          pooled features only: one linear layer, mean squared error, and cross-entropy
 
-Also: ours with one linear-sized head (hidden width 96), with stored teacher outputs, and compiled;
-and the student alone, forward, backward and optimizer, which stored outputs should come close to.
+Also: ours with one linear-sized head (hidden width 96), with cached teacher outputs, and compiled;
+and the student alone, forward, backward and optimizer, which cached outputs should come close to.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from openeupe.distillation import stage as stage_module
 from openeupe.distillation.loss import TokenLosses
-from openeupe.distillation.store import pack
+from openeupe.distillation.teacher_cache import pack
 from openeupe.distillation.trainer import Trainer
 from openeupe.encoders import Tokens
 from speed import stages
@@ -93,16 +93,16 @@ def ours(given: argparse.Namespace, images: Tensor) -> Makers:
         "ours": lambda: stages.running(trainer(), images),
         "ours, loss zeroed": lambda: without_loss(stages.running(trainer(), images)),
         "ours, small heads": lambda: stages.running(trainer(hidden=96), images),
-        "ours, stored outputs": lambda: stored(trainer(), images),
+        "ours, cached outputs": lambda: cached(trainer(), images),
         "student alone": lambda: student_alone(trainer(), images),
     }
     if given.compile:
         makers["ours, compiled"] = lambda: stages.running(trainer(compile="all"), images)
-        makers["ours, compiled and stored"] = lambda: stored(trainer(compile="all"), images)
+        makers["ours, compiled and cached"] = lambda: cached(trainer(compile="all"), images)
     return makers
 
 
-def stored(trainer: Trainer, images: Tensor) -> Step:
+def cached(trainer: Trainer, images: Tensor) -> Step:
     """Steps that are given the teacher's tokens."""
     with torch.no_grad():
         tokens = trainer.stage.teacher_tokens("teacher", stage_module.Views(images), 0)

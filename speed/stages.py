@@ -77,9 +77,9 @@ def random_images(batch: int, side: int, device: torch.device) -> Tensor:
     return torch.randint(0, 256, (batch, 3, side, side), device=device).byte()
 
 
-def running(trainer: Trainer, images: Tensor, kept: dict[str, Tensor] | None = None) -> Step:
+def running(trainer: Trainer, images: Tensor, cached: dict[str, Tensor] | None = None) -> Step:
     """Steps of a trainer on the same images, with metrics kept on the device."""
-    return lambda: trainer.meter.add(trainer.step(images, 0, kept))
+    return lambda: trainer.meter.add(trainer.step(images, 0, cached))
 
 
 def timed(step: Step, device: torch.device, repeat: int = 1) -> tuple[float, float]:

@@ -46,7 +46,7 @@ def prepare(material: Path) -> None:
     proxy = {"teachers": experts, "students": {"proxy": network("test_vit2")}, **schedule}
     taught = {"teachers": {"proxy": {"encoder": "stage:proxy", "resolution": 32}},
               "students": {"student": network("test_vit")}, **schedule,
-              "views": 1, "store": "int8"}  # fmt: skip
+              "views": 1, "teacher_cache": "int8"}  # fmt: skip
     data = {"workers": 1, "sources": [{"path": f"{material}/colors/train"}]}
     stages = {"proxy": proxy, "student": taught}
     recipe = {"name": "tiny", "data": data, "stages": stages}

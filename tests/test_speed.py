@@ -28,7 +28,7 @@ def test_the_step_and_its_peers(
     peers.main()
     table = capsys.readouterr().out
     rows = {line[:28].strip(): line[28:].split() for line in table.splitlines()[3:]}
-    mine = ("ours", "ours, loss zeroed", "ours, small heads", "ours, stored outputs")
+    mine = ("ours", "ours, loss zeroed", "ours, small heads", "ours, cached outputs")
     assert {*mine, "student alone", "timm"} <= rows.keys()
     assert all(rows[name][-1] == "0" for name in mine)  # host reads
     assert all(float(row[0]) > 0 for row in rows.values())

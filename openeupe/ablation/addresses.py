@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from openeupe.distillation.recipe import EncoderConfig, Recipe
+from openeupe.distillation.encoder_settings import EncoderConfig
+from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run_folder import data_that_count, settings_that_count
 from openeupe.encoders.sources import EarlierStage
 

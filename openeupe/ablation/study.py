@@ -253,7 +253,7 @@ def _stretched(recipe: Recipe, factor: float) -> Recipe:
         stage["steps"] = max(round(stage["steps"] * factor), 1)
         own = (student["optimizer"] for student in stage["students"].values())
         for optimizer in (stage["optimizer"], *own):
-            for key in {"heads_first", "warmup_steps"} & set(optimizer or ()):
+            for key in {"freeze_backbone_steps", "warmup_steps"} & set(optimizer or ()):
                 optimizer[key] = math.floor(optimizer[key] * factor)
             if "warmup_steps" in (optimizer or ()):
                 optimizer["warmup_steps"] = min(optimizer["warmup_steps"], stage["steps"] - 1)

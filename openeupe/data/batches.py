@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     images: `[batch_size / world_size, 3, side, side]` uint8 RGB.
     source: which of `DataConfig.sources` all images of the step come from.
     broken: names of the images that could not be read and were replaced.
-    kept: what was kept of these views, by name; rows are the images'. Empty unless asked for.
+    cached: cached tensors of these views, by name, one row per image; empty without a cache.
     draws: float32 `[n, 10]` for `BatchAugment`, where the augmentation is left to the device.
     """
 
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     images: Tensor
     source: int
     broken: list[str]
-    kept: dict[str, Tensor]
+    cached: dict[str, Tensor]
     draws: Tensor | None
 
 
@@ -68,8 +68,8 @@ class Batches:
         sources: `config.sources`, already open, to spare a second indexing.
         repeated: if given, images come in these views, in turn (see `RepeatedViews.number`), and
             not in new ones.
-        kept: view numbers of `repeated` -> tensors by name; called in the loader processes. Their
-            `contents` (see `RepeatedViews`) must be those of the images that are shown.
+        teacher_cache: view numbers of `repeated` -> tensors by name, called in the loader
+            processes. `contents` (see `RepeatedViews`) must be those of the shown images.
 
     Attributes:
         broken: the account of unreadable images among the batches handed out.
@@ -93,7 +93,7 @@ class Batches:
         world_size: int = 1,
         sources: Sequence[Source] | None = None,
         repeated: RepeatedViews | None = None,
-        kept: Callable[[list[int]], dict[str, Tensor]] | None = None,
+        teacher_cache: Callable[[list[int]], dict[str, Tensor]] | None = None,
     ) -> None:
         if batch_size < 1 or side < 1:
             raise InputError(f"batch size {batch_size} and side {side} must be at least 1")
@@ -119,7 +119,7 @@ class Batches:
             range(rank * share, (rank + 1) * share),
             (seed, stream),
             repeated,
-            kept,
+            teacher_cache,
         )
 
     def __len__(self) -> int:
@@ -147,7 +147,7 @@ class _Steps(Dataset["Batch | str"]):
         places: range,
         names: tuple[int, str],
         repeated: RepeatedViews | None,
-        kept: Callable[[list[int]], dict[str, Tensor]] | None,
+        teacher_cache: Callable[[list[int]], dict[str, Tensor]] | None,
     ) -> None:
         self.sources = sources
         self.shares = list(accumulate(source.weight for source in config.sources))
@@ -158,7 +158,7 @@ class _Steps(Dataset["Batch | str"]):
         self.places = places
         self.names = names
         self.repeated = repeated
-        self.kept = kept
+        self.teacher_cache = teacher_cache
         self.cache: dict[tuple[int, int], Image.Image] | None = {} if config.cache_images else None
         self.known: dict[tuple[int, int], str] = {}  # of the images in `cache`
 
@@ -193,26 +193,26 @@ class _Steps(Dataset["Batch | str"]):
             seeds.append(seed)
             shown.append((source, index))
             images[row] = self.augment(image, seed)
-        kept = self.kept(numbers) if self.kept else {}
-        if self.kept:
-            self._check(kept.pop("contents"), shown)
+        cached = self.teacher_cache(numbers) if self.teacher_cache else {}
+        if self.teacher_cache:
+            self._check(cached.pop("contents"), shown)
         draws = batch_draws(seeds) if self.on_device else None
-        return Batch(step, images, source, broken, kept, draws)
+        return Batch(step, images, source, broken, cached, draws)
 
-    def _check(self, stored: Tensor, shown: list[tuple[int, int]]) -> None:
-        """What is kept of views must have been made of the images that are shown.
+    def _check(self, cached: Tensor, shown: list[tuple[int, int]]) -> None:
+        """Check that cached outputs were computed from the images that are shown.
 
         By the bytes of every image when it is used, since a whole set is too large to read
         beforehand. Bytes are exact where pixels are not: a blur rounds differently on other
         processors. Reading them again costs some 1 % of decoding and augmenting them.
         """
         now = contents([self._content(source, index) for source, index in shown])
-        wrong = (stored != now).any(1).nonzero().flatten().tolist()
+        wrong = (cached != now).any(1).nonzero().flatten().tolist()
         if wrong:
             source, index = shown[wrong[0]]
             raise InputError(
-                f"{self.sources[source].name(index)} is not the image that its stored teacher "
-                "outputs were made of: put that image back, or delete the stored outputs"
+                f"{self.sources[source].name(index)} is not the image that its cached teacher "
+                "outputs were made of: put that image back, or delete the cached outputs"
             )
 
     def _content(self, source: int, index: int) -> str:

@@ -138,5 +138,5 @@ class DataConfig(Config):
         ge=-SEED,
         le=SEED,
         description="Seed of the crops and colors of a stage's `views`; default: the recipe's. "
-        "Runs of several seeds that share it see the same views, and can share what is stored.",
+        "Runs of several seeds that share it see the same views and can share a teacher cache.",
     )

@@ -15,7 +15,7 @@ def image_sets(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """What identifies the images of each source, as plain data.
 
     Names and sizes of all images, and the contents of up to 1,024 that are evenly spaced: reading
-    all of a large set would take hours. An exact check of every image is that of stored teacher
+    all of a large set would take hours. An exact check of every image is that of cached teacher
     outputs, which compare each image when it is trained on.
     """
     return [_image_set(source) for source in sources]

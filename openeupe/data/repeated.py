@@ -1,4 +1,4 @@
-"""A fixed number of views of every image, so that what is computed of a view can be kept."""
+"""A fixed number of views of every image, whose teacher outputs can be cached."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from openeupe.seeds import derive_seed
 class RepeatedViews(Dataset[Tensor]):
     """`views` views of every image of all sources, numbered through: source, image, view.
 
-    The crop, flip and colors of a view are a function of (seed, number), so they need not be kept.
+    The crop, flip and colors of a view are a function of (seed, number), so they need not be saved.
 
     Args:
         side: side of the views in pixels.
@@ -79,7 +79,7 @@ class RepeatedViews(Dataset[Tensor]):
             try:
                 found[row] = self[number]
             except BrokenImage:
-                known[row] = 0  # if training can read it after all, this view was not stored
+                known[row] = 0  # if training can read it after all, this view was not cached
         return found, known
 
     def finish(self, found: Tensor, numbers: Sequence[int]) -> Tensor:

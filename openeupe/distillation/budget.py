@@ -14,9 +14,10 @@ import torch
 
 from openeupe.data import Source
 from openeupe.distillation.check import meta_encoder
+from openeupe.distillation.encoder_settings import StudentConfig, TeacherConfig
 from openeupe.distillation.load import carried_from, load_member
 from openeupe.distillation.placement import place
-from openeupe.distillation.recipe import Recipe, StageConfig, StudentConfig, TeacherConfig
+from openeupe.distillation.recipe import Recipe, StageConfig
 from openeupe.distillation.run_folder import Run
 from openeupe.distillation.stage import Stage, Views
 from openeupe.distillation.trainer import Trainer
@@ -141,7 +142,7 @@ def _scaled(stage: StageConfig, steps: int) -> StageConfig:
     factor = steps / stage.steps
     settings = [plain["optimizer"], *(s["optimizer"] for s in plain["students"].values())]
     for optimizer in settings:
-        for key in ("warmup_steps", "heads_first"):
+        for key in ("warmup_steps", "freeze_backbone_steps"):
             if optimizer and optimizer.get(key):
                 optimizer[key] = max(1, round(optimizer[key] * factor))
     plain["steps"] = steps
@@ -167,7 +168,7 @@ def _measure(
         statistics = _statistics_time(trainer, iterations)
         trained = _steps_time(trainer, budget_s * _MEASURED)
         fixed, step = loaded + statistics + trained.fixed_s, trained.step_s
-        if config.store != "none" and config.views:
+        if config.teacher_cache != "none" and config.views:
             taught = _teachers_time(trainer)
             batches = math.ceil(sum(map(len, sources)) * config.views / config.batch_size)
             fixed, step = fixed + batches * taught, max(step - taught, 0.0)

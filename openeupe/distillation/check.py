@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from openeupe.data import DataConfig, Source, at_hand, check_heldout, open_source
-from openeupe.distillation.recipe import EncoderConfig, Recipe, StudentConfig, TeacherConfig
+from openeupe.distillation.encoder_settings import EncoderConfig, StudentConfig, TeacherConfig
+from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.track import check_tracker
 from openeupe.encoders import Encoder, check_side, create
 from openeupe.encoders.create import is_name

@@ -26,7 +26,7 @@ class StageCost:
 
     sharded: networks that are shared among the devices of a node.
     read_gib: encoded images read; None where a source is not at hand.
-    stored_gib: teacher outputs on disk.
+    cached_gib: teacher outputs on disk.
     """
 
     stage: str
@@ -39,7 +39,7 @@ class StageCost:
     sharded: list[str]
     memory_gib: float
     read_gib: float | None
-    stored_gib: float
+    cached_gib: float
     device_hours: float
 
 
@@ -84,7 +84,7 @@ class Plan:
 
     def table(self) -> Table:
         """Images, memory, bytes and hours of each stage, and what the hours rest on."""
-        columns = ("images", "GFLOP\nan image", "memory\na device", "read", "stored")
+        columns = ("images", "GFLOP\nan image", "memory\na device", "read", "cached")
         rows = []
         for cost in self.stages:
             read = "data not here" if cost.read_gib is None else f"{cost.read_gib:,.1f} GiB"
@@ -95,7 +95,7 @@ class Plan:
                     f"{cost.gflops_per_image:,.1f}",
                     f"> {cost.memory_gib:,.1f} GiB",
                     read,
-                    f"{cost.stored_gib:,.1f} GiB" if cost.stored_gib else "",
+                    f"{cost.cached_gib:,.1f} GiB" if cost.cached_gib else "",
                     _hours(cost.device_hours),
                 ]
             )

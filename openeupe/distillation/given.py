@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from openeupe.config import check_settings
-from openeupe.distillation.recipe import Recipe, TeacherConfig
+from openeupe.distillation.encoder_settings import TeacherConfig
+from openeupe.distillation.recipe import Recipe
 from openeupe.encoders import Encoder
 from openeupe.encoders.resolver import GIVEN
 

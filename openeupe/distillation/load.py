@@ -9,13 +9,8 @@ from typing import Any, cast
 from torch import nn
 
 from openeupe.distillation.check import brings_weights
-from openeupe.distillation.recipe import (
-    EncoderConfig,
-    Recipe,
-    StageConfig,
-    StudentConfig,
-    TeacherConfig,
-)
+from openeupe.distillation.encoder_settings import EncoderConfig, StudentConfig, TeacherConfig
+from openeupe.distillation.recipe import Recipe, StageConfig
 from openeupe.distillation.run_folder import Run
 from openeupe.distillation.stage import Stage
 from openeupe.encoders import Encoder, create

@@ -44,20 +44,20 @@ class OptimizerConfig(Config):
         3.0, gt=0, le=RATE, description="gradient norm limit; not in the paper"
     )
     warmup_steps: int = Field(0, ge=0, le=STEPS, description="linear warm-up; not in the paper")
-    heads_first: int = Field(
+    freeze_backbone_steps: int = Field(
         0,
         ge=0,
         le=STEPS,
-        description="steps at the beginning in which only the adapter heads learn: weights that "
-        "are good already are not pulled about by heads that are still random (the warm-up is not "
-        "repeated for them); not in the paper",
+        description="first steps in which only the adapter heads are trained, so that random heads "
+        "do not damage pretrained weights (the warm-up is not repeated afterwards); not in the "
+        "paper",
     )
     backbone_lr: float = Field(
         1.0,
         ge=0,
         le=RATE,
-        description="the student's learning rate as a share of `lr`, which its adapter heads keep: "
-        "under 1 for a backbone whose weights are good already; not in the paper",
+        description="learning rate of the student's backbone as a share of `lr`; its adapter heads "
+        "use `lr`. Below 1 for pretrained backbones; not in the paper",
     )
     final_lr: float = Field(
         0.0, ge=0, le=RATE, description="where the cosine ends, as a share of the peak"
@@ -70,7 +70,7 @@ class OptimizerConfig(Config):
 
 
 class OwnOptimizerConfig(OptimizerConfig):
-    """What a student sets itself of its optimizer; everything else is the stage's."""
+    """Optimizer settings of one student; unset ones are taken from the stage."""
 
     lr: float = Field(math.nan, gt=0, le=RATE, description="base learning rate")
 

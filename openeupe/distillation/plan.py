@@ -18,14 +18,15 @@ from openeupe.distillation.activation_memory import Saved, saved_by_autograd
 from openeupe.distillation.adapter_heads import TeacherHeads
 from openeupe.distillation.check import check_networks, check_sources, meta_encoder
 from openeupe.distillation.costs import EncoderCost, StageCost
+from openeupe.distillation.encoder_settings import EncoderConfig, StudentConfig
 from openeupe.distillation.load import carried_from
 from openeupe.distillation.placement import (
     FROZEN_BYTES,
     TRAINED_BYTES,
     choose_sharded,
 )
-from openeupe.distillation.recipe import EncoderConfig, Recipe, StageConfig, StudentConfig
-from openeupe.distillation.store import view_bytes
+from openeupe.distillation.recipe import Recipe, StageConfig
+from openeupe.distillation.teacher_cache import view_bytes
 from openeupe.distributed import check_share
 from openeupe.encoders import Encoder, Tokens
 from openeupe.encoders.create import is_name
@@ -172,7 +173,7 @@ def _stage_cost(
     images = config.steps * config.batch_size
     statistics = _statistics_images(recipe, config)
     teacher_gflops = sum(c.gflops for c in teacher_costs)
-    seen_by_teachers, stored = _stored(config, teachers, bytes_each) or (images, 0)
+    seen_by_teachers, cached = _cached(config, teachers, bytes_each) or (images, 0)
     taught_by = (seen_by_teachers + statistics) * teacher_gflops
     seconds = sum(
         gflops / (tflops[_rate(precision, where.bf16)] * 1e3)
@@ -192,7 +193,7 @@ def _stage_cost(
         sharded=sharded,
         memory_gib=(held + kept_bytes) / 2**30,
         read_gib=images * bytes_each[0] / 2**30 if bytes_each else None,
-        stored_gib=stored / 2**30,
+        cached_gib=cached / 2**30,
         device_hours=seconds / 3600,
     )
 
@@ -217,18 +218,18 @@ def _held(
     return sharded, sum(n // (where.per_node if k in sharded else 1) for k, n in needs.items())
 
 
-def _stored(
+def _cached(
     config: StageConfig, teachers: Mapping[str, Encoder], bytes_each: tuple[float, int] | None
 ) -> tuple[int, int] | None:
     """Views of which a stage stores the teachers' outputs, and their bytes; None: it does not."""
-    if config.store == "none" or not config.views or not bytes_each:
+    if config.teacher_cache == "none" or not config.views or not bytes_each:
         return None
     views = bytes_each[1] * config.views
     grids = {
         k: (t.cls_dim, t.patch_dim, (config.teachers[k].resolution[0] // t.patch_size) ** 2)
         for k, t in teachers.items()
     }
-    return views, views * view_bytes(grids, config.store)
+    return views, views * view_bytes(grids, config.teacher_cache)
 
 
 def _bytes_each(data: DataConfig) -> tuple[float, int] | None:

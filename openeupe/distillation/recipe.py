@@ -5,37 +5,30 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
 from openeupe.config import Config, Overrides, Written, load_settings, parsed_overrides
 from openeupe.data import DataConfig
+from openeupe.distillation.encoder_settings import EncoderConfig, StudentConfig, TeacherConfig
 from openeupe.distillation.loss import LossConfig
-from openeupe.distillation.optimizer import OptimizerConfig, OwnOptimizerConfig
+from openeupe.distillation.optimizer import OptimizerConfig
 from openeupe.distillation.standardize import StatisticsConfig
 from openeupe.distillation.track import TrackerName
-from openeupe.encoders import Encoder
-from openeupe.encoders.arguments import RESERVED
-from openeupe.encoders.resolver import GIVEN, check_code, earlier_stage, resolve
-from openeupe.encoders.sources import EarlierStage, Given, Source
+from openeupe.encoders.resolver import check_code
+from openeupe.encoders.sources import EarlierStage
 from openeupe.errors import InputError
-from openeupe.limits import BATCH, RATE, SEED, SIDE, STEPS, VIEWS, WIDTH
+from openeupe.limits import BATCH, SEED, STEPS, VIEWS, WIDTH
 from openeupe.names import Name
+
+FORMAT = 2  # of resolved recipes; format 1 has other names of settings
 
 # Names of a stage's own folders, next to those of its students.
 _OUR_FOLDERS = {
     ("students", name)
-    for name in ("stored", "checkpoints", "tensorboard", "evaluations", "wandb", "wandb-run",
+    for name in ("teacher_cache", "checkpoints", "tensorboard", "evaluations", "wandb", "wandb-run",
                  "mlflow-run")
 }  # fmt: skip
-
-Side = Annotated[int, Field(gt=0, le=SIDE)]
-Sides = Annotated[
-    tuple[Side, ...],
-    BeforeValidator(lambda v: (v,) if isinstance(v, int) else v),
-    Field(min_length=1),
-]
-
 
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"],
@@ -53,96 +46,8 @@ TeacherPrecision = Annotated[
 ]
 
 
-class EncoderConfig(Config):
-    """An encoder of a stage, and the sides at which it sees the images."""
-
-    encoder: str = Field(
-        description="whatever `openeupe.load` takes, or stage:NAME for the student of an earlier "
-        "stage"
-    )
-    resolution: Sides = Field(
-        description="side in pixels; with several, each step draws one (paper section 3.1, stage 3)"
-    )
-    args: dict[str, Any] = Field(
-        default={},
-        description="arguments for the architecture; of stage:NAME and of stored encoders laid "
-        "over those it was made with, as far as its weights still fit (drop_path_rate, patches)",
-    )
-
-    @model_validator(mode="after")
-    def _nothing_reserved(self) -> Self:
-        if taken := sorted(RESERVED & set(self.args)):
-            hint = "write it next to args" if taken[0] == "pretrained" else "leave it out"
-            raise ValueError(f"args: {taken[0]} cannot be set here: {hint}")
-        return self
-
-    @property
-    def earlier(self) -> EarlierStage | None:
-        """The earlier stage's student that it names; None where it comes from elsewhere."""
-        return earlier_stage(self.encoder)
-
-    @property
-    def source(self) -> Source:
-        """Where the encoder comes from. `load_recipe` has asked whether code may be run.
-
-        Raises:
-            InputError: if nothing of an encoder is there.
-        """
-        return resolve(self.encoder, allow_code=True)
-
-
-class TeacherConfig(EncoderConfig):
-    """A frozen teacher of a stage."""
-
-    _given: Encoder | None = PrivateAttr(None)
-    pretrained: bool = Field(True, description="take the encoder's published weights")
-    cls_weight: float = Field(
-        1.0, ge=0, le=RATE, description="weight of its class-token loss (paper: 1)"
-    )
-    patch_weight: float = Field(1.0, ge=0, le=RATE, description="gamma of Eq. 7 (paper: 1)")
-
-    @property
-    def source(self) -> Source:
-        """As of any encoder, or the encoder that `with_teachers` put in its place."""
-        return super().source if self._given is None else Given(self.encoder, self._given)
-
-    def replaced(self, name: str, encoder: Encoder) -> TeacherConfig:
-        """The same teacher with the weights of an encoder that is there already, in Python."""
-        update = {"encoder": f"{GIVEN}{name}", "args": {}, "pretrained": True}
-        found = self.model_copy(update=update)
-        found._given = encoder
-        return found
-
-
-class StudentConfig(EncoderConfig):
-    """A student of a stage: a new network, or one that an earlier stage finished."""
-
-    pretrained: bool | None = Field(
-        None,
-        description="start from the encoder's published weights; default: at random. stage:NAME "
-        "and stored encoders always bring their own",
-    )
-    keep_heads: bool = Field(
-        True,
-        description="with stage:NAME, also take its adapter heads and statistics where the teacher "
-        "is the same (the released checkpoints hold one pair of heads)",
-    )
-    teachers: tuple[str, ...] | None = Field(
-        None,
-        min_length=1,
-        description="those of the stage's teachers that it learns from; default: all. Students "
-        "that differ in this share one pass of the teachers and the same images",
-    )
-    checkpoint_activations: bool = Field(
-        False, description="keep only the blocks' inputs, and compute the rest again in backward"
-    )
-    optimizer: OwnOptimizerConfig | None = Field(
-        None, description="settings in which this student's optimizer differs from the stage's"
-    )
-
-
 class StageConfig(Config):
-    """One stage: frozen teachers, trainable students, resolutions and schedule."""
+    """Frozen teachers, trainable students, resolutions and schedule of one stage."""
 
     teachers: dict[Name, TeacherConfig] = Field(min_length=1)
     students: dict[Name, StudentConfig] = Field(min_length=1)
@@ -162,15 +67,15 @@ class StageConfig(Config):
         None,
         gt=0,
         le=VIEWS,
-        description="distinct views of each image, in turn (with weights of a manifest: equally "
-        "often); without it every one is new",
+        description="number of fixed augmentations per image, cycled (with weights of a manifest: "
+        "equally often); null: a new one every time",
     )
-    store: Literal["none", "bf16", "int8"] = Field(
-        "none", description="compute the teachers' outputs once for all views, and keep them so"
+    teacher_cache: Literal["none", "bf16", "int8"] = Field(
+        "none", description="compute the teachers' outputs once for all views, and cache them as"
     )
-    store_path: str | None = Field(
+    teacher_cache_path: str | None = Field(
         None,
-        description="folder for them, which is then kept; by default inside the run, until "
+        description="folder of the cache, which is not deleted; default: inside the run, until "
         "the stage ends",
     )
     shard: Literal["auto", "never", "always"] = Field(
@@ -191,19 +96,19 @@ class StageConfig(Config):
     checkpoint_every: int = Field(1000, gt=0, le=STEPS, description="steps between checkpoints")
 
     @model_validator(mode="after")
-    def _what_can_be_stored(self) -> Self:
-        if self.store == "none" and self.store_path is not None:
+    def _what_can_be_cached(self) -> Self:
+        if self.teacher_cache == "none" and self.teacher_cache_path is not None:
             raise ValueError(
-                "store_path has no effect with store: none: set store, or leave store_path out"
+                "teacher_cache_path has no effect with teacher_cache: none: set teacher_cache, or "
+                "leave teacher_cache_path out"
             )
-        if self.store != "none":
+        if self.teacher_cache != "none":
             if self.views is None:
-                raise ValueError(f"store: {self.store} needs views: set how many of each image")
+                raise ValueError("teacher_cache needs views: set the number per image")
             several = [name for name, t in self.teachers.items() if len(t.resolution) > 1]
             if several:
                 raise ValueError(
-                    f"store: {self.store} needs one resolution for each teacher, not several for "
-                    f"{several[0]}"
+                    f"teachers.{several[0]}.resolution: teacher_cache needs one, not several"
                 )
         return self
 
@@ -248,6 +153,16 @@ class Recipe(Config):
     )
     data: DataConfig
     stages: dict[Name, StageConfig] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_format(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or raw.get("format", FORMAT) == FORMAT:
+            return {k: v for k, v in raw.items() if k != "format"} if isinstance(raw, dict) else raw
+        raise ValueError(
+            f"format {raw['format']}, this version reads {FORMAT}: leave `format` out and rename "
+            "the settings that are then reported"
+        )
 
     @model_validator(mode="after")
     def _names_and_references(self) -> Recipe:
@@ -335,5 +250,6 @@ def _check_reach(recipe: Recipe, key: str) -> None:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML: every number, and what a student takes from its stage once."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=100)
+    """Return the resolved recipe as YAML, with every default written out."""
+    resolved = {"format": FORMAT, **recipe.model_dump(mode="json")}
+    return yaml.safe_dump(resolved, sort_keys=False, width=100)

@@ -22,8 +22,8 @@ from openeupe.distillation.precision import settled
 from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run_folder import Run
 from openeupe.distillation.stage import Stage
-from openeupe.distillation.store import STORED, remove_store
 from openeupe.distillation.student import save_student, student_files
+from openeupe.distillation.teacher_cache import CACHE, remove_cache
 from openeupe.distillation.track import open_tracker
 from openeupe.distillation.trainer import Trainer
 from openeupe.distributed import Processes, check_share, processes
@@ -182,7 +182,7 @@ def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, A
 def _tidy(stage_folder: Path) -> None:
     """Remove what a finished stage needs no more, and what killed writes left behind."""
     remove_checkpoints(stage_folder / CHECKPOINTS)
-    remove_store(stage_folder / STORED)
+    remove_cache(stage_folder / CACHE)
     remove_partials(stage_folder)
 
 

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from openeupe.config import read_settings
 from openeupe.data import DataConfig, changed
-from openeupe.distillation.recipe import Recipe, StageConfig, dump_recipe, load_recipe
+from openeupe.distillation.recipe import FORMAT, Recipe, StageConfig, dump_recipe, load_recipe
 from openeupe.distillation.student import DistilledStudent, load_student
 from openeupe.encoders import Encoder, create, load
 from openeupe.encoders.run_layout import RECIPE, RunFolder, is_run
@@ -37,7 +38,7 @@ class Run(RunFolder):
         """Open an existing run folder."""
         if not is_run(folder):
             raise InputError(f"{folder} is not a run folder: it has no {RECIPE}")
-        return cls(folder, load_recipe(folder / RECIPE, allow_code=True))  # nothing is run here
+        return cls(folder, _load_resolved(folder / RECIPE))
 
     @classmethod
     def start(cls, recipe: Recipe, folder: Path) -> Run:
@@ -48,7 +49,7 @@ class Run(RunFolder):
         """
         path = folder / RECIPE
         if path.exists():
-            before = load_recipe(path, allow_code=True)  # only compared
+            before = _load_resolved(path)
             begun = {name for name in before.stages if (folder / name).is_dir()}
             found = begun and difference(_settled(before, begun), _settled(recipe, begun))
             if found:
@@ -121,6 +122,21 @@ def load_stages(run: Run) -> dict[str, Encoder]:
     return {"untrained": untrained, **students}
 
 
+def _load_resolved(path: Path) -> Recipe:
+    """Read the recipe of a run folder; none of its code is run.
+
+    Raises:
+        InputError: if it was written by another version, or is damaged.
+    """
+    made = read_settings("recipe", path).get("format", 1)
+    if made != FORMAT:
+        raise InputError(
+            f"{path} has format {made}, this version reads {FORMAT}: begin another run with --run; "
+            f"finished students still load as {path.parent}/STAGE/STUDENT"
+        )
+    return load_recipe(path, allow_code=True)
+
+
 def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
     """The part of a recipe that may not change once `stages` have begun."""
     return {
@@ -138,7 +154,7 @@ def settings_that_count(stage: StageConfig) -> dict[str, Any]:
     """
     told = stage.model_dump(
         mode="json",
-        exclude={"log_every", "checkpoint_every", "shard", "compile", "store_path"},
+        exclude={"log_every", "checkpoint_every", "shard", "compile", "teacher_cache_path"},
     )
     for name, student in told["students"].items():
         student["optimizer"] = stage.optimizer_of(name).model_dump(mode="json")

@@ -122,7 +122,8 @@ class Stage(nn.Module):
     ) -> dict[str, TokenLosses]:
         """Unweighted losses of one student, by teacher (Eq. 4 to 6)."""
         images = views.at(self.side("student", student, step))
-        learns = torch.is_grad_enabled() and step >= self.config.optimizer_of(student).heads_first
+        frozen = self.config.optimizer_of(student).freeze_backbone_steps
+        learns = torch.is_grad_enabled() and step >= frozen
         # Neither recomputation in backward nor compiled code knows of a mode around the call.
         plain = (
             self.config.compile != "all"
@@ -171,5 +172,5 @@ class Stage(nn.Module):
             if gather is not None:
                 cls, patches = cls.gathered(gather), patches.gathered(gather)
             cast(Standardizer, self.statistics[name]).set(
-                cls, patches, self.config.statistics.floor
+                cls, patches, self.config.statistics.min_std
             )

@@ -1,4 +1,4 @@
-"""Batches of a stage's images on its device, with what is cached of them."""
+"""Batches of a stage's images on its device, with cached teacher outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openeupe.data import (
     Source,
 )
 from openeupe.distillation.stage import Stage
-from openeupe.distillation.store import StoredTokens
+from openeupe.distillation.teacher_cache import CachedTokens
 from openeupe.distributed import Processes
 from openeupe.seeds import derive_seed
 
@@ -28,13 +28,13 @@ from openeupe.seeds import derive_seed
 class Loaded(NamedTuple):
     """This process's share of a step's images.
 
-    images: uint8 `[b, 3, side, side]` on the device. kept: the teachers' cached tokens, by name.
+    images: uint8 `[b, 3, side, side]` on the device. cached: teacher tensors by name.
     waited_s: seconds that training waited for them.
     """
 
     step: int
     images: Tensor
-    kept: dict[str, Tensor]
+    cached: dict[str, Tensor]
     waited_s: float
 
 
@@ -46,7 +46,7 @@ class StageBatches:
 
     Attributes:
         views: the views that images come in, where their number is limited.
-        stored: cached teacher tokens of these views, once they are there.
+        teacher_cache: reads cached teacher outputs of these views, once they are there.
         broken: the account of unreadable images.
     """
 
@@ -57,7 +57,7 @@ class StageBatches:
         self.sources = sources
         self.device = processes.device
         self.views = self._views()
-        self.stored: StoredTokens | None = None
+        self.teacher_cache: CachedTokens | None = None
         self.broken = BrokenImages(data.max_broken)
         self.augment = BatchAugment(data.augment, stage.config.side, self.device)
         self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -77,7 +77,7 @@ class StageBatches:
             world_size=self.processes.count,
             sources=self.sources,
             repeated=self.views,
-            kept=self.stored,
+            teacher_cache=self.teacher_cache,
         )
         batches.broken = self.broken
         iterator = iter(batches)
@@ -86,8 +86,8 @@ class StageBatches:
             batch = next(iterator, None)
             if batch is None:
                 return
-            images, kept = self._sent(batch)
-            yield Loaded(batch.step, images, kept, time.perf_counter() - start)
+            images, cached = self._sent(batch)
+            yield Loaded(batch.step, images, cached, time.perf_counter() - start)
 
     def broken_names(self) -> list[str]:
         """Unreadable images that any process met; all processes must ask."""
@@ -109,7 +109,7 @@ class StageBatches:
         return RepeatedViews(data, self.stage.config.side, seed, count, self.sources)
 
     def _sent(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Images and what was cached of them, on the device.
+        """Images and their cached teacher outputs, on the device.
 
         On a GPU they go there, and are augmented if that is left to it, on a stream next to the
         one that still computes the step before.
@@ -117,12 +117,12 @@ class StageBatches:
         cuda = self.device.type == "cuda"
         with torch.cuda.stream(self.beside) if cuda else nullcontext():
             images = batch.images.to(self.device, non_blocking=True)
-            kept = {k: t.to(self.device, non_blocking=True) for k, t in batch.kept.items()}
+            cached = {k: t.to(self.device, non_blocking=True) for k, t in batch.cached.items()}
             if batch.draws is not None:
                 images = self.augment(images, batch.draws.to(self.device, non_blocking=True))
         if cuda:
             computing = torch.cuda.current_stream()
             computing.wait_stream(self.beside)
-            for tensor in (images, *kept.values()):
+            for tensor in (images, *cached.values()):
                 tensor.record_stream(computing)  # else its memory would be used again too soon
-        return images, kept
+        return images, cached

@@ -17,11 +17,11 @@ class StatisticsConfig(Config):
     """How the teachers' standardization constants are measured before training."""
 
     iterations: int = Field(500, gt=0, le=STEPS, description="batches (paper section 4.1, stage 1)")
-    floor: float = Field(
+    min_std: float = Field(
         0.01,
         ge=0,
-        description="no std below this share of the token kind's RMS std; our guard. 0: the "
-        "paper's plain (y - mean) / std",
+        description="minimum std, as a share of the token kind's RMS std; our guard against "
+        "nearly constant coordinates. 0: the paper's plain (y - mean) / std",
     )
 
 
@@ -68,7 +68,7 @@ class Standardizer(nn.Module):
 
     Without it one token type of one teacher dominates the loss (paper section 3.3). Coordinates
     that hardly move (dead channels of a ReLU network) would be blown up into noise, so no std is
-    taken below `floor` times the root mean square std of its token kind. With `floor` 0 only
+    taken below `min_std` times the root mean square std of its token kind. With `min_std` 0 only
     coordinates that do not vary at all are left undivided.
     """
 
@@ -83,11 +83,11 @@ class Standardizer(nn.Module):
             self.register_buffer(f"{kind}_mean", torch.zeros(dim))
             self.register_buffer(f"{kind}_std", torch.ones(dim))
 
-    def set(self, cls: Moments, patches: Moments, floor: float) -> None:
+    def set(self, cls: Moments, patches: Moments, min_std: float) -> None:
         """Fix the constants from measured moments."""
         for kind, moments in (("cls", cls), ("patch", patches)):
             std = moments.std()
-            std = std.clamp_min(floor * std.square().mean().sqrt())
+            std = std.clamp_min(min_std * std.square().mean().sqrt())
             # A coordinate that varies less than float32 resolves is constant: std 1, target 0.
             varies = std > torch.finfo(torch.float32).eps * moments.mean.abs()
             getattr(self, f"{kind}_mean").copy_(moments.mean)

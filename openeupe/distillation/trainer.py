@@ -26,9 +26,9 @@ from openeupe.distillation.fp8 import check_parity, teachers_to_fp8
 from openeupe.distillation.metrics import Meter, MetricsLog
 from openeupe.distillation.stage import Stage, Views
 from openeupe.distillation.stage_batches import StageBatches
-from openeupe.distillation.store import STORED, StoredTokens, stored_targets
-from openeupe.distillation.store_writer import StoreWriter
 from openeupe.distillation.students import Family
+from openeupe.distillation.teacher_cache import CACHE, CachedTokens, cached_targets
+from openeupe.distillation.teacher_cache_writer import TeacherCacheWriter
 from openeupe.distillation.track import TensorBoard, Tracker
 from openeupe.distributed import Processes, StopTogether, average_batch_norm
 from openeupe.progress import Progress, Task
@@ -98,8 +98,8 @@ class Trainer:
             if not keep_statistics:
                 self._measure_statistics()
             self._save(0)
-        if self.config.store != "none":
-            self.batches.stored = self._store()
+        if self.config.teacher_cache != "none":
+            self.batches.teacher_cache = self._cache_teachers()
         self.stage.train()
         if self.processes.first:
             self.log = MetricsLog(self.folder, done, self.tracker(done), self._tell)
@@ -112,11 +112,11 @@ class Trainer:
                 self.log.close()
 
     def step(
-        self, images: Tensor, step: int, kept: dict[str, Tensor] | None = None
+        self, images: Tensor, step: int, cached: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """One iteration on uint8 images `[b, 3, S, S]`, this process's share of the batch.
 
-        One teacher pass, or what was `kept` of one; then every student; in `accumulate` parts.
+        One teacher pass, or its `cached` outputs, serves every student, in `accumulate` parts.
         Returns device scalars by name; nothing is read to the host.
         """
         sums: dict[str, Tensor] = {}
@@ -124,9 +124,9 @@ class Trainer:
         parts = images.chunk(self.config.accumulate)
         for part, some in enumerate(parts):
             views = Views(some)
-            if kept:
-                some_kept = {name: t.chunk(len(parts))[part] for name, t in kept.items()}
-                targets = stored_targets(self.stage, some_kept)
+            if cached:
+                some_cached = {name: t.chunk(len(parts))[part] for name, t in cached.items()}
+                targets = cached_targets(self.stage, some_cached)
             else:
                 targets = self.stage.targets(views, step)
             for learner in self.family.alive():
@@ -142,8 +142,8 @@ class Trainer:
         config, log = self.config, self.log
         stopping = StopTogether(self.processes, stop)
         last, waited, images_since = time.perf_counter(), 0.0, 0
-        for step, images, kept, wait_s in self.batches(done, config.steps, "train"):
-            self.meter.add(self.step(images, step, kept))
+        for step, images, cached, wait_s in self.batches(done, config.steps, "train"):
+            self.meter.add(self.step(images, step, cached))
             waited += wait_s
             images_since += len(images) * self.processes.count
             done = step + 1
@@ -211,19 +211,20 @@ class Trainer:
         self._tell(f"fp8 changes the teachers' tokens by: {told}")
         check_parity(self.stage, means)
 
-    def _store(self) -> StoredTokens:
-        """Compute what is missing of the teachers' outputs; the teachers are then let go."""
+    def _cache_teachers(self) -> CachedTokens:
+        """Compute missing teacher outputs, then free the teachers' memory."""
         views, config = self.batches.views, self.config
         assert views is not None  # the recipe was checked
-        path = Path(config.store_path).expanduser() if config.store_path else self.folder / STORED
+        given = config.teacher_cache_path
+        path = Path(given).expanduser() if given else self.folder / CACHE
         batch = config.batch_size // (self.processes.count * config.accumulate)
         workers, images = self.batches.data.workers, self.images
-        writer = StoreWriter(self.stage, views, path, self.processes, batch, workers, images)
-        stored = writer.write(self.progress)
+        writer = TeacherCacheWriter(self.stage, views, path, self.processes, batch, workers, images)
+        cached = writer.write(self.progress)
         for teacher in self.stage.teachers.values():
             if not isinstance(teacher, FSDPModule):
                 teacher.to("meta")
-        return stored
+        return cached
 
     def _measure_statistics(self) -> None:
         iterations, parts = self.config.statistics.iterations, self.config.accumulate

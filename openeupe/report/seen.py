@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from openeupe.data import BrokenImage, Source, open_source
-from openeupe.distillation.recipe import Recipe, TeacherConfig
+from openeupe.distillation.encoder_settings import TeacherConfig
+from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run_folder import Run, load_stages
 from openeupe.encoders import Encoder, create, load
 from openeupe.encoders.experts import EXPERTS

@@ -81,7 +81,7 @@ def test_stages_that_agree_share_an_address(study_file: Path) -> None:
     changed = load_study(study_file, ["recipes.two.stages.proxy.steps=4"]).seeded("two", 0)
     assert address(two, "proxy") != address(changed, "proxy")
     assert address(two, "student") != address(changed, "student")  # it begins from the proxy
-    stage = two.stages["proxy"].model_copy(update={"store_path": "elsewhere"})
+    stage = two.stages["proxy"].model_copy(update={"teacher_cache_path": "elsewhere"})
     moved = two.model_copy(update={"stages": two.stages | {"proxy": stage}})
     assert address(two, "student") == address(moved, "student")
     unimportant = load_study(study_file, ["recipes.two.data.workers=3"]).seeded("two", 0)
@@ -101,11 +101,11 @@ def test_a_factor_on_the_steps_of_a_student_with_some_optimizer_settings_of_its_
 ) -> None:
     stage = raw_study["recipes"]["two"]["stages"]["student"]
     stage["optimizer"] = {"lr": 1e-3, "warmup_steps": 2}
-    stage["students"]["student"]["optimizer"] = {"lr": 1e-4, "heads_first": 1}
+    stage["students"]["student"]["optimizer"] = {"lr": 1e-4, "freeze_backbone_steps": 1}
     study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
     stretched = load_study(study_file, ["steps=4"]).recipes["two"].stages["student"]
     own = stretched.optimizer_of("student")
-    assert (own.lr, own.heads_first, own.warmup_steps) == (1e-4, 4, 8)
+    assert (own.lr, own.freeze_backbone_steps, own.warmup_steps) == (1e-4, 4, 8)
 
 
 def test_a_network_called_like_a_setting_counts_in_the_address(

@@ -41,15 +41,15 @@ def test_batches_show_the_numbered_views(config: DataConfig) -> None:
     views = repeated(config)
     asked: list[list[int]] = []
 
-    def kept(numbers: list[int]) -> dict[str, torch.Tensor]:
+    def cached(numbers: list[int]) -> dict[str, torch.Tensor]:
         asked.append(numbers)
         return {"number": torch.tensor(numbers), "contents": views.readable(numbers)[1]}
 
-    batches = Batches(config, 4, 32, 0, 0, 12, repeated=views, kept=kept)
+    batches = Batches(config, 4, 32, 0, 0, 12, repeated=views, teacher_cache=cached)
     seen: set[int] = set()
     for batch in batches:
-        assert torch.equal(batch.images, views.readable(batch.kept["number"].tolist())[0])
-        seen |= set(batch.kept["number"].tolist())
+        assert torch.equal(batch.images, views.readable(batch.cached["number"].tolist())[0])
+        seen |= set(batch.cached["number"].tolist())
     assert len(seen) > 10
     assert torch.equal(views[3], views.readable([3])[0][0])
     assert not torch.equal(views[2], views[3])  # two views of one image
@@ -63,7 +63,7 @@ def test_processes_show_the_same_views(config: DataConfig) -> None:
         for r in range(2)
     ]
     assert torch.equal(torch.cat([s.images for s in shares]), whole.images)
-    assert whole.kept == {}
+    assert whole.cached == {}
 
 
 def test_what_cannot_be_read_is_black(config: DataConfig) -> None:

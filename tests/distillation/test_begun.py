@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from openeupe.data import recorded
 from openeupe.distillation import precision
 from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run import run_recipe
+from openeupe.distillation.run_folder import Run
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
 from tests.lines import Lines
@@ -91,7 +93,9 @@ def test_images_are_read_once_for_the_run_and_its_cache(
     read: list[int] = []
     one = recorded._image_set
     monkeypatch.setattr(recorded, "_image_set", lambda source: read.append(1) or one(source))
-    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"] | {"views": 1, "store": "bf16"}}
+    raw_recipe["stages"] = {
+        "proxy": raw_recipe["stages"]["proxy"] | {"views": 1, "teacher_cache": "bf16"}
+    }
     run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
     assert len(read) == 1
 
@@ -99,7 +103,7 @@ def test_images_are_read_once_for_the_run_and_its_cache(
 def computes_in(monkeypatch: pytest.MonkeyPatch, native: str) -> None:
     """A machine on which `auto` is `native`."""
     real = precision.resolve_precision
-    for module in ("precision", "placement", "run", "store_writer"):
+    for module in ("precision", "placement", "run", "teacher_cache_writer"):
         monkeypatch.setattr(
             f"openeupe.distillation.{module}.resolve_precision",
             lambda asked, device: native if asked == "auto" else real(asked, device),
@@ -140,3 +144,17 @@ def test_a_damaged_record_of_the_precision_is_one_line(
     (tmp_path / "run" / "proxy" / "precision.json").write_text(content)
     with pytest.raises(InputError, match=r"precision\.json .*copy it back, or delete"):
         run_recipe(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize("old", [None, 1, 3])
+def test_a_run_of_another_format_is_refused(
+    raw_recipe: dict[str, Any], tmp_path: Path, old: int | None
+) -> None:
+    recipe = Recipe.model_validate(raw_recipe)
+    path = Run.start(recipe, tmp_path / "run").folder / "recipe.yaml"
+    raw = yaml.safe_load(path.read_text())
+    assert raw.pop("format") == 2
+    path.write_text(yaml.safe_dump(raw if old is None else raw | {"format": old}))
+    for opened in (lambda: Run.open(path.parent), lambda: Run.start(recipe, path.parent)):
+        with pytest.raises(InputError, match=r"recipe\.yaml has format \d, this .* another run"):
+            opened()

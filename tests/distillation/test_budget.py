@@ -87,7 +87,7 @@ def test_every_stage_is_measured_before_an_earlier_one_has_ended(
     raw_recipe: dict[str, Any], cached: bool
 ) -> None:
     if cached:
-        raw_recipe["stages"]["student"] |= {"views": 2, "store": "bf16"}
+        raw_recipe["stages"]["student"] |= {"views": 2, "teacher_cache": "bf16"}
     recipe = Recipe.model_validate(raw_recipe)
     sources = open_sources(recipe.data.sources)
     here = Processes(torch.device("cpu"))

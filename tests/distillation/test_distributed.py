@@ -68,7 +68,7 @@ def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "teachers": {"proxy": {"encoder": "stage:proxy/proxy", "resolution": 32}},
         "students": {"student": random("test_vit", 32) | {"checkpoint_activations": True}},
         **schedule, "shard": "always", "accumulate": 2,
-        "optimizer": {"lr": 1e-3, "heads_first": 2, "backbone_lr": 0.2, "muon": {}},
+        "optimizer": {"lr": 1e-3, "freeze_backbone_steps": 2, "backbone_lr": 0.2, "muon": {}},
     }  # fmt: skip
     path = tmp_path_factory.mktemp("recipe") / "shared.yaml"
     data = {"sources": [{"path": str(images)}]}

@@ -18,7 +18,7 @@ from openeupe.distillation.checkpoint import (
 )
 from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run import _tidy, run_recipe
-from openeupe.distillation.store import remove_store
+from openeupe.distillation.teacher_cache import remove_cache
 from openeupe.distillation.trainer import Trainer
 from openeupe.errors import InputError
 from tests.lines import Lines
@@ -174,9 +174,9 @@ def test_a_damaged_checkpoint_never_counts_as_one_of_the_newest(tmp_path: Path) 
 
 def test_tidying_deletes_nothing_but_what_a_stage_makes(tmp_path: Path) -> None:
     foreign = [".git/config", ".ssh/key", "checkpoints/mine.pt", "checkpoints/step-x/a",
-               "stored/photos.zip", ".writing-notes/a", ".env"]  # fmt: skip
+               "teacher_cache/photos.zip", ".writing-notes/a", ".env"]  # fmt: skip
     ours = ["checkpoints/step-000000001/state.json", "checkpoints/.writing-2/a",
-            "stored/00000000.safetensors", "stored/store.json"]  # fmt: skip
+            "teacher_cache/00000000.safetensors", "teacher_cache/teacher_cache.json"]  # fmt: skip
     for name in foreign + ours:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
@@ -193,13 +193,15 @@ def test_tidying_follows_no_link_out_of_the_stage(tmp_path: Path) -> None:
     stage = tmp_path / "stage"
     (stage / "checkpoints").mkdir(parents=True)
     (stage / "checkpoints" / "step-000000001").symlink_to(other, target_is_directory=True)
-    (stage / "stored").symlink_to(other, target_is_directory=True)
+    (stage / "teacher_cache").symlink_to(other, target_is_directory=True)
     remove_checkpoints(stage / "checkpoints")
-    remove_store(stage / "stored")
+    remove_cache(stage / "teacher_cache")
     assert len(list(other.iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", ["stored", "checkpoints", "tensorboard", "Stored", "evaluations"])
+@pytest.mark.parametrize(
+    "name", ["teacher_cache", "checkpoints", "tensorboard", "Teacher_Cache", "evaluations"]
+)
 def test_a_student_may_not_be_called_like_a_folder_that_is_deleted(
     raw_recipe: dict[str, Any], name: str
 ) -> None:

@@ -94,25 +94,25 @@ def test_devices() -> None:
         device_tflops("h1000", 0.4)
 
 
-def test_bytes_read_and_stored(raw_recipe: dict[str, Any], images: Any) -> None:
+def test_bytes_read_and_cached(raw_recipe: dict[str, Any], images: Any) -> None:
     stage = raw_recipe["stages"]["proxy"]
     raw_recipe["stages"] = {"proxy": stage}
     online = plan(Recipe.model_validate(raw_recipe), 1.0)[0]
     mean = sum(p.stat().st_size for p in images.iterdir()) / 24
     assert online.read_gib == pytest.approx(24 * mean / 2**30)  # 6 steps of 4
-    assert online.stored_gib == 0
-    stage |= {"views": 3, "store": "bf16", "steps": 600}
-    stored = plan(Recipe.model_validate(raw_recipe), 1.0)[0]
+    assert online.cached_gib == 0
+    stage |= {"views": 3, "teacher_cache": "bf16", "steps": 600}
+    cached = plan(Recipe.model_validate(raw_recipe), 1.0)[0]
     tokens = sum(
         create(n).cls_dim + create(n).patch_dim * (side // create(n).patch_size) ** 2
         for n, side in (("test_vit", 32), ("test_resnet", 64))
     )
-    assert stored.stored_gib == pytest.approx(24 * 3 * 2 * tokens / 2**30)
-    teachers = sum(t.gflops for t in stored.teachers)
-    trained = stored.gflops_per_image - teachers
+    assert cached.cached_gib == pytest.approx(24 * 3 * 2 * tokens / 2**30)
+    teachers = sum(t.gflops for t in cached.teachers)
+    trained = cached.gflops_per_image - teachers
     seen = 72 + 8  # views, and images of the statistics
     gflops = 2400 * trained + seen * teachers
-    assert stored.device_hours == pytest.approx(gflops / 1e3 / 3600)
+    assert cached.device_hours == pytest.approx(gflops / 1e3 / 3600)
 
 
 def test_what_is_shared_or_computed_again_needs_less_memory(raw_recipe: dict[str, Any]) -> None:

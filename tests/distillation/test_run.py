@@ -135,8 +135,8 @@ def test_heads_can_learn_first(
     stage = raw_recipe["stages"]["proxy"]
     raw_recipe["stages"] = {"proxy": stage}
 
-    def weights(folder: str, heads_first: int) -> list[torch.Tensor]:
-        stage["optimizer"] = {"lr": 1e-3, "heads_first": heads_first}
+    def weights(folder: str, freeze_backbone_steps: int) -> list[torch.Tensor]:
+        stage["optimizer"] = {"lr": 1e-3, "freeze_backbone_steps": freeze_backbone_steps}
         run = run_recipe(Recipe.model_validate(raw_recipe), tmp_path / folder)
         student = run.student("proxy")
         return [*student.encoder.parameters(), *student.heads["vit"].parameters()]

@@ -27,7 +27,7 @@ def test_standardized_tokens_have_mean_0_and_std_1_apart_by_kind() -> None:
     cls, patches = torch.randn(64, 4) * 3 + 7, torch.randn(64, 6, 3, 3) * 0.1 - 2
     standardizer = Standardizer(SimpleNamespace(cls_dim=4, patch_dim=6))
     rows = patches.flatten(2).transpose(1, 2).flatten(0, 1)
-    standardizer.set(moments(cls), moments(rows), floor=0.01)
+    standardizer.set(moments(cls), moments(rows), min_std=0.01)
     out = standardizer(Tokens(cls, patches))
     torch.testing.assert_close(out.cls.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.cls.std(0, correction=0), torch.ones(4))
@@ -41,10 +41,10 @@ def test_dead_coordinates_are_not_blown_up() -> None:
     rows = torch.randn(100, 3)
     rows[:, 1] = 0.5
     standardizer = Standardizer(SimpleNamespace(cls_dim=3, patch_dim=3))
-    standardizer.set(moments(rows), moments(torch.zeros(100, 3)), floor=0.01)
+    standardizer.set(moments(rows), moments(torch.zeros(100, 3)), min_std=0.01)
     surprise = Tokens(torch.full((1, 3), 0.6), torch.ones(1, 3, 1, 1))
     out = standardizer(surprise)
-    assert out.cls[0, 1] < 0.1 / (0.01 * 0.5)  # floor, not 0.1 / 0
+    assert out.cls[0, 1] < 0.1 / (0.01 * 0.5)  # min_std, not 0.1 / 0
     assert torch.isfinite(out.patches).all()  # a teacher that never varied at all
     assert (out.patches == 1).all()
 
@@ -56,7 +56,7 @@ def test_floor_0_is_the_papers_plain_standardization() -> None:
     patches = rows.view(500, 4, 4, 1).transpose(1, 2)
     standardizer = Standardizer(SimpleNamespace(cls_dim=4, patch_dim=4))
     by_kind = patches.flatten(2).transpose(1, 2).flatten(0, 1)
-    standardizer.set(moments(rows, chunks=7), moments(by_kind, chunks=3), floor=0)
+    standardizer.set(moments(rows, chunks=7), moments(by_kind, chunks=3), min_std=0)
     out = standardizer(Tokens(rows, patches))
     torch.testing.assert_close(out.cls[:, 1:].std(0, correction=0), torch.ones(3))
     torch.testing.assert_close(standardizer.cls_std[0], torch.tensor(1.0))

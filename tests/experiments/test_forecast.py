@@ -62,7 +62,7 @@ def test_a_forecast_from_files_to_tables(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     stage = raw_study["recipes"]["direct"]["stages"]["student"]
-    stage["optimizer"] = {"lr": 1e-3, "heads_first": 1}  # gradients are measured after it
+    stage["optimizer"] = {"lr": 1e-3, "freeze_backbone_steps": 1}  # gradients are measured after it
     study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
     settings, out = tmp_path / "forecast.yaml", tmp_path / "out"
     settings.write_text(yaml.safe_dump(SETTINGS))

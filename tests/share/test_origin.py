@@ -49,7 +49,12 @@ def student(folder: Path, stage: str, teachers: dict[str, str]) -> Path:
 
 
 def recipe(folder: Path, stages: dict[str, Any], name: str = "mine") -> None:
-    content = {"name": name, "data": {"sources": [{"path": "images"}]}, "stages": stages}
+    content = {
+        "format": 2,
+        "name": name,
+        "data": {"sources": [{"path": "images"}]},
+        "stages": stages,
+    }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
 
 

@@ -1,4 +1,4 @@
-"""What cached teacher outputs depend on: written with them, and compared when they are found."""
+"""Settings that cached teacher outputs depend on, saved with them and compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openeupe.data import RepeatedViews, changed, image_sets
 from openeupe.distillation.precision import resolve_precision
 from openeupe.distillation.run_folder import difference
 from openeupe.distillation.stage import Stage
-from openeupe.distillation.store import SETTINGS
+from openeupe.distillation.teacher_cache import SETTINGS, shards_there
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.files import read_mapping, write_atomically
@@ -21,9 +21,9 @@ from openeupe.identity import facts_identity
 
 
 def claim(folder: Path, settings: dict[str, Any], per_shard: int) -> dict[str, Any]:
-    """Make a cache's folder, or find it made with the same settings.
+    """Create a cache's folder, or check that an existing one has the same settings.
 
-    Teachers that only one of both has are no difference.
+    Teachers that only one of the two has are ignored.
 
     Returns:
         The settings of the cache as they are in its folder.
@@ -33,16 +33,18 @@ def claim(folder: Path, settings: dict[str, Any], per_shard: int) -> dict[str, A
     """
     path = folder / SETTINGS
     if not path.is_file():
+        if shards_there(folder):
+            raise InputError(
+                f"{folder} has teacher outputs but no {SETTINGS}, as earlier versions wrote it: "
+                "delete the folder or choose another"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         made = settings | {"per_shard": per_shard}
         write_atomically(path, json.dumps(made, indent=2))
         return made
     found = read_mapping(path)
     if not {"data", "teachers", "per_shard"} <= found.keys():
-        raise InputError(
-            f"{folder} was made by an earlier version, which did not record what images its "
-            f"teacher outputs are of, or {SETTINGS} is damaged: delete it or choose another folder"
-        )
+        raise InputError(f"{path} is damaged: delete {folder} or choose another folder")
     if others := changed(found["data"], settings["data"]):
         raise InputError(
             f"{folder} holds teacher outputs of other images ({others}): put those images back, "
@@ -59,19 +61,19 @@ def claim(folder: Path, settings: dict[str, Any], per_shard: int) -> dict[str, A
 
 
 def add_teachers(folder: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Record the teachers that a cache gets besides those that it has."""
+    """Record the teachers that are added to a cache."""
     teachers = settings["teachers"] | found["teachers"]
     if teachers.keys() != found["teachers"].keys():
         write_atomically(folder / SETTINGS, json.dumps({**found, "teachers": teachers}, indent=2))
 
 
-def store_settings(
+def cache_settings(
     stage: Stage,
     views: RepeatedViews,
     device: torch.device,
     images: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """All that the outputs depend on, as plain data: views, and teachers by their weights.
+    """Settings that the outputs depend on, as plain data; teachers by their weights.
 
     Each image's contents are compared when it is trained on (`Batches`); all else is here.
 
@@ -81,10 +83,10 @@ def store_settings(
     config = stage.config
     return {
         "data": images or image_sets(views.sources),
-        "kind": config.store,
+        "kind": config.teacher_cache,
         "views": views.views,
         "seed": views.seed,
-        "side": views.augment.side,
+        "resolution": views.augment.side,
         "reduced_decode": views.least_side is not None,
         "augment": views.augment.config.model_dump(mode="json"),
         "teacher_precision": resolve_precision(config.teacher_precision, device),
@@ -104,7 +106,7 @@ def shapes(stage: Stage) -> dict[str, tuple[int, int, int]]:
 
 def _teacher(stage: Stage, name: str, shape: tuple[int, int, int]) -> dict[str, Any]:
     about: dict[str, Any] = {"shape": list(shape), "identity": stage.identities[name]}
-    if stage.config.store == "int8":  # kept standardized, so of use with these statistics alone
+    if stage.config.teacher_cache == "int8":  # standardized, so only valid with these statistics
         measured = stage.statistics[name].state_dict()
         about["statistics"] = facts_identity({k: v.tolist() for k, v in measured.items()})
     return about

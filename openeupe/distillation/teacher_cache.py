@@ -1,8 +1,9 @@
-"""Teacher outputs that are computed once, kept on disk, and read back as if computed.
+"""On-disk cache of teacher tokens.
 
-A store is a folder of safetensors shards, each with the tokens of so many views and what identifies
-the images that they show, and `store.json`.
-`bf16` keeps the teachers' own tokens; `int8` the standardized ones, with a float32 scale a token.
+A cache is a folder of safetensors shards, each with the tokens of so many views and what identifies
+the images that they show, and `teacher_cache.json`.
+`bf16` caches the teachers' own tokens; `int8` the standardized ones, with a float32 scale per
+token.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from openeupe.files import remove_partials
 from openeupe.identity import tensors_identity
 from openeupe.locks import LOCK
 
-STORED = "stored"  # where outputs lie in a stage's folder, unless told otherwise
-SETTINGS = "store.json"
+CACHE = "teacher_cache"  # default folder, inside that of the stage
+SETTINGS = "teacher_cache.json"
 DIGEST = "digest"  # in a shard's metadata
 _SHARD = r"(\d{8,})\.safetensors"
 _OPEN_SHARDS = 64
 
 
-class StoredTokens:
+class CachedTokens:
     """Reads some teachers' tokens of views by their numbers; can be sent to loader workers."""
 
     def __init__(self, folder: Path, per_shard: int, teachers: tuple[str, ...]) -> None:
@@ -138,8 +139,8 @@ def is_whole(shard: Path) -> bool:
         return False
 
 
-def remove_store(folder: Path) -> None:
-    """Remove the files of a store; what else lies in its folder stays."""
+def remove_cache(folder: Path) -> None:
+    """Remove the files of a cache; other files in its folder stay."""
     for path in list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else ():
         if path.name in (SETTINGS, LOCK) or re.fullmatch(_SHARD, path.name):
             path.unlink()
@@ -148,29 +149,29 @@ def remove_store(folder: Path) -> None:
         folder.rmdir()
 
 
-def stored_targets(stage: Stage, kept: dict[str, Tensor]) -> dict[str, Tokens]:
-    """What was read -> standardized float32 tokens by teacher, as `Stage.targets` makes them."""
-    return {name: restore(stage, name, kept) for name in stage.teachers}
+def cached_targets(stage: Stage, cached: dict[str, Tensor]) -> dict[str, Tokens]:
+    """Cached tensors -> standardized float32 tokens by teacher, as `Stage.targets` makes them."""
+    return {name: restore(stage, name, cached) for name in stage.teachers}
 
 
-def restore(stage: Stage, teacher: str, kept: dict[str, Tensor]) -> Tokens:
-    """`stored_targets` of one teacher."""
-    tokens = [kept[f"{teacher}.{kind}"] for kind in ("cls", "patches")]
-    if f"{teacher}.cls_scale" not in kept:
+def restore(stage: Stage, teacher: str, cached: dict[str, Tensor]) -> Tokens:
+    """`cached_targets` of one teacher."""
+    tokens = [cached[f"{teacher}.{kind}"] for kind in ("cls", "patches")]
+    if f"{teacher}.cls_scale" not in cached:
         standardized: Tokens = stage.statistics[teacher](Tokens(*tokens))
         return standardized
-    scales = [kept[f"{teacher}.{kind}_scale"] for kind in ("cls", "patches")]
+    scales = [cached[f"{teacher}.{kind}_scale"] for kind in ("cls", "patches")]
     return Tokens(*(t.float() * s for t, s in zip(tokens, scales, strict=True)))
 
 
 def pack(teacher: str, tokens: Tokens, kind: str) -> dict[str, Tensor]:
-    """Tokens -> tensors as they are kept, by name."""
-    kept: dict[str, Tensor] = {}
+    """Tokens -> tensors to cache, by name."""
+    cached: dict[str, Tensor] = {}
     for field, tensor in tokens._asdict().items():
         if kind == "bf16":
-            kept[f"{teacher}.{field}"] = tensor.bfloat16()
+            cached[f"{teacher}.{field}"] = tensor.bfloat16()
             continue
         scale = tensor.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
-        kept[f"{teacher}.{field}"] = (tensor / scale).round().to(torch.int8)
-        kept[f"{teacher}.{field}_scale"] = scale
-    return kept
+        cached[f"{teacher}.{field}"] = (tensor / scale).round().to(torch.int8)
+        cached[f"{teacher}.{field}_scale"] = scale
+    return cached

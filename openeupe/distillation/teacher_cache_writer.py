@@ -1,4 +1,4 @@
-"""Computing the teacher outputs of a store: announced, resumed after a kill, and measured."""
+"""Compute cached teacher outputs: announced, resumed after a kill, and measured."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from torch.utils.data import Dataset
 from openeupe.data import RepeatedViews
 from openeupe.data.workers import loaded
 from openeupe.distillation.stage import Stage, Views
-from openeupe.distillation.store import (
+from openeupe.distillation.teacher_cache import (
     DIGEST,
     SETTINGS,
-    StoredTokens,
+    CachedTokens,
     extend,
     is_whole,
     pack,
@@ -32,7 +32,7 @@ from openeupe.distillation.store import (
     teachers_in,
     view_bytes,
 )
-from openeupe.distillation.store_settings import add_teachers, claim, shapes, store_settings
+from openeupe.distillation.teacher_cache_settings import add_teachers, cache_settings, claim, shapes
 from openeupe.distributed import Processes
 from openeupe.errors import InputError
 from openeupe.files import durable, read_mapping, remove_partials
@@ -41,16 +41,16 @@ from openeupe.locks import locked
 from openeupe.progress import Progress
 
 SHARD_BYTES = 2**28  # small enough that a kill costs seconds, large enough for a billion images
-_COMPARED = 8  # views of a store that is found
+_COMPARED = 8  # views of an existing cache
 _READERS = 4  # threads; hashing releases the lock
 
 
-class StoreWriter:
-    """Computes the teachers' tokens of all views into a store, or what is missing of them.
+class TeacherCacheWriter:
+    """Computes and caches the teachers' tokens of all views, or those that are missing.
 
     Args:
         stage: with its statistics fixed.
-        folder: gets `store.json` and the shards.
+        folder: gets `teacher_cache.json` and the shards.
         batch: views that a teacher sees at once.
         workers: loader processes.
         images: `image_sets` of the views' sources, if they were read before.
@@ -69,18 +69,17 @@ class StoreWriter:
         self.images = images
         self.stage, self.views, self.folder = stage, views, folder
         self.processes, self.batch, self.workers = processes, batch, workers
-        self.kind = stage.config.store
+        self.kind = stage.config.teacher_cache
         self.bytes = view_bytes(shapes(stage), self.kind)
         self.per_shard = max(1, min(SHARD_BYTES // self.bytes, len(views)))
 
-    def write(self, progress: Progress) -> StoredTokens:
-        """Announce the size, write what is missing, report the error; then what reads it.
+    def write(self, progress: Progress) -> CachedTokens:
+        """Announce the size, write what is missing, and report the error.
 
-        A whole store of more teachers than this stage has serves it, too; one that lacks some is
-        extended by them.
+        A complete cache may hold more teachers than this stage has; missing teachers are added.
 
         Raises:
-            InputError: if the disk is too small or gets full, or the store is another stage's.
+            InputError: if the disk is too small or gets full, or the cache is of other settings.
         """
         damaged = self._damaged()
         if damaged:
@@ -110,14 +109,14 @@ class StoreWriter:
         whole = whole and not self._lacking(shards)
         if not self.processes.first or whole:
             return nullcontext()
-        return locked(self.folder, "the store")
+        return locked(self.folder, "the teacher cache")
 
-    def _write(self, damaged: set[int], progress: Progress) -> StoredTokens:
+    def _write(self, damaged: set[int], progress: Progress) -> CachedTokens:
         here, found = self.processes, dict[str, Any]()
         settings = dict[str, Any]()
         if here.first:
             remove_partials(self.folder)
-            settings = store_settings(self.stage, self.views, here.device, self.images)
+            settings = cache_settings(self.stage, self.views, here.device, self.images)
             found = claim(self.folder, settings, self.per_shard)
         made = (found.get("per_shard"), [*found.get("teachers", ())])
         self.per_shard, held = here.gather_plain(made)[0]
@@ -145,7 +144,7 @@ class StoreWriter:
                 self._compute(some, wanted, extends, progress)
         here.wait()
         self._report(shards, progress)
-        return StoredTokens(self.folder, self.per_shard, tuple(teachers))
+        return CachedTokens(self.folder, self.per_shard, tuple(teachers))
 
     def _lacking(self, shards: Iterable[int]) -> dict[int, list[str]]:
         """Teachers of the stage that shards lack, by shard; those that have all are left out."""
@@ -169,8 +168,8 @@ class StoreWriter:
         if needed > free:
             raise InputError(
                 f"{self.folder}: the teacher outputs need {needed / 2**30:.2f} GiB and "
-                f"{free / 2**30:.2f} are free: free space, set store_path to another disk, "
-                "lower views, or take store: int8"
+                f"{free / 2**30:.2f} are free: free space, set teacher_cache_path to another disk, "
+                "lower views, or take teacher_cache: int8"
             )
 
     def _compute(
@@ -191,7 +190,7 @@ class StoreWriter:
                 turns.append((shard, self._numbers(shard, at)))
         loader = loaded(_Chosen(self.views), [numbers for _, numbers in turns], self.workers)
         parts: dict[str, list[Tensor]] = {}
-        with progress.task(f"{self.stage.name}: storing teacher outputs", len(turns)) as task:
+        with progress.task(f"{self.stage.name}: caching teacher outputs", len(turns)) as task:
             for turn, ((shard, numbers), read) in enumerate(zip(turns, loader, strict=True)):
                 images, contents = read
                 packed = self._pack(self.views.finish(images.to(here.device), numbers), teachers)
@@ -218,17 +217,17 @@ class StoreWriter:
 
     @torch.no_grad()
     def _pack(self, images: Tensor, teachers: Sequence[str]) -> dict[str, Tensor]:
-        """Images -> the tensors that are kept of them, and how much they are off."""
+        """Images -> tensors to cache, and their quantization errors."""
         packed: dict[str, Tensor] = {}
         views = Views(images)
         for name in teachers:
             tokens = self.stage.teacher_tokens(name, views, 0)
             exact = self.stage.statistics[name](tokens)
-            kept = pack(name, tokens if self.kind == "bf16" else exact, self.kind)
-            back = restore(self.stage, name, kept)
+            cached = pack(name, tokens if self.kind == "bf16" else exact, self.kind)
+            back = restore(self.stage, name, cached)
             off = [(a - b).square().flatten(1).sum(1) for a, b in zip(exact, back, strict=True)]
             size = [a.square().flatten(1).sum(1) for a in exact]
-            packed |= kept
+            packed |= cached
             packed[f"{name}.off"] = torch.stack([off[0] + off[1], size[0] + size[1]], dim=1)
         return packed
 
@@ -242,12 +241,11 @@ class StoreWriter:
                 save_file(contiguous, partial, metadata=about)
         except (OSError, SafetensorError) as error:
             raise InputError(
-                f"{path} cannot be written ({error}): free space and run distill again, what is "
-                "stored is kept"
+                f"{path} cannot be written ({error}): free space and run distill again to resume"
             ) from None
 
     def _compare(self, shards: list[int], teachers: list[str]) -> None:
-        """Some views of a store that is found must be what the teachers give of them now.
+        """Compare some views of an existing cache with what the teachers compute now.
 
         Images and settings are compared as such; this finds what they do not name, such as a
         library that draws other crops.
@@ -259,16 +257,16 @@ class StoreWriter:
         last = len(self.views) - 1
         numbers = sorted({min(first[shard] + row, last) for shard, row in places})
         images, contents = self.views.readable(numbers)
-        stored = StoredTokens(self.folder, self.per_shard, tuple(teachers))
+        cached = CachedTokens(self.folder, self.per_shard, tuple(teachers))
         now = self._pack(self.views.finish(images.to(self.processes.device), numbers), teachers)
-        before = {k: v.to(self.processes.device) for k, v in stored(numbers).items()}
+        before = {k: v.to(self.processes.device) for k, v in cached(numbers).items()}
         same = torch.equal(contents, before.pop("contents").cpu())
         if not (same or teachers):
             raise InputError(
                 f"{self.folder} holds outputs of other images: delete it or choose another folder"
             )
         for name in teachers:
-            a, b = (restore(self.stage, name, kept).patches for kept in (now, before))
+            a, b = (restore(self.stage, name, cached).patches for cached in (now, before))
             close = (a - b).square().flatten(1).mean(1) <= 0.01 * a.square().flatten(1).mean(1)
             if not (same and close.all()):  # NaN is not close
                 raise InputError(
@@ -277,20 +275,20 @@ class StoreWriter:
                 )
 
     def _report(self, shards: range, progress: Progress) -> None:
-        """The relative error of what is stored, over all views, by teacher."""
+        """Report the cache's relative error over all views, by teacher."""
         sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.stage.teachers}
         if not self.processes.first:
             return
         for shard in shards:
             with safe_open(shard_path(self.folder, shard), "pt") as file:
-                told = json.loads(file.metadata()["off"])
+                errors = json.loads(file.metadata()["off"])
             for name, total in sums.items():
-                off, size = told[name]
+                off, size = errors[name]
                 total[0] += off
                 total[1] += size
-        errors = ", ".join(f"{k} {(off / size) ** 0.5:.2%}" for k, (off, size) in sums.items())
+        shares = ", ".join(f"{k} {(off / size) ** 0.5:.2%}" for k, (off, size) in sums.items())
         progress.message(
-            f"{self.stage.name}: stored as {self.kind}, relative error of the tokens: {errors}",
+            f"{self.stage.name}: cached as {self.kind}, relative error of the tokens: {shares}",
         )
 
 

@@ -1,4 +1,4 @@
-"""Stored teacher outputs: the same training, whatever is killed, full or foreign."""
+"""Cached teacher outputs: the same training, whatever is killed, full or foreign."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from safetensors.torch import load, load_file
 
 from openeupe import encoders
 from openeupe.data import recorded
-from openeupe.distillation import store_writer
+from openeupe.distillation import teacher_cache_writer
 from openeupe.distillation.metrics import read_metrics
 from openeupe.distillation.recipe import Recipe, load_recipe
 from openeupe.distillation.run import run_recipe
-from openeupe.distillation.store import StoredTokens, pack, shard_path, view_bytes
-from openeupe.distillation.store_writer import StoreWriter
+from openeupe.distillation.teacher_cache import CachedTokens, pack, shard_path, view_bytes
+from openeupe.distillation.teacher_cache_writer import TeacherCacheWriter
 from openeupe.encoders import Tokens
 from openeupe.errors import InputError
 from openeupe.locks import locked
@@ -45,14 +45,14 @@ def losses(raw: dict[str, Any], folder: Path, **changes: Any) -> list[dict[str, 
 def test_training_on_stored_outputs_is_training_on_computed_ones(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_writer, "SHARD_BYTES", 20_000)  # several shards
+    monkeypatch.setattr(teacher_cache_writer, "SHARD_BYTES", 20_000)  # several shards
     online = losses(raw, tmp_path / "online")
     for kind, off in (("bf16", 2e-3), ("int8", 2e-2)):
-        stored = losses(raw, tmp_path / kind, store=kind)
-        for one, other in zip(stored, online, strict=True):
+        cached = losses(raw, tmp_path / kind, teacher_cache=kind)
+        for one, other in zip(cached, online, strict=True):
             for name, value in other.items():
                 assert one[name] == pytest.approx(value, rel=off), (kind, name)
-        assert not (tmp_path / kind / "proxy" / "stored").exists()  # the stage has ended
+        assert not (tmp_path / kind / "proxy" / "teacher_cache").exists()  # the stage has ended
 
 
 def test_views_augmented_on_the_device_are_stored_as_they_are_trained_on(
@@ -63,13 +63,18 @@ def test_views_augmented_on_the_device_are_stored_as_they_are_trained_on(
     raw["data"]["augment"] = {"on_device": True, "blur": 0.5, "grayscale": 0.2}
     online = losses(raw, tmp_path / "online")
     assert online != on_cpu
-    for one, other in zip(losses(raw, tmp_path / "stored", store="bf16"), online, strict=True):
+    for one, other in zip(
+        losses(raw, tmp_path / "cached", teacher_cache="bf16"), online, strict=True
+    ):
         for name, value in other.items():
             assert one[name] == pytest.approx(value, rel=2e-3), name
 
 
 def test_the_size_is_told_before_and_the_error_after(raw: dict[str, Any], tmp_path: Path) -> None:
-    raw["stages"]["proxy"] |= {"store": "int8", "store_path": str(tmp_path / "kept")}
+    raw["stages"]["proxy"] |= {
+        "teacher_cache": "int8",
+        "teacher_cache_path": str(tmp_path / "kept"),
+    }
     told = Lines()
     run_recipe(Recipe.model_validate(raw), tmp_path / "run", progress=told)
     assert "teacher outputs of 48 views as int8: 0.00 GiB" in told.text
@@ -84,31 +89,31 @@ def test_the_size_is_told_before_and_the_error_after(raw: dict[str, Any], tmp_pa
 def test_a_kill_leaves_whole_shards_and_only_the_rest_is_computed(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_writer, "SHARD_BYTES", 20_000)
-    whole = losses(raw, tmp_path / "whole", store="bf16")
-    finish, written = StoreWriter._finish, []
+    monkeypatch.setattr(teacher_cache_writer, "SHARD_BYTES", 20_000)
+    whole = losses(raw, tmp_path / "whole", teacher_cache="bf16")
+    finish, written = TeacherCacheWriter._finish, []
 
-    def cut(self: StoreWriter, shard: int, *given: Any) -> None:
+    def cut(self: TeacherCacheWriter, shard: int, *given: Any) -> None:
         if len(written) == 2:
             (self.folder / ".00000002.safetensors.writing").write_bytes(b"half")
             raise KeyboardInterrupt
         written.append(shard)
         finish(self, shard, *given)
 
-    monkeypatch.setattr(StoreWriter, "_finish", cut)
+    monkeypatch.setattr(TeacherCacheWriter, "_finish", cut)
     with pytest.raises(KeyboardInterrupt):
         losses(raw, tmp_path / "cut")
-    kept = {shard_path(tmp_path / "cut" / "proxy" / "stored", s) for s in written}
+    kept = {shard_path(tmp_path / "cut" / "proxy" / "teacher_cache", s) for s in written}
     assert all(path.exists() for path in kept)
     stamps = {path: path.stat().st_mtime_ns for path in kept}
     again: list[int] = []
 
-    def counted(self: StoreWriter, shard: int, *given: Any) -> None:
+    def counted(self: TeacherCacheWriter, shard: int, *given: Any) -> None:
         assert {path: path.stat().st_mtime_ns for path in kept} == stamps
         again.append(shard)
         finish(self, shard, *given)
 
-    monkeypatch.setattr(StoreWriter, "_finish", counted)
+    monkeypatch.setattr(TeacherCacheWriter, "_finish", counted)
     assert losses(raw, tmp_path / "cut") == whole
     assert not set(again) & set(written)
 
@@ -116,10 +121,10 @@ def test_a_kill_leaves_whole_shards_and_only_the_rest_is_computed(
 def test_a_damaged_shard_is_found_and_computed_again(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_writer, "SHARD_BYTES", 20_000)
-    store = tmp_path / "store"
-    losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
-    shards = sorted(store.glob("*.safetensors"))
+    monkeypatch.setattr(teacher_cache_writer, "SHARD_BYTES", 20_000)
+    cache = tmp_path / "cache"
+    losses(raw, tmp_path / "one", teacher_cache="int8", teacher_cache_path=str(cache), steps=2)
+    shards = sorted(cache.glob("*.safetensors"))
     before = [shard.read_bytes() for shard in shards]
     content = bytearray(before[1])
     content[-400:] = bytes(400)
@@ -127,26 +132,26 @@ def test_a_damaged_shard_is_found_and_computed_again(
     shards[2].write_bytes(before[2][:300])
     said = Lines()
     run_recipe(Recipe.model_validate(raw), tmp_path / "two", progress=said)
-    assert f"2 damaged file(s) in {store} ({shards[1].name}, {shards[2].name})" in said.text
+    assert f"2 damaged file(s) in {cache} ({shards[1].name}, {shards[2].name})" in said.text
     # Not to the byte: safetensors writes metadata in any order.
     for shard, content in zip(shards, before, strict=True):
         again, whole = load_file(shard), load(content)
         assert again.keys() == whole.keys()
         assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
-    assert not [p.name for p in store.iterdir() if p.name.endswith(".writing")]
+    assert not [p.name for p in cache.iterdir() if p.name.endswith(".writing")]
 
 
 def test_a_store_is_written_by_one_process_and_read_by_many(
     raw: dict[str, Any], tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
-    store.mkdir()
-    used = pytest.raises(InputError, match=f"store {store} is in use by process")
-    with locked(store, "the store"), used:
-        losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
-    losses(raw, tmp_path / "one", store="int8", store_path=str(store), steps=2)
-    with locked(store, "the store"):
-        losses(raw, tmp_path / "two", store="int8", store_path=str(store), steps=2)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    used = pytest.raises(InputError, match=f"cache {cache} is in use by process")
+    with locked(cache, "the cache"), used:
+        losses(raw, tmp_path / "one", teacher_cache="int8", teacher_cache_path=str(cache), steps=2)
+    losses(raw, tmp_path / "one", teacher_cache="int8", teacher_cache_path=str(cache), steps=2)
+    with locked(cache, "the cache"):
+        losses(raw, tmp_path / "two", teacher_cache="int8", teacher_cache_path=str(cache), steps=2)
 
 
 def test_a_full_disk_is_one_line_before_and_while_writing(
@@ -155,27 +160,27 @@ def test_a_full_disk_is_one_line_before_and_while_writing(
     with monkeypatch.context() as patch:
         usage = shutil._ntuple_diskusage(100, 99, 1)  # type: ignore[attr-defined]
         patch.setattr(shutil, "disk_usage", lambda _: usage)
-        with pytest.raises(InputError, match=r"need .* GiB and 0\.00 are free: .*store_path"):
-            losses(raw, tmp_path / "small", store="bf16")
+        with pytest.raises(InputError, match=r"need .* GiB and 0\.00 are .*teacher_cache_path"):
+            losses(raw, tmp_path / "small", teacher_cache="bf16")
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_writer, "save_file", full)
+        patch.setattr(teacher_cache_writer, "save_file", full)
         with pytest.raises(InputError, match=r"No space left.*run distill again") as error:
-            losses(raw, tmp_path / "full", store="bf16")
+            losses(raw, tmp_path / "full", teacher_cache="bf16")
     assert "\n" not in str(error.value)
-    assert not list((tmp_path / "full" / "proxy" / "stored").glob(".0*"))
+    assert not list((tmp_path / "full" / "proxy" / "teacher_cache").glob(".0*"))
 
 
 def test_a_kept_store_serves_another_run_but_no_other_teacher(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(tmp_path / "kept")
-    first = losses(raw, tmp_path / "one", store="bf16", store_path=path)
+    first = losses(raw, tmp_path / "one", teacher_cache="bf16", teacher_cache_path=path)
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "_finish", lambda *_: pytest.fail("nothing is missing"))
+        patch.setattr(TeacherCacheWriter, "_finish", lambda *_: pytest.fail("nothing is missing"))
         assert losses(raw, tmp_path / "two") == first
     raw["seed"], raw["data"]["views_seed"] = 1, 0  # the same views, other weights of the teachers
     with pytest.raises(InputError, match=r"other settings \(teachers\.vit\.identity: "):
@@ -193,10 +198,10 @@ def test_runs_of_other_seeds_can_share_views_and_what_is_stored_of_them(
         teacher |= {"encoder": str(folder), "pretrained": True}
     raw["data"]["views_seed"] = 5
     path = str(tmp_path / "kept")
-    first = losses(raw, tmp_path / "one", store="bf16", store_path=path)
+    first = losses(raw, tmp_path / "one", teacher_cache="bf16", teacher_cache_path=path)
     raw["seed"] = 1
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "_finish", lambda *_: pytest.fail("nothing is missing"))
+        patch.setattr(TeacherCacheWriter, "_finish", lambda *_: pytest.fail("nothing is missing"))
         assert losses(raw, tmp_path / "two") != first
     raw["data"]["views_seed"] = 6
     with pytest.raises(InputError, match=r"other settings \(seed: 5 then, 6 now\)"):
@@ -216,7 +221,7 @@ def test_int8_keeps_a_token_within_half_a_step_of_its_largest_value() -> None:
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     shard_path(tmp_path, 0).write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"00000000\.safetensors cannot be read .* delete it"):
-        StoredTokens(tmp_path, 4, ("t",))([1])
+        CachedTokens(tmp_path, 4, ("t",))([1])
 
 
 @pytest.fixture
@@ -227,7 +232,7 @@ def kept(raw: dict[str, Any], images: Path, tmp_path: Path) -> Path:
     for file in images.glob("?.png"):
         Image.open(file).save(own / f"{file.stem}.bmp")  # all of one size
     raw["data"]["sources"] = [{"path": str(own)}]
-    losses(raw, tmp_path / "first", store="bf16", store_path=str(tmp_path / "kept"))
+    losses(raw, tmp_path / "first", teacher_cache="bf16", teacher_cache_path=str(tmp_path / "kept"))
     return own
 
 
@@ -254,11 +259,11 @@ def test_an_image_that_is_replaced_later_is_refused_when_it_is_trained_on(
 ) -> None:
     """Of a set too large to be read beforehand, whose sample does not hold the image."""
     monkeypatch.setattr(recorded, "_READ", 2)
-    monkeypatch.setattr(store_writer, "_COMPARED", 1)
+    monkeypatch.setattr(teacher_cache_writer, "_COMPARED", 1)
     shutil.rmtree(tmp_path / "kept")
     losses(raw, tmp_path / "again")
     replace(kept / "3.bmp")
-    with pytest.raises(InputError, match=r"3\.bmp is not the image that its stored"):
+    with pytest.raises(InputError, match=r"3\.bmp is not the image that its cached"):
         losses(raw, tmp_path / "second")
 
 
@@ -281,22 +286,25 @@ def test_outputs_of_another_resolution_or_of_an_earlier_version_are_refused(
     raw: dict[str, Any], kept: Path, tmp_path: Path
 ) -> None:
     raw["stages"]["proxy"]["students"]["proxy"]["resolution"] = 96  # teachers see it resized
-    with pytest.raises(InputError, match=r"other settings \(side: 64 then, 96 now\)"):
+    with pytest.raises(InputError, match=r"other settings \(resolution: 64 then, 96 now\)"):
         losses(raw, tmp_path / "second")
     raw["stages"]["proxy"]["students"]["proxy"]["resolution"] = 32
-    settings = tmp_path / "kept" / "store.json"
+    settings = tmp_path / "kept" / "teacher_cache.json"
     before = json.loads(settings.read_text())
     settings.write_text(json.dumps({k: v for k, v in before.items() if k != "data"}))
-    with pytest.raises(InputError, match="made by an earlier version"):
+    with pytest.raises(InputError, match="is damaged: delete"):
         losses(raw, tmp_path / "third")
+    settings.rename(settings.with_name("store.json"))  # as earlier versions called it
+    with pytest.raises(InputError, match=r"but no teacher_cache\.json"):
+        losses(raw, tmp_path / "fourth")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"data": [], "per_shard": 1}'])
-def test_damaged_settings_of_a_store_are_one_line(
+def test_damaged_settings_of_a_cache_are_one_line(
     raw: dict[str, Any], kept: Path, tmp_path: Path, content: str
 ) -> None:
-    (tmp_path / "kept" / "store.json").write_text(content)
-    with pytest.raises(InputError, match=r"earlier version.*damaged.*: delete it"):
+    (tmp_path / "kept" / "teacher_cache.json").write_text(content)
+    with pytest.raises(InputError, match=r"teacher_cache\.json is damaged: delete"):
         losses(raw, tmp_path / "second")
 
 
@@ -304,7 +312,7 @@ def test_int8_outputs_serve_only_the_statistics_that_they_were_standardized_with
     raw: dict[str, Any], tmp_path: Path
 ) -> None:
     path = str(tmp_path / "int8")
-    losses(raw, tmp_path / "one", store="int8", store_path=path)
+    losses(raw, tmp_path / "one", teacher_cache="int8", teacher_cache_path=path)
     raw["stages"]["proxy"]["statistics"]["iterations"] = 3
     with pytest.raises(InputError, match=r"other settings \(teachers\.vit\.statistics: "):
         losses(raw, tmp_path / "two")
@@ -313,13 +321,13 @@ def test_int8_outputs_serve_only_the_statistics_that_they_were_standardized_with
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("views=null", "store: bf16 needs views"),
-        ("store=none", "store_path has no effect with store: none"),
-        ("teachers.vit.resolution=[32,64]", "one resolution for each teacher, not several for vit"),
+        ("views=null", "teacher_cache needs views: set the number"),
+        ("teacher_cache=none", "teacher_cache_path has no effect with teacher_cache: none"),
+        ("teachers.vit.resolution=[32,64]", "vit.resolution: teacher_cache needs one, not several"),
     ],
 )
-def test_what_cannot_be_stored_is_refused(recipe_file: Path, setting: str, message: str) -> None:
-    given = ("views=1", "store=bf16", "store_path=elsewhere", setting)
+def test_what_cannot_be_cached_is_refused(recipe_file: Path, setting: str, message: str) -> None:
+    given = ("views=1", "teacher_cache=bf16", "teacher_cache_path=elsewhere", setting)
     settings = [f"stages.proxy.{one}" for one in given]
     with pytest.raises(InputError, match=message):
         load_recipe(recipe_file, settings)
