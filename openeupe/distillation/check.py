@@ -9,6 +9,7 @@ import torch
 
 from openeupe.data import DataConfig, Source, at_hand, check_heldout, open_source
 from openeupe.distillation.encoder_settings import EncoderConfig, StudentConfig, TeacherConfig
+from openeupe.distillation.initialize import plan_cut
 from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.track import check_tracker
 from openeupe.encoders import Encoder, check_side, create
@@ -83,6 +84,8 @@ def check_networks(recipe: Recipe) -> None:
                     for side in member.resolution:
                         check_side(encoder, side)
                     _check_kind(member, encoder)
+                    if isinstance(member, StudentConfig):
+                        _check_init(recipe, member, encoder)
                 except InputError as error:
                     raise InputError(f"{field}: {error}") from None
 
@@ -117,6 +120,8 @@ def start_of(student: StudentConfig) -> str | None:
         brought = brings_weights(student)
     except InputError:  # a path where nothing is any more: it held weights
         brought = True
+    if student.init:
+        return student.init
     return student.encoder if student.pretrained or brought else None
 
 
@@ -138,6 +143,23 @@ def _check_kind(member: TeacherConfig | StudentConfig, made: Encoder) -> None:
             f"{member.encoder} makes {made.name!r}, which could not be opened again once it is "
             "trained: as a student use an architecture of openeupe or timm"
         )
+
+
+def _check_init(recipe: Recipe, student: StudentConfig, made: Encoder) -> None:
+    """Refuse a larger network that the student's first weights cannot be cut out of."""
+    larger = student.larger
+    if larger is None:
+        return
+    if brings_weights(student):
+        raise InputError(
+            f"init: {student.encoder} brings its own weights: leave init out, or name an "
+            "architecture"
+        )
+    if not larger.earlier and isinstance(larger.source, Export):
+        raise InputError(
+            f"init: {student.init} is an exported file: name the encoder that it was made from"
+        )
+    plan_cut(made, meta_encoder(recipe, larger, {}))
 
 
 def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: Encoder) -> None:
@@ -176,12 +198,16 @@ def check_weights(recipe: Recipe, stages: list[str]) -> None:
     checked: list[tuple[str, dict[str, Any]]] = []
     for name in stages:
         stage = recipe.stages[name]
-        for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
-            for key, member in members.items():
-                outside = not brings_weights(member)
-                if outside and member.pretrained and (member.encoder, member.args) not in checked:
-                    try:
-                        create(member.encoder, pretrained=True, **member.args)
-                    except InputError as error:
-                        raise InputError(f"stages.{name}.{kind}.{key}: {error}") from None
-                    checked.append((member.encoder, member.args))
+        fetched: list[tuple[str, EncoderConfig]] = [
+            (f"teachers.{k}", t) for k, t in stage.teachers.items() if t.pretrained
+        ]
+        for key, student in stage.students.items():
+            fetched += [(f"students.{key}", student)] if student.pretrained else []
+            fetched += [(f"students.{key}.init", student.larger)] if student.larger else []
+        for field, member in fetched:
+            if not brings_weights(member) and (member.encoder, member.args) not in checked:
+                try:
+                    create(member.encoder, pretrained=True, **member.args)
+                except InputError as error:
+                    raise InputError(f"stages.{name}.{field}: {error}") from None
+                checked.append((member.encoder, member.args))

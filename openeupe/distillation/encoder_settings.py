@@ -90,6 +90,13 @@ class StudentConfig(EncoderConfig):
         description="start from the encoder's published weights; default: random weights. "
         "stage:NAME and saved encoders always use their own",
     )
+    init: str | None = Field(
+        None,
+        min_length=1,
+        description="a larger network of the same kind whose weights it starts from: evenly spaced "
+        "layers, channels and whole heads (stage:NAME, or whatever `openeupe.load` takes; an "
+        "architecture with its published weights)",
+    )
     keep_heads: bool = Field(
         True,
         description="with stage:NAME, also take its adapter heads and statistics where the teacher "
@@ -107,3 +114,14 @@ class StudentConfig(EncoderConfig):
     optimizer: OwnOptimizerConfig | None = Field(
         None, description="settings in which this student's optimizer differs from the stage's"
     )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.init and self.pretrained:
+            raise ValueError("init and pretrained are two starts: leave one of them out")
+        return self
+
+    @property
+    def larger(self) -> EncoderConfig | None:
+        """The network that `init` names."""
+        return EncoderConfig(encoder=self.init, resolution=self.resolution) if self.init else None

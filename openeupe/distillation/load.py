@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from openeupe.distillation.check import brings_weights
 from openeupe.distillation.encoder_settings import EncoderConfig, StudentConfig, TeacherConfig
+from openeupe.distillation.initialize import initialize
 from openeupe.distillation.recipe import Recipe, StageConfig
 from openeupe.distillation.run_folder import Run
 from openeupe.distillation.stage import Stage
@@ -19,13 +21,16 @@ from openeupe.encoders.sources import Code, Given
 from openeupe.errors import InputError
 from openeupe.seeds import derive_seed, seeded
 
+_LOGGER = logging.getLogger(__name__)
+
 
 def orphaned(run: Run, config: StageConfig) -> list[str]:
     """Students of a stage that should go on from one that was dropped."""
     found = []
     for key, student in config.students.items():
-        if student.earlier:
-            stage, source = run.recipe.resolve(student.earlier)
+        before = student.earlier or (student.larger.earlier if student.larger else None)
+        if before:
+            stage, source = run.recipe.resolve(before)
             if source in run.dropped(stage):
                 found.append(key)
     return found
@@ -39,17 +44,25 @@ def load_networks(
     for name, member in members.items():
         try:
             with seeded(derive_seed(run.recipe.seed, stage, kind, name)):
-                loaded[name] = _load(run, member)
+                loaded[name] = _load(run, member, pretrained=bool(member.pretrained))
+                larger = member.larger if isinstance(member, StudentConfig) else None
+                if larger:
+                    source = _load(run, larger, pretrained=True)
+                    cut = initialize(loaded[name], source)
+                    left = f"; not found there: {', '.join(cut.left)}" if cut.left else ""
+                    _LOGGER.info(
+                        "%s: %s tensors cut out of %s%s", name, len(cut.taken), source.name, left
+                    )
         except InputError as error:
             raise InputError(f"stages.{stage}.{kind}.{name}: {error}") from None
     return loaded
 
 
-def _load(run: Run, member: TeacherConfig | StudentConfig) -> Encoder:
+def _load(run: Run, member: EncoderConfig, *, pretrained: bool = False) -> Encoder:
     if member.earlier:
         source = run.student(*run.recipe.resolve(member.earlier)).encoder
         return _with_args(source, member.args)
-    return load_member(member, bool(member.pretrained))
+    return load_member(member, pretrained)
 
 
 def load_member(member: EncoderConfig, pretrained: bool) -> Encoder:

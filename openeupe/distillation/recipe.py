@@ -177,6 +177,9 @@ class Recipe(Config):
                         raise ValueError(f"{field}: {key} is a reserved name, choose another")
                     if encoder.earlier:
                         self._check_reference(f"{field}.encoder", encoder.earlier, before)
+                    larger = encoder.larger if isinstance(encoder, StudentConfig) else None
+                    if larger and larger.earlier:
+                        self._check_reference(f"{field}.init", larger.earlier, before)
             before.append(name)
         return self
 
@@ -210,10 +213,13 @@ class Recipe(Config):
         for name, stage in self.stages.items():
             for kind, members in (("teachers", stage.teachers), ("students", stage.students)):
                 for key, member in members.items():
-                    try:
-                        check_code(member.encoder, allow_code)
-                    except InputError as error:
-                        raise InputError(f"stages.{name}.{kind}.{key}.encoder: {error}") from None
+                    larger = member.init if isinstance(member, StudentConfig) else None
+                    for field, encoder in (("encoder", member.encoder), ("init", larger)):
+                        try:
+                            check_code(encoder or "", allow_code)
+                        except InputError as error:
+                            told = f"stages.{name}.{kind}.{key}.{field}"
+                            raise InputError(f"{told}: {error}") from None
 
 
 def load_recipe(

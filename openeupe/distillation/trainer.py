@@ -23,6 +23,7 @@ from openeupe.distillation.checkpoint import (
     optimizer_tensors,
 )
 from openeupe.distillation.fp8 import check_parity, teachers_to_fp8
+from openeupe.distillation.initialize import measure_batch_norm
 from openeupe.distillation.metrics import Meter, MetricsLog
 from openeupe.distillation.stage import Stage, Views
 from openeupe.distillation.stage_batches import StageBatches
@@ -33,6 +34,8 @@ from openeupe.distillation.track import TensorBoard, Tracker
 from openeupe.distributed import Processes, StopTogether, average_batch_norm
 from openeupe.progress import Progress, Task
 from openeupe.stopping import Stopped, StopRequest, stop_requested
+
+_BATCH_NORM = 8  # batches for the running statistics of a student with `init`
 
 
 class Trainer:
@@ -97,6 +100,7 @@ class Trainer:
             done = 0
             if not keep_statistics:
                 self._measure_statistics()
+            self._measure_batch_norm()
             self._save(0)
         if self.config.teacher_cache != "none":
             self.batches.teacher_cache = self._cache_teachers()
@@ -239,6 +243,15 @@ class Trainer:
             self.stage.measure_statistics(
                 chunks(), self.processes.gather if self.processes.count > 1 else None
             )
+
+    def _measure_batch_norm(self) -> None:
+        """Measure running statistics anew where channels were cut out of a larger network."""
+        for name, student in self.config.students.items():
+            if student.init:
+                batches = self.batches(0, _BATCH_NORM, "statistics")
+                resolution = max(student.resolution)
+                images = (Views(loaded.images).at(resolution) for loaded in batches)
+                measure_batch_norm(self.stage.students[name], images)
 
     def _modules(self) -> dict[str, nn.Module]:
         stage = self.stage
