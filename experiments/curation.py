@@ -104,10 +104,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.parquet"
             settings = {"agreement": 0, "leak_agreement": 0, **settings}
-            config = CurateConfig(workers=given.workers, **settings)
+            config = CurateConfig(workers=given.workers, work=str(given.work), **settings)
             if eyes is not None:
                 config = config.model_copy(update={"clusters": [8], "resampling": 0})
-            curate([given.heap], out, eyes, config, against=given.against, work=given.work)
+            curate([given.heap], out, eyes, config, against=given.against)
             return Judged(out, planted)
 
     tried: dict[str, dict[str, Judged]] = {

@@ -9,17 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from openeupe.api.curate import curate
     from openeupe.api.distill import distill, plan
     from openeupe.encoders import Encoder, Tokens, create, load
     from openeupe.errors import InputError
 
-__all__ = ["Encoder", "InputError", "Tokens", "create", "distill", "load", "plan"]
+__all__ = ["Encoder", "InputError", "Tokens", "create", "curate", "distill", "load", "plan"]
 
 _HOME = {
     "Encoder": "openeupe.encoders",
     "InputError": "openeupe.errors",
     "Tokens": "openeupe.encoders",
     "create": "openeupe.encoders",
+    "curate": "openeupe.api.curate",
     "distill": "openeupe.api.distill",
     "load": "openeupe.encoders",
     "plan": "openeupe.api.distill",

@@ -102,7 +102,8 @@ def check_settings(model: type[Settings], kind: str, name: str, raw: dict[str, A
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{kind} {name}: {_first_line(error, model, raw)}") from None
+        where = f"{kind} {name}".strip()
+        raise InputError(f"{where}: {_first_line(error, model, raw)}") from None
 
 
 def packaged_names(kind: str) -> list[str]:

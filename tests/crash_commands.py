@@ -17,7 +17,7 @@ COMMANDS: dict[str, Words] = {
     "evaluate": lambda m, w: ["evaluate", f"{m}/encoder", "--suite", f"{m}/suite.yaml",
                               "--data", f"{m}", "--out", f"{w}/results"],
     "curate": lambda m, w: ["curate", f"{m}/colors", "--encoder", f"{m}/encoder",
-                            "--shards", "20KB", "--min-side", "8", "--out", f"{w}/set.parquet"],
+                            "shards=20KB", "min_side=8", "--out", f"{w}/set.parquet"],
     "ablate": lambda m, w: ["ablate", f"{m}/study.yaml", "--data", f"{m}", "--jobs", "2",
                             "--out", f"{w}/study"],
     "save": lambda m, w: ["save", f"{m}/encoder", f"{w}/saved"],

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from openeupe.config import Config
 from openeupe.limits import IMAGE_WEIGHT, IMAGES, SEED, SIDE, WIDTH, WORKERS
 
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def _bytes(size: Any) -> int:
+    """Bytes of `500MB`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", str(size).strip().upper())
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f"{size!r}: write it as 500MB or 1GB")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+Levels = Annotated[
+    list[Annotated[int, Field(ge=1, le=IMAGES)]],
+    BeforeValidator(lambda v: [v] if isinstance(v, int) else v),
+]
 Cosine = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -77,7 +93,7 @@ class CurateConfig(Config):
     near: Cosine = Field(
         default=0.2, description="Cosine of centred embeddings of neighbours that are alike."
     )
-    clusters: list[Annotated[int, Field(ge=1, le=IMAGES)]] | None = Field(
+    clusters: Levels | None = Field(
         default=None,
         max_length=16,
         description="Clusters of each level, the finest first.  [an eighth of the images, at "
@@ -99,3 +115,12 @@ class CurateConfig(Config):
         description="An image is drawn at most this many times as often as a mean one.",
     )
     workers: int = Field(default=2, ge=1, le=WORKERS, description="Threads that read and decode.")
+    work: str | None = Field(
+        default=None,
+        description="Folder that keeps what was read and embedded, for other settings too.  "
+        "[OUT.work]",
+    )
+    shards: Annotated[int, BeforeValidator(_bytes)] | None = Field(
+        default=None,
+        description="Also copy what is kept to tar shards of at most so many bytes: 500MB, 1GB.",
+    )

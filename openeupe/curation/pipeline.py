@@ -45,6 +45,15 @@ _NEED_ENCODER = (
 
 
 @dataclass
+class _Images:
+    """Images that were scanned. unreadable: names of those that cannot be read."""
+
+    heap: Heap
+    scanned: Scanned
+    unreadable: list[str]
+
+
+@dataclass
 class _Work:
     """What every step needs."""
 
@@ -54,25 +63,27 @@ class _Work:
     here: Processes
     progress: Progress
 
-    def scan(self, heap: Heap, name: str) -> Scanned:
-        folder = self.folder / f"{name}-scan"
-        return scan(heap, folder, self.here, self.config.workers, self.progress)
-
-    def agreement(
-        self, least: float, heap: Heap, scanned: Scanned, other: Heap | None, its: Scanned | None
-    ) -> Agreement | None:
-        """Compares the heap with the other; None where no agreement is asked for."""
-        if not least or other is None or its is None:
+    def scan(self, heap: Heap | None, name: str) -> _Images | None:
+        if heap is None:
             return None
-        ours, theirs = (heap, scanned.digest), (other, its.digest)
-        mirrored, workers = self.config.mirrored, self.config.workers
-        return Agreement(ours, theirs, self.folder / "agreement", mirrored, workers)
+        folder = self.folder / f"{name}-scan"
+        scanned = scan(heap, folder, self.here, self.config.workers, self.progress)
+        rows = np.setdiff1d(np.arange(len(scanned)), readable(scanned))
+        return _Images(heap, scanned, [heap.name(int(row)) for row in rows])
 
-    def embed(self, heap: Heap, name: str, rows: NDArray[np.int64], scanned: Scanned) -> Embeddings:
+    def agreement(self, least: float, ours: _Images, other: _Images | None) -> Agreement | None:
+        """Compares two sets of images; None where no agreement is asked for."""
+        if not least or other is None:
+            return None
+        one, two = ((images.heap, images.scanned.digest) for images in (ours, other))
+        mirrored, workers = self.config.mirrored, self.config.workers
+        return Agreement(one, two, self.folder / "agreement", mirrored, workers)
+
+    def embed(self, images: _Images, name: str, rows: NDArray[np.int64]) -> Embeddings:
         assert self.encoder is not None
         side = self.config.side or self.encoder.resolution
         folder = self.folder / f"{name}-vectors"
-        made = Embeddings(folder, heap, rows, scanned.digest, self.encoder, side)
+        made = Embeddings(folder, images.heap, rows, images.scanned.digest, self.encoder, side)
         made.make(self.here, self.config.workers, self.progress)
         return made
 
@@ -86,13 +97,12 @@ def curate(
     *,
     against: Sequence[str | Path] = (),
     like: Sequence[str | Path] = (),
-    work: Path | None = None,
     progress: Progress = LOGGED,
 ) -> dict[str, Any]:
     """Curate a heap of images: drop what is broken, copied or leaked, and balance the rest.
 
-    What was read and embedded lies in the folder `work`: cut off and called again, only the rest is
-    done, to the same manifest. It may be deleted afterwards, or serve other settings. Under
+    What was read and embedded lies in a folder (`config.work`): cut off and called again, only the
+    rest is done, to the same manifest. It may be deleted afterwards, or serve other settings. Under
     torchrun all processes call this alike, share reading and embedding, and the first one does
     the rest.
 
@@ -103,7 +113,6 @@ def curate(
             and nothing is balanced.
         against: folders or shards of evaluation images; what shows one of them is dropped.
         like: folders or shards of a seed set; only the images nearest to it stay.
-        work: where to keep what was read and embedded.  [`OUT.work`]
 
     Returns:
         What the manifest says of itself: counts, settings, seeds, sizes; empty in all processes
@@ -114,74 +123,103 @@ def curate(
             left.
     """
     config = config or CurateConfig()
-    _check(out, encoder, config, like, against)
-    heap = Heap(paths)
-    evaluation = Heap(against) if against else None
-    seeds = Heap(like) if like else None
-    folder = _folder(out, work)
+    _check(paths, out, encoder, config, like, against)
+    heaps = Heap(paths), Heap(against) if against else None, Heap(like) if like else None
+    folder = _folder(out, config.work)
+    about: dict[str, Any] = {}
     with (
         processes(torch.device("cpu"), _PATIENCE) as here,
         locked(folder, "the work folder") if here.first else nullcontext(),
     ):
-        shared = _Work(folder, config, encoder, here, progress if here.first else SILENT)
-        scanned = shared.scan(heap, "heap")
-        theirs = shared.scan(evaluation, "against") if evaluation else None
-        unreadable = _unreadable(evaluation, theirs, "--against", against)
-        unreadable_like: list[str] = []
-        bits = _bits(config, encoder)
-        alone = bits if encoder is None else min(bits, _bits_alone(config))
-        decided = Decisions(scanned, config, bits, alone)
-        decided.by_shape()
-        _somebody_left(decided, "can be read and is large enough")
-        decided.by_bytes(theirs)
-        _somebody_left(decided, "is left beside the leaks")
-        agree = shared.agreement(config.agreement, heap, scanned, heap, scanned)
-        leak_agree = shared.agreement(config.leak_agreement, heap, scanned, evaluation, theirs)
+        work = _Work(folder, config, encoder, here, progress if here.first else SILENT)
+        ours = work.scan(heaps[0], "heap")
+        assert ours is not None
+        leaks = _some_readable(work.scan(heaps[1], "against"), "--against", against)
+        seeds = _some_readable(work.scan(heaps[2], "like"), "--like", like)
+        decided = _decided_alone(work, ours, leaks)
         if encoder is None:
-            if here.first:
-                if theirs:
-                    decided.leaks_by_hash(theirs, leak_agree)
-                decided.copies_by_hash(agree)
-            shares = Shares.alike(len(heap))
+            shares, seen = _by_hash(work, decided, ours, leaks), None
         else:
-            made = shared.embed(heap, "heap", decided.left, scanned)
-            those = wanted = None
-            if evaluation and theirs:
-                those = shared.embed(evaluation, "against", readable(theirs), theirs)
-            if seeds:
-                found = shared.scan(seeds, "like")
-                unreadable_like = _unreadable(seeds, found, "--like", like)
-                wanted = shared.embed(seeds, "like", readable(found), found)
-            if here.first:  # the others' share is done
-                if theirs and those:
-                    by_vectors.drop_leaks(decided, made, theirs, those, leak_agree)
-                by_vectors.drop_copies(decided, made, agree)
-                if wanted:
-                    by_vectors.drop_unlike(decided, made, wanted)
-                _somebody_left(decided, "is left to balance")
-                shares = by_vectors.balanced(decided, made, progress)
-        about: dict[str, Any] = {}
+            shares, seen = _by_vectors(work, decided, ours, leaks, seeds)
         if here.first:
             decided.settle()
             shares.settle(decided)
-            reasons = Counter(REASONS[r] for r in decided.reason.tolist())
-            about = {
-                "version": VERSION,
-                "openeupe": package_version(),
-                "roots": [_root(root, out) for root in heap.roots],
-                "config": config.model_dump() | {"hash_distance": decided.hash_distance},
-                "encoder": None if encoder is None else made.about,
+            about = _about(out, decided, ours, seen, config) | {
                 "against": [str(path) for path in against],
-                "unreadable_against": unreadable,
+                "unreadable_against": leaks.unreadable if leaks else [],
                 "like": [str(path) for path in like],
-                "unreadable_like": unreadable_like,
-                "images": len(heap),
-                "kept": reasons.pop("kept", 0),
-                "dropped": dict(reasons),
-            } | shares.about()
-            write_manifest(out, folder / "heap-scan", heap, decided, shares, evaluation, about)
+                "unreadable_like": seeds.unreadable if seeds else [],
+            }
+            about |= _counts(decided) | shares.about()
+            write_manifest(out, folder / "heap-scan", ours.heap, decided, shares, heaps[1], about)
         here.wait()
     return about
+
+
+def _decided_alone(work: _Work, ours: _Images, leaks: _Images | None) -> Decisions:
+    """What shape and bytes decide."""
+    config = work.config
+    bits = _bits(config, work.encoder)
+    alone = bits if work.encoder is None else min(bits, _bits_alone(config))
+    decided = Decisions(ours.scanned, config, bits, alone)
+    decided.by_shape()
+    _somebody_left(decided, "can be read and is large enough")
+    decided.by_bytes(leaks.scanned if leaks else None)
+    _somebody_left(decided, "is left beside the leaks")
+    return decided
+
+
+def _by_hash(work: _Work, decided: Decisions, ours: _Images, leaks: _Images | None) -> Shares:
+    """Decide on leaks and copies without an encoder; all images that stay have the same share."""
+    if work.here.first:
+        if leaks:
+            agree = work.agreement(work.config.leak_agreement, ours, leaks)
+            decided.leaks_by_hash(leaks.scanned, agree)
+        decided.copies_by_hash(work.agreement(work.config.agreement, ours, ours))
+    return Shares.alike(len(ours.heap))
+
+
+def _by_vectors(
+    work: _Work,
+    decided: Decisions,
+    ours: _Images,
+    leaks: _Images | None,
+    seeds: _Images | None,
+) -> tuple[Shares, Embeddings]:
+    """Decide on leaks, copies and what is unlike the seed set; then balance what is left."""
+    made = work.embed(ours, "heap", decided.left)
+    those = work.embed(leaks, "against", readable(leaks.scanned)) if leaks else None
+    wanted = work.embed(seeds, "like", readable(seeds.scanned)) if seeds else None
+    if not work.here.first:  # the others' share is done
+        return Shares.alike(len(ours.heap)), made
+    if leaks and those:
+        agree = work.agreement(work.config.leak_agreement, ours, leaks)
+        by_vectors.drop_leaks(decided, made, leaks.scanned, those, agree)
+    by_vectors.drop_copies(decided, made, work.agreement(work.config.agreement, ours, ours))
+    if wanted:
+        by_vectors.drop_unlike(decided, made, wanted)
+    _somebody_left(decided, "is left to balance")
+    return by_vectors.balanced(decided, made, work.progress), made
+
+
+def _about(
+    out: Path, decided: Decisions, ours: _Images, seen: Embeddings | None, config: CurateConfig
+) -> dict[str, Any]:
+    """What a manifest says of its making; not where the work lies, and what else was written."""
+    return {
+        "version": VERSION,
+        "openeupe": package_version(),
+        "roots": [_root(root, out) for root in ours.heap.roots],
+        "config": config.model_dump(exclude={"work", "shards"})
+        | {"hash_distance": decided.hash_distance},
+        "encoder": None if seen is None else seen.about,
+    }
+
+
+def _counts(decided: Decisions) -> dict[str, Any]:
+    reasons = Counter(REASONS[r] for r in decided.reason.tolist())
+    images = reasons.total()
+    return {"images": images, "kept": reasons.pop("kept", 0), "dropped": dict(reasons)}
 
 
 def _bits(config: CurateConfig, encoder: Encoder | None) -> int:
@@ -197,11 +235,11 @@ def _bits_alone(config: CurateConfig) -> int:
     return _HASH_AND_AGREEMENT if config.agreement else _HASH_ALONE
 
 
-def _folder(out: Path, work: Path | None) -> Path:
+def _folder(out: Path, work: str | None) -> Path:
     """Where to keep what was read and embedded; and the manifest's folder, made."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = work or out.with_suffix(".work")
+        folder = Path(work) if work else out.with_suffix(".work")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
@@ -211,6 +249,7 @@ def _folder(out: Path, work: Path | None) -> Path:
 
 
 def _check(
+    paths: Sequence[str | Path],
     out: Path,
     encoder: Encoder | None,
     config: CurateConfig,
@@ -219,6 +258,8 @@ def _check(
 ) -> None:
     import_faiss()
     import_opencv()
+    if not paths:
+        raise InputError("there is nothing to curate: name a folder of images, or tar shards")
     if out.suffix != ".parquet":
         raise InputError(f"--out {out}: name a file that ends in .parquet")
     if config.clusters and any(a <= b for a, b in pairwise(config.clusters)):
@@ -226,7 +267,7 @@ def _check(
     _check_used(config, encoder is not None, bool(like), bool(against))
     if encoder is None and (config.hash_distance or 0) > MOST_BITS:
         raise InputError(
-            f"--hash-distance {config.hash_distance} finds too much by itself: name an encoder "
+            f"hash_distance {config.hash_distance} finds too much by itself: name an encoder "
             f"that must agree, or at most {MOST_BITS}"
         )
     if encoder is not None and config.side:
@@ -239,7 +280,7 @@ def _check_used(config: CurateConfig, encoder: bool, like: bool, against: bool) 
         "--encoder": (encoder, _NEED_ENCODER),
         "--like": (like, ("like_each",)),
         "--against": (against, ("leak_similarity", "leak_agreement")),
-        "--balance neighbours": (config.balance == "neighbours", ("near",)),
+        "balance=neighbours": (config.balance == "neighbours", ("near",)),
     }
     if like and not encoder:
         raise InputError("--like needs an encoder: name one with --encoder")
@@ -247,8 +288,7 @@ def _check_used(config: CurateConfig, encoder: bool, like: bool, against: bool) 
         for name in names:
             if not given and getattr(config, name) != CurateConfig.model_fields[name].default:
                 raise InputError(
-                    f"--{name.replace('_', '-')} has no effect without {option}: leave it out, or "
-                    f"add {option}"
+                    f"{name} has no effect without {option}: leave it out, or add {option}"
                 )
 
 
@@ -258,19 +298,16 @@ def _root(root: Path, out: Path) -> str:
     return root.relative_to(here).as_posix() if root.is_relative_to(here) else str(root)
 
 
-def _unreadable(
-    images: Heap | None, scanned: Scanned | None, option: str, given: Sequence[str | Path]
-) -> list[str]:
-    """Names of the images of an option that cannot be read; none at all is an error."""
-    if images is None or scanned is None:
-        return []
-    rows = np.setdiff1d(np.arange(len(scanned)), readable(scanned))
-    if len(rows) == len(scanned):
+def _some_readable(
+    images: _Images | None, option: str, given: Sequence[str | Path]
+) -> _Images | None:
+    """The images of an option, of which at least one can be read."""
+    if images and len(images.unreadable) == len(images.scanned):
         raise InputError(
-            f"{option} {', '.join(map(str, given))}: none of its {len(rows)} images can be read: "
-            "check the files"
+            f"{option} {', '.join(map(str, given))}: none of its {len(images.scanned)} images can "
+            "be read: check the files"
         )
-    return [images.name(int(row)) for row in rows]
+    return images
 
 
 def _somebody_left(decided: Decisions, what: str) -> None:

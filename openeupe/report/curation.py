@@ -150,8 +150,8 @@ def _pairs(told: _Told) -> _Part | None:
     return _Part(
         "Near copies",
         "Left: dropped. Right: kept, the one of most pixels. The first are those that the "
-        "thresholds let in most narrowly; if they are no copies, raise --agreement, lower "
-        "--hash-distance or raise --similarity.",
+        "thresholds let in most narrowly; if they are no copies, raise agreement, lower "
+        "hash_distance or raise similarity.",
         sheets,
     )
 

@@ -153,7 +153,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_shards_never_replace_the_tars_that_they_are_made_of(
     heap: Path, tars: Path, tmp_path: Path
 ) -> None:
-    """`curate X.shards --out X.parquet --shards` wrote to where it read from."""
+    """`curate X.shards --out X.parquet shards=1GB` wrote to where it read from."""
     curate([heap], tmp_path / "first.parquet", None)
     source = tmp_path / "X.shards"
     shards(tmp_path / "first.parquet", source)
@@ -258,7 +258,7 @@ def test_what_was_done_is_not_done_again(
     assert pq.read_table(cut).equals(pq.read_table(whole))
     looked.clear()
     curate([heap], cut, encoder, SMALL)
-    curate([heap], tmp_path / "other.parquet", None, work=tmp_path / "cut.work")
+    curate([heap], tmp_path / "other.parquet", None, CurateConfig(work=str(tmp_path / "cut.work")))
     assert not looked
     (heap / "03.jpg").write_bytes(jpeg(photo(99)))
     curate([heap], cut, encoder, SMALL)
@@ -308,11 +308,11 @@ def test_mistakes_are_one_line(heap: Path, tmp_path: Path, encoder: Encoder) -> 
         (([tmp_path / "bad"], out, None), r"no image can be read .*1 unreadable"),
         (([heap], tmp_path / "out.csv", None), "ends in .parquet"),
         (([heap], Path("/proc/out.parquet"), None), "cannot be written"),
-        (([heap], out, None, CurateConfig(size=3)), "--size has no effect without --encoder"),
-        (([heap], out, None, CurateConfig(balance="neighbours")), "--balance has no effect"),
-        (([heap], out, None, CurateConfig(seed=1)), "--seed has no effect without --encoder"),
-        (([heap], out, encoder, CurateConfig(near=0.3)), "without --balance neighbours"),
-        (([heap], out, encoder, CurateConfig(like_each=3)), "--like-each .* without --like"),
+        (([heap], out, None, CurateConfig(size=3)), "size has no effect without --encoder"),
+        (([heap], out, None, CurateConfig(balance="neighbours")), "balance has no effect"),
+        (([heap], out, None, CurateConfig(seed=1)), "seed has no effect without --encoder"),
+        (([heap], out, encoder, CurateConfig(near=0.3)), "without balance=neighbours"),
+        (([heap], out, encoder, CurateConfig(like_each=3)), "like_each .* without --like"),
         (([heap], out, None, CurateConfig(leak_agreement=0.9)), "without --against"),
         (([heap], out, None, CurateConfig(hash_distance=20)), "finds too much by itself"),
         (([heap], out, encoder, CurateConfig(clusters=[3, 3])), "the finest level first"),
