@@ -15,6 +15,7 @@ import torch
 from openeupe.data import Source
 from openeupe.distillation.check import meta_encoder
 from openeupe.distillation.encoder_settings import StudentConfig, TeacherConfig
+from openeupe.distillation.head_fit import BATCHES as HEAD_BATCHES
 from openeupe.distillation.load import carried_from, load_member
 from openeupe.distillation.placement import place
 from openeupe.distillation.recipe import Recipe, StageConfig
@@ -168,6 +169,8 @@ def _measure(
         statistics = _statistics_time(trainer, iterations)
         trained = _steps_time(trainer, budget_s * _MEASURED)
         fixed, step = loaded + statistics + trained.fixed_s, trained.step_s
+        if config.head_init == "ridge":
+            fixed += HEAD_BATCHES * step  # a pass over a batch takes at most a step
         if config.teacher_cache != "none" and config.views:
             taught = _teachers_time(trainer)
             batches = math.ceil(sum(map(len, sources)) * config.views / config.batch_size)

@@ -58,6 +58,11 @@ class StageConfig(Config):
         le=WIDTH,
         description="adapter hidden width (paper: 1536, then 3072 in stages 2 and 3)",
     )
+    head_init: Literal["random", "ridge"] = Field(
+        "random",
+        description="ridge: the last layers of adapter heads that no earlier stage brings are "
+        "fitted by ridge regression before training; not in the paper",
+    )
     optimizer: OptimizerConfig
     loss: LossConfig = LossConfig()
     statistics: StatisticsConfig = StatisticsConfig()

@@ -23,6 +23,8 @@ from openeupe.distillation.checkpoint import (
     optimizer_tensors,
 )
 from openeupe.distillation.fp8 import check_parity, teachers_to_fp8
+from openeupe.distillation.head_fit import BATCHES as HEAD_BATCHES
+from openeupe.distillation.head_fit import fit_heads
 from openeupe.distillation.initialize import measure_batch_norm
 from openeupe.distillation.metrics import Meter, MetricsLog
 from openeupe.distillation.stage import Stage, Views
@@ -101,6 +103,8 @@ class Trainer:
             if not keep_statistics:
                 self._measure_statistics()
             self._measure_batch_norm()
+            if self.config.head_init == "ridge" and not keep_statistics:
+                self._fit_heads()
             self._save(0)
         if self.config.teacher_cache != "none":
             self.batches.teacher_cache = self._cache_teachers()
@@ -243,6 +247,18 @@ class Trainer:
             self.stage.measure_statistics(
                 chunks(), self.processes.gather if self.processes.count > 1 else None
             )
+
+    def _fit_heads(self) -> None:
+        gather = self.processes.gather if self.processes.count > 1 else None
+        title = f"{self.stage.name}: fitting adapter heads"
+        with self.progress.task(title, HEAD_BATCHES) as task:
+
+            def batches() -> Iterator[tuple[int, Tensor]]:
+                for step, images, *_ in self.batches(0, HEAD_BATCHES, "statistics"):
+                    yield step, images
+                    task.advance()
+
+            fit_heads(self.stage, batches(), gather)
 
     def _measure_batch_norm(self) -> None:
         """Measure running statistics anew where channels were cut out of a larger network."""

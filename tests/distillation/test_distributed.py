@@ -69,6 +69,7 @@ def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "students": {"student": random("test_vit", 32) | {"checkpoint_activations": True}},
         **schedule, "shard": "always", "accumulate": 2,
         "optimizer": {"lr": 1e-3, "freeze_backbone_steps": 2, "backbone_lr": 0.2, "muon": {}},
+        "head_init": "ridge",
     }  # fmt: skip
     path = tmp_path_factory.mktemp("recipe") / "shared.yaml"
     data = {"sources": [{"path": str(images)}]}
