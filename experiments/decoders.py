@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openeupe.encoders import create
-from openeupe.encoders.contract import check_side
+from openeupe.encoders.contract import check_resolution
 from openeupe.encoders.expert_weights import CRAFT, HED, keras_layer, renamed
 from openeupe.encoders.experts import CraftEncoder, HedEncoder
 from openeupe.registry import fetch
@@ -37,7 +37,7 @@ class Hed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         for side in images.shape[-2:]:
-            check_side(self.encoder, side)
+            check_resolution(self.encoder, side)
         stages = self.encoder.stages((images - self.encoder.mean) / self.encoder.std)
         sides = [
             F.interpolate(side(stage), size=images.shape[-2:], mode="bilinear")
@@ -65,7 +65,7 @@ class Craft(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         for side in images.shape[-2:]:
-            check_side(self.encoder, side)
+            check_resolution(self.encoder, side)
         pixels = (images - self.encoder.mean) / self.encoder.std
         *below, relu5 = self.encoder.stages(pixels)
         x = self.up[0](torch.cat([self.encoder.fc(relu5), relu5], 1))

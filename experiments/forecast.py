@@ -184,7 +184,7 @@ def _batches(
     """The photos that training would see; `workers` are left out, for there are few."""
     data = recipe.data.model_copy(update={"workers": 0})
     seed = derive_seed(stage.seed, stage.name)
-    batches = Batches(data, size, stage.config.side, seed, 0, steps, stream)
+    batches = Batches(data, size, stage.config.largest_resolution, seed, 0, steps, stream)
     return [(batch.step, batch.images.to(device)) for batch in batches]
 
 

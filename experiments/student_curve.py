@@ -4,9 +4,9 @@
 
 TRAIN and TEST are folders with one sub-folder a class. TRAIN is distilled from (labels unused) and
 is the kNN's memory; TEST is asked. Every expert, and each stage's student at about twelve points,
-gets a kNN accuracy (k = 10, cosine, on class tokens of centre crops at the recipe's side). CPU
-minutes are this process's own, evaluation left out. Writes FOLDER/curve.json and prints a line a
-point.
+gets a kNN accuracy (k = 10, cosine, on class tokens of centre crops at the recipe's resolution).
+CPU minutes are this process's own, evaluation left out. Writes FOLDER/curve.json and prints a line
+per point.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from openeupe.seeds import derive_seed
 class Knn:
     """Views of both folders, kept, so that each evaluation is only forwards."""
 
-    def __init__(self, train: Path, test: Path, side: int) -> None:
+    def __init__(self, train: Path, test: Path, resolution: int) -> None:
         self.views, self.labels = {}, {}
         for part, folder in (("train", train), ("test", test)):
             source = FolderSource(folder)
-            self.views[part], kept = center_views(source, range(len(source)), side)
+            self.views[part], kept = center_views(source, range(len(source)), resolution)
             self.labels[part] = torch.tensor([source.label(i) for i in kept])
 
     def __call__(self, encoder: Encoder) -> float:
@@ -61,14 +61,19 @@ def main() -> None:
     source = f"data.sources.0={json.dumps({'path': str(arguments.train), 'heldout': 0})}"
     recipe = load_recipe(arguments.recipe, [source, *arguments.overrides])
     first = next(iter(recipe.stages.values()))
-    knn = Knn(arguments.train, arguments.test, first.side)
+    knn = Knn(arguments.train, arguments.test, first.largest_resolution)
     rows: list[dict[str, Any]] = []
     evaluation_s = 0.0
 
     def add(name: str, encoder: Encoder, **more: Any) -> None:
         nonlocal evaluation_s
         start = time.process_time()
-        row = {"encoder": name, "side": first.side, "knn": round(knn(encoder), 4), **more}
+        row = {
+            "encoder": name,
+            "resolution": first.largest_resolution,
+            "knn": round(knn(encoder), 4),
+            **more,
+        }
         evaluation_s += time.process_time() - start
         rows.append(row)
         print(json.dumps(row), flush=True)

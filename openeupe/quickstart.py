@@ -27,7 +27,7 @@ from openeupe.files import strict_json, write_atomically
 from openeupe.progress import LOGGED, Progress
 from openeupe.report.belonging import Belonging
 from openeupe.report.page import write_report
-from openeupe.report.seen import Seen, photo_side, source_photos
+from openeupe.report.seen import Seen, photo_resolution, source_photos
 from openeupe.seeds import derive_seed
 from openeupe.visualization.figures import save, side_by_side
 from openeupe.visualization.images import patch_tokens
@@ -80,9 +80,9 @@ def _measure(
     """Fidelity to the experts, kNN where the photos have classes, and what they see in photos."""
     stages = list(run.recipe.stages)
     first, last = run.recipe.stages[stages[0]], run.recipe.stages[stages[-1]]
-    side = last.side
+    resolution = last.largest_resolution
     statistics = run.student(stages[0]).statistics
-    views = {part: _crops(source, _VIEWS[part], side) for part, source in parts.items()}
+    views = {part: _crops(source, _VIEWS[part], resolution) for part, source in parts.items()}
     groups = views["train"][1]
     experts = {name: load_member(t, t.pretrained).to(device) for name, t in first.teachers.items()}
 
@@ -103,11 +103,11 @@ def _measure(
         for part in views
     }
     encoders = {name: encoder.to(device) for name, encoder in load_stages(run).items()}
-    sides = next(iter(last.students.values())).resolution
+    resolutions = next(iter(last.students.values())).resolution
     rows = []
     for name, at in [
         *((k, first.teachers[k].resolution[0]) for k in experts),
-        *((k, s) for k in encoders for s in sides),
+        *((k, s) for k in encoders for s in resolutions),
     ]:
         tokens = seen[name] if name in experts else look(name, encoders[name], at)
         train, heldout = targets["train"], targets["heldout"]
@@ -121,15 +121,15 @@ def _measure(
     seen_photos = _look(run, parts["heldout"], experts, encoders)
     everyone = {
         **{k: (e, first.teachers[k].resolution[0]) for k, e in experts.items()},
-        **{k: (e, sides[0]) for k, e in encoders.items()},
+        **{k: (e, resolutions[0]) for k, e in encoders.items()},
     }
     results["knn"] = _knn(everyone, parts, progress)
     return results, seen_photos
 
 
-def _crops(source: Source, count: int, side: int) -> tuple[Tensor, Tensor]:
+def _crops(source: Source, count: int, resolution: int) -> tuple[Tensor, Tensor]:
     """About `count` crops in turn of every readable photo, and the photo of each crop."""
-    augment = Augment(AugmentConfig(jitter=0, blur=0, solarize=0), side)
+    augment = Augment(AugmentConfig(jitter=0, blur=0, solarize=0), resolution)
     views, photos = [], []
     each = max(1, round(count / len(source)))
     for index in _spread(source, count):
@@ -154,7 +154,7 @@ def _look(
     run: Run, source: Source, experts: dict[str, Encoder], encoders: dict[str, Encoder]
 ) -> Seen:
     """What everyone sees in held-out photos; drawn into `pca.png`, and for the report."""
-    photos = source_photos(source, photo_side(run))
+    photos = source_photos(source, photo_resolution(run))
     tokens = {
         name: [patch_tokens(encoder, photo) for photo in photos]
         for name, encoder in (experts | encoders).items()
@@ -174,11 +174,11 @@ def _knn(
     if not train.classes or len(train.classes) < 2:
         return {}
     accuracy = {}
-    for name, (encoder, side) in encoders.items():
+    for name, (encoder, resolution) in encoders.items():
         with progress.task(f"kNN: {name}", 2) as task:
             features, labels = {}, {}
             for part, source in (("train", train), ("heldout", heldout)):
-                views, kept = center_views(source, _spread(source, _KNN_IMAGES), side)
+                views, kept = center_views(source, _spread(source, _KNN_IMAGES), resolution)
                 features[part] = encode(encoder, views).cls
                 labels[part] = torch.tensor([source.label(i) for i in kept])
                 task.advance()

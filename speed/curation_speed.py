@@ -42,7 +42,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     encoder = openeupe.load(given.encoder)
-    side = encoder.resolution
+    resolution = encoder.resolution
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "heap").mkdir()
@@ -52,7 +52,7 @@ def main() -> None:
         heap, here = Heap([place / "heap"]), Processes(torch.device("cpu"))
         scanned = scan(heap, place / "first", here, 1, SILENT)
         rows = readable(scanned)
-        view = View(side, side, "squash")
+        view = View(resolution, resolution, "squash")
         batches = [
             torch.stack([view.image(heap.read(int(row))) for row in rows[start : start + BATCH]])
             for start in range(0, len(rows), BATCH)
@@ -73,7 +73,9 @@ def main() -> None:
 
         def embedding() -> None:
             folder = place / f"vectors{number}"
-            Embeddings(folder, heap, rows, scanned.digest, encoder, side).make(here, 1, SILENT)
+            Embeddings(folder, heap, rows, scanned.digest, encoder, resolution).make(
+                here, 1, SILENT
+            )
 
         tasks: list[Callable[[], None]] = [decoding, scanning, encoding, embedding]
         clock: dict[str, list[float]] = {task.__name__: [] for task in tasks}

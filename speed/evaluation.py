@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("encoder")
     parser.add_argument("folder")
-    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
@@ -50,8 +50,8 @@ def main() -> None:
     device = torch.device(args.device)
     encoder = create(args.encoder).to(device).eval()
     images = Part(FolderSource(args.folder), args.images)
-    view = View(args.side, args.side)
-    pixels = torch.randint(0, 256, (args.batch, 3, args.side, args.side)).byte()
+    view = View(args.resolution, args.resolution)
+    pixels = torch.randint(0, 256, (args.batch, 3, args.resolution, args.resolution)).byte()
 
     def wait() -> None:
         if device.type == "cuda":
@@ -76,7 +76,8 @@ def main() -> None:
     rounds = [(bare(), whole()) for _ in range(args.rounds)]
     ratios = [evaluated / alone for alone, evaluated in rounds]
     print(
-        f"{args.encoder} at {args.side} px on {device}, {args.precision}, {len(images)} images: "
+        f"{args.encoder} at {args.resolution} px on {device}, {args.precision}, "
+        f"{len(images)} images: "
         f"bare {statistics.median(r[0] for r in rounds):.1f} images/s, "
         f"evaluation {statistics.median(r[1] for r in rounds):.1f} images/s, "
         f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"

@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("encoders", nargs="+")
     parser.add_argument("--photo", type=Path, required=True)
-    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     encoders = {name: openeupe.load(name) for name in args.encoders}
@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(args.rounds):
             started = time.perf_counter()
-            (photo,) = read_photos([args.photo], args.side)
+            (photo,) = read_photos([args.photo], args.resolution)
             looked = draw(encoders, [photo], Path(folder))
             whole_s = time.perf_counter() - started
             started = time.perf_counter()

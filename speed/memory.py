@@ -28,7 +28,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--teacher", default="vit_small_patch16_224")
     parser.add_argument("--student", default="vit_small_patch16_224")
     parser.add_argument("--hidden", type=int, default=1536)
@@ -48,7 +48,7 @@ def main() -> None:
     recipe = stages.recipe(
         {"teacher": {"encoder": given.teacher}},
         {"student": {"encoder": given.student, "checkpoint_activations": given.checkpoint}},
-        given.side,
+        given.resolution,
         given.batch,
         given.precision,
         accumulate=given.accumulate,
@@ -57,7 +57,7 @@ def main() -> None:
     trainer = stages.trainer(recipe, device)
     if device.type == "cuda":  # not what making the weights took
         torch.cuda.reset_peak_memory_stats()
-    step = stages.running(trainer, stages.random_images(given.batch, given.side, device))
+    step = stages.running(trainer, stages.random_images(given.batch, given.resolution, device))
     seconds = min(stages.timed(step, device)[0] for _ in range(4))
     measured = (used(device) - before) / 2**30
     cost = plan(recipe, 1.0)[0]

@@ -48,7 +48,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=int, default=1, help="steps a round, which may overlap")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--teacher", default="vit_small_patch16_224")
     parser.add_argument("--student", default="vit_tiny_patch16_224")
     parser.add_argument("--hidden", type=int, default=3072)
@@ -63,12 +63,12 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     torch.manual_seed(0)
-    images = stages.random_images(given.batch, given.side, device)
+    images = stages.random_images(given.batch, given.resolution, device)
     makers = {**ours(given, images), **timm_task(given, images), **lightly(given, images)}
     wanted = given.only.split(";") if given.only else list(makers)
     steps = {name: make() for name, make in makers.items() if name in wanted}
     times = stages.interleaved(steps, device, given.rounds, given.repeat)
-    print(f"{given.teacher} -> {given.student}, batch {given.batch}, {given.side} px")
+    print(f"{given.teacher} -> {given.student}, batch {given.batch}, {given.resolution} px")
     print(
         f"{given.precision}, {stages.name_of(device)}, {given.rounds} interleaved rounds; medians"
     )

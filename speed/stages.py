@@ -28,19 +28,19 @@ Step = Callable[[], Any]
 def recipe(
     teachers: Mapping[str, Mapping[str, Any]],
     students: Mapping[str, Mapping[str, Any]],
-    side: int,
+    resolution: int,
     batch: int,
     precision: str,
     **settings: Any,
 ) -> Recipe:
-    """One stage, called `one`; networks as a recipe writes them, all at `side` pixels."""
+    """One stage, called `one`; networks as a recipe writes them, all at `resolution` pixels."""
     folder = Path(tempfile.mkdtemp())
     Image.new("RGB", (8, 8)).save(folder / "unused.png")
     stage = {
         "teachers": {
-            k: {"resolution": side, "pretrained": False, **t} for k, t in teachers.items()
+            k: {"resolution": resolution, "pretrained": False, **t} for k, t in teachers.items()
         },
-        "students": {k: {"resolution": side, **s} for k, s in students.items()},
+        "students": {k: {"resolution": resolution, **s} for k, s in students.items()},
         "steps": 1000,
         "batch_size": batch,
         "head_hidden": 3072,
@@ -72,9 +72,9 @@ def trainer(recipe: Recipe, device: torch.device, teachers: Mapping[str, Any] = 
     return Trainer(stage, recipe.data, folder, Processes(device), SILENT)
 
 
-def random_images(batch: int, side: int, device: torch.device) -> Tensor:
-    """uint8 `[batch, 3, side, side]`."""
-    return torch.randint(0, 256, (batch, 3, side, side), device=device).byte()
+def random_images(batch: int, resolution: int, device: torch.device) -> Tensor:
+    """uint8 `[batch, 3, S, S]`."""
+    return torch.randint(0, 256, (batch, 3, resolution, resolution), device=device).byte()
 
 
 def running(trainer: Trainer, images: Tensor, cached: dict[str, Tensor] | None = None) -> Step:

@@ -45,7 +45,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=int, default=1, help="steps a round, which may overlap")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--teacher", default="vit_small_patch16_224")
     parser.add_argument("--student", default="vit_tiny_patch16_224")
     parser.add_argument("--hidden", type=int, default=3072)
@@ -61,7 +61,7 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(given.device)
     peak = device_tflops("this", 1.0)
-    print(f"{given.teacher} -> {given.student}, {given.side} px, {given.precision}")
+    print(f"{given.teacher} -> {given.student}, {given.resolution} px, {given.precision}")
     print(f"{stages.name_of(device)}, matrix peak {peak:.3g} TFLOP/s; {given.rounds} rounds")
     print("batch compile  whole ms networks ms  ratio  TFLOP/s  of peak    GiB  host reads")
     with device:
@@ -82,7 +82,7 @@ def row(given: argparse.Namespace, how: str, batch: int, teacher: Encoder, peak:
         torch.cuda.reset_peak_memory_stats()
     recipe = one_to_one(given, batch, compile=how)
     trainer = stages.trainer(recipe, device, {"teacher": teacher})
-    images = stages.random_images(batch, given.side, device)
+    images = stages.random_images(batch, given.resolution, device)
     if given.precision == "fp8" and not any(isinstance(m, Float8Linear) for m in teacher.modules()):
         teachers_to_fp8(trainer.stage, images[:2])
     whole = stages.running(trainer, images)
@@ -105,7 +105,7 @@ def one_to_one(given: argparse.Namespace, batch: int, **settings: Any) -> Recipe
     return stages.recipe(
         {"teacher": {"encoder": given.teacher}},
         {"student": {"encoder": given.student}},
-        given.side,
+        given.resolution,
         batch,
         given.precision,
         **{"head_hidden": given.hidden, **settings},

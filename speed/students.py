@@ -22,7 +22,7 @@ from openeupe.distillation.recipe import Recipe
 from openeupe.encoders import create
 from speed import stages
 
-SIDE = 128
+RESOLUTION = 128
 TEACHER: dict[str, Any] = {
     "encoder": "vit_small_patch16_224",
     "args": {"depth": 22, "embed_dim": 512, "num_heads": 8},
@@ -59,13 +59,13 @@ def main() -> None:
     device = torch.device(given.device)
     students = {n: {"encoder": n} for n in PAPER} if given.paper else STUDENTS
     teacher = {"encoder": "eupe_proxy"} if given.paper else TEACHER
-    side = 256 if given.paper else SIDE
+    resolution = 256 if given.paper else RESOLUTION
 
     def recipe(names: Iterable[str]) -> Recipe:
         some = {name: students[name] for name in names}
         hidden = 3072 if given.paper else 128
         return stages.recipe(
-            {"teacher": teacher}, some, side, given.batch, given.precision, head_hidden=hidden
+            {"teacher": teacher}, some, resolution, given.batch, given.precision, head_hidden=hidden
         )
 
     cost = plan(recipe(students), 1.0)[0]
@@ -79,7 +79,7 @@ def main() -> None:
     print(f"(the paper's: {0.99 / 0.4:.2f}); by FLOPs alone {by_flops:.2f} x")
     with device:
         network = {"teacher": create(teacher["encoder"], **teacher.get("args", {}))}
-    images = stages.random_images(given.batch, side, device)
+    images = stages.random_images(given.batch, resolution, device)
     family = stages.running(stages.trainer(recipe(students), device, network), images)
     alone = [
         stages.running(stages.trainer(recipe([name]), device, network), images) for name in students

@@ -73,7 +73,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     log = folder.parent.parent / "out"
     with pytest.MonkeyPatch.context() as patch, log.open("w") as file:
         patch.setattr(module, "_VIEWS", {"train": 40, "heldout": 12})
-        patch.setattr("openeupe.report.seen._LARGEST_SIDE", 128)
+        patch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 128)
         console = Console(file=file, width=200)
         progress = DrawnProgress(console)
         results = module.run_quickstart(None, folder, FEW_STEPS, torch.device("cpu"), progress)

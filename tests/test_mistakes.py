@@ -86,7 +86,7 @@ def test_names_that_others_would_interpret(
     folder = _photos(tmp_path / "photos $ [", *names)
     out = tmp_path / "out [z]"
     code, told = ran(monkeypatch, capsys, "look", "raw_pixels", folder, "--out", out,
-                     "--only", "pca,norms", "--side", "64", "--limit", "6")  # fmt: skip
+                     "--only", "pca,norms", "--resolution", "64", "--limit", "6")  # fmt: skip
     assert code == 0, told
     assert list(out.iterdir())
 

@@ -57,7 +57,7 @@ def test_on_ones_own_photos_in_class_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_VIEWS", {"train": 40, "heldout": 12})
-    monkeypatch.setattr("openeupe.report.seen._LARGEST_SIDE", 128)
+    monkeypatch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 128)
     for i, path in enumerate(sorted(registry_photos().iterdir())):
         folder = tmp_path / "mine" / ("even", "odd")[i % 2]
         folder.mkdir(parents=True, exist_ok=True)

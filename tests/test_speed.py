@@ -19,7 +19,16 @@ TINY = ["--batch", "2", "--rounds", "1", "--threads", "1"]
 def test_the_step_and_its_peers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nets = ["--teacher", "test_vit", "--student", "test_vit2", "--side", "160", "--hidden", "8"]
+    nets = [
+        "--teacher",
+        "test_vit",
+        "--student",
+        "test_vit2",
+        "--resolution",
+        "160",
+        "--hidden",
+        "8",
+    ]
     monkeypatch.setattr(sys, "argv", ["step", *TINY, *nets])
     step.main()
     out = capsys.readouterr().out
@@ -40,7 +49,7 @@ def test_students_of_one_pass(
     monkeypatch.setattr(students, "TEACHER", {"encoder": "test_vit"})
     names = ("test_vit2", "test_convnext")
     monkeypatch.setattr(students, "STUDENTS", {name: {"encoder": name} for name in names})
-    monkeypatch.setattr(students, "SIDE", 64)
+    monkeypatch.setattr(students, "RESOLUTION", 64)
     monkeypatch.setattr(sys, "argv", ["students", *TINY])
     students.main()
     assert re.search(r"CPU +time: .* x\n", capsys.readouterr().out)

@@ -85,7 +85,7 @@ def curate(
 
     Example:
         >>> import openeupe
-        >>> made = openeupe.curate("photos", "set.parquet", encoder="raw_pixels", min_side=32)
+        >>> made = openeupe.curate("photos", "set.parquet", encoder="raw_pixels", min_resolution=32)
         >>> made.images, made.kept
         (12, 12)
         >>> [file.name for file in made.files]

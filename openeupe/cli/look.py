@@ -10,7 +10,7 @@ import typer
 
 from openeupe.cli.app import EXPORTS, Device, app, console, progress
 from openeupe.errors import InputError
-from openeupe.limits import IMAGES, SIDE
+from openeupe.limits import IMAGES, RESOLUTION
 
 if TYPE_CHECKING:
     import torch
@@ -31,15 +31,17 @@ def look(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("looks"),
-    side: Annotated[
+    resolution: Annotated[
         int,
-        typer.Option(min=32, max=SIDE, help="Long side in pixels at which the photos are seen."),
+        typer.Option(
+            min=32, max=RESOLUTION, help="Long side in pixels at which the photos are seen."
+        ),
     ] = 512,
     only: Annotated[
         str | None,
         typer.Option(help="Some of pca,components,norms,similarity,matches,stages."),
     ] = None,
-    fit: Annotated[
+    axes: Annotated[
         str, typer.Option(help="Axes from each `image`, from the `batch`, or from a FOLDER.")
     ] = "image",
     mask: Annotated[
@@ -70,24 +72,24 @@ def look(
     from openeupe.distributed import one_device
     from openeupe.encoders import load
     from openeupe.visualization import pictures
-    from openeupe.visualization.colours import Colouring, Fit, Mask
+    from openeupe.visualization.colours import Axes, Colouring, Mask
     from openeupe.visualization.figures import extent, variance
     from openeupe.visualization.images import read_mask, read_photos
 
     names, paths = _told_apart(what)
     kinds = pictures.chosen_kinds(only)
     at = _place(patch)
-    photos = read_photos(paths, side, limit)
+    photos = read_photos(paths, resolution, limit)
     if only is not None and "matches" in kinds and len(photos) < 2:
         raise InputError("--only matches: they are between two photos: give another one")
     if only is not None and "stages" in kinds and not _runs(names):
         raise InputError("--only stages: they are of a run: name its folder")
-    own = fit in ("image", "batch")
-    if not own and not Path(fit).is_dir():
-        raise InputError(f"--fit {fit}: use image, batch, or a folder of images")
-    reference = [] if own else read_photos([Path(fit)], side, _REFERENCE_PHOTOS)
+    own = axes in ("image", "batch")
+    if not own and not Path(axes).is_dir():
+        raise InputError(f"--axes {axes}: use image, batch, or a folder of images")
+    reference = [] if own else read_photos([Path(axes)], resolution, _REFERENCE_PHOTOS)
     kept = mask if mask in ("none", "first") else [read_mask(Path(mask))] * len(photos)
-    how = Colouring(cast(Fit, fit if own else "reference"), range_, cast(Mask, kept), align)
+    how = Colouring(cast(Axes, axes if own else "reference"), range_, cast(Mask, kept), align)
     on = one_device(device)
     looked = pictures.draw(
         {name: load(name).to(on) for name in names},
@@ -150,8 +152,9 @@ def report(
 @app.command()
 def demo(
     encoders: Annotated[list[str], typer.Argument(help="Encoders, as `look` takes them.")],
-    side: Annotated[
-        int, typer.Option(min=32, max=SIDE, help="Long side in pixels at which photos are seen.")
+    resolution: Annotated[
+        int,
+        typer.Option(min=32, max=RESOLUTION, help="Long side in pixels at which photos are seen."),
     ] = 512,
     port: Annotated[int, typer.Option(help="Where the page is served, on this machine.")] = 7860,
     device: Device = None,
@@ -167,7 +170,7 @@ def demo(
     from openeupe.visualization.demo import build
 
     on = one_device(device)
-    blocks = build({name: load(name).to(on) for name in encoders}, side)
+    blocks = build({name: load(name).to(on) for name in encoders}, resolution)
     blocks.launch(server_name="127.0.0.1", server_port=port, share=False)
 
 

@@ -22,7 +22,7 @@ from openeupe.curation.heap import Heap
 from openeupe.curation.libraries import import_opencv
 from openeupe.files import durable
 
-_SIDES = (32, 64)  # pixels: coarse first, which finds larger moves
+_RESOLUTIONS = (32, 64)  # pixels: coarse first, which finds larger moves
 _STEPS = 30
 _VERSION = 2  # of how images are compared: what an older one found is not used
 _OVERLAP = 0.5  # of the area, at least: less of the same is no copy
@@ -82,8 +82,8 @@ class Agreement:
 
     def _compare(self, row: int, other: int) -> float:
         (ours, digests), (theirs, their_digests) = self._ours, self._theirs
-        one = ours.read_again(int(row), digests, _SIDES[-1])
-        two = theirs.read_again(int(other), their_digests, _SIDES[-1])
+        one = ours.read_again(int(row), digests, _RESOLUTIONS[-1])
+        two = theirs.read_again(int(other), their_digests, _RESOLUTIONS[-1])
         return agreement(one, two, self._mirrored)
 
 
@@ -118,7 +118,7 @@ def _correlation(one: Gray, two: Gray) -> float:
 
 def _thumbnails(image: Image.Image) -> list[Gray]:
     gray = image.convert("L")
-    sizes = ((side, side) for side in _SIDES)
+    sizes = ((resolution, resolution) for resolution in _RESOLUTIONS)
     return [np.asarray(gray.resize(s, Image.Resampling.BICUBIC), np.float32) for s in sizes]
 
 
@@ -131,7 +131,7 @@ def _aligned(ours: list[Gray], theirs: list[Gray]) -> float:
     ours = [np.ascontiguousarray(gray) for gray in ours]
     for level, (one, two) in enumerate(zip(ours, theirs, strict=True)):
         if level:
-            warp[:, 2] *= _SIDES[level] / _SIDES[level - 1]
+            warp[:, 2] *= _RESOLUTIONS[level] / _RESOLUTIONS[level - 1]
         try:
             _, warp = cv2.findTransformECC(one, two, warp, cv2.MOTION_AFFINE, until, None, 1)
         except cv2.error:  # it does not converge: nothing to lay upon one another

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from openeupe.config import Config
-from openeupe.limits import IMAGE_WEIGHT, IMAGES, SEED, SIDE, WIDTH, WORKERS
+from openeupe.limits import IMAGE_WEIGHT, IMAGES, RESOLUTION, SEED, WIDTH, WORKERS
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -34,8 +34,8 @@ class CurateConfig(Config):
     seed: int = Field(
         default=0, ge=0, le=SEED, description="Of k-means and of the balanced choice."
     )
-    min_side: int = Field(
-        default=64, ge=1, le=SIDE, description="Shorter images, in pixels, are dropped."
+    min_resolution: int = Field(
+        default=64, ge=1, le=RESOLUTION, description="Shorter images, in pixels, are dropped."
     )
     max_aspect: float = Field(
         default=5.0,
@@ -79,8 +79,11 @@ class CurateConfig(Config):
         description="Whether a mirrored image is a copy (training mirrors at random); one turned "
         "by 90, 180 or 270 degrees always is.",
     )
-    side: int | None = Field(
-        default=None, ge=16, le=SIDE, description="Pixels the encoder sees.  [its own resolution]"
+    resolution: int | None = Field(
+        default=None,
+        ge=16,
+        le=RESOLUTION,
+        description="Pixels the encoder sees.  [its own resolution]",
     )
     like_each: int = Field(
         default=16, ge=1, le=IMAGES, description="Images fetched for each image of the seed set."

@@ -75,7 +75,7 @@ class Decisions:
         width, height = self.scanned.width, self.scanned.height
         short, long = np.minimum(width, height), np.maximum(width, height)
         self.reason[long > self.config.max_aspect * short] = NARROW
-        self.reason[short < self.config.min_side] = SMALL
+        self.reason[short < self.config.min_resolution] = SMALL
         self.reason[short == 0] = UNREADABLE
 
     def by_bytes(self, against: Scanned | None) -> None:

@@ -28,9 +28,9 @@ BATCH = 32  # images that the encoder sees at once
 Vectors = NDArray[np.float16]
 
 
-def identity(encoder: Encoder, side: int) -> str:
-    """Identity of the vectors that an encoder makes of images squashed to `side` pixels."""
-    return facts_identity(encoder_identity(encoder), side)
+def identity(encoder: Encoder, resolution: int) -> str:
+    """Identity of the vectors that an encoder makes of images squashed to `resolution` pixels."""
+    return facts_identity(encoder_identity(encoder), resolution)
 
 
 class Embeddings:
@@ -52,11 +52,11 @@ class Embeddings:
         rows: NDArray[np.int64],
         digests: NDArray[np.uint64],
         encoder: Encoder,
-        side: int,
+        resolution: int,
     ) -> None:
-        self.folder, self.heap, self.encoder, self.side = folder, heap, encoder, side
+        self.folder, self.heap, self.encoder, self.resolution = folder, heap, encoder, resolution
         self.rows, self.digests = rows, digests
-        self.identity = identity(encoder, side)
+        self.identity = identity(encoder, resolution)
         self._stored = rows
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class Embeddings:
     @property
     def about(self) -> dict[str, Any]:
         """What made the vectors."""
-        return {"name": self.encoder.name, "identity": self.identity, "side": self.side}
+        return {"name": self.encoder.name, "identity": self.identity, "resolution": self.resolution}
 
     def only(self, rows: NDArray[np.int64]) -> Embeddings:
         """The same vectors, but only those of `rows`, which must be among ours."""
@@ -163,10 +163,10 @@ class Embeddings:
             else:
                 todo.append(place)
         done = 0
-        view = View(self.side, self.side, "squash")
+        view = View(self.resolution, self.resolution, "squash")
 
         def read(place: int) -> Tensor:
-            return view.image(self.heap.read_again(int(rows[place]), self.digests, self.side))
+            return view.image(self.heap.read_again(int(rows[place]), self.digests, self.resolution))
 
         for views in batched_ahead(read, todo, BATCH, workers):
             found = self._encode(torch.stack(views))

@@ -16,14 +16,14 @@ from PIL import Image
 
 from openeupe.curation.libraries import import_faiss
 
-_SIDE = 32  # pixels that the frequencies are taken of
+_RESOLUTION = 32  # pixels that the frequencies are taken of
 _LOW = 8  # frequencies each way
 FLAT = 2.0  # standard deviation of gray values below which there is nothing to compare
 _BANDS = 4
 MOST_BITS = 15  # that hashes found near may differ by
 
 _FREQUENCIES = np.cos(
-    np.pi * np.arange(_LOW)[:, None] * (2 * np.arange(_SIDE)[None] + 1) / (2 * _SIDE)
+    np.pi * np.arange(_LOW)[:, None] * (2 * np.arange(_RESOLUTION)[None] + 1) / (2 * _RESOLUTION)
 ).astype(np.float32)
 _SIGNS = np.array([1, -1] * (_LOW // 2), dtype=np.float32)  # of frequencies seen in a mirror
 _POWERS = (np.uint64(1) << np.arange(64, dtype=np.uint64)).astype(np.uint64)
@@ -48,7 +48,9 @@ def perceptual_hashes(image: Image.Image) -> Hashes:
 
     Those of the image turned by 90 degrees follow from them: see `faces`.
     """
-    small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2.0)
+    small = image.convert("L").resize(
+        (_RESOLUTION, _RESOLUTION), Image.Resampling.BOX, reducing_gap=2.0
+    )
     gray = np.asarray(small, dtype=np.float32)
     if gray.std() < FLAT:
         return Hashes(0, 0, 0, 0)

@@ -106,9 +106,9 @@ class Heap:
         return self.sources[number].encoded(index)
 
     def read_again(
-        self, row: int, digests: NDArray[np.uint64], least_side: int | None = None
+        self, row: int, digests: NDArray[np.uint64], min_resolution: int | None = None
     ) -> Image.Image:
-        """RGB image `row`, which `scan` could read; see `decode` for `least_side`.
+        """RGB image `row`, which `scan` could read; see `decode` for `min_resolution`.
 
         Args:
             digests: `[len(heap), 2]` of the images that were scanned.
@@ -120,7 +120,7 @@ class Heap:
         try:
             encoded = self.encoded(row)
             if digest(encoded) == digests[row].tobytes():
-                return decode(encoded, self.name(row), least_side)
+                return decode(encoded, self.name(row), min_resolution)
         except (BrokenImage, OSError):
             pass
         raise InputError(f"{self.name(row)} changed since it was scanned: curate again")

@@ -28,7 +28,7 @@ from openeupe.curation.manifest_writer import write_manifest
 from openeupe.curation.scan import Scanned, readable, scan
 from openeupe.data.manifest import VERSION
 from openeupe.distributed import Processes, processes
-from openeupe.encoders import Encoder, check_side
+from openeupe.encoders import Encoder, check_resolution
 from openeupe.errors import InputError
 from openeupe.known_warnings import known_warnings_ignored
 from openeupe.locks import locked
@@ -39,7 +39,7 @@ _PATIENCE = timedelta(days=7)  # until the slowest process has finished its part
 # Bits by which copies may differ, chosen on planted ones: docs/curate.md.
 _HASH_ALONE, _HASH_AND_AGREEMENT, _HASH_AND_ENCODER = 6, 10, 18
 _NEED_ENCODER = (
-    *("size", "clusters", "similarity", "leak_similarity", "side", "like_each", "balance"),
+    *("size", "clusters", "similarity", "leak_similarity", "resolution", "like_each", "balance"),
     *("near", "resampling", "max_weight", "seed"),
 )
 
@@ -81,9 +81,11 @@ class _Work:
 
     def embed(self, images: _Images, name: str, rows: NDArray[np.int64]) -> Embeddings:
         assert self.encoder is not None
-        side = self.config.side or self.encoder.resolution
+        resolution = self.config.resolution or self.encoder.resolution
         folder = self.folder / f"{name}-vectors"
-        made = Embeddings(folder, images.heap, rows, images.scanned.digest, self.encoder, side)
+        made = Embeddings(
+            folder, images.heap, rows, images.scanned.digest, self.encoder, resolution
+        )
         made.make(self.here, self.config.workers, self.progress)
         return made
 
@@ -270,8 +272,8 @@ def _check(
             f"hash_distance {config.hash_distance} finds too much by itself: name an encoder "
             f"that must agree, or at most {MOST_BITS}"
         )
-    if encoder is not None and config.side:
-        check_side(encoder, config.side)
+    if encoder is not None and config.resolution:
+        check_resolution(encoder, config.resolution)
 
 
 def _check_used(config: CurateConfig, encoder: bool, like: bool, against: bool) -> None:

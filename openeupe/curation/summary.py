@@ -12,7 +12,7 @@ from openeupe.data.manifest import open_manifest
 _NAMED = 200  # names of a list; the manifest has all
 BECAUSE = {
     "unreadable": "cannot be decoded",
-    "small": "shorter than min_side",
+    "small": "shorter than min_resolution",
     "narrow": "longer than max_aspect times its width",
     "leak": "shows an evaluation image",
     "copy": "the same bytes as another",
@@ -89,7 +89,7 @@ def settings(about: dict[str, Any]) -> dict[str, Any]:
     facts = {**about["config"], "roots": ", ".join(about["roots"]), "openeupe": about["openeupe"]}
     if about["encoder"]:
         facts["encoder"] = (
-            f"{about['encoder']['name']} at {about['encoder']['side']} pixels, "
+            f"{about['encoder']['name']} at {about['encoder']['resolution']} pixels, "
             f"identity {about['encoder']['identity']}"
         )
     for name in ("against", "like"):

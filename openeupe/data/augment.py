@@ -24,15 +24,15 @@ class Augment:
 
     Args:
         config: probabilities and strengths.
-        side: side of the view in pixels.
+        resolution: of the view, in pixels.
     """
 
-    def __init__(self, config: AugmentConfig, side: int) -> None:
+    def __init__(self, config: AugmentConfig, resolution: int) -> None:
         self.config = config
-        self.side = side
-        self.least_side = _least_side(config, side)
+        self.resolution = resolution
+        self.min_resolution = _min_resolution(config, resolution)
         steps: list[torch.nn.Module] = [
-            v2.RandomResizedCrop(side, config.scale, config.ratio, _BICUBIC, antialias=True)
+            v2.RandomResizedCrop(resolution, config.scale, config.ratio, _BICUBIC, antialias=True)
         ]
         if config.on_device:  # the rest is BatchAugment's
             steps.append(v2.PILToTensor())
@@ -50,14 +50,14 @@ class Augment:
         # Color is faster on a PIL image (8-bit operations), blur on a tensor.
         steps.append(v2.PILToTensor())
         if config.blur:
-            blur = v2.GaussianBlur(*blur_kernel(config, side))
+            blur = v2.GaussianBlur(*blur_kernel(config, resolution))
             steps.append(v2.RandomApply([blur], config.blur))
         if config.solarize:
             steps.append(v2.RandomSolarize(config.solarize_threshold, config.solarize))
         self._steps = v2.Compose(steps)
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
-        """View `[3, side, side]`, uint8, of an RGB image: a pure function of image and seed.
+        """View `[3, S, S]`, uint8, of an RGB image: a pure function of image and seed.
 
         The global random state is left as it was; no accelerator is touched.
         """
@@ -66,37 +66,41 @@ class Augment:
             return view
 
 
-def blur_kernel(config: AugmentConfig, side: int) -> tuple[int, tuple[float, float]]:
+def blur_kernel(config: AugmentConfig, resolution: int) -> tuple[int, tuple[float, float]]:
     """Kernel side and range of sigma in pixels: at least 3 wide, always odd."""
-    kernel = 2 * max(1, round((config.blur_kernel - 1) / 2 * side / 256)) + 1
+    kernel = 2 * max(1, round((config.blur_kernel - 1) / 2 * resolution / 256)) + 1
     low, high = config.blur_sigma
-    return kernel, (low * side / 256, high * side / 256)
+    return kernel, (low * resolution / 256, high * resolution / 256)
 
 
-def resize(images: Tensor, side: int) -> Tensor:
-    """One size of the pyramid: `[B, 3, S, S]` uint8 or [0, 1] float -> `[B, 3, side, side]`.
+def resize(images: Tensor, resolution: int) -> Tensor:
+    """Resize to one resolution: `[B, 3, S, S]` uint8 or [0, 1] float -> `[B, 3, s, s]` float.
 
     Runs where `images` are. Bicubic with antialiasing, as the crop itself; the result is float32
-    (or the given float type) in [0, 1]. At `side == S` pixels keep their values.
+    (or the given float type) in [0, 1]. At `s == S` pixels keep their values.
     """
     values = images if images.is_floating_point() else images.float() / 255
-    if values.shape[-2:] == (side, side):
+    if values.shape[-2:] == (resolution, resolution):
         return values
-    resized = functional.interpolate(values, (side, side), mode="bicubic", antialias=True)
+    resized = functional.interpolate(
+        values, (resolution, resolution), mode="bicubic", antialias=True
+    )
     return resized.clamp(0, 1)  # bicubic overshoots at edges
 
 
-def center_view(image: Image.Image, side: int) -> Tensor:
-    """View for evaluation: short side resized to `side`, centre kept; `[3, side, side]` uint8."""
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
+def center_view(image: Image.Image, resolution: int) -> Tensor:
+    """View for evaluation: short side resized to `resolution`, centre kept; uint8 `[3, S, S]`."""
+    scale = resolution / min(image.size)
+    width, height = (max(resolution, round(length * scale)) for length in image.size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - side) // 2, (height - side) // 2
-    view: Tensor = v2.functional.pil_to_tensor(resized.crop((left, top, left + side, top + side)))
+    left, top = (width - resolution) // 2, (height - resolution) // 2
+    view: Tensor = v2.functional.pil_to_tensor(
+        resized.crop((left, top, left + resolution, top + resolution))
+    )
     return view
 
 
-def _least_side(config: AugmentConfig, side: int) -> int:
-    """The image side from which on no crop of `config` has fewer than `side` pixels."""
+def _min_resolution(config: AugmentConfig, resolution: int) -> int:
+    """Smallest image whose crops of `config` all have at least `resolution` pixels."""
     stretch = max(config.ratio[1], 1 / config.ratio[0])
-    return math.ceil(side * math.sqrt(stretch / config.scale[0]))
+    return math.ceil(resolution * math.sqrt(stretch / config.scale[0]))

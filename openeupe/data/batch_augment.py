@@ -34,13 +34,13 @@ class BatchAugment:
 
     Args:
         config: probabilities and strengths.
-        side: side of the crops in pixels.
+        resolution: of the crops, in pixels.
         device: where they lie.
     """
 
-    def __init__(self, config: AugmentConfig, side: int, device: torch.device) -> None:
+    def __init__(self, config: AugmentConfig, resolution: int, device: torch.device) -> None:
         self.config = config
-        self.side = side
+        self.resolution = resolution
         self._same = torch.eye(3, device=device)
         self._luma = torch.tensor(_LUMA, device=device)
         self._to_yiq = torch.tensor(_YIQ, device=device)
@@ -48,7 +48,7 @@ class BatchAugment:
 
     @torch.no_grad()
     def __call__(self, crops: Tensor, draws: Tensor) -> Tensor:
-        """uint8 `[b, 3, side, side]` and their `batch_draws`, on the device -> uint8 of that shape.
+        """uint8 `[b, 3, S, S]` and their `batch_draws`, on the device -> uint8 of that shape.
 
         Nothing is read to the host.
         """
@@ -87,7 +87,7 @@ class BatchAugment:
         return mapped.clamp(0, 1).view_as(images)
 
     def _blurred(self, images: Tensor, chosen: Tensor, drawn: Tensor) -> Tensor:
-        size, (low, high) = blur_kernel(self.config, self.side)
+        size, (low, high) = blur_kernel(self.config, self.resolution)
         sigma = low + (high - low) * drawn
         offsets = torch.arange(size, device=images.device) - size // 2
         weights = torch.exp(-0.5 * (offsets / sigma[:, None]).square())

@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     """What a rank gets of one step.
 
     step: number of the step.
-    images: `[batch_size / world_size, 3, side, side]` uint8 RGB.
+    images: `[batch_size / world_size, 3, S, S]` uint8 RGB.
     source: which of `DataConfig.sources` all images of the step come from.
     broken: names of the images that could not be read and were replaced.
     cached: cached tensors of these views, by name, one row per image; empty without a cache.
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of the steps `first_step` to `last_step - 1`, in order.
 
-    A batch is a pure function of (seed, stream, step, batch_size, side, config's data and
+    A batch is a pure function of (seed, stream, step, batch_size, resolution, config's data and
     augmentation): how many workers load it, where iteration began and what came before do not
     matter, so resuming needs no loader state. A rank makes its own slice of the same global
     batch; the slices of all ranks, in order, are the batch of a single process.
@@ -63,7 +63,7 @@ class Batches:
 
     Args:
         batch_size: images of a step over all ranks; a multiple of `world_size`.
-        side: side of the views in pixels: the largest size of the pyramid.
+        resolution: of the views, in pixels: the largest size of the pyramid.
         stream: another name gives other draws (say "train" and "statistics").
         sources: `config.sources`, already open, to spare a second indexing.
         repeated: if given, images come in these views, in turn (see `RepeatedViews.number`), and
@@ -83,7 +83,7 @@ class Batches:
         self,
         config: DataConfig,
         batch_size: int,
-        side: int,
+        resolution: int,
         seed: int,
         first_step: int,
         last_step: int,
@@ -95,8 +95,10 @@ class Batches:
         repeated: RepeatedViews | None = None,
         teacher_cache: Callable[[list[int]], dict[str, Tensor]] | None = None,
     ) -> None:
-        if batch_size < 1 or side < 1:
-            raise InputError(f"batch size {batch_size} and side {side} must be at least 1")
+        if batch_size < 1 or resolution < 1:
+            raise InputError(
+                f"batch size {batch_size} and resolution {resolution} must be at least 1"
+            )
         if not 0 <= first_step <= last_step:
             raise InputError(f"steps {first_step} to {last_step} are not a range: check the recipe")
         if batch_size % world_size:
@@ -114,7 +116,7 @@ class Batches:
         self._dataset = _Steps(
             config,
             self.sources,
-            Augment(config.augment, side),
+            Augment(config.augment, resolution),
             batch_size,
             range(rank * share, (rank + 1) * share),
             (seed, stream),
@@ -153,7 +155,7 @@ class _Steps(Dataset["Batch | str"]):
         self.shares = list(accumulate(source.weight for source in config.sources))
         self.augment = augment
         self.on_device = config.augment.on_device
-        self.least_side = augment.least_side if config.reduced_decode else None
+        self.min_resolution = augment.min_resolution if config.reduced_decode else None
         self.batch_size = batch_size
         self.places = places
         self.names = names
@@ -177,8 +179,8 @@ class _Steps(Dataset["Batch | str"]):
     def _batch(self, step: int) -> Batch:
         draw = derive_seed(*self.names, step, "source") / 2**63 * self.shares[-1]
         source = min(int(np.searchsorted(self.shares, draw, "right")), len(self.shares) - 1)
-        side = self.augment.side
-        images = torch.empty(len(self.places), 3, side, side, dtype=torch.uint8)
+        resolution = self.augment.resolution
+        images = torch.empty(len(self.places), 3, resolution, resolution, dtype=torch.uint8)
         broken: list[str] = []
         numbers: list[int] = []
         seeds: list[int] = []
@@ -264,7 +266,7 @@ class _Steps(Dataset["Batch | str"]):
 
     def _read(self, source: int, index: int) -> Image.Image:
         if self.cache is None:
-            return self.sources[source].read(index, self.least_side)
+            return self.sources[source].read(index, self.min_resolution)
         if (source, index) not in self.cache:
-            self.cache[source, index] = self.sources[source].read(index, self.least_side)
+            self.cache[source, index] = self.sources[source].read(index, self.min_resolution)
         return self.cache[source, index]

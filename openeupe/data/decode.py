@@ -28,7 +28,7 @@ class BrokenImage(Exception):
 
 
 def decode(
-    encoded: bytes | Path, name: str, least_side: int | None = None, *, gray: bool = False
+    encoded: bytes | Path, name: str, min_resolution: int | None = None, *, gray: bool = False
 ) -> Image.Image:
     """Decode an image file or its bytes into an upright RGB image.
 
@@ -39,7 +39,7 @@ def decode(
     Args:
         encoded: a file, or what was read from one.
         name: what an error message calls the image.
-        least_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster,
+        min_resolution: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster,
             while both sides stay at least this many pixels. None: always full size.
         gray: the luminance alone (mode L), which a JPEG is decoded to in less time.
 
@@ -49,7 +49,7 @@ def decode(
     """
     try:
         with opened(encoded) as image:
-            return upright(image, least_side, gray=gray)
+            return upright(image, min_resolution, gray=gray)
     except MemoryError:
         raise
     except NotAFile as error:
@@ -94,12 +94,12 @@ def opened(encoded: bytes | Path) -> Iterator[Image.Image]:
 
 
 def upright(
-    image: Image.Image, least_side: int | None = None, *, gray: bool = False
+    image: Image.Image, min_resolution: int | None = None, *, gray: bool = False
 ) -> Image.Image:
     """`decode` of an image that is `opened`. Raises whatever Pillow's readers raise."""
-    if least_side is not None or gray:
-        side = least_side or max(image.size)  # the latter: at its own size
-        image.draft("L" if gray else None, (side, side))
+    if min_resolution is not None or gray:
+        resolution = min_resolution or max(image.size)  # the latter: at its own size
+        image.draft("L" if gray else None, (resolution, resolution))
     image.load()
     with contextlib.suppress(Exception):  # unreadable EXIF: as if there were none
         ImageOps.exif_transpose(image, in_place=True)

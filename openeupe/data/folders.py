@@ -78,9 +78,9 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._names)
 
-    def read(self, index: int, least_side: int | None = None) -> Image.Image:
-        """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
-        return decode(self.root / self._names[index], self.name(index), least_side)
+    def read(self, index: int, min_resolution: int | None = None) -> Image.Image:
+        """RGB image `index`; see `decode` for `min_resolution`. Raises `BrokenImage`."""
+        return decode(self.root / self._names[index], self.name(index), min_resolution)
 
     def encoded(self, index: int) -> bytes:
         """The file's bytes. Raises `OSError`."""

@@ -71,13 +71,13 @@ class HuggingFaceSource:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def read(self, index: int, least_side: int | None = None) -> Image.Image:
-        """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
+    def read(self, index: int, min_resolution: int | None = None) -> Image.Image:
+        """RGB image `index`; see `decode` for `min_resolution`. Raises `BrokenImage`."""
         value = self._rows[index][self._column]
         if value is None or (value["bytes"] is None and value["path"] is None):
             raise BrokenImage(f"{self.name(index)}: the row has no image")
         encoded = value["bytes"] if value["bytes"] is not None else Path(value["path"])
-        return decode(encoded, self.name(index), least_side)
+        return decode(encoded, self.name(index), min_resolution)
 
     def encoded(self, index: int) -> bytes:
         """The row's encoded image. Raises `OSError`."""

@@ -73,13 +73,13 @@ class ManifestSource:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def read(self, index: int, least_side: int | None = None) -> Image.Image:
-        """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
+    def read(self, index: int, min_resolution: int | None = None) -> Image.Image:
+        """RGB image `index`; see `decode` for `min_resolution`. Raises `BrokenImage`."""
         try:
             encoded = self.encoded(index)
         except OSError as error:
             raise BrokenImage(f"{self.name(index)}: {error.strerror or error}") from error
-        return decode(encoded, self.name(index), least_side)
+        return decode(encoded, self.name(index), min_resolution)
 
     def encoded(self, index: int) -> bytes:
         """The file's or member's bytes. Raises `OSError`."""

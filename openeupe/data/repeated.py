@@ -24,19 +24,19 @@ class RepeatedViews(Dataset[Tensor]):
     The crop, flip and colors of a view are a function of (seed, number), so they need not be saved.
 
     Args:
-        side: side of the views in pixels.
+        resolution: of the views, in pixels.
         seed: another seed gives other views.
         views: distinct views of an image.
     """
 
     def __init__(
-        self, config: DataConfig, side: int, seed: int, views: int, sources: Sequence[Source]
+        self, config: DataConfig, resolution: int, seed: int, views: int, sources: Sequence[Source]
     ) -> None:
         self.sources = list(sources)
         self.views = views
         self.seed = seed
-        self.augment = Augment(config.augment, side)
-        self.least_side = self.augment.least_side if config.reduced_decode else None
+        self.augment = Augment(config.augment, resolution)
+        self.min_resolution = self.augment.min_resolution if config.reduced_decode else None
         self._starts = [0, *accumulate(len(source) for source in self.sources)]
 
     def __len__(self) -> int:
@@ -56,9 +56,9 @@ class RepeatedViews(Dataset[Tensor]):
         return derive_seed(self.seed, "view", number)
 
     def __getitem__(self, number: int) -> Tensor:
-        """View `number`, uint8 `[3, side, side]`. Raises `BrokenImage`."""
+        """View `number`, uint8 `[3, S, S]`. Raises `BrokenImage`."""
         source, index = self._place(number)
-        picture = self.sources[source].read(index, self.least_side)
+        picture = self.sources[source].read(index, self.min_resolution)
         return self.augment(picture, self.seed_of(number))
 
     def _place(self, number: int) -> tuple[int, int]:
@@ -68,11 +68,11 @@ class RepeatedViews(Dataset[Tensor]):
         return source, image - self._starts[source]
 
     def readable(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Views uint8 `[n, 3, side, side]`, black where an image cannot be read; and `contents` of
+        """Views uint8 `[n, 3, S, S]`, black where an image cannot be read; and `contents` of
         their images, 0 where one cannot be read.
         """
-        side = self.augment.side
-        found = torch.zeros(len(numbers), 3, side, side, dtype=torch.uint8)
+        resolution = self.augment.resolution
+        found = torch.zeros(len(numbers), 3, resolution, resolution, dtype=torch.uint8)
         places = [self._place(number) for number in numbers]
         known = contents([content(self.sources[source], index) for source, index in places])
         for row, number in enumerate(numbers):
@@ -88,7 +88,7 @@ class RepeatedViews(Dataset[Tensor]):
         if not (config.on_device and numbers):
             return found
         draws = batch_draws([self.seed_of(number) for number in numbers]).to(found.device)
-        return BatchAugment(config, self.augment.side, found.device)(found, draws)
+        return BatchAugment(config, self.augment.resolution, found.device)(found, draws)
 
 
 def contents(identities: Sequence[str]) -> Tensor:

@@ -74,13 +74,13 @@ class ShardSource:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def read(self, index: int, least_side: int | None = None) -> Image.Image:
-        """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
+    def read(self, index: int, min_resolution: int | None = None) -> Image.Image:
+        """RGB image `index`; see `decode` for `min_resolution`. Raises `BrokenImage`."""
         try:
             encoded = self.encoded(index)
         except OSError as error:
             raise BrokenImage(f"{self.name(index)}: {error.strerror}") from error
-        return decode(encoded, self.name(index), least_side)
+        return decode(encoded, self.name(index), min_resolution)
 
     def encoded(self, index: int) -> bytes:
         """The member's bytes. Raises `OSError`."""

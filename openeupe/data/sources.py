@@ -32,8 +32,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int, least_side: int | None = None) -> Image.Image:
-        """RGB image `index`; see `decode` for `least_side`. Raises `BrokenImage`."""
+    def read(self, index: int, min_resolution: int | None = None) -> Image.Image:
+        """RGB image `index`; see `decode` for `min_resolution`. Raises `BrokenImage`."""
         ...
 
     def encoded(self, index: int) -> bytes:

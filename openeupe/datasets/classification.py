@@ -158,10 +158,10 @@ class ClassFolder(FolderSource):
         """The path inside the folder, so that results of two machines can be compared."""
         return printable(self._names[index])
 
-    def read(self, index: int, least_side: int | None = None) -> Image.Image:
+    def read(self, index: int, min_resolution: int | None = None) -> Image.Image:
         """RGB image `index`. Raises `BrokenImage`."""
         file = self.root / self._names[index]
-        return decode(file, printable(str(file)), least_side)
+        return decode(file, printable(str(file)), min_resolution)
 
     def check(self) -> None:
         """Read every image's header; `InputError` names the first that has none."""

@@ -32,8 +32,8 @@ class PartFolders(Config):
 class MaskedScenes(Scenes):
     """Scenes of one main object as images with masks and depths: `classes` are the masks'."""
 
-    def __init__(self, count: int, *, seed: int, split: Split, side: int) -> None:
-        super().__init__(count, seed=seed, split=split, side=side, content="object")
+    def __init__(self, count: int, *, seed: int, split: Split, resolution: int) -> None:
+        super().__init__(count, seed=seed, split=split, resolution=resolution, content="object")
         self.classes = self.mask_classes
 
 
@@ -44,13 +44,13 @@ class DenseScenes(Config):
     count: int = Field(400, ge=1, description="Images of the train part")
     test_count: int = Field(200, ge=1, description="Images of the test part")
     seed: int = Field(0, description="Which images")
-    side: int = Field(224, ge=32, description="Height and width in pixels")
+    resolution: int = Field(224, ge=32, description="Height and width in pixels")
 
     def open(self, root: Path) -> tuple[MaskedScenes, MaskedScenes]:
         """(train, test); nothing is read from `root`."""
         return (
-            MaskedScenes(self.count, seed=self.seed, split="train", side=self.side),
-            MaskedScenes(self.test_count, seed=self.seed, split="test", side=self.side),
+            MaskedScenes(self.count, seed=self.seed, split="train", resolution=self.resolution),
+            MaskedScenes(self.test_count, seed=self.seed, split="test", resolution=self.resolution),
         )
 
 

@@ -68,13 +68,13 @@ class QuestionScenes(Config):
     count: int = Field(1500, ge=1, description="Images of the train part")
     test_count: int = Field(300, ge=1, description="Images of the test part")
     seed: int = Field(0, description="Which scenes")
-    side: int = Field(224, ge=32, description="Height and width in pixels")
+    resolution: int = Field(224, ge=32, description="Height and width in pixels")
 
     def open(self, root: Path) -> tuple[Scenes, Scenes]:
         """(train, test); nothing is read from `root`."""
         return (
-            Scenes(self.count, seed=self.seed, split="train", side=self.side),
-            Scenes(self.test_count, seed=self.seed, split="test", side=self.side),
+            Scenes(self.count, seed=self.seed, split="train", resolution=self.resolution),
+            Scenes(self.test_count, seed=self.seed, split="test", resolution=self.resolution),
         )
 
 

@@ -11,7 +11,7 @@ from openeupe.deployment import export_folder as folders
 from openeupe.deployment.parity import Parity, Proof, as_input, complaint
 from openeupe.deployment.sample_images import Photos
 from openeupe.deployment.targets import TARGETS, Job, Target
-from openeupe.encoders import Encoder, check_side
+from openeupe.encoders import Encoder, check_resolution
 from openeupe.encoders.engines import Precision
 from openeupe.encoders.export_layout import Pixels, Size, contents, file_key
 from openeupe.encoders.exported import ExportedEncoder
@@ -71,8 +71,8 @@ def export(
     engine, precision = _checked(target, precision, dynamic, opset)
     native = (encoder.resolution, encoder.resolution)
     wanted: list[Size | None] = [None] if dynamic else list(sizes or [native])
-    for side in (side for size in wanted for side in size or native):
-        check_side(encoder, side)
+    for length in (length for size in wanted for length in size or native):
+        check_resolution(encoder, length)
     failed_folder = folder.with_name(f"{folder.name}.failed")
     for place in (folder, failed_folder):
         if not folders.replaceable(place):

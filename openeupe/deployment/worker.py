@@ -26,8 +26,8 @@ from openeupe.encoders.export_layout import file_for, read_about
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
-_SIDE = 1536  # of the matrices whose product is the machine's measured peak
-_SMALL_SIDE = 256  # of those that show whether it is worth measuring
+_SIZE = 1536  # of the matrices whose product is the machine's measured peak
+_SMALL_SIZE = 256  # of those that show whether it is worth measuring
 
 
 def main() -> None:
@@ -127,7 +127,7 @@ class Worker:
         return run
 
     def _matmul(self, batch: int) -> Callable[[], object]:
-        return _product(self.what["precision"], _SIDE)
+        return _product(self.what["precision"], _SIZE)
 
 
 class Process:
@@ -193,13 +193,13 @@ class Process:
             self.process.stdout.close()
 
 
-def _product(precision: str, side: int) -> Callable[[], object]:
+def _product(precision: str, size: int) -> Callable[[], object]:
     """A call that multiplies two square matrices."""
     if precision == "int8":
-        c, d = (torch.randint(-128, 128, (side, side), dtype=torch.int8) for _ in range(2))
+        c, d = (torch.randint(-128, 128, (size, size), dtype=torch.int8) for _ in range(2))
         return lambda: torch._int_mm(c, d)
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    a, b = (torch.randn(side, side).to(kind) for _ in range(2))
+    a, b = (torch.randn(size, size).to(kind) for _ in range(2))
     return lambda: a @ b
 
 
@@ -212,7 +212,7 @@ def multiplies_faster(precision: str) -> bool:
         return True
     best = []
     for kind in (precision, "fp32"):
-        run = _product(kind, _SMALL_SIDE)
+        run = _product(kind, _SMALL_SIZE)
         run()
         times = []
         for _ in range(3):
@@ -225,7 +225,7 @@ def multiplies_faster(precision: str) -> bool:
 
 def matmul_gflop() -> float:
     """Of the product that the kind "matmul" times."""
-    return 2 * _SIDE**3 / 1e9
+    return 2 * _SIZE**3 / 1e9
 
 
 def _forget_peak() -> None:

@@ -29,7 +29,7 @@ class Saved:
 
 
 def saved_by_autograd(
-    student: Encoder, heads: list[TeacherHeads], side: int, precision: str, again: bool
+    student: Encoder, heads: list[TeacherHeads], resolution: int, precision: str, again: bool
 ) -> Saved:
     """What autograd keeps of a student's step.
 
@@ -41,19 +41,19 @@ def saved_by_autograd(
     with FakeTensorMode():
         for module in (student, *heads):
             module._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device="cpu"))
-        plain = _saved_of(student, heads, side, precision, [])
+        plain = _saved_of(student, heads, resolution, precision, [])
         if not again:
             return plain
         checkpoint_activations(student)
         blocks = list(layers(student, sum(p.numel() for p in student.parameters())))
-        kept = _saved_of(student, heads, side, precision, blocks)
+        kept = _saved_of(student, heads, resolution, precision, blocks)
     return Saved(plain.once, kept.each + plain.each // max(len(blocks), 1))
 
 
 def _saved_of(
     student: Encoder,
     heads: list[TeacherHeads],
-    side: int,
+    resolution: int,
     precision: str,
     blocks: list[nn.Module],
 ) -> Saved:
@@ -68,7 +68,7 @@ def _saved_of(
         alive.clear()
         inputs.clear()
         with autocast(precision, cpu), saved_tensors_hooks(_then(alive.append), lambda t: t):
-            tokens = student(torch.empty(count, 3, side, side, device=cpu))
+            tokens = student(torch.empty(count, 3, resolution, resolution, device=cpu))
             for head in heads:
                 head(tokens)
         stores = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in alive}

@@ -12,7 +12,7 @@ from openeupe.distillation.encoder_settings import EncoderConfig, StudentConfig,
 from openeupe.distillation.initialize import plan_cut
 from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.track import check_tracker
-from openeupe.encoders import Encoder, check_side, create
+from openeupe.encoders import Encoder, check_resolution, create
 from openeupe.encoders.create import is_name
 from openeupe.encoders.sources import Code, Export, Given
 from openeupe.errors import InputError
@@ -81,8 +81,8 @@ def check_networks(recipe: Recipe) -> None:
                 try:
                     encoder = meta_encoder(recipe, member, member.args)
                     _check_brought(recipe, member, encoder)
-                    for side in member.resolution:
-                        check_side(encoder, side)
+                    for resolution in member.resolution:
+                        check_resolution(encoder, resolution)
                     _check_kind(member, encoder)
                     if isinstance(member, StudentConfig):
                         _check_init(recipe, member, encoder)
@@ -136,8 +136,8 @@ def _check_kind(member: TeacherConfig | StudentConfig, made: Encoder) -> None:
             )
         if member.args:
             raise InputError(f"args: {source.text} is an exported file: leave args out")
-        for side in member.resolution:
-            source.check_size((side, side))
+        for resolution in member.resolution:
+            source.check_size((resolution, resolution))
     if isinstance(member, StudentConfig) and not is_name(made.name):
         raise InputError(
             f"{member.encoder} makes {made.name!r}, which could not be opened again once it is "

@@ -12,9 +12,9 @@ from openeupe.encoders import Encoder
 from openeupe.encoders.arguments import RESERVED
 from openeupe.encoders.resolver import GIVEN, earlier_stage, resolve
 from openeupe.encoders.sources import EarlierStage, Given, Source
-from openeupe.limits import RATE, SIDE
+from openeupe.limits import RATE, RESOLUTION
 
-Resolution = Annotated[int, Field(gt=0, le=SIDE)]
+Resolution = Annotated[int, Field(gt=0, le=RESOLUTION)]
 Resolutions = Annotated[
     tuple[Resolution, ...],
     BeforeValidator(lambda v: (v,) if isinstance(v, int) else v),

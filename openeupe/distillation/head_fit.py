@@ -95,7 +95,7 @@ def fit_heads(
         for name in stage.students:
             student = cast(Encoder, stage.students[name])
             with autocast(stage.config.student_precision, images.device):
-                tokens = student(views.at(stage.side("student", name, step)))
+                tokens = student(views.at(stage.resolution("student", name, step)))
             for teacher in stage.config.teachers_of(name):
                 heads = _heads(stage, name, teacher)
                 rows = _rows(tokens, targets[teacher])

@@ -134,7 +134,7 @@ def hold_in_bf16(teacher: nn.Module) -> None:
 
 
 def compile_networks(stage: Stage, students: bool) -> None:
-    """Compile repeated layers one by one: blocks of one shape share a program, for every side.
+    """Compile repeated layers one by one; blocks of one shape share a program per resolution.
 
     A network of fifty blocks compiles as fast as one block; what lies between the blocks stays
     eager, random draws of the embedding among it.

@@ -59,13 +59,13 @@ def _statistics_images(recipe: Recipe, config: StageConfig) -> int:
     return iterations * config.batch_size
 
 
-def _forward(encoder: Encoder, sides: Sequence[int]) -> tuple[float, list[tuple[int, int]]]:
-    """Mean GFLOPs of an image's forward pass over `sides`, and the grid of tokens at each."""
+def _forward(encoder: Encoder, resolutions: Sequence[int]) -> tuple[float, list[tuple[int, int]]]:
+    """Mean GFLOPs of an image's forward pass over `resolutions`, and the grid of tokens at each."""
     if is_name(encoder.name):
         args = json.dumps(encoder.args, sort_keys=True)
-        each = [_forward_at(encoder.name, args, side) for side in sides]
+        each = [_forward_at(encoder.name, args, resolution) for resolution in resolutions]
     else:  # made by code of the user's
-        each = [_forward_of(encoder, side) for side in sides]
+        each = [_forward_of(encoder, resolution) for resolution in resolutions]
     return sum(flops for flops, _ in each) / len(each) / 1e9, [grid for _, grid in each]
 
 
@@ -75,14 +75,14 @@ def _trained(config: StudentConfig, network: float, heads: float) -> float:
 
 
 @lru_cache(maxsize=256)  # the same few networks come again in every recipe of a study
-def _forward_at(name: str, args: str, side: int) -> tuple[float, tuple[int, int]]:
+def _forward_at(name: str, args: str, resolution: int) -> tuple[float, tuple[int, int]]:
     with torch.device("meta"):
         encoder = encoders.create(name, **json.loads(args))
-    return _forward_of(encoder, side)
+    return _forward_of(encoder, resolution)
 
 
-def _forward_of(encoder: Encoder, side: int) -> tuple[float, tuple[int, int]]:
-    flops, tokens = _counted(encoder, torch.empty(2, 3, side, side, device="meta"))
+def _forward_of(encoder: Encoder, resolution: int) -> tuple[float, tuple[int, int]]:
+    flops, tokens = _counted(encoder, torch.empty(2, 3, resolution, resolution, device="meta"))
     height, width = tokens.patches.shape[-2:]
     return flops / 2, (height, width)
 
@@ -249,13 +249,13 @@ def _encoder_cost(name: str, encoder: Encoder, config: EncoderConfig) -> Encoder
 def _student_step(
     name: str, student: Encoder, heads: list[TeacherHeads], config: StageConfig, bf16: bool
 ) -> tuple[EncoderCost, Saved]:
-    """Cost of a student's heads, and the bytes autograd keeps at the largest side."""
-    sides = config.students[name].resolution
-    gflops = _heads_gflops(student, heads, _forward(student, sides)[1])
+    """Cost of a student's heads, and the bytes autograd keeps at the largest resolution."""
+    resolutions = config.students[name].resolution
+    gflops = _heads_gflops(student, heads, _forward(student, resolutions)[1])
     student.train()
     precision = _precise(config.student_precision, bf16)
     again = config.students[name].checkpoint_activations
-    kept = saved_by_autograd(student, heads, max(sides), precision, again)
+    kept = saved_by_autograd(student, heads, max(resolutions), precision, again)
     return EncoderCost(f"{name} heads", sum(_count(h) for h in heads), gflops), kept
 
 

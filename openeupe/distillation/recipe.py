@@ -142,10 +142,10 @@ class StageConfig(Config):
         return own.over(self.optimizer) if own else self.optimizer
 
     @property
-    def side(self) -> int:
-        """The largest side of the stage's pyramid: images are cropped once, at this size."""
+    def largest_resolution(self) -> int:
+        """The largest resolution of the stage's pyramid: images are cropped once, at this size."""
         encoders: list[EncoderConfig] = [*self.teachers.values(), *self.students.values()]
-        return max(side for e in encoders for side in e.resolution)
+        return max(resolution for e in encoders for resolution in e.resolution)
 
 
 class Recipe(Config):

@@ -222,15 +222,15 @@ def _headline(stage: Stage, here: Processes) -> str:
     def millions(encoder: Any) -> str:
         return f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.1f}M"
 
-    def sides(config: Any) -> str:
+    def pixels(config: Any) -> str:
         return "/".join(map(str, config.resolution))
 
     config = stage.config
     teachers = ", ".join(
-        f"{k} ({millions(stage.teachers[k])}, {sides(c)} px)" for k, c in config.teachers.items()
+        f"{k} ({millions(stage.teachers[k])}, {pixels(c)} px)" for k, c in config.teachers.items()
     )
     students = ", ".join(
-        f"{k} ({millions(stage.students[k])}, {sides(c)} px)" for k, c in config.students.items()
+        f"{k} ({millions(stage.students[k])}, {pixels(c)} px)" for k, c in config.students.items()
     )
     precision = f"{config.teacher_precision}/{config.student_precision}"
     where = f"{here.count} x {here.device.type}" if here.count > 1 else str(here.device)

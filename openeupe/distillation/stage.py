@@ -21,21 +21,21 @@ from openeupe.seeds import derive_seed, seeded
 
 
 class Views:
-    """One uint8 batch `[B, 3, S, S]`, given out as float [0, 1] images at each side asked for.
+    """One uint8 batch `[B, 3, S, S]`, given out as float [0, 1] images at each resolution.
 
-    The crop was made once, at the largest side of the pyramid (paper section 3.1); encoders that
-    draw the same side share the resized batch.
+    The crop was made once, at the largest resolution of the pyramid (paper section 3.1); encoders
+    that draw the same resolution share the resized batch.
     """
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
         self._at: dict[int, Tensor] = {}
 
-    def at(self, side: int) -> Tensor:
-        """Float images `[B, 3, side, side]`."""
-        if side not in self._at:
-            self._at[side] = resize(self.images, side)
-        return self._at[side]
+    def at(self, resolution: int) -> Tensor:
+        """Float images `[B, 3, S, S]`."""
+        if resolution not in self._at:
+            self._at[resolution] = resize(self.images, resolution)
+        return self._at[resolution]
 
 
 class Stage(nn.Module):
@@ -93,22 +93,24 @@ class Stage(nn.Module):
         """What one student's optimizer moves: its network and its heads."""
         return nn.ModuleList([self.students[student], self.heads[student]])
 
-    def side(self, kind: str, name: str, step: int) -> int:
-        """The side that an encoder sees at `step`: drawn by (seed, stage, step, name) alone.
+    def resolution(self, kind: str, name: str, step: int) -> int:
+        """The resolution that an encoder sees at `step`: drawn by (seed, stage, step, name) alone.
 
         Every encoder draws for itself, so teacher and student scales are independent (paper
         section 3.1, stage 3), and the draw is the same on every rank and after a resume.
         """
         encoders = self.config.teachers if kind == "teacher" else self.config.students
-        sides = encoders[name].resolution
-        if len(sides) == 1:
-            return sides[0]
-        return sides[derive_seed(self.seed, self.name, step, "side", kind, name) % len(sides)]
+        resolutions = encoders[name].resolution
+        if len(resolutions) == 1:
+            return resolutions[0]
+        return resolutions[
+            derive_seed(self.seed, self.name, step, "side", kind, name) % len(resolutions)
+        ]
 
     @torch.no_grad()
     def teacher_tokens(self, teacher: str, views: Views, step: int) -> Tokens:
-        """Raw tokens of a teacher at the side it draws for `step`."""
-        images = views.at(self.side("teacher", teacher, step))
+        """Raw tokens of a teacher at the resolution it draws for `step`."""
+        images = views.at(self.resolution("teacher", teacher, step))
         with autocast(self.config.teacher_precision, images.device):
             return self.teachers[teacher](images)
 
@@ -121,7 +123,7 @@ class Stage(nn.Module):
         self, student: str, views: Views, targets: Mapping[str, Tokens], step: int
     ) -> dict[str, TokenLosses]:
         """Unweighted losses of one student, by teacher (Eq. 4 to 6)."""
-        images = views.at(self.side("student", student, step))
+        images = views.at(self.resolution("student", student, step))
         frozen = self.config.optimizer_of(student).freeze_backbone_steps
         learns = torch.is_grad_enabled() and step >= frozen
         # Neither recomputation in backward nor compiled code knows of a mode around the call.

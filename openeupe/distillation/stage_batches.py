@@ -28,7 +28,7 @@ from openeupe.seeds import derive_seed
 class Loaded(NamedTuple):
     """This process's share of a step's images.
 
-    images: uint8 `[b, 3, side, side]` on the device. cached: teacher tensors by name.
+    images: uint8 `[b, 3, S, S]` on the device. cached: teacher tensors by name.
     waited_s: seconds that training waited for them.
     """
 
@@ -59,7 +59,7 @@ class StageBatches:
         self.views = self._views()
         self.teacher_cache: CachedTokens | None = None
         self.broken = BrokenImages(data.max_broken)
-        self.augment = BatchAugment(data.augment, stage.config.side, self.device)
+        self.augment = BatchAugment(data.augment, stage.config.largest_resolution, self.device)
         self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def __call__(self, first: int, last: int, stream: str) -> Iterator[Loaded]:
@@ -68,7 +68,7 @@ class StageBatches:
         batches = Batches(
             self.data,
             batch_size=config.batch_size,
-            side=config.side,
+            resolution=config.largest_resolution,
             seed=derive_seed(self.stage.seed, self.stage.name),
             first_step=first,
             last_step=last,
@@ -106,7 +106,7 @@ class StageBatches:
             return None
         data, given = self.data, self.data.views_seed
         seed = self.stage.seed if given is None else given
-        return RepeatedViews(data, self.stage.config.side, seed, count, self.sources)
+        return RepeatedViews(data, self.stage.config.largest_resolution, seed, count, self.sources)
 
     def _sent(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Images and their cached teacher outputs, on the device.

@@ -86,8 +86,8 @@ def cache_settings(
         "kind": config.teacher_cache,
         "views": views.views,
         "seed": views.seed,
-        "resolution": views.augment.side,
-        "reduced_decode": views.least_side is not None,
+        "resolution": views.augment.resolution,
+        "reduced_decode": views.min_resolution is not None,
         "augment": views.augment.config.model_dump(mode="json"),
         "teacher_precision": resolve_precision(config.teacher_precision, device),
         "teachers": {name: _teacher(stage, name, shape) for name, shape in shapes(stage).items()},
@@ -98,8 +98,8 @@ def shapes(stage: Stage) -> dict[str, tuple[int, int, int]]:
     """Widths of class and patch tokens and number of patches, by teacher."""
     found = {}
     for name, teacher in cast(Mapping[str, Encoder], stage.teachers).items():
-        side = stage.config.teachers[name].resolution[0]
-        grid = side // teacher.patch_size
+        resolution = stage.config.teachers[name].resolution[0]
+        grid = resolution // teacher.patch_size
         found[name] = (teacher.cls_dim, teacher.patch_dim, grid * grid)
     return found
 

@@ -300,6 +300,6 @@ class _Chosen(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, numbers: range) -> tuple[Tensor, Tensor]:
         if not numbers:
-            side = self.views.augment.side
-            return torch.zeros(1, 3, side, side).byte(), torch.zeros(0, 8).byte()
+            resolution = self.views.augment.resolution
+            return torch.zeros(1, 3, resolution, resolution).byte(), torch.zeros(0, 8).byte()
         return self.views.readable(numbers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openeupe.encoders.contract import Encoder, Tokens, check_side, evaluating
+from openeupe.encoders.contract import Encoder, Tokens, check_resolution, evaluating
 from openeupe.encoders.create import create, names
 from openeupe.encoders.openeupe_folder import read_config, save
 from openeupe.encoders.resolver import is_published, load, resolve
@@ -10,7 +10,7 @@ from openeupe.encoders.resolver import is_published, load, resolve
 __all__ = [
     "Encoder",
     "Tokens",
-    "check_side",
+    "check_resolution",
     "create",
     "evaluating",
     "is_published",

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from openeupe.errors import InputError
-from openeupe.limits import MODULES, NAME_CHARACTERS, PARAMETERS, SIDE, WIDTH
+from openeupe.limits import MODULES, NAME_CHARACTERS, PARAMETERS, RESOLUTION, WIDTH
 
 # What `create` itself sets, or what would load weights behind its back or not at all.
 RESERVED = {
@@ -57,9 +57,11 @@ def check_arguments(name: str, args: Mapping[str, Any], *makers: Callable[..., A
         if kinds:
             for leaf in leaves:
                 _check_type(f"{name}: {key}", leaf, kinds)
-    side = args.get("resolution")
-    if isinstance(side, int) and not 0 < side <= SIDE:
-        raise InputError(f"{name}: resolution {side} is not between 1 and {SIDE}: choose another")
+    resolution = args.get("resolution")
+    if isinstance(resolution, int) and not 0 < resolution <= RESOLUTION:
+        raise InputError(
+            f"{name}: resolution {resolution} is not between 1 and {RESOLUTION}: choose another"
+        )
 
 
 def timm_class(timm_name: str) -> Callable[..., Any]:

@@ -39,7 +39,7 @@ class TimmEncoder(Encoder):
             attention pool, and the layers between pool and classifier); "projected" that, through
             the head kept from pretraining (PEcore: the CLIP space); "mean" the mean patch token.
             By default "own" where the network was trained to use one, else "pooled".
-        resolution: native side in pixels, if it shall differ from timm's.
+        resolution: native resolution in pixels, if it shall differ from timm's.
         name: what to call it in errors and configs; `timm_name` by default.
         timm_args: settings of the timm constructor (depth, embed_dim, drop_path_rate, ...).
 
@@ -77,7 +77,7 @@ class TimmEncoder(Encoder):
             cls_dim=widths.get(class_token, trunk.num_features),
             patch_dim=trunk.num_features,
             patch_size=stride,
-            resolution=resolution or _native_side(trunk, timm_args, stride),
+            resolution=resolution or _native_resolution(trunk, timm_args, stride),
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
         )
@@ -272,8 +272,8 @@ def _stride(trunk: Any, name: str) -> int:
         raise InputError(f"{name}: timm does not tell its stride: choose another") from error
 
 
-def _native_side(trunk: Any, timm_args: dict[str, Any], stride: int) -> int:
-    """timm's side, or the nearest that the stride divides: some ConvNets were trained at others."""
-    side = timm_args.get("img_size") or trunk.pretrained_cfg["input_size"][-1]
-    side = int(side[-1] if isinstance(side, (tuple, list)) else side)
-    return max(round(side / stride), 1) * stride
+def _native_resolution(trunk: Any, timm_args: dict[str, Any], stride: int) -> int:
+    """timm's resolution, or the nearest one that the stride divides."""
+    resolution = timm_args.get("img_size") or trunk.pretrained_cfg["input_size"][-1]
+    resolution = int(resolution[-1] if isinstance(resolution, (tuple, list)) else resolution)
+    return max(round(resolution / stride), 1) * stride

@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         cls_dim: width `Dc` of the class token.
         patch_dim: width `Dp` of the patch tokens.
         patch_size: pixels between neighbouring patch tokens; image sides must be multiples of it.
-        resolution: native side length, in pixels.
+        resolution: native height and width of images, in pixels.
         mean: RGB input constants on the [0, 1] scale.
         std: likewise.
     """
@@ -110,8 +110,8 @@ class Encoder(nn.Module):
         Raises:
             InputError: if H or W is not a multiple of `patch_size`.
         """
-        check_side(self, images.shape[-2])
-        check_side(self, images.shape[-1])
+        check_resolution(self, images.shape[-2])
+        check_resolution(self, images.shape[-1])
         return self.tokens((images - self.mean) / self.std)
 
     def tokens(self, pixels: Tensor) -> Tokens:
@@ -134,13 +134,13 @@ def evaluating(encoder: Network) -> Iterator[Network]:
             module.training = training
 
 
-def check_side(encoder: Encoder, side: int) -> None:
-    """Raise `InputError` unless `side` pixels can be divided into the encoder's patches."""
-    if side <= 0 or side % encoder.patch_size:
-        below = max(side // encoder.patch_size, 1) * encoder.patch_size
-        above = (side // encoder.patch_size + 1) * encoder.patch_size
+def check_resolution(encoder: Encoder, resolution: int) -> None:
+    """Raise `InputError` unless `resolution` pixels can be divided into the encoder's patches."""
+    if resolution <= 0 or resolution % encoder.patch_size:
+        below = max(resolution // encoder.patch_size, 1) * encoder.patch_size
+        above = (resolution // encoder.patch_size + 1) * encoder.patch_size
         choice = f"{below}" if below == above else f"{below} or {above}"
         raise InputError(
-            f"resolution {side} does not fit {encoder.name}, whose patch size is "
+            f"resolution {resolution} does not fit {encoder.name}, whose patch size is "
             f"{encoder.patch_size}: use {choice}"
         )

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from openeupe.encoders.engines import ENGINES
 from openeupe.errors import InputError
 from openeupe.identity import files_identity
-from openeupe.limits import SIDE, WIDTH
+from openeupe.limits import RESOLUTION, WIDTH
 from openeupe.names import Name
 from openeupe.plain_json import Saved, read_checked
 
@@ -28,7 +28,7 @@ _Width = Annotated[int, Field(gt=0, le=WIDTH)]
 
 def _size(key: str) -> str:
     found = re.fullmatch(r"any|([1-9]\d{0,4})x([1-9]\d{0,4})", key)
-    if not found or any(int(side) > SIDE for side in found.groups() if side):
+    if not found or any(int(length) > RESOLUTION for length in found.groups() if length):
         raise ValueError(f"{key!r} is no size such as 224x224")
     return key
 
@@ -39,7 +39,7 @@ class _Encoder(Saved):
     cls_dim: _Width
     patch_dim: _Width
     patch_size: _Width
-    resolution: Annotated[int, Field(gt=0, le=SIDE)]
+    resolution: Annotated[int, Field(gt=0, le=RESOLUTION)]
 
 
 class _Files(Saved):
@@ -130,7 +130,7 @@ def check_contents(folder: Path, about: Mapping[str, Any]) -> str:
 
 def size_name(size: Sequence[int]) -> str:
     """(512, 384) -> "512x384"."""
-    return "x".join(str(side) for side in size)
+    return "x".join(str(length) for length in size)
 
 
 def file_key(size: Size | None) -> str:

@@ -22,9 +22,9 @@ def in_float32(encoder: Encoder) -> Encoder:
 
 @torch.inference_mode()
 def sample(encoder: Encoder) -> tuple[Tensor, Tokens]:
-    """Two random images of the native side, and the encoder's tokens of them in eval mode."""
-    side = encoder.resolution
-    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    """Two random images of the native resolution, and the encoder's tokens of them in eval mode."""
+    resolution = encoder.resolution
+    images = torch.rand(2, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
     with evaluating(encoder):
         return images, encoder(images)
 

@@ -86,10 +86,10 @@ def load(folder: Path, config: dict[str, Any]) -> Encoder:
         encoder.set_constants(stated.get("mean", mean), stated.get("std", std))
     except (TypeError, ValueError) as error:
         raise InputError(f"{folder}: mean or std in config.json is wrong ({error})") from None
-    side = stated.get("input_size")
-    if isinstance(side, list) and side and isinstance(side[-1], int) and side[-1] > 0:
+    size = stated.get("input_size")
+    if isinstance(size, list) and size and isinstance(size[-1], int) and size[-1] > 0:
         # The nearest that the patches divide: some ConvNets were trained at others.
-        encoder.resolution = max(round(side[-1] / encoder.patch_size), 1) * encoder.patch_size
+        encoder.resolution = max(round(size[-1] / encoder.patch_size), 1) * encoder.patch_size
     return encoder
 
 
@@ -124,7 +124,7 @@ def save(encoder: Encoder, folder: Path, licence: str) -> Opening:
 
 
 def _write(encoder: TimmEncoder, folder: Path, licence: str) -> None:
-    side, (mean, std) = encoder.resolution, encoder.constants
+    resolution, (mean, std) = encoder.resolution, encoder.constants
     save_for_hf(
         encoder.trunk,
         str(folder),
@@ -135,7 +135,7 @@ def _write(encoder: TimmEncoder, folder: Path, licence: str) -> None:
                 "license": licence,
                 "mean": mean,
                 "std": std,
-                "input_size": [3, side, side],
+                "input_size": [3, resolution, resolution],
             },
             _OURS: {"class_token": encoder.class_token},
         },

@@ -140,8 +140,10 @@ def load(folder: Path, config: dict[str, Any]) -> Encoder:
     weights = {key.removeprefix("model."): t for key, t in read_weights(path, name).items()}
     encoder = create(name, **args)
     load_strictly(encoder.trunk, _to_timm(weights, config), path, name)  # type: ignore[arg-type]
-    side = config.get("image_size")
-    encoder.resolution = side if isinstance(side, int) and side > 0 else encoder.resolution
+    resolution = config.get("image_size")
+    encoder.resolution = (
+        resolution if isinstance(resolution, int) and resolution > 0 else encoder.resolution
+    )
     stated = read_mapping(folder / "preprocessor_config.json")
     mean, std = encoder.constants
     try:

@@ -55,20 +55,20 @@ class Boundaries(CellBenchmark):
         train, test = data
         features = judged.features
         view, cells = self.view_and_cells(judged.encoder)
-        side = view.height
+        resolution = view.height
         wanted, weight = self._cells(train, view, cells)
         tokens = features.patches(train, view)
         heads = self.fit(judged, tokens, wanted, weight, balanced=True)
         # What position alone tells: the share of training images with a boundary in each cell.
         prior = (wanted * weight).sum(0) / weight.sum(0).clamp(min=1e-6)
-        prior = F.interpolate(prior.clamp(1e-4, 1 - 1e-4).logit()[None, None], (side, side),
-                              mode="bilinear")[0]  # fmt: skip
+        logits = prior.clamp(1e-4, 1 - 1e-4).logit()[None, None]
+        prior = F.interpolate(logits, (resolution, resolution), mode="bilinear")[0]
         tokens = features.patches(test, view)
         sums = np.zeros((self.seeds + 1, len(test), 4 * LEVELS))
         for index in range(len(test)):
             target = self._target(test, index, view)
             one = tokens[index : index + 1]
-            maps = [head.pixels(one, (side, side)).cpu() for head in heads]
+            maps = [head.pixels(one, (resolution, resolution)).cpu() for head in heads]
             stays, smoothed = ridges(torch.cat([*maps, prior]), self.smoothing)
             for which in range(self.seeds + 1):
                 sums[which, index] = score(
@@ -81,8 +81,8 @@ class Boundaries(CellBenchmark):
                 {"ods_f": Measure("best_f", names, sums[:-1])},
                 floors={"mean boundary map": float(best_f(sums[-1].sum(0)))},
                 details={
-                    "side": side,
-                    "cell_pixels": side / cells,
+                    "resolution": resolution,
+                    "cell_pixels": resolution / cells,
                     "train_images": len(train),
                     "images": len(test),
                     "boundary_share": float(wanted.sum() / weight.sum()),

@@ -12,7 +12,7 @@ from torch import Tensor
 from openeupe.data import View
 from openeupe.encoders import Encoder
 from openeupe.evaluation.benchmark import Benchmark, Judged
-from openeupe.evaluation.features import fitting_side
+from openeupe.evaluation.features import fitting_resolution
 from openeupe.evaluation.variants import fit_heads
 from openeupe.heads.fitting import cached_batches
 from openeupe.heads.regions import RegionHead, RegionHeadSettings, cells_per_side
@@ -25,7 +25,7 @@ LEVELS = 99  # thresholds 0.01 ... 0.99 of a probability, as BSDS has them
 class CellBenchmark(Benchmark, FitSettings):
     """Settings that these benchmarks share."""
 
-    side: int = Field(448, ge=1, description="Pixels of the view, fitted to the patch size")
+    resolution: int = Field(448, ge=1, description="Pixels of the view, fitted to the patch size")
     stride: int = Field(4, ge=1, description="Pixels of a cell, about")
     steps: Steps = 500
     batch_size: BatchSize = 16
@@ -34,9 +34,11 @@ class CellBenchmark(Benchmark, FitSettings):
     seeds: int = Field(3, ge=1)
 
     def view_and_cells(self, encoder: Encoder) -> tuple[View, int]:
-        """The square view that images are shown in, and how many cells its side has."""
-        side, patch = fitting_side(encoder, self.side), encoder.patch_size
-        return View(side, side, "pad"), cells_per_side(patch, self.stride) * (side // patch)
+        """The square view that images are shown in, and how many cells it has across."""
+        resolution, patch = fitting_resolution(encoder, self.resolution), encoder.patch_size
+        return View(resolution, resolution, "pad"), cells_per_side(patch, self.stride) * (
+            resolution // patch
+        )
 
     def fit(
         self, judged: Judged, tokens: Tensor, wanted: Tensor, weight: Tensor, *, balanced: bool

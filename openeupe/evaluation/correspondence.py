@@ -23,7 +23,7 @@ from openeupe.datasets.scenes.dataset import SCENE_PAIRS
 from openeupe.datasets.subset import Subset
 from openeupe.encoders import Encoder
 from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
-from openeupe.evaluation.features import fitting_side
+from openeupe.evaluation.features import fitting_resolution
 from openeupe.evaluation.measure import Measure, Outcome, class_mean
 from openeupe.seeds import derive_seed, shuffled
 
@@ -92,7 +92,7 @@ class Correspondence(Benchmark):
     domain: Domain = "dense"
     data: KeypointData
     geometry: Literal["eupe", "dinov3"] = "eupe"
-    side: int | None = Field(
+    resolution: int | None = Field(
         None, ge=1, description="Pixels; default: 512 or 448 (eupe), 1024 or 896 (dinov3)"
     )
     thresholds: tuple[float, ...] = Field((0.1, 0.05, 0.01), min_length=1)
@@ -129,8 +129,8 @@ class Correspondence(Benchmark):
 
     def run(self, data: Matches, judged: Judged) -> dict[str, Outcome]:
         """One category after the other, so that the tokens of one are held at a time."""
-        side = self._side(judged.encoder)
-        view = (Letterbox if self.geometry == "eupe" else WhiteCorner)(side, side)
+        resolution = self._resolution(judged.encoder)
+        view = (Letterbox if self.geometry == "eupe" else WhiteCorner)(resolution, resolution)
         match = match_pixels if self.geometry == "eupe" else match_tokens
         images, pairs = data.images, data.pairs
         categories = sorted({category for *_, category in pairs})
@@ -148,7 +148,7 @@ class Correspondence(Benchmark):
                     np.array([end.points[name] for name in names]) for end in (source, target)
                 )
                 maps = [tokens[part.place[end]].to(judged.device).float() for end in pairs[i][:2]]
-                found = match(maps[0], maps[1], _to_view(known, view, source.size), side)
+                found = match(maps[0], maps[1], _to_view(known, view, source.size), resolution)
                 found = _to_image(found, view, target.size)
                 hits[:, i, number] = [
                     *pck_hits(found, truth, target.reach, self.thresholds),
@@ -170,7 +170,7 @@ class Correspondence(Benchmark):
                     for name, s in zip(_GUESSES, sums[len(self.thresholds) :], strict=True)
                 },
                 details={
-                    "side": side,
+                    "resolution": resolution,
                     "images": len({end for pair in pairs for end in pair[:2]}),
                     "pairs": len(pairs),
                     "keypoints": int(counts.sum()),
@@ -179,11 +179,11 @@ class Correspondence(Benchmark):
             )
         }
 
-    def _side(self, encoder: Encoder) -> int:
-        """The asked side, or the protocol's, fitted to the encoder's patches."""
+    def _resolution(self, encoder: Encoder) -> int:
+        """The asked resolution, or the protocol's, fitted to the encoder's patches."""
         usual = (512, 448) if self.geometry == "eupe" else (1024, 896)
         fits = [s for s in usual if s % encoder.patch_size == 0]
-        return fitting_side(encoder, self.side or (fits or usual)[0])
+        return fitting_resolution(encoder, self.resolution or (fits or usual)[0])
 
 
 def draw_pairs(pairs: Sequence[Pair], per_category: int | None, seed: int) -> list[Pair]:
@@ -202,38 +202,40 @@ def draw_pairs(pairs: Sequence[Pair], per_category: int | None, seed: int) -> li
     return chosen
 
 
-def match_pixels(source: Tensor, target: Tensor, points: Array, side: int) -> Array:
+def match_pixels(source: Tensor, target: Tensor, points: Array, resolution: int) -> Array:
     """EUPE's rule: the target pixel whose upsampled feature is most like the source point's.
 
     The dot product is linear in the target's features, so similarities are upsampled in place of
-    features: the same map, without `side * side * D` numbers.
+    features: the same map, without `resolution * resolution * D` numbers.
 
     Args:
-        source, target: `[D, h, w]` tokens of two views of `side` pixels.
+        source, target: `[D, h, w]` tokens of two views of `resolution` pixels.
         points: `[K, 2]` (x, y) in pixels of the source view; rounded to whole pixels.
 
     Returns:
         `[K, 2]` (x, y) whole pixels of the target view.
     """
     source, target = F.normalize(source, dim=0), F.normalize(target, dim=0)
-    pixels = torch.from_numpy(points).round().clamp(0, side - 1).to(source)
-    grid = (pixels + 0.5) * (2 / side) - 1
+    pixels = torch.from_numpy(points).round().clamp(0, resolution - 1).to(source)
+    grid = (pixels + 0.5) * (2 / resolution) - 1
     at = F.grid_sample(source[None], grid[None, None], padding_mode="border", align_corners=False)
     similarity = torch.einsum("dk,dhw->khw", at[0, :, 0], target)
-    every = F.interpolate(similarity[None], (side, side), mode="bilinear")[0]
+    every = F.interpolate(similarity[None], (resolution, resolution), mode="bilinear")[0]
     best = every.flatten(1).argmax(dim=1).cpu().numpy()
-    return np.stack([best % side, best // side], axis=1).astype(np.float64)
+    return np.stack([best % resolution, best // resolution], axis=1).astype(np.float64)
 
 
-def match_tokens(source: Tensor, target: Tensor, points: Array, side: int) -> Array:
+def match_tokens(source: Tensor, target: Tensor, points: Array, resolution: int) -> Array:
     """Probe3D's rule, arguments and result as `match_pixels`; positions are index / grid."""
     source, target = F.normalize(source, dim=0), F.normalize(target, dim=0)
-    grid = torch.from_numpy(points).to(source) * (2 / side) - 1
+    grid = torch.from_numpy(points).to(source) * (2 / resolution) - 1
     at = F.grid_sample(source[None], grid[None, None], align_corners=True)
     similarity = torch.einsum("dk,dhw->khw", at[0, :, 0], target)
     best = similarity.flatten(1).argmax(dim=1).cpu().numpy()
     height, width = target.shape[1:]
-    return np.stack([best % width * (side / width), best // width * (side / height)], axis=1)
+    return np.stack(
+        [best % width * (resolution / width), best // width * (resolution / height)], axis=1
+    )
 
 
 def pck_hits(found: Array, truth: Array, reach: float, thresholds: Sequence[float]) -> Array:

@@ -22,7 +22,7 @@ from openeupe.datasets.interfaces import DepthImages, check_apart
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
 from openeupe.evaluation.crops import NYU_SIZE, DepthCrops, TooSmall, depth_crop
-from openeupe.evaluation.features import fitting_side, mean_colour, readable
+from openeupe.evaluation.features import fitting_resolution, mean_colour, readable
 from openeupe.evaluation.measure import Array, Measure, Outcome
 from openeupe.evaluation.variants import Answers, CachedFit, ahead, fit_heads, with_variant
 from openeupe.heads.depth import DepthHead, DepthHeadSettings, upsampled
@@ -76,7 +76,7 @@ class OnlineDepth(DepthCrops, FitSettings):
     ) -> Answers:
         """Metres `[H, W]` of every test image by the head of each seed."""
         (train, test), features = data, judged.features
-        height, width = (fitting_side(judged.encoder, side) for side in self.crop)
+        height, width = (fitting_resolution(judged.encoder, length) for length in self.crop)
 
         def sample(index: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
             image, depth = readable(train, index), train.depth(index)
@@ -213,7 +213,7 @@ class Depth(Benchmark):
 @torch.no_grad()
 def whole_depths(heads: list[DepthHead], judged: Judged, image: Image.Image) -> list[Tensor]:
     """Metres `[H, W]` of a whole image by each head: mean of the image and its mirror."""
-    sides = [_next_multiple(side, judged.encoder.patch_size) for side in image.size[::-1]]
+    sides = [_next_multiple(length, judged.encoder.patch_size) for length in image.size[::-1]]
     top, left = (sides[0] - image.height) // 2, (sides[1] - image.width) // 2
     padded = Image.new("RGB", (sides[1], sides[0]), mean_colour(judged.encoder))
     padded.paste(image, (left, top))
@@ -248,5 +248,5 @@ def depth_errors(
     return np.array([rmse, np.mean(np.abs(p - t) / t), np.mean(ratio < 1.25)])
 
 
-def _next_multiple(side: int, patch: int) -> int:
-    return -(-side // patch) * patch
+def _next_multiple(resolution: int, patch: int) -> int:
+    return -(-resolution // patch) * patch

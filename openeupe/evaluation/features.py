@@ -27,9 +27,9 @@ def frozen(encoder: Encoder) -> Iterator[Encoder]:
         yield encoder
 
 
-def fitting_side(encoder: Encoder, side: int) -> int:
-    """The multiple of the encoder's patch size nearest to `side` (a tie goes up)."""
-    return max((side + encoder.patch_size // 2) // encoder.patch_size, 1) * encoder.patch_size
+def fitting_resolution(encoder: Encoder, resolution: int) -> int:
+    """The multiple of the encoder's patch size nearest to `resolution` (a tie goes up)."""
+    return max((resolution + encoder.patch_size // 2) // encoder.patch_size, 1) * encoder.patch_size
 
 
 class Features:
@@ -142,30 +142,34 @@ def readable(images: Images, index: int) -> Image.Image:
         raise InputError(f"{error}: an evaluation leaves no image out; replace the file") from None
 
 
-def center_views(source: Source, indices: Sequence[int], side: int) -> tuple[Tensor, list[int]]:
-    """uint8 views `[N, 3, side, side]` of the readable images among `indices`, and which these are.
+def center_views(
+    source: Source, indices: Sequence[int], resolution: int
+) -> tuple[Tensor, list[int]]:
+    """uint8 views `[N, 3, S, S]` of the readable images among `indices`, and which these are.
 
-    Short side resized to `side`, centre kept.
+    Short side resized to `resolution`, centre kept.
     """
     views, kept = [], []
     for index in indices:
         try:
-            views.append(center_view(source.read(index), side))
+            views.append(center_view(source.read(index), resolution))
             kept.append(index)
         except BrokenImage:
             continue
-    return torch.stack(views) if views else torch.empty(0, 3, side, side, dtype=torch.uint8), kept
+    return torch.stack(views) if views else torch.empty(
+        0, 3, resolution, resolution, dtype=torch.uint8
+    ), kept
 
 
 def encode(
-    encoder: Encoder, views: Tensor, side: int | None = None, batch_size: int = 32
+    encoder: Encoder, views: Tensor, resolution: int | None = None, batch_size: int = 32
 ) -> Tokens:
-    """Float32 CPU tokens of uint8 views `[N, 3, S, S]`, shown at `side` pixels (default: S)."""
+    """Float32 CPU tokens of uint8 views `[N, 3, S, S]`, resized to `resolution` (default: S)."""
     device = encoder.mean.device
     cls, patches = [], []
     with frozen(encoder):
         for chunk in views.split(batch_size):
-            tokens = encoder(resize(chunk.to(device), side or views.shape[-1]))
+            tokens = encoder(resize(chunk.to(device), resolution or views.shape[-1]))
             cls.append(tokens.cls.float().cpu())
             patches.append(tokens.patches.float().cpu())
     return Tokens(torch.cat(cls), torch.cat(patches))

@@ -16,7 +16,7 @@ from openeupe.datasets.classification import ClassData
 from openeupe.datasets.interfaces import LabelledImages
 from openeupe.encoders import Encoder
 from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
-from openeupe.evaluation.features import Features, fitting_side
+from openeupe.evaluation.features import Features, fitting_resolution
 from openeupe.evaluation.measure import Outcome, mean_measure
 
 Vote = Literal["weighted", "majority"]
@@ -92,7 +92,7 @@ class Knn(Benchmark):
                     "classes": int(labels.max()) + 1,
                     "train_images": len(train),
                     "test_images": len(test),
-                    "side": view.height,
+                    "resolution": view.height,
                 },
             )
         }
@@ -108,8 +108,8 @@ class Knn(Benchmark):
 
 def crop_view(encoder: Encoder, crop: int, short: int) -> View:
     """The centre `crop` of a short side `short`; both grow alike where the patches ask for it."""
-    side = fitting_side(encoder, crop)
-    return View(side, side, "crop", short=round(short * side / crop))
+    resolution = fitting_resolution(encoder, crop)
+    return View(resolution, resolution, "crop", short=round(short * resolution / crop))
 
 
 def class_labels(images: LabelledImages) -> Tensor:

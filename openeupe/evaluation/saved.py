@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from openeupe.plain_json import Saved, read_checked
 
 AGAIN = "delete it and evaluate again"
-FORMAT = 2  # of results; 1 called benchmarks "columns"
+FORMAT = 3  # of results; 1 and 2 have other names of settings
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 

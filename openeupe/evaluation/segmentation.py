@@ -22,7 +22,7 @@ from openeupe.datasets.masks import MaskData
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
 from openeupe.evaluation.crops import LabelledCrops, labelled_crop, resized
-from openeupe.evaluation.features import fitting_side, mean_colour, readable
+from openeupe.evaluation.features import fitting_resolution, mean_colour, readable
 from openeupe.evaluation.measure import Array, Measure, Outcome, class_mean
 from openeupe.evaluation.variants import Answers, CachedFit, ahead, fit_heads, with_variant
 from openeupe.heads.fitting import augmented_batches
@@ -74,7 +74,7 @@ class OnlineSegmentation(LabelledCrops, FitSettings):
     ) -> Answers:
         """Logits `[C, H, W]` of every test image by the head of each seed."""
         (train, test), features = data, judged.features
-        crop = fitting_side(judged.encoder, self.crop)
+        crop = fitting_resolution(judged.encoder, self.crop)
         short = max(round(self.short * crop / self.crop), crop)
         stride = round(self.stride * crop / self.crop)
         ground = mean_colour(judged.encoder)

@@ -45,7 +45,7 @@ class TextRegions(CellBenchmark):
         train, test = data
         features = judged.features
         view, cells = self.view_and_cells(judged.encoder)
-        side = view.height
+        resolution = view.height
         wanted, weight = _cells(train, view, cells)
         tokens = features.patches(train, view)
         heads = self.fit(judged, tokens, wanted, weight, balanced=False)
@@ -58,7 +58,7 @@ class TextRegions(CellBenchmark):
             text = (mask == 1)[mask != 255].numpy()
             pixels += text.sum(), text.size
             for which, head in enumerate(heads):
-                logits = head.pixels(tokens[index : index + 1], (side, side))[0].cpu()
+                logits = head.pixels(tokens[index : index + 1], (resolution, resolution))[0].cpu()
                 probability = logits.sigmoid()[mask != 255].numpy()
                 counts[which, index] = confusion(probability, text)
                 levels[which, index] = at_thresholds(probability, text)
@@ -75,8 +75,8 @@ class TextRegions(CellBenchmark):
                 },
                 floors={"all is text": 100 * float(pixels[0] / pixels[1])},
                 details={
-                    "side": side,
-                    "cell_pixels": side / cells,
+                    "resolution": resolution,
+                    "cell_pixels": resolution / cells,
                     "train_images": len(train),
                     "images": len(test),
                 },

@@ -15,7 +15,7 @@ from openeupe.data import View
 from openeupe.data.ahead import batched_ahead
 from openeupe.datasets.interfaces import Images
 from openeupe.evaluation.benchmark import Judged
-from openeupe.evaluation.features import fitting_side, readable
+from openeupe.evaluation.features import fitting_resolution, readable
 from openeupe.heads.fitting import Batch, HeadT, Loss, cached_batches, fit_head
 from openeupe.heads.settings import FitSettings
 from openeupe.progress import tracked
@@ -51,8 +51,8 @@ class CachedFit(FitSettings):
             data: images to train and to test on.
         """
         train, test = data
-        height = fitting_side(judged.encoder, self.height)
-        width = fitting_side(judged.encoder, self.width)
+        height = fitting_resolution(judged.encoder, self.height)
+        width = fitting_resolution(judged.encoder, self.width)
         view, stride = View(height, width, "squash"), self.label_stride
         coarse = View(max(height // stride, 1), max(width // stride, 1), "squash")
         labels = torch.stack([label(coarse, index) for index in range(len(train))])

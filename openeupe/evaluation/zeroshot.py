@@ -141,7 +141,7 @@ class ZeroShot(_ByNames):
             )
         details: dict[str, object] = {
             "way": "chain" if chain is not None else "direct",
-            "side": view.height,
+            "resolution": view.height,
         }
         return self._judge(data, space.image_vectors(cls), judged, details)
 
@@ -173,7 +173,7 @@ class ZeroShotRidge(_ByNames):
         details: dict[str, object] = {
             "fit_images": len(train),
             "shrinkage": readout.shrinkage(targets),
-            "side": view.height,
+            "resolution": view.height,
         }
         return self._judge(data, F.normalize(vectors, dim=1), judged, details)
 
@@ -226,8 +226,8 @@ def _image_vectors(
     The expert sees the same part of each image at its own resolution.
     """
     with torch.device("meta"):
-        side = encoders.create(expert).resolution
-    view = View(side, side, "crop", short=round(short * side / crop))
+        resolution = encoders.create(expert).resolution
+    view = View(resolution, resolution, "crop", short=round(short * resolution / crop))
     key = (expert, images.fingerprint, view, judged.features.precision)
     if key not in _VECTORS:
         encoder = encoders.load(expert).to(judged.device)

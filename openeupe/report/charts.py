@@ -61,25 +61,25 @@ def loss_curves(curves: Sequence[Curve], title: str) -> str:
 def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> str:
     """R2 of one expert's tokens: a row per encoder, a mark per resolution."""
     encoders = list(dict.fromkeys(row["encoder"] for row in rows))
-    sides = sorted({row["resolution"] for row in rows})
+    resolutions = sorted({row["resolution"] for row in rows})
 
     def draw(figure: Any) -> None:
         axis = figure.subplots()
         for place, encoder in enumerate(encoders):
             for row in rows:
                 if row["encoder"] == encoder:
-                    i = sides.index(row["resolution"])
+                    i = resolutions.index(row["resolution"])
                     axis.plot(
                         max(row["r2"][expert][kind], -0.5),
-                        place + 0.24 * (i - (len(sides) - 1) / 2),
+                        place + 0.24 * (i - (len(resolutions) - 1) / 2),
                         _MARKERS[i % len(_MARKERS)],
                         color=PALETTE[i % len(PALETTE)],
                         ms=6,
                         mec="white",
                     )
-        for i, side in enumerate(sides):
+        for i, resolution in enumerate(resolutions):
             style = {"color": PALETTE[i % len(PALETTE)], "marker": _MARKERS[i % len(_MARKERS)]}
-            axis.plot([], [], linestyle="", label=f"{side} px", **style)
+            axis.plot([], [], linestyle="", label=f"{resolution} px", **style)
         axis.set_title(f"{expert}, {KINDS[kind]}: R²")
         axis.set_yticks(range(len(encoders)), [_short(name) for name in encoders])
         axis.invert_yaxis()

@@ -81,10 +81,10 @@ def _compact(images: Sequence[Tensor], ranks: Sequence[int]) -> Compact:
     return Compact(grids, [p.numpy().tobytes() for p in parts], scales.tolist(), smallest)
 
 
-def photo_uri(image: Image.Image, side: int) -> str:
-    """A JPEG of a photo as a data URI, its long side at most `side` pixels."""
+def photo_uri(image: Image.Image, resolution: int) -> str:
+    """A JPEG of a photo as a data URI, its long side at most `resolution` pixels."""
     small = image.copy()
-    small.thumbnail((side, side), Image.Resampling.BICUBIC)
+    small.thumbnail((resolution, resolution), Image.Resampling.BICUBIC)
     return jpeg_uri(small)
 
 

@@ -30,7 +30,7 @@ _DOMAIN_TITLES = {
     "text": "Text",
     "dense": "Dense prediction",
 }
-_PHOTO_SIDE = 384  # pixels in the page
+_PHOTO_RESOLUTION = 384  # pixels in the page
 
 
 def write_report(
@@ -251,7 +251,7 @@ def _pictures(seen: Seen) -> dict[str, Any]:
         told["photos"].append(
             {
                 "name": photo.name,
-                "uri": photo_uri(photo.image, _PHOTO_SIDE),
+                "uri": photo_uri(photo.image, _PHOTO_RESOLUTION),
                 "aspect": f"{width} / {height}",
                 "tiles": tiles,
                 "components": [

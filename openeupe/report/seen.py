@@ -23,7 +23,7 @@ from openeupe.visualization.colours import Coloured, Colouring, colour
 from openeupe.visualization.images import Photo, as_photo, patch_tokens, read_photos
 
 PHOTOS = 4
-_LARGEST_SIDE = 512
+_LARGEST_RESOLUTION = 512
 
 
 @dataclass
@@ -74,13 +74,13 @@ def see(
         images: files or folders; by default held-out photos of the recipe's first source.
     """
     run = Run.open(folder)
-    side = photo_side(run)
+    resolution = photo_resolution(run)
     trained_on = False
     try:
         if images:
-            photos = read_photos(images, side, PHOTOS)
+            photos = read_photos(images, resolution, PHOTOS)
         else:
-            photos, trained_on = recipe_photos(run, side)
+            photos, trained_on = recipe_photos(run, resolution)
     except InputError as error:
         if images:
             raise
@@ -110,13 +110,13 @@ def see(
     return Seen(photos, tokens, list(stages), notes=notes)
 
 
-def photo_side(run: Run) -> int:
-    """Twice the largest side of training, for a finer grid; at most 512 pixels."""
+def photo_resolution(run: Run) -> int:
+    """Twice the largest resolution of training, for a finer grid; at most 512 pixels."""
     last = list(run.recipe.stages.values())[-1]
-    return min(2 * last.side, _LARGEST_SIDE)
+    return min(2 * last.largest_resolution, _LARGEST_RESOLUTION)
 
 
-def recipe_photos(run: Run, side: int) -> tuple[list[Photo], bool]:
+def recipe_photos(run: Run, resolution: int) -> tuple[list[Photo], bool]:
     """The first readable held-out photos of the recipe's first source, or else training photos.
 
     Returns the photos, and whether they are those that were trained on.
@@ -129,17 +129,17 @@ def recipe_photos(run: Run, side: int) -> tuple[list[Photo], bool]:
         source, trained_on = open_source(config, "heldout"), False
     except InputError:
         source, trained_on = open_source(config, "train"), True
-    return source_photos(source, side), trained_on
+    return source_photos(source, resolution), trained_on
 
 
-def source_photos(source: Source, side: int) -> list[Photo]:
+def source_photos(source: Source, resolution: int) -> list[Photo]:
     """The first readable photos of a source."""
     photos: list[Photo] = []
     for index in range(len(source)):
         if len(photos) == PHOTOS:
             break
         try:
-            photos.append(as_photo(source.read(index), Path(source.name(index)).stem, side))
+            photos.append(as_photo(source.read(index), Path(source.name(index)).stem, resolution))
         except BrokenImage:
             continue
     return photos

@@ -74,7 +74,7 @@ def model_card(
         f"`{encoder.name}`, {parameters:.1f} M parameters, made with "
         "[OpenEUPE](https://arxiv.org/abs/2603.22387). "
         f"Class token {encoder.cls_dim}, patch tokens {encoder.patch_dim} wide, one every "
-        f"{encoder.patch_size} pixels; {_sides(encoder, origin)}. Input constants: mean "
+        f"{encoder.patch_size} pixels; {_resolutions(encoder, origin)}. Input constants: mean "
         f"{_rounded(encoder.mean)}, std {_rounded(encoder.std)}.\n",
         _opening(layout, name, opening),
         _results(origin),
@@ -160,9 +160,9 @@ def _licences(origin: Origin) -> str:
     return f"## Licences\n\n{table}\n\n{end} No legal advice.\n"
 
 
-def _sides(encoder: Encoder, origin: Origin) -> str:
+def _resolutions(encoder: Encoder, origin: Origin) -> str:
     native = f"the architecture's own resolution is {encoder.resolution} px"
-    trained = ", ".join(map(str, origin.sides))
+    trained = ", ".join(map(str, origin.resolutions))
     return f"distilled at {trained} px ({native})" if trained else native
 
 

@@ -38,14 +38,14 @@ class Origin:
         weights that a student started from), with their licences.
     info: `distillation.json` of the stage that finished it; empty if it was not distilled here.
     recipe: of the run, if the run folder lies around the encoder.
-    sides: pixels at which the last stage trained it, where the recipe is known.
+    resolutions: pixels at which the last stage trained it, where the recipe is known.
     results: the contents of each `results.json` of `openeupe evaluate`.
     """
 
     experts: dict[str, Licence] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
-    sides: tuple[int, ...] = ()
+    resolutions: tuple[int, ...] = ()
     results: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -83,7 +83,7 @@ def origin(source: str, encoder: Encoder, evaluations: Path | None = None) -> Or
         _add_experts(found.experts, student, found.info, found.recipe)
     if found.recipe:
         config = found.recipe.stages[student.parent.name].students[student.name]
-        found.sides = tuple(config.resolution)
+        found.resolutions = tuple(config.resolution)
     if found.recipe is None and (not found.info or (student / "README.md").is_file()):
         # Only its card names the weights that it started from.
         found.experts.setdefault(student.resolve().name, licence_of(str(student)))

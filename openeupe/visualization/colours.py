@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from openeupe.visualization.align import rotated, rotation
 from openeupe.visualization.pca import Pca, coherence, fit_pca, foreground
 
-Fit = Literal["image", "batch", "reference"]
+Axes = Literal["image", "batch", "reference"]
 Mask = Literal["none", "first"] | Sequence[Tensor]
 Range = Literal["minmax", "robust", "whiten"]
 _MASKED = 0.93  # light grey
@@ -23,7 +23,7 @@ _MASKED = 0.93  # light grey
 class Colouring:
     """How tokens become colours.
 
-    fit: axes of each image by itself, of all images together, or of a reference set.
+    axes: fitted to each image separately, to all images together, or to a reference set.
     range: "minmax"; "robust", the median ± 3 scaled MAD, so that outliers take no colour; or
         "whiten", unit variance through `sigmoid(2 x)`, as in DINOv3's notebooks.
     mask: "none", "first" (`foreground`), or bool masks `[H, W]` of each image: only these tokens
@@ -31,20 +31,24 @@ class Colouring:
     align: turn every encoder's colours towards the first one's.
     """
 
-    fit: Fit = "image"
+    axes: Axes = "image"
     range: Range = "minmax"
     mask: Mask = "none"
     align: bool = True
 
     def caption(self, reference: str | None = None) -> str:
         """What a reader must know of the colours. reference: the first of several encoders."""
-        fits = {"image": "each photo by itself", "batch": "all photos", "reference": "other photos"}
+        fits = {
+            "image": "each photo separately",
+            "batch": "all photos",
+            "reference": "other photos",
+        }
         ranges = {
             "minmax": "from minimum to maximum",
             "robust": "median ± 3 MAD",
             "whiten": "whitened, sigmoid",
         }
-        parts = [f"axes from {fits[self.fit]}", f"range {ranges[self.range]}"]
+        parts = [f"axes from {fits[self.axes]}", f"range {ranges[self.range]}"]
         if self.mask != "none":
             parts.append("foreground by 1st component" if self.mask == "first" else "masked")
         if self.align and reference:
@@ -74,7 +78,7 @@ def colour(
 
     Args:
         tokens: encoder -> tokens of each photo, the same photos for each.
-        reference: with `how.fit == "reference"`, tokens of the reference set by encoder.
+        reference: with `how.axes == "reference"`, tokens of the reference set by encoder.
     """
     how = how or Colouring()
     result: dict[str, list[Coloured]] = {}
@@ -86,10 +90,10 @@ def colour(
         scores = [c[:3] for c in components]
         if how.align:
             if towards:
-                scores = _turned(scores, towards, each=how.fit == "image")
+                scores = _turned(scores, towards, each=how.axes == "image")
             else:
                 towards = scores
-        colours = _stretched(scores, masks, how.range, each=how.fit == "image")
+        colours = _stretched(scores, masks, how.range, each=how.axes == "image")
         result[name] = [
             Coloured(
                 torch.where(mask[..., None], rgb, _MASKED),
@@ -123,11 +127,11 @@ def _axes(
     how: Colouring,
     reference: Sequence[Tensor] | None,
 ) -> list[Pca]:
-    if how.fit == "image":
+    if how.axes == "image":
         return [fit_pca([t], masks=[m]) for t, m in zip(images, masks, strict=True)]
-    if how.fit == "reference":
+    if how.axes == "reference":
         if not reference:
-            raise ValueError("fit 'reference' needs the reference set's tokens")
+            raise ValueError("axes 'reference' needs the reference set's tokens")
         return [fit_pca(reference)] * len(images)
     return [fit_pca(images, masks=masks)] * len(images)
 

@@ -20,12 +20,12 @@ _SHOWN = 512  # pixels of a picture's long side
 _GALLERY: Any = {"columns": 3, "object_fit": "contain", "height": "auto"}
 
 
-def build(encoders: Mapping[str, Encoder], side: int) -> Any:
+def build(encoders: Mapping[str, Encoder], resolution: int) -> Any:
     """The demo as gradio Blocks, not yet launched.
 
     Args:
         encoders: by the names the page shows.
-        side: long side in pixels at which photos are seen.
+        resolution: long side in pixels at which photos are seen.
 
     Raises:
         InputError: if gradio is not installed.
@@ -38,7 +38,7 @@ def build(encoders: Mapping[str, Encoder], side: int) -> Any:
     def see(photo: Image.Image | None, names: list[str]) -> tuple[dict[str, Tensor], list[Any]]:
         if photo is None or not names:
             return {}, []
-        small = as_photo(photo.convert("RGB"), "photo", side)
+        small = as_photo(photo.convert("RGB"), "photo", resolution)
         tokens = {name: patch_tokens(encoders[name], small) for name in encoders if name in names}
         return tokens, colours(tokens, small.image.size)
 

@@ -31,8 +31,8 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower().removeprefix(".") in EXTENSIONS
 
 
-def read_photos(paths: Sequence[Path], side: int, limit: int | None = None) -> list[Photo]:
-    """Read image files and folders of them, with the long side brought to `side` pixels.
+def read_photos(paths: Sequence[Path], resolution: int, limit: int | None = None) -> list[Photo]:
+    """Read image files and folders of them, with the long side brought to `resolution` pixels.
 
     Args:
         limit: at most so many photos, the first of them; None: all.
@@ -56,7 +56,7 @@ def read_photos(paths: Sequence[Path], side: int, limit: int | None = None) -> l
                 raise InputError(f"{file}: no such image: check the path")
             try:
                 name = unused_name(printable(file.stem), names)
-                photos.append(as_photo(decode(file, printable(str(file))), name, side))
+                photos.append(as_photo(decode(file, printable(str(file))), name, resolution))
                 names.append(name)
             except BrokenImage as error:
                 raise InputError(f"{error}: replace the file or leave it out") from None
@@ -70,9 +70,9 @@ def unused_name(name: str, taken: Iterable[str]) -> str:
     return next(free for free in names if free.casefold() not in lower)
 
 
-def as_photo(image: Image.Image, name: str, side: int) -> Photo:
-    """An RGB image with its long side brought to `side` pixels."""
-    scale = side / max(image.size)
+def as_photo(image: Image.Image, name: str, resolution: int) -> Photo:
+    """An RGB image with its long side brought to `resolution` pixels."""
+    scale = resolution / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BICUBIC)

@@ -61,7 +61,7 @@ def draw(
 
     Args:
         encoders: by the name that captions call them.
-        reference: with `wish.how.fit == "reference"`, the photos that the axes are fitted on.
+        reference: with `wish.how.axes == "reference"`, the photos that the axes are fitted on.
         stages: run -> its students, stage by stage: a picture of its own for each run.
     """
     wish = wish or Wish()

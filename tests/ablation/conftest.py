@@ -20,8 +20,8 @@ def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def network(name: str, side: int = 32) -> dict[str, Any]:
-    return {"encoder": name, "pretrained": False, "resolution": side}
+def network(name: str, resolution: int = 32) -> dict[str, Any]:
+    return {"encoder": name, "pretrained": False, "resolution": resolution}
 
 
 @pytest.fixture

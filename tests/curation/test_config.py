@@ -19,7 +19,7 @@ def test_settings_are_checked_like_those_of_a_recipe(heap: Path, tmp_path: Path)
     asked: list[object] = ["curate", heap, "--out", tmp_path / "out.parquet", "--encoder", "none"]
     for setting, message in {
         "sise=3": r"curate: sise: unknown key, did you mean size\?",
-        "min_side=0": r"curate: min_side: Input should be greater than or equal to 1 \(got 0\)",
+        "min_resolution=0": r"curate: min_resolution: Input should be greater than or equal to 1 \(got 0\)",
         "shards=big": r"curate: shards: 'big': write it as 500MB or 1GB",
         "clusters=8": "clusters has no effect without --encoder",
     }.items():
@@ -48,5 +48,12 @@ def test_a_device_without_an_encoder_is_refused(heap: Path, tmp_path: Path) -> N
 
 def test_every_setting_without_effect_is_refused() -> None:
     """Those that are left change what is found without an encoder, or how fast."""
-    read = {"min_side", "max_aspect", "hash_distance", "agreement", "leak_agreement", "mirrored"}
+    read = {
+        "min_resolution",
+        "max_aspect",
+        "hash_distance",
+        "agreement",
+        "leak_agreement",
+        "mirrored",
+    }
     assert set(CurateConfig.model_fields) == {*_NEED_ENCODER, *read, "workers", "work", "shards"}

@@ -17,7 +17,7 @@ def test_two_processes_share_the_work(heap: Path, tmp_path: Path) -> None:
     for number in range(30, 60):
         (heap / f"{number}.jpg").write_bytes(jpeg(photo(number)))
     command = ["openeupe", "curate", str(heap), "--encoder", "untrained:test_resnet"]
-    command += ["side=32", "clusters=4", "hash_distance=12", "--device", "cpu"]
+    command += ["resolution=32", "clusters=4", "hash_distance=12", "--device", "cpu"]
     launch = [sys.executable, "-c", f"import openeupe.curation.heap as h; h.PART = 7; {_RUN}"]
     one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
     script = tmp_path / "run.py"

@@ -13,7 +13,7 @@ from openeupe.errors import InputError
 
 from .conftest import jpeg, photo
 
-SMALL = CurateConfig(side=32, clusters=[3], hash_distance=12)
+SMALL = CurateConfig(resolution=32, clusters=[3], hash_distance=12)
 
 
 def test_other_input_constants_are_another_identity(encoder: Encoder) -> None:

@@ -17,7 +17,7 @@ from .conftest import jpeg, photo
 from .test_pipeline import reasons, rows
 
 # No two images are as near to this encoder: whatever is found, the hash finds.
-BLIND = CurateConfig(side=32, clusters=[3], similarity=1.0, leak_similarity=1.0)
+BLIND = CurateConfig(resolution=32, clusters=[3], similarity=1.0, leak_similarity=1.0)
 
 
 @pytest.fixture

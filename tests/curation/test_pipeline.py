@@ -18,7 +18,7 @@ from openeupe.locks import locked
 
 from .conftest import jpeg, photo
 
-SMALL = CurateConfig(side=32, clusters=[3], hash_distance=12)
+SMALL = CurateConfig(resolution=32, clusters=[3], hash_distance=12)
 
 
 def rows(manifest: Path) -> dict[str, dict[str, Any]]:

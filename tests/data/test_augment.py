@@ -17,8 +17,8 @@ from .conftest import picture
 OFF: dict[str, Any] = {"flip": 0, "jitter": 0, "blur": 0, "solarize": 0}
 
 
-def _augment(side: int = 32, **changes: Any) -> Augment:
-    return Augment(AugmentConfig.model_validate({**OFF, **changes}), side)
+def _augment(resolution: int = 32, **changes: Any) -> Augment:
+    return Augment(AugmentConfig.model_validate({**OFF, **changes}), resolution)
 
 
 def test_a_view_is_a_function_of_its_seed() -> None:
@@ -96,8 +96,8 @@ def test_solarize_inverts_the_bright() -> None:
 
 def test_blur_scales_with_the_view() -> None:
     found = []
-    for side in (32, 128, 256, 512):
-        _, _, chance = _augment(side, blur=1)._steps.transforms  # crop, to tensor, blur
+    for resolution in (32, 128, 256, 512):
+        _, _, chance = _augment(resolution, blur=1)._steps.transforms  # crop, to tensor, blur
         found.append((chance.transforms[0].kernel_size[0], chance.transforms[0].sigma[1]))
     assert found == [(3, 0.25), (5, 1.0), (9, 2.0), (17, 4.0)]
 
@@ -109,7 +109,7 @@ def test_least_side_never_makes_a_crop_coarse() -> None:
             v2.RandomResizedCrop(64, (0.32, 1.0)).make_params([picture(0, s, s)])[key]
             for key in ("height", "width")
         )
-        for s in [augment.least_side]
+        for s in [augment.min_resolution]
         for _ in range(300)
     )
     assert 63 <= smallest < 80
@@ -123,15 +123,15 @@ def test_resize_is_the_identity_at_its_own_side() -> None:
     assert torch.equal(resize(out, 16), out)
 
 
-@pytest.mark.parametrize("side", [8, 24, 40])
-def test_resize_stays_in_range(side: int) -> None:
+@pytest.mark.parametrize("resolution", [8, 24, 40])
+def test_resize_stays_in_range(resolution: int) -> None:
     images = torch.randint(0, 2, (2, 3, 16, 16), dtype=torch.uint8) * 255
-    out = resize(images, side)
-    assert out.shape == (2, 3, side, side)
+    out = resize(images, resolution)
+    assert out.shape == (2, 3, resolution, resolution)
     assert out.min() >= 0
     assert out.max() <= 1
-    assert torch.allclose(out, resize(images.float() / 255, side))
-    gray = resize(torch.full((1, 3, 16, 16), 51, dtype=torch.uint8), side)
+    assert torch.allclose(out, resize(images.float() / 255, resolution))
+    gray = resize(torch.full((1, 3, 16, 16), 51, dtype=torch.uint8), resolution)
     assert torch.allclose(gray, torch.tensor(0.2), atol=1e-6)
 
 

@@ -49,7 +49,7 @@ class Numbered:
     def __len__(self) -> int:
         return self.size
 
-    def read(self, index: int, least_side: int | None = None) -> Image.Image:
+    def read(self, index: int, min_resolution: int | None = None) -> Image.Image:
         self.reads += 1
         return Image.new("RGB", (4, 4), (self.offset + index,) * 3)
 
@@ -249,7 +249,7 @@ def test_large_jpegs_take_the_short_way(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_that_do_not_fit(make_folder: Maker, changes: dict[str, int], message: str) -> None:
-    fits = {"batch_size": 4, "side": 8, "seed": 0, "first_step": 0, "last_step": 1}
+    fits = {"batch_size": 4, "resolution": 8, "seed": 0, "first_step": 0, "last_step": 1}
     config = _config(make_folder(2))
     assert len(Batches(config, **fits)) == 1
     with pytest.raises(InputError, match=message):

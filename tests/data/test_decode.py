@@ -136,22 +136,22 @@ def test_large_jpegs_may_be_decoded_smaller() -> None:
     encoded = _encode(picture(1, 800, 600), "JPEG", quality=95)
     full = decode(encoded, "it")
     assert full.size == (800, 600)
-    assert decode(encoded, "it", least_side=301).size == (800, 600)
-    half = decode(encoded, "it", least_side=300)
+    assert decode(encoded, "it", min_resolution=301).size == (800, 600)
+    half = decode(encoded, "it", min_resolution=300)
     assert half.size == (400, 300)
-    assert decode(encoded, "it", least_side=80).size == (200, 150)
+    assert decode(encoded, "it", min_resolution=80).size == (200, 150)
     difference = np.asarray(full.reduce(2)).astype(int) - np.asarray(half).astype(int)
     assert np.abs(difference).mean() < 1
     png = _encode(picture(1, 800, 600), "PNG")
-    assert decode(png, "it", least_side=80).size == (800, 600)
+    assert decode(png, "it", min_resolution=80).size == (800, 600)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_gray_is_the_luminance_of_the_colours(kind: str) -> None:
     encoded = _encode(picture(1, 400, 300), kind)
-    for side in (None, 96):
-        gray = decode(encoded, "it", side, gray=True)
-        colours = decode(encoded, "it", side).convert("L")
+    for resolution in (None, 96):
+        gray = decode(encoded, "it", resolution, gray=True)
+        colours = decode(encoded, "it", resolution).convert("L")
         assert gray.mode == "L"
         assert gray.size == colours.size
         off = np.abs(np.asarray(gray, dtype=int) - np.asarray(colours, dtype=int))

@@ -160,7 +160,7 @@ def test_the_truth_stands_in_the_cell_of_each_middle(tmp_path: Path) -> None:
 
 
 def test_the_truth_of_scenes_answers_their_questions() -> None:
-    scenes = Scenes(6, side=64)
+    scenes = Scenes(6, resolution=64)
     truth = symbols(scenes, 7)
     shapes = len(scenes.classes)
     for question in scenes.questions():

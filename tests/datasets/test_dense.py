@@ -187,7 +187,7 @@ def test_depths_have_a_scale(tmp_path: Path) -> None:
 
 
 def test_scenes_need_no_files() -> None:
-    train, test = DenseScenes(count=3, test_count=2, side=64).open(Path("/nowhere"))
+    train, test = DenseScenes(count=3, test_count=2, resolution=64).open(Path("/nowhere"))
     assert (len(train), len(test)) == (3, 2)
     assert train.classes[0] == "background"
     assert train.mask(0).shape == (64, 64)

@@ -115,8 +115,8 @@ def test_no_share_of_peak_where_the_reference_product_is_slower_than_fp32(
 def test_products_that_are_slow_here_are_known_in_a_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def product(precision: str, side: int) -> Callable[[], object]:
-        assert side <= 256
+    def product(precision: str, size: int) -> Callable[[], object]:
+        assert size <= 256
         return lambda: time.sleep({"fp32": 0.004, "bf16": 0.02, "int8": 0.001}[precision])
 
     monkeypatch.setattr(worker, "_product", product)

@@ -34,8 +34,8 @@ def raw_recipe(images: Path) -> dict[str, Any]:
         "checkpoint_every": 2,
     }
 
-    def random(name: str, side: Any) -> dict[str, Any]:
-        return {"encoder": name, "pretrained": False, "resolution": side}
+    def random(name: str, resolution: Any) -> dict[str, Any]:
+        return {"encoder": name, "pretrained": False, "resolution": resolution}
 
     return {
         "name": "tiny",

@@ -48,8 +48,8 @@ def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     in parts, heads first. No batch norm, whose statistics are each process's own on a CPU.
     """
 
-    def random(name: str, side: Any) -> dict[str, Any]:
-        return {"encoder": name, "pretrained": False, "resolution": side}
+    def random(name: str, resolution: Any) -> dict[str, Any]:
+        return {"encoder": name, "pretrained": False, "resolution": resolution}
 
     schedule = {
         "steps": 6, "batch_size": 8, "head_hidden": 16, "statistics": {"iterations": 2},

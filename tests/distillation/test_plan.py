@@ -104,8 +104,8 @@ def test_bytes_read_and_cached(raw_recipe: dict[str, Any], images: Any) -> None:
     stage |= {"views": 3, "teacher_cache": "bf16", "steps": 600}
     cached = plan(Recipe.model_validate(raw_recipe), 1.0)[0]
     tokens = sum(
-        create(n).cls_dim + create(n).patch_dim * (side // create(n).patch_size) ** 2
-        for n, side in (("test_vit", 32), ("test_resnet", 64))
+        create(n).cls_dim + create(n).patch_dim * (resolution // create(n).patch_size) ** 2
+        for n, resolution in (("test_vit", 32), ("test_resnet", 64))
     )
     assert cached.cached_gib == pytest.approx(24 * 3 * 2 * tokens / 2**30)
     teachers = sum(t.gflops for t in cached.teachers)

@@ -53,12 +53,12 @@ def test_losses_are_those_of_adapted_tokens_against_standardized_ones(stage: Sta
     views = Views(batch())
     stage.measure_statistics([(0, batch())])
     losses = stage.losses("proxy", views, stage.targets(views, 0), 0)
-    for name, side in (("vit", 32), ("net", 64)):
+    for name, resolution in (("vit", 32), ("net", 64)):
         with torch.no_grad():
             target = stage.statistics[name](stage.teacher_tokens(name, views, 0))
             predicted = stage.heads["proxy"][name](stage.students["proxy"](views.at(32)))
         expected = token_losses(predicted, target, stage.config.loss)
-        assert stage.side("teacher", name, 0) == side
+        assert stage.resolution("teacher", name, 0) == resolution
         torch.testing.assert_close(losses[name].cls, expected.cls)
         torch.testing.assert_close(losses[name].patches, expected.patches)
     total = sum(float(x.detach()) for loss in losses.values() for x in loss)
@@ -95,15 +95,16 @@ def test_sides_are_drawn_evenly_independently_and_by_step_alone(stage: Stage) ->
     students = {k: s.model_copy(update=wide) for k, s in config.students.items()}
     stage.config = config.model_copy(update={"teachers": teachers, "students": students})
     draws = [
-        (stage.side("teacher", "vit", s), stage.side("student", "proxy", s)) for s in range(3000)
+        (stage.resolution("teacher", "vit", s), stage.resolution("student", "proxy", s))
+        for s in range(3000)
     ]
     pairs = Counter(draws)
     assert len(pairs) == 9
     # 1,000 / 3 expected of each pair, standard deviation 17: 5 of them
     assert all(abs(n - 1000 / 3) < 85 for n in pairs.values())
     assert draws[1234] == (
-        stage.side("teacher", "vit", 1234),
-        stage.side("student", "proxy", 1234),
+        stage.resolution("teacher", "vit", 1234),
+        stage.resolution("student", "proxy", 1234),
     )
 
 

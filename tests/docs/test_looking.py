@@ -19,15 +19,17 @@ def test_looking_runs(
 ) -> None:
     """On small photos; what is served by the demo is built and not launched."""
     served: list[Any] = []
-    monkeypatch.setattr("openeupe.report.seen._LARGEST_SIDE", 96)
-    monkeypatch.setattr("openeupe.visualization.demo.build", lambda encoders, side: Served(served))
+    monkeypatch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 96)
+    monkeypatch.setattr(
+        "openeupe.visualization.demo.build", lambda encoders, resolution: Served(served)
+    )
     (tmp_path / "runs").symlink_to(quickstart.folder.parent)
     (tmp_path / "photos").mkdir()
     for name in ("photo.jpg", "other.jpg", "photos/one.png", "photos/two.png"):
         Image.radial_gradient("L").convert("RGB").save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     verb = line.split()[1]
-    cut = {"look": ["--side", "96"], "report": ["--out", "page.html"], "demo": []}[verb]
+    cut = {"look": ["--resolution", "96"], "report": ["--out", "page.html"], "demo": []}[verb]
     told = typed(line, *cut, "--device", "cpu")
     assert served == ["127.0.0.1"] if verb == "demo" else "wrote" in told
 

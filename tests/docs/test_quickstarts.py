@@ -16,7 +16,7 @@ from .pages import commands, typed
     "line", [line for line in commands("quickstart") if line != "openeupe quickstart"]
 )
 def test_quickstarts_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openeupe.report.seen._LARGEST_SIDE", 128)
+    monkeypatch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 128)
     monkeypatch.setattr("openeupe.quickstart._VIEWS", {"train": 12, "heldout": 4})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FOLDER").mkdir()

@@ -19,7 +19,7 @@ _PHOTOS = {PurePosixPath(file.member).stem: file for file in REGISTRY_PHOTOS}
 
 @pytest.fixture(scope="session")
 def imagenet() -> tuple[Tensor, Tensor]:
-    """Photos `[20, 3, 224, 224]` in [0, 1] (side 256, centre crop) and labels `[20]`."""
+    """Photos `[20, 3, 224, 224]` in [0, 1] (resolution 256, centre crop) and labels `[20]`."""
     names = sorted(name for name in _PHOTOS if name.startswith("imagenet_"))
     paths = fetch_all([_PHOTOS[name] for name in names])
     photos = [_open(path, resize=256, crop=(224, 224)) for path in paths]

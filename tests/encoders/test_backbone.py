@@ -46,8 +46,8 @@ def test_shapes_at_two_sizes(name: str) -> None:
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     small = {"depth": 1} if name.startswith(("vit", "deit", "eva")) else {}
     encoder = create(name, **small).train()
-    side = 4 * encoder.patch_size
-    tokens = encoder(torch.rand(2, 3, side, side))
+    resolution = 4 * encoder.patch_size
+    tokens = encoder(torch.rand(2, 3, resolution, resolution))
     (tokens.cls.square().sum() + tokens.patches.square().sum()).backward()
     assert not [key for key, p in encoder.named_parameters() if p.grad is None]
 

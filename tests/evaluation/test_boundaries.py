@@ -180,7 +180,7 @@ class Edges(Encoder):
 
 def benchmark(**settings: object) -> Boundaries:
     quick = {
-        "side": 128,
+        "resolution": 128,
         "steps": 60,
         "lr": 0.03,
         "warmup_steps": 5,
@@ -216,8 +216,8 @@ def test_f_of_the_set_is_not_the_mean_of_images() -> None:
 
 def test_scenes_run_through_the_benchmark(tmp_path: Path) -> None:
     settings = benchmark(
-        data={"layout": "scenes", "count": 6, "test_count": 3, "side": 96},
-        side=96, steps=10, seeds=1,
+        data={"layout": "scenes", "count": 6, "test_count": 3, "resolution": 96},
+        resolution=96, steps=10, seeds=1,
     )  # fmt: skip
     encoder = Edges()
     outcome = settings.run(settings.open(tmp_path), Judged(encoder, Features(encoder)))[""]

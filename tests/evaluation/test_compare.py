@@ -80,11 +80,11 @@ KEYPOINTS = "image,keypoint,x,y\n" + "".join(
         ({"kind": "knn", "data": {"layout": "scenes"}}, {"count": 30, "seed": 1}),
         (
             {"kind": "depth", "data": {"layout": "scenes"}},
-            {"count": 30, "test_count": 30, "seed": 1, "side": 64},
+            {"count": 30, "test_count": 30, "seed": 1, "resolution": 64},
         ),
         (
             {"kind": "vlm_mini", "data": {"layout": "scenes"}},
-            {"count": 30, "test_count": 30, "seed": 1, "side": 64},
+            {"count": 30, "test_count": 30, "seed": 1, "resolution": 64},
         ),
         (
             {"kind": "text", "data": {"layout": "scenes"}},

@@ -93,7 +93,7 @@ def identical(root: Path, sizes: list[tuple[int, int]]) -> KeypointSet:
 @pytest.mark.parametrize("geometry", ["eupe", "dinov3"])
 def test_an_image_matches_itself(tmp_path: Path, geometry: str) -> None:
     images = identical(tmp_path, [(120, 80), (64, 100)])
-    outcome = judge(images, Patches(), geometry=geometry, side=128)
+    outcome = judge(images, Patches(), geometry=geometry, resolution=128)
     assert outcome.headline == "pck@0.1"
     assert outcome.measures["pck@0.1"].value == 100
     assert outcome.details["keypoints"] == 12 * 9
@@ -106,7 +106,7 @@ def test_scrambled_tokens_are_at_chance(tmp_path: Path) -> None:
     pairs = [(i, j, "all") for i in range(12) for j in range(12) if i != j]
     images = KeypointSet(tmp_path, images.files, [images.keypoints(i) for i in range(12)],
                          [images.box(i) for i in range(12)], pairs)  # fmt: skip
-    outcome = judge(images, Patches(scramble=True), side=128, pairs_per_category=None)
+    outcome = judge(images, Patches(scramble=True), resolution=128, pairs_per_category=None)
     assert outcome.details["pairs"] == 132
     figure = outcome.measures["pck@0.1"].value
     assert abs(figure - outcome.floors["chance"]) < 2.5  # 1,188 points: one SE is 0.5
@@ -146,17 +146,19 @@ def test_a_marked_pixel_comes_to_lie_where_the_placement_says() -> None:
             assert abs(float(ys.mean()) + 0.5 - (43.5 * sy + dy)) < 0.6
 
 
-def by_hand(source: Tensor, target: Tensor, point: list[float], side: int) -> list[list[float]]:
+def by_hand(
+    source: Tensor, target: Tensor, point: list[float], resolution: int
+) -> list[list[float]]:
     """EUPE's rule in the plainest way: normalize, upsample all features, look at every pixel."""
     maps = []
     for tokens in (source, target):
         unit = tokens / tokens.pow(2).sum(0, keepdim=True).sqrt()
         maps.append(
-            F.interpolate(unit[None], scale_factor=side / unit.shape[1], mode="bilinear")[0]
+            F.interpolate(unit[None], scale_factor=resolution / unit.shape[1], mode="bilinear")[0]
         )
-    x, y = (min(max(round(value), 0), side - 1) for value in point)
+    x, y = (min(max(round(value), 0), resolution - 1) for value in point)
     query = maps[0][:, y, x]
-    return [[float(query @ maps[1][:, i, j]) for j in range(side)] for i in range(side)]
+    return [[float(query @ maps[1][:, i, j]) for j in range(resolution)] for i in range(resolution)]
 
 
 def test_pixels_match_as_by_hand_in_a_thousand_cases() -> None:
@@ -177,12 +179,12 @@ def test_tokens_match_as_by_hand_in_a_thousand_cases() -> None:
     """Probe3D's rule: corner tokens lie at 0 and 1; a match is at index / grid."""
     rng = np.random.default_rng(0)
     for _ in range(500):
-        cells, side = int(rng.integers(2, 5)), 40
+        cells, resolution = int(rng.integers(2, 5)), 40
         source, target = torch.from_numpy(rng.normal(size=(2, 3, cells, cells)))
-        points = rng.random((2, 2)) * side
-        found = match_tokens(source, target, points, side)
+        points = rng.random((2, 2)) * resolution
+        found = match_tokens(source, target, points, resolution)
         unit, other = (t / t.norm(dim=0) for t in (source, target))
-        for (x, y), match in zip(points / side * (cells - 1), found, strict=True):
+        for (x, y), match in zip(points / resolution * (cells - 1), found, strict=True):
             left, top = min(int(x), cells - 2), min(int(y), cells - 2)
             u, v = x - left, y - top
             query = (
@@ -194,7 +196,7 @@ def test_tokens_match_as_by_hand_in_a_thousand_cases() -> None:
             best = max(
                 ((float(query @ other[:, i, j]), i, j) for i in range(cells) for j in range(cells)),
             )
-            assert match.tolist() == [best[2] * side / cells, best[1] * side / cells]
+            assert match.tolist() == [best[2] * resolution / cells, best[1] * resolution / cells]
 
 
 def test_pck_equals_a_plain_count_in_a_thousand_cases() -> None:
@@ -220,7 +222,7 @@ def test_points_are_pooled_in_a_category_and_categories_averaged(tmp_path: Path)
         tmp_path, [names[0], names[0], names[1]], [points, away, {"p": (20.0, 20.0)}],
         [(0, 0, 64, 64)] * 3, [(0, 1, "a"), (0, 0, "a"), (2, 2, "b")],
     )  # fmt: skip
-    outcome = judge(images, Patches(), side=64)
+    outcome = judge(images, Patches(), resolution=64)
     assert outcome.details["per_category"] == {"a": 66.67, "b": 100}  # 4 of 6, not (1/3 + 1) / 2
     assert outcome.measures["pck@0.1"].value == pytest.approx((400 / 6 + 100) / 2)
     assert outcome.measures["pck@0.1"].sums.shape == (1, 3, 4)
@@ -247,18 +249,18 @@ def test_drawn_pairs_are_distinct_and_of_every_category() -> None:
 
 @pytest.mark.parametrize(("patch", "eupe", "dinov3"), [(14, 448, 896), (16, 512, 1024)])
 def test_sides_of_the_protocols(patch: int, eupe: int, dinov3: int) -> None:
-    for geometry, side in (("eupe", eupe), ("dinov3", dinov3)):
+    for geometry, resolution in (("eupe", eupe), ("dinov3", dinov3)):
         benchmark = Correspondence.model_validate({"data": SETTINGS, "geometry": geometry})
-        assert benchmark._side(Patches(patch)) == side
+        assert benchmark._resolution(Patches(patch)) == resolution
         assert benchmark.protocol == f"correspondence/{geometry}-v1"
-    benchmark = Correspondence.model_validate({"data": SETTINGS, "side": 800})
-    assert benchmark._side(Patches(16)) == 800
-    assert benchmark._side(Patches(14)) == 798
+    benchmark = Correspondence.model_validate({"data": SETTINGS, "resolution": 800})
+    assert benchmark._resolution(Patches(16)) == 800
+    assert benchmark._resolution(Patches(14)) == 798
 
 
 def test_scenes_run_through_the_benchmark(tmp_path: Path) -> None:
     benchmark = Correspondence.model_validate(
-        {"data": {"layout": "scenes", "count": 40}, "side": 64, "pairs_per_category": 2}
+        {"data": {"layout": "scenes", "count": 40}, "resolution": 64, "pairs_per_category": 2}
     )
     data = benchmark.open(tmp_path)
     assert all(data.points[a].keys() & data.points[b].keys() for a, b, _ in data.pairs)

@@ -9,7 +9,7 @@ from PIL import Image
 from openeupe.data import BrokenImage, FolderSource, View
 from openeupe.encoders import create
 from openeupe.errors import InputError
-from openeupe.evaluation.features import Features, center_views, encode, fitting_side
+from openeupe.evaluation.features import Features, center_views, encode, fitting_resolution
 
 
 def test_views_of_what_can_be_read(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_tokens_do_not_depend_on_the_batch_and_modes_come_back() -> None:
     assert encoder.training
     assert not part.training
     assert not one.patches.requires_grad
-    smaller = encode(encoder, views, side=32)
+    smaller = encode(encoder, views, resolution=32)
     assert smaller.patches.shape[-1] * 2 == one.patches.shape[-1]
 
 
@@ -84,8 +84,8 @@ def test_tokens_are_in_the_order_of_the_images() -> None:
 def test_only_the_last_patch_tokens_are_kept() -> None:
     images = Colors()
     features = Features(create("test_resnet"), keep=1)
-    for side in (32, 64, 32):
-        features.patches(images, View(side, side))
+    for resolution in (32, 64, 32):
+        features.patches(images, View(resolution, resolution))
     assert images.reads == 30
 
 
@@ -106,4 +106,10 @@ def test_bf16_tokens_come_as_float32() -> None:
 
 def test_sides_that_fit() -> None:
     vit = create("vit_tiny_patch16_224")
-    assert [fitting_side(vit, side) for side in (224, 250, 5, 231, 232)] == [224, 256, 16, 224, 240]
+    assert [fitting_resolution(vit, resolution) for resolution in (224, 250, 5, 231, 232)] == [
+        224,
+        256,
+        16,
+        224,
+        240,
+    ]

@@ -144,10 +144,10 @@ def test_a_near_neighbour_outvotes_many_far_ones() -> None:
 
 def test_sides_are_fitted_to_the_patches() -> None:
     encoder = create("test_vit")
-    for patch, side, short in ((16, 224, 256), (14, 224, 256), (20, 220, 251)):
+    for patch, resolution, short in ((16, 224, 256), (14, 224, 256), (20, 220, 251)):
         encoder.patch_size = patch
         view = crop_view(encoder, 224, 256)
-        assert (view.height, view.width, view.short) == (side, side, short)
+        assert (view.height, view.width, view.short) == (resolution, resolution, short)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ class Redness(Encoder):
 
 
 def benchmark(**settings: object) -> TextRegions:
-    quick = {"side": 128, "steps": 80, "lr": 0.06, "warmup_steps": 5, "seeds": 2}
+    quick = {"resolution": 128, "steps": 80, "lr": 0.06, "warmup_steps": 5, "seeds": 2}
     return TextRegions.model_validate({"data": {"layout": "scenes"}, **quick, **settings})
 
 
@@ -120,7 +120,7 @@ def test_photos_run_through_the_benchmark(tmp_path: Path) -> None:
     photos(tmp_path / "train", 6)
     photos(tmp_path / "test", 4)
     data = {"layout": "folder", "train": "train", "test": "test", "train_count": 5}
-    settings = benchmark(data=data, side=64, steps=5, seeds=1)
+    settings = benchmark(data=data, resolution=64, steps=5, seeds=1)
     train, test = settings.open(tmp_path)
     assert (len(train), len(test)) == (5, 4)
     assert train.fingerprint != test.fingerprint

@@ -136,7 +136,7 @@ class Good:
     def _make_curated(self, made: Path) -> None:
         write_images(made / "photos", 8)
         _must("curate", made / "photos", "--out", made / "it.parquet", "--encoder", "raw_pixels",
-              "side=32", "min_side=8", "clusters=2", "--device", "cpu")  # fmt: skip
+              "resolution=32", "min_resolution=8", "clusters=2", "--device", "cpu")  # fmt: skip
 
     def _make_labelled(self, made: Path) -> None:
         write_labelled(made)

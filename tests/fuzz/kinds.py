@@ -106,7 +106,7 @@ def _image(rng: random.Random, folder: Path, good: Good) -> Command:
 
 
 def _curated(images: Path, out: Path) -> Command:
-    return ["curate", images, "--out", out / "m.parquet", "--encoder", "none", "min_side=8"]
+    return ["curate", images, "--out", out / "m.parquet", "--encoder", "none", "min_resolution=8"]
 
 
 def _tar(rng: random.Random, folder: Path, good: Good) -> Command:
@@ -138,7 +138,7 @@ def _work(rng: random.Random, folder: Path, good: Good) -> Command:
     made = good.copy("curated", folder)
     _damage(rng, [path for path in (made / "it.work").rglob("*") if path.is_file()])
     return ["curate", made / "photos", "--out", made / "it.parquet", "--encoder", "raw_pixels",
-            "side=32", "min_side=8", "clusters=2", "--device", "cpu"]  # fmt: skip
+            "resolution=32", "min_resolution=8", "clusters=2", "--device", "cpu"]  # fmt: skip
 
 
 def _labels(rng: random.Random, folder: Path, good: Good) -> Command:

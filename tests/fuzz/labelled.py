@@ -10,9 +10,15 @@ import numpy as np
 import yaml
 from PIL import Image
 
-_SIDE = 32
+_RESOLUTION = 32
 _PARTS = ("train", "test")
-_SHORT = {"steps": 1, "warmup_steps": 0, "height": _SIDE, "width": _SIDE, "batch_size": 2}
+_SHORT = {
+    "steps": 1,
+    "warmup_steps": 0,
+    "height": _RESOLUTION,
+    "width": _RESOLUTION,
+    "batch_size": 2,
+}
 
 
 def _folders(labels: str) -> dict[str, Any]:
@@ -23,15 +29,20 @@ def _benchmarks() -> dict[str, Any]:
     masks = {"layout": "folder", "path": ".", "names": "masks.yaml", **_folders("masks")}
     classes = {"layout": "folder", "path": "classes", "names": "classes.yaml"}
     dense = {"domain": "dense", "seeds": 1}
-    points: dict[str, Any] = {"kind": "correspondence", "domain": "dense", "side": _SIDE}
+    points: dict[str, Any] = {
+        "kind": "correspondence",
+        "domain": "dense",
+        "resolution": _RESOLUTION,
+    }
     return {
-        "knn": {"kind": "knn", "domain": "image", "k": [1], "short": _SIDE, "crop": _SIDE,
-                "data": classes},
+        "knn": {"kind": "knn", "domain": "image", "k": [1], "short": _RESOLUTION,
+                "crop": _RESOLUTION, "data": classes},
         "masks": {"kind": "segmentation", "data": masks, **dense,
                   "variant": {"name": "cached", **_SHORT}},
         "depths": {"kind": "depth", **dense, "variant": {"name": "cached", **_SHORT},
                    "data": {"layout": "folder", "path": ".", **_folders("depths")}},
-        "edges": {"kind": "boundaries", "data": masks, **dense, "side": _SIDE, "steps": 1},
+        "edges": {"kind": "boundaries", "data": masks, **dense,
+                  "resolution": _RESOLUTION, "steps": 1},
         "points": points | {"data": {"layout": "csv", "path": "points.csv"}},
         "animal": points | {"data": {"layout": "deeplabcut", "path": "CollectedData.csv"}},
     }  # fmt: skip
@@ -44,9 +55,11 @@ def write_labelled(folder: Path) -> None:
         for kind in ("images", "masks", "depths"):
             (folder / kind / part).mkdir(parents=True)
         for number in range(3):
-            pixels = rng.integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
-            mask = rng.integers(0, 3, (_SIDE // 8, _SIDE // 8), dtype=np.uint8).repeat(8, 0)
-            depth = rng.integers(500, 5000, (_SIDE, _SIDE), dtype=np.uint16)
+            pixels = rng.integers(0, 256, (_RESOLUTION, _RESOLUTION, 3), dtype=np.uint8)
+            mask = rng.integers(0, 3, (_RESOLUTION // 8, _RESOLUTION // 8), dtype=np.uint8).repeat(
+                8, 0
+            )
+            depth = rng.integers(500, 5000, (_RESOLUTION, _RESOLUTION), dtype=np.uint16)
             name = f"{part}/{number}.png"
             Image.fromarray(pixels).save(folder / "images" / name)
             Image.fromarray(mask.repeat(8, 1)).save(folder / "masks" / name)

@@ -25,7 +25,7 @@ def test_the_page_of_a_balanced_heap(heap: Path, tmp_path: Path, encoder: Encode
     test, out = tmp_path / "test", tmp_path / "out.parquet"
     test.mkdir()
     (test / "a.jpg").write_bytes(jpeg(photo(0)))
-    config = CurateConfig(side=32, clusters=[3], hash_distance=12, size=6)
+    config = CurateConfig(resolution=32, clusters=[3], hash_distance=12, size=6)
     about = curate([heap], out, encoder, config, against=[test])
     page = write_curation(out).read_text()
     assert f"{about['kept']} of 19 images are kept" in page

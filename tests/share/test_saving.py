@@ -39,7 +39,7 @@ def results(folder: Path, source: object, **changes: object) -> None:
     about |= changes
     scored = {"headline": "top1@10", "figures": {"top1@10": figure}, "floors": {}, "details": {}}
     content = {
-        "format": 2,
+        "format": 3,
         "config": {"model": "mine", "suite": "mini", "encoder": about["encoder"]},
         "benchmarks": {"knn": about | scored, "other": about | {"missing": "left"}},
     }

@@ -41,14 +41,14 @@ def test_a_flat_image_and_few_directions_are_no_error() -> None:
 def test_axes_of_a_batch_and_of_a_reference_set_are_shared() -> None:
     images = [tokens(6, 4, 4), tokens(6, 4, 5, seed=1)]
     together = fit_pca(images)
-    by_batch = colour({"a": images}, Colouring(fit="batch"))["a"]
+    by_batch = colour({"a": images}, Colouring(axes="batch"))["a"]
     for one, image in zip(by_batch, images, strict=True):
         torch.testing.assert_close(one.components, together.scores(image))
     values = torch.cat([one.rgb.flatten(0, 1) for one in by_batch])
     assert values.amin(0).tolist() == [0, 0, 0]  # one range for both photos
     assert values.amax(0).tolist() == pytest.approx([1, 1, 1])
     set_ = [tokens(6, 9, 9, seed=2)]
-    by_set = colour({"a": images}, Colouring(fit="reference"), {"a": set_})["a"]
+    by_set = colour({"a": images}, Colouring(axes="reference"), {"a": set_})["a"]
     torch.testing.assert_close(by_set[0].components, fit_pca(set_).scores(images[0]))
 
 

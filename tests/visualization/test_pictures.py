@@ -32,7 +32,7 @@ def look(*arguments: object) -> str:
 
 def test_every_picture_and_the_same_bytes_twice(photos: Path, tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        output = look(*ENCODERS, photos, "--side", 128, "--out", tmp_path / folder)
+        output = look(*ENCODERS, photos, "--resolution", 128, "--out", tmp_path / folder)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert files == [
         "components_astronaut.png",
@@ -56,8 +56,8 @@ def test_settings_change_the_picture(photos: Path, tmp_path: Path) -> None:
     for number, extra in enumerate(
         [
             [],
-            ["--fit", "batch"],
-            ["--fit", photos],
+            ["--axes", "batch"],
+            ["--axes", photos],
             ["--mask", "first"],
             ["--mask", tmp_path / "mask.png"],
             ["--range", "whiten"],
@@ -66,7 +66,7 @@ def test_settings_change_the_picture(photos: Path, tmp_path: Path) -> None:
         ]
     ):
         out = tmp_path / str(number)
-        look(*ENCODERS, photos, "--side", 96, "--only", "pca", "--out", out, *extra)
+        look(*ENCODERS, photos, "--resolution", 96, "--only", "pca", "--out", out, *extra)
         assert [path.name for path in out.iterdir()] == ["pca.png"]
         pictures.add((out / "pca.png").read_bytes())
     assert len(pictures) == 8
@@ -76,7 +76,7 @@ def test_a_run_gets_a_strip_of_its_stages(
     quickstart: Quickstart, photos: Path, tmp_path: Path
 ) -> None:
     photo = photos / "astronaut.png"
-    out = ["--side", 96, "--only", "stages", "--out", tmp_path]
+    out = ["--resolution", 96, "--only", "stages", "--out", tmp_path]
     output = look(quickstart.folder, photo, *out)
     assert [path.name for path in tmp_path.iterdir()] == ["stages_quickstart.png"]
     assert "wrote" in output
@@ -134,7 +134,10 @@ def test_a_photo_is_seen_whole_at_any_shape() -> None:
         (["raw_pixels", "{photos}", "--only", "pcb"], "--only pcb: the pictures are pca,"),
         (["raw_pixels", "{photos}/coffee.png", "--only", "matches"], "give another one"),
         (["raw_pixels", "{photos}", "--only", "pca,stages"], "--only stages: they are of a run"),
-        (["raw_pixels", "{photos}", "--fit", "moon"], "--fit moon: use image, batch, or a folder"),
+        (
+            ["raw_pixels", "{photos}", "--axes", "moon"],
+            "--axes moon: use image, batch, or a folder",
+        ),
         (["raw_pixels", "{photos}", "--mask", "moon"], "mask moon: cannot be read"),
         (["raw_pixels", "{photos}", "--patch", "3"], "--patch 3: give X,Y between 0 and 1"),
     ],

@@ -46,15 +46,15 @@ class Scenes:
         count: number of images. A longer set begins with the same images as a shorter one.
         seed: which images.
         split: "train" and "test" share no image.
-        side: height and width in pixels; the layout is the same at every side.
+        resolution: height and width in pixels; the layout is the same at every resolution.
 
     Attributes:
         classes: the shapes' names; `label` counts in them.
         mask_classes: what `mask` counts in: "background" (also clutter), the shapes, "sign".
 
     Raises:
-        ValueError: if count is below 1 or side below 32, and by `label`, `pairs` and `questions`
-            of the wrong content.
+        ValueError: if count is below 1 or resolution below 32, and by `label`, `pairs` and
+            `questions` of the wrong content.
     """
 
     def __init__(
@@ -63,13 +63,15 @@ class Scenes:
         *,
         seed: int = 0,
         split: Split = "train",
-        side: int = 224,
+        resolution: int = 224,
         content: Content = "scene",
     ) -> None:
-        if count < 1 or side < 32:
-            raise ValueError("scenes need a count of at least 1 and a side of at least 32 pixels")
+        if count < 1 or resolution < 32:
+            raise ValueError(
+                "scenes need a count of at least 1 and a resolution of at least 32 pixels"
+            )
         self.count, self.seed, self.split = count, seed, split
-        self.side, self.content = side, content
+        self.resolution, self.content = resolution, content
         self.classes = list(CLASSES)
         self.mask_classes = ["background", *CLASSES, "sign"]
 
@@ -83,7 +85,9 @@ class Scenes:
     @property
     def fingerprint(self) -> str:
         """Identity of the generator's version and all settings."""
-        return facts_identity(VERSION, self.count, self.seed, self.split, self.side, self.content)
+        return facts_identity(
+            VERSION, self.count, self.seed, self.split, self.resolution, self.content
+        )
 
     @property
     def identity(self) -> str:
@@ -101,13 +105,13 @@ class Scenes:
         return _balanced(len(CLASSES), self.seed, self.split, "label", index)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """`[side, side]` uint8, counting in `mask_classes`: what is seen at each pixel."""
+        """`[S, S]` uint8, counting in `mask_classes`: what is seen at each pixel."""
         things = self.stage(index).things
         values = [0, *(_mask_value(thing.kind) for thing in things)]
         return np.array(values, np.uint8)[self._picture(index).owner + 1]
 
     def depth(self, index: int) -> NDArray[np.float32]:
-        """`[side, side]` float32 metres in 0.5..10, along the camera's axis."""
+        """`[S, S]` float32 metres in 0.5..10, along the camera's axis."""
         return self._picture(index).depth.copy()
 
     def keypoints(self, index: int) -> dict[str, tuple[float, float]]:
@@ -115,8 +119,10 @@ class Scenes:
         stage, owner = self.stage(index), self._picture(index).owner
         main = stage.things[stage.main]
         found = {}
-        for name, (x, y) in zip(POINTS[main.kind], main.outline.points * self.side, strict=True):
-            inside = 0 <= x < self.side and 0 <= y < self.side
+        for name, (x, y) in zip(
+            POINTS[main.kind], main.outline.points * self.resolution, strict=True
+        ):
+            inside = 0 <= x < self.resolution and 0 <= y < self.resolution
             if inside and owner[int(y), int(x)] == stage.main:
                 found[name] = (float(x), float(y))
         return found
@@ -124,7 +130,9 @@ class Scenes:
     def box(self, index: int) -> tuple[float, float, float, float]:
         """The main object's box (x0, y0, x1, y1) in pixels, hidden parts included."""
         stage = self.stage(index)
-        x0, y0, x1, y1 = (float(np.clip(v, 0, 1)) * self.side for v in stage.things[stage.main].box)
+        x0, y0, x1, y1 = (
+            float(np.clip(v, 0, 1)) * self.resolution for v in stage.things[stage.main].box
+        )
         return x0, y0, x1, y1
 
     def pairs(self, per_class: int = SCENE_PAIRS) -> list[tuple[int, int, str]]:
@@ -165,7 +173,7 @@ class Scenes:
     def _picture(self, index: int) -> Picture:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        return _picture(self.seed, self.split, self.content, index, self.side)
+        return _picture(self.seed, self.split, self.content, index, self.resolution)
 
     def _asked(self, index: int) -> Iterator[Question]:
         plan = _Plan(self.seed, self.split, index)
@@ -281,9 +289,9 @@ def _stage(seed: int, split: Split, content: Content, index: int) -> Stage:
 
 
 @lru_cache(maxsize=8)
-def _picture(seed: int, split: Split, content: Content, index: int, side: int) -> Picture:
+def _picture(seed: int, split: Split, content: Content, index: int, resolution: int) -> Picture:
     rng = np.random.default_rng(derive_seed(seed, split, content, index, "noise"))
-    return paint(_stage(seed, split, content, index), side, rng)
+    return paint(_stage(seed, split, content, index), resolution, rng)
 
 
 def _balanced(kinds: int, seed: int, split: str, what: str, index: int) -> int:

@@ -15,7 +15,7 @@ from openeupe.datasets.scenes.textures import Texture, Tone
 Box = tuple[float, float, float, float]
 
 CAMERA_HEIGHT_M = 1.0  # fixed, as the focal length is: so that one picture tells metres
-FOCAL = 1.0  # focal length over the picture's side: 53 degrees of view
+FOCAL = 1.0  # focal length over the picture's width: 53 degrees of view
 COLOURS: dict[str, Tone] = {
     "red": (205, 35, 40),
     "orange": (243, 128, 20),
@@ -30,7 +30,10 @@ COLOURS: dict[str, Tone] = {
 
 @dataclass(frozen=True)
 class Room:
-    """Floor and wall. horizon: row of the horizon, share of the side. wall_m: depth of the wall."""
+    """Floor and wall of a scene.
+
+    horizon: row of the horizon, share of the picture's height. wall_m: depth of the wall.
+    """
 
     horizon: float
     wall_m: float
@@ -58,7 +61,7 @@ class Room:
         )
 
     def row(self, depth_m: float) -> float:
-        """Row, share of the side, at which something at this depth touches the floor."""
+        """Row (share of the picture's height) at which this depth touches the floor."""
         return self.horizon + FOCAL * CAMERA_HEIGHT_M / depth_m
 
     @property
@@ -72,7 +75,7 @@ class Thing:
     """Something flat that stands upright on the floor.
 
     kind: a shape's name, "sign" or "clutter". colour: its name, or "" if it has none.
-    outline, box: in shares of the picture's side.
+    outline, box: in shares of the picture's size.
     """
 
     kind: str
@@ -85,14 +88,14 @@ class Thing:
 
     @property
     def middle(self) -> tuple[float, float]:
-        """(x, y) of the box's middle, in shares of the side."""
+        """(x, y) of the box's middle, in shares of the picture's size."""
         x0, y0, x1, y1 = self.box
         return (x0 + x1) / 2, (y0 + y1) / 2
 
 
 @dataclass(frozen=True)
 class Sign:
-    """The lettering of a sign. plate, word: corners in shares of the side."""
+    """The lettering of a sign. plate, word: corners in shares of the picture's size."""
 
     text: str
     font: str
@@ -116,9 +119,9 @@ def stage_object(rng: np.random.Generator, shape: str) -> Stage:
     room = Room.draw(rng)
     near = room.nearest_m
     depth = float(rng.uniform(max(near, 1.3), max(near, 1.3) * 1.7))
-    side = rng.uniform(0.38, 0.62)
+    size = rng.uniform(0.38, 0.62)
     outline = SHAPES[shape].posed(Pose.draw(rng))
-    main = _thing(rng, room, shape, "", outline, depth, side, rng.uniform(0.3, 0.7))
+    main = _thing(rng, room, shape, "", outline, depth, size, rng.uniform(0.3, 0.7))
     things = [main]
     for _ in range(rng.integers(2, 6)):
         far = float(rng.uniform(min(depth * 1.15, room.wall_m), room.wall_m))
@@ -171,15 +174,15 @@ def _placed(
     for trial in range(60):
         depth = _depth(rng, room)
         height_m = rng.uniform(0.45, 0.95) * 0.98**trial
-        side = float(np.clip(FOCAL * height_m / depth, 0.12, 0.42))
+        size = float(np.clip(FOCAL * height_m / depth, 0.12, 0.42))
         x = rng.uniform(0.08, 0.92)
-        scale, shift = _fit(outline, room, depth, side, x)
+        scale, shift = _fit(outline, room, depth, size, x)
         x0, y0, x1, y1 = (scale * v + shift[k % 2] for k, v in enumerate(outline.box()))
         outside = max(0.0, -x0, x1 - 1, -y0)
         cost = sum(_hidden(depth, (x0, y0, x1, y1), other) for other in others)
         cost += 10 * outside if outside > 0.02 else 0
         if cost < least:
-            best, least = (depth, side, x), cost
+            best, least = (depth, size, x), cost
         if least < 0.3:
             break
     return _thing(rng, room, shape, colour, outline, *best)
@@ -203,28 +206,28 @@ def _thing(
     colour: str,
     outline: Outline,
     depth_m: float,
-    side: float,
+    size: float,
     x: float,
 ) -> Thing:
-    """`outline`, about `side` (share of the picture's) large, that stands at (`x`, `depth_m`)."""
-    scale, shift = _fit(outline, room, depth_m, side, x)
+    """`outline`, about `size` (share of the picture's) large, that stands at (`x`, `depth_m`)."""
+    scale, shift = _fit(outline, room, depth_m, size, x)
     outline = outline.moved(scale, *shift)
     tones = _shades(rng, COLOURS[colour]) if colour else _tones(rng)
     return Thing(kind, colour, depth_m, outline, outline.box(), Texture.draw(rng, (2, 5)), tones)
 
 
 def _fit(
-    outline: Outline, room: Room, depth_m: float, side: float, x: float
+    outline: Outline, room: Room, depth_m: float, size: float, x: float
 ) -> tuple[float, tuple[float, float]]:
     """Scale and shift that put an outline's middle at `x` and its lowest point on the floor."""
     x0, y0, x1, y1 = outline.box()
-    scale = side / float(np.sqrt((x1 - x0) * (y1 - y0)))
+    scale = size / float(np.sqrt((x1 - x0) * (y1 - y0)))
     return scale, (x - scale * (x0 + x1) / 2, room.row(depth_m) - scale * y1)
 
 
-def _clutter(rng: np.random.Generator, room: Room, depth_m: float, side: float, x: float) -> Thing:
+def _clutter(rng: np.random.Generator, room: Room, depth_m: float, size: float, x: float) -> Thing:
     outline = blob(rng).posed(Pose.draw(rng, turn=3.1))
-    return _thing(rng, room, "clutter", "", outline, depth_m, side, x)
+    return _thing(rng, room, "clutter", "", outline, depth_m, size, x)
 
 
 def _sign(rng: np.random.Generator, room: Room, text: str, depth_m: float) -> tuple[Thing, Sign]:

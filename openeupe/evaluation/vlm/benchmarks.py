@@ -21,7 +21,7 @@ from pydantic import Field
 
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
-from openeupe.evaluation.features import fitting_side
+from openeupe.evaluation.features import fitting_resolution
 from openeupe.evaluation.measure import Outcome
 from openeupe.evaluation.vlm.language import language_identity
 from openeupe.evaluation.vlm.llava import (
@@ -148,8 +148,10 @@ class VlmBenchmarks(Benchmark):
     def _trained(self, data: LlavaData, judged: Judged, kept: Path, seed: int) -> Path:
         """The folder of one trained model; what was trained before is not trained again."""
         encoder, form = judged.encoder, self.llava.form
-        side = form.side or fitting_side(encoder, 336 if encoder.patch_size == 14 else 384)
-        form = form.model_copy(update={"side": side})
+        resolution = form.resolution or fitting_resolution(
+            encoder, 336 if encoder.patch_size == 14 else 384
+        )
+        form = form.model_copy(update={"resolution": resolution})
         llava = self.llava.model_copy(update={"form": form})
         what = {
             "encoder": encoder_identity(encoder),

@@ -15,7 +15,7 @@ from openeupe.data import BrokenImage, decode
 from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
-from openeupe.evaluation.features import Precision, fitting_side
+from openeupe.evaluation.features import Precision, fitting_resolution
 from openeupe.evaluation.vlm.language import language_identity, load_language
 from openeupe.evaluation.vlm.model import Form, VisionLanguage
 from openeupe.evaluation.vlm.prompts import Sentence, Turn
@@ -74,8 +74,10 @@ def train_llava(
     talks = read_llava(align[0]), read_llava(tune[0])
     model, tokenizer = load_language(language)
     form = settings.form
-    if form.side is None:
-        form = form.model_copy(update={"side": fitting_side(encoder, encoder.resolution)})
+    if form.resolution is None:
+        form = form.model_copy(
+            update={"resolution": fitting_resolution(encoder, encoder.resolution)}
+        )
     vlm = VisionLanguage(model, tokenizer, encoder.patch_dim, form, encoder=encoder, seed=seed)
     vlm.to(encoder.mean.device)
     if settings.recompute:

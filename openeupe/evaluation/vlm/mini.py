@@ -24,7 +24,7 @@ from openeupe.datasets.questions import Question, QuestionedImages
 from openeupe.datasets.scenes.drills import drills
 from openeupe.encoders.resolver import random_network
 from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
-from openeupe.evaluation.features import Features, Precision, fitting_side
+from openeupe.evaluation.features import Features, Precision, fitting_resolution
 from openeupe.evaluation.measure import Array, Outcome, mean_measure
 from openeupe.evaluation.vlm.language import (
     language_identity,
@@ -84,7 +84,7 @@ class VlmMini(Benchmark):
     phases: tuple[Lesson, ...] = Field(
         (), description="On questions; of reader after the alignment, and needed by any other"
     )
-    side: int = Field(224, ge=32, description="Pixels; fitted to the encoder's patches")
+    resolution: int = Field(224, ge=32, description="Pixels; fitted to the encoder's patches")
     grid: int = Field(7, ge=1, description="Visual tokens are averaged to grid x grid")
     packed: int = Field(8, ge=1, description="Questions of an image a step takes, at most")
     precision: Precision = "fp32"
@@ -192,8 +192,8 @@ class VlmMini(Benchmark):
 
     def _tokens(self, features: Features, data: Data) -> tuple[Tensor, Tensor]:
         """Patch tokens `[N, D, grid, grid]` of the train and the test images."""
-        side = fitting_side(features.encoder, self.side)
-        view = View(side, side, "pad")
+        resolution = fitting_resolution(features.encoder, self.resolution)
+        view = View(resolution, resolution, "pad")
         train, test = (
             torch.cat(
                 [pooled(part.float(), self.grid) for part in features.patches(s, view).split(64)]

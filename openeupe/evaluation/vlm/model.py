@@ -36,13 +36,13 @@ from openeupe.files import durable, flush_folder, write_atomically
 from openeupe.plain_json import parse_json
 from openeupe.seeds import derive_seed, seeded
 
-_CONFIG, _PROJECTOR = "vision_language.json", "projector.safetensors"
+_CONFIG, _PROJECTOR, _FORMAT = "vision_language.json", "projector.safetensors", 2
 
 
 class Form(Config):
     """How an image is shown, and how a question is put."""
 
-    side: int | None = Field(None, description="Pixels; default: the encoder's resolution")
+    resolution: int | None = Field(None, description="Pixels; default: the encoder's resolution")
     geometry: Literal["pad", "squash", "crop"] = Field(
         "pad", description="pad: to a square with the encoder's mean colour, as LLaVA-1.5 does"
     )
@@ -141,8 +141,10 @@ class VisionLanguage(nn.Module):
         """Patch tokens `[N, D, h, w]` of images, in float32."""
         if self.encoder is None:
             raise ValueError("this model has no encoder: give tokens in place of images")
-        side = self.form.side or self.encoder.resolution
-        view = View(side, side, "squash" if self.form.geometry == "pad" else self.form.geometry)
+        resolution = self.form.resolution or self.encoder.resolution
+        view = View(
+            resolution, resolution, "squash" if self.form.geometry == "pad" else self.form.geometry
+        )
         if self.form.geometry == "pad":
             images = [padded(image, mean_colour(self.encoder)) for image in images]
         pixels = torch.stack([view.image(image.convert("RGB")) for image in images])
@@ -263,7 +265,7 @@ class VisionLanguage(nn.Module):
         with durable(folder / _PROJECTOR) as partial:
             save_file(self.seeing(), partial)
         flush_folder(folder)
-        facts = {"format": 1, "patch_dim": self.patch_dim, "form": self.form.model_dump()}
+        facts = {"format": _FORMAT, "patch_dim": self.patch_dim, "form": self.form.model_dump()}
         write_atomically(folder / _CONFIG, json.dumps(facts, indent=2) + "\n")  # last
         return folder
 
@@ -307,6 +309,8 @@ class VisionLanguage(nn.Module):
         folder = Path(folder)
         try:
             facts = parse_json((folder / _CONFIG).read_bytes())
+            if facts["format"] != _FORMAT:
+                raise InputError(f"{folder} is of another version: train the model again")
             patch_dim, form = int(facts["patch_dim"]), Form(**facts["form"])
             seeing = load_file(folder / _PROJECTOR)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -338,9 +342,9 @@ def pooled(tokens: Tensor, grid: int | None) -> Tensor:
 def padded(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
     """The image in the middle of a square of this colour, as LLaVA-1.5 shows it."""
     image = image.convert("RGB")
-    side = max(image.size)
-    if image.size == (side, side):
+    resolution = max(image.size)
+    if image.size == (resolution, resolution):
         return image
-    square = Image.new("RGB", (side, side), colour)
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    square = Image.new("RGB", (resolution, resolution), colour)
+    square.paste(image, ((resolution - image.width) // 2, (resolution - image.height) // 2))
     return square

@@ -16,31 +16,31 @@ from openeupe.datasets.scenes.dataset import CLASSES, HELD_OUT, Scenes
 from openeupe.datasets.scenes.shapes import POINTS, SHAPES, Pose
 from openeupe.datasets.scenes.staging import CAMERA_HEIGHT_M, COLOURS
 
-SIDE = 96
+RESOLUTION = 96
 
 
 @pytest.fixture(scope="module")
 def objects() -> Scenes:
-    return Scenes(24, content="object", side=SIDE)
+    return Scenes(24, content="object", resolution=RESOLUTION)
 
 
 @pytest.fixture(scope="module")
 def scenes() -> Scenes:
-    return Scenes(24, side=SIDE)
+    return Scenes(24, resolution=RESOLUTION)
 
 
 @pytest.mark.parametrize("content", ["object", "scene"])
 def test_an_image_depends_on_seed_split_and_index_alone(content: str) -> None:
-    first = Scenes(30, content=content, side=SIDE)
+    first = Scenes(30, content=content, resolution=RESOLUTION)
     expected = [first.read(i).tobytes() for i in range(12)]
     assert len(set(expected)) == 12
-    again = pickle.loads(pickle.dumps(Scenes(12, content=content, side=SIDE)))
+    again = pickle.loads(pickle.dumps(Scenes(12, content=content, resolution=RESOLUTION)))
     order = [7, 3, 11, 0, 5, 2, 9, 1, 4, 10, 8, 6]  # more than the cache holds
     for i in order:
         assert again.read(i).tobytes() == expected[i]
     for other in (
-        Scenes(30, content=content, side=SIDE, seed=1),
-        Scenes(30, content=content, side=SIDE, split="test"),
+        Scenes(30, content=content, resolution=RESOLUTION, seed=1),
+        Scenes(30, content=content, resolution=RESOLUTION, split="test"),
     ):
         assert other.read(3).tobytes() not in expected
         assert other.fingerprint != first.fingerprint
@@ -69,7 +69,7 @@ def test_indices_outside_and_wrong_settings_are_refused(objects: Scenes, scenes:
     for call in (objects.read, objects.mask, objects.depth, objects.keypoints, objects.box):
         with pytest.raises(IndexError):
             call(24)
-    for settings in ({"count": 0}, {"count": 1, "side": 8}):
+    for settings in ({"count": 0}, {"count": 1, "resolution": 8}):
         with pytest.raises(ValueError, match="scenes need"):
             Scenes(**settings)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="object"):
@@ -90,7 +90,7 @@ def test_classes_are_balanced_and_a_longer_set_begins_with_the_shorter() -> None
 def test_the_labelled_object_is_what_the_mask_shows(objects: Scenes) -> None:
     for i in range(len(objects)):
         mask, label = objects.mask(i), objects.label(i)
-        assert mask.shape == (SIDE, SIDE)
+        assert mask.shape == (RESOLUTION, RESOLUTION)
         assert set(np.unique(mask)) == {0, 1 + label}
         assert objects.mask_classes[1 + label] == objects.classes[label]
         assert (mask == 1 + label).mean() > 0.02
@@ -103,7 +103,7 @@ def test_the_labelled_object_is_what_the_mask_shows(objects: Scenes) -> None:
 
 
 def test_every_object_of_a_scene_is_seen() -> None:
-    scenes = Scenes(40, side=224)
+    scenes = Scenes(40, resolution=224)
     for i in range(40):
         stage, mask = scenes.stage(i), scenes.mask(i)
         kinds = Counter(thing.kind for thing in stage.things)
@@ -122,7 +122,7 @@ def test_depth_is_the_floors_perspective_and_grows_upwards(objects: Scenes) -> N
         assert depth.max() <= 10
         owner = objects._picture(i).owner
         rows, columns = np.nonzero(owner < 0)
-        slope = (rows + 0.5) / SIDE - room.horizon
+        slope = (rows + 0.5) / RESOLUTION - room.horizon
         with np.errstate(divide="ignore"):
             floor = np.where(slope > 0, CAMERA_HEIGHT_M / slope, np.inf)
         np.testing.assert_allclose(depth[rows, columns], np.minimum(floor, room.wall_m), rtol=1e-4)
@@ -284,7 +284,7 @@ def test_a_blind_guesser_is_near_chance() -> None:
 
 def test_raw_pixels_and_mean_colour_do_not_tell_the_class() -> None:
     features, labels = {"pixels": [], "colour": []}, []
-    data = Scenes(720, content="object", side=64)
+    data = Scenes(720, content="object", resolution=64)
     for i in range(len(data)):
         image = data.read(i)
         features["pixels"].append(np.asarray(image.resize((16, 16)), np.float32).ravel())

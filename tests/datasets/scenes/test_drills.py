@@ -27,7 +27,7 @@ GRID = 7
 
 @pytest.fixture(scope="module")
 def scenes() -> Scenes:
-    return Scenes(60, side=64)
+    return Scenes(60, resolution=64)
 
 
 def test_answers_are_true_of_the_scene(scenes: Scenes) -> None:
@@ -86,7 +86,7 @@ def test_held_out_pairs_are_not_named() -> None:
     for split, named in (("train", False), ("test", True)):
         pairs = {
             tuple(reversed(re.findall(r"\w+", q.text)[-2:]))
-            for q in drills(Scenes(150, side=32, split=split), GRID)
+            for q in drills(Scenes(150, resolution=32, split=split), GRID)
             if q.ability == "exist"
         }
         assert bool(pairs & HELD_OUT) is named

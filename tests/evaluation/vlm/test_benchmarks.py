@@ -164,7 +164,7 @@ def tiny(tmp_path: Path) -> tuple[dict[str, Any], Judged]:
     llava = {
         "align": {"train": "projector", "lr": 1e-3, "batch_size": 2, "template": "plain"},
         "tune": {"train": "all", "lr": 1e-3, "batch_size": 2},
-        "form": {"side": 32, "template": "bare"},
+        "form": {"resolution": 32, "template": "bare"},
         "micro_batch": 1,
         "precision": "fp32",
         "recompute": False,

@@ -41,7 +41,7 @@ def settings(**changes: object) -> Llava:
     given: dict[str, object] = {
         "align": Phase(train="projector", lr=1e-3, batch_size=4, steps=2, template="plain"),
         "tune": Phase(train="all", lr=1e-3, batch_size=4, steps=2),
-        "form": Form(side=32),
+        "form": Form(resolution=32),
         "micro_batch": 2,
         "precision": "fp32",
         "workers": 1,
@@ -131,7 +131,7 @@ def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
     losses = []
     for micro in (2, 4):
         language, tokenizer = tiny_language(["what colour? is it red? no green blue"], width=32)
-        form = Form(side=32, template="bare")
+        form = Form(resolution=32, template="bare")
         encoder = encoders.create("raw_pixels")
         model = VisionLanguage(language, tokenizer, 192, form, encoder=encoder)
         phase = Phase(train="projector", lr=1e-3, batch_size=4, steps=3)
@@ -155,7 +155,7 @@ def test_a_missing_image_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "1.png").unlink()
     language, tokenizer = tiny_language(["what colour?"], width=32)
     model = VisionLanguage(
-        language, tokenizer, 192, Form(side=32), encoder=encoders.create("raw_pixels")
+        language, tokenizer, 192, Form(resolution=32), encoder=encoders.create("raw_pixels")
     )
     phase = Phase(train="projector", lr=1e-3, batch_size=6, steps=1)
     with pytest.raises(InputError, match=r"1\.png"):
@@ -168,7 +168,9 @@ def trained(tmp_path: Path, **changes: object) -> list[float]:
     file = write_llava(tmp_path)
     language, tokenizer = tiny_language(["what colour? is it red? no green blue"] * 3, width=32)
     encoder = encoders.create("raw_pixels")
-    model = VisionLanguage(language, tokenizer, encoder.patch_dim, Form(side=32), encoder=encoder)
+    model = VisionLanguage(
+        language, tokenizer, encoder.patch_dim, Form(resolution=32), encoder=encoder
+    )
     given = settings(**changes)
     phase = given.tune.model_copy(update={"steps": 3})
     return llava._fit_llava(model, phase, read_llava(file), tmp_path, given, 0, LOGGED)
@@ -183,7 +185,9 @@ def test_a_conversation_cut_before_its_first_answer_loses_nothing(tmp_path: Path
     file.write_text(json.dumps(entries))
     language, tokenizer = tiny_language(["what colour? is it red? no green blue"] * 3, width=32)
     encoder = encoders.create("raw_pixels")
-    model = VisionLanguage(language, tokenizer, encoder.patch_dim, Form(side=32), encoder=encoder)
+    model = VisionLanguage(
+        language, tokenizer, encoder.patch_dim, Form(resolution=32), encoder=encoder
+    )
     given = settings(max_length=400, micro_batch=1)
     losses = llava._fit_llava(model, given.tune, read_llava(file), tmp_path, given, 0, LOGGED)
     assert all(np.isfinite(losses))

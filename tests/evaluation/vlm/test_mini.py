@@ -26,10 +26,10 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def small(**changes: object) -> VlmMini:
     given: dict[str, object] = {
-        "data": QuestionScenes(count=8, test_count=6, side=64),
+        "data": QuestionScenes(count=8, test_count=6, resolution=64),
         "phases": (Lesson(train="all", lr=2e-3, batch_size=8, steps=3),),
         "language_model": "tiny",
-        "side": 64,
+        "resolution": 64,
         "grid": 2,
         "seeds": 2,
         "floors": ("blind", "raw pixels"),
@@ -141,7 +141,7 @@ def test_questions_are_put_as_the_language_model_knows_them() -> None:
 
 def test_the_reader_has_a_ceiling_before_any_training() -> None:
     benchmark = small(
-        data=QuestionScenes(count=12, test_count=20, side=32),
+        data=QuestionScenes(count=12, test_count=20, resolution=32),
         language_model="reader",
         grid=7,
         alignment=Alignment(steps=2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from openeupe.errors import InputError
 from openeupe.evaluation.vlm.language import load_language, tiny_language, word_tokenizer
 from openeupe.evaluation.vlm.model import Form, VisionLanguage, padded, pooled
 from openeupe.evaluation.vlm.prompts import IMAGE, UNASKED, Sentence, collate, collate_left
+from openeupe.evaluation.vlm.reader import FOLDER
 
 pytest.importorskip("transformers")
 
@@ -24,7 +26,7 @@ TEXTS = ["is there a red star?", "how many keys are there?", "what colour is it?
 def make(template: str = "bare", grid: int | None = 2, encoder: bool = False) -> VisionLanguage:
     language, tokenizer = tiny_language(TEXTS, width=32, layers=2, heads=2)
     eye = encoders.create("raw_pixels") if encoder else None
-    form = Form(template=template, grid=grid, side=32)
+    form = Form(template=template, grid=grid, resolution=32)
     return VisionLanguage(language, tokenizer, 192 if encoder else 5, form, encoder=eye)
 
 
@@ -188,6 +190,10 @@ def test_saved_and_loaded_it_answers_the_same(tmp_path: Path) -> None:
 
 def test_what_is_no_model_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no vision-language model"):
+        VisionLanguage.load(tmp_path)
+    facts = json.loads((FOLDER / "vision_language.json").read_text()) | {"format": 1}
+    (tmp_path / "vision_language.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="is of another version: train the model again"):
         VisionLanguage.load(tmp_path)
     with pytest.raises(InputError, match=r"language model .* cannot be loaded"):
         load_language(tmp_path)

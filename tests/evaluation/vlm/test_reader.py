@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 
 @pytest.fixture(scope="module")
 def scenes() -> Scenes:
-    return Scenes(40, seed=5, side=32, split="test")
+    return Scenes(40, seed=5, resolution=32, split="test")
 
 
 def answers(reader: VisionLanguage, scenes: Scenes, seen: torch.Tensor) -> list[str]:
@@ -43,7 +43,7 @@ def test_it_answers_by_the_truth_of_scenes_it_never_saw(scenes: Scenes) -> None:
 
 def test_it_knows_pairs_that_no_lesson_named(scenes: Scenes) -> None:
     """Shape and colour are two marks, so that new pairs are read like old ones."""
-    many = Scenes(200, seed=6, side=32, split="test")
+    many = Scenes(200, seed=6, resolution=32, split="test")
     of = {
         k for k in range(200) if any((t.kind, t.colour) in HELD_OUT for t in many.stage(k).things)
     }
