@@ -171,7 +171,7 @@ def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("openeupe.distillation.recipe.load_recipe", interrupt)
+    monkeypatch.setattr("openeupe.api.distill.load_recipe", interrupt)
     assert CliRunner().invoke(app, ["plan", "eupe"]).exit_code == 130
 
 

@@ -50,7 +50,7 @@ def test_what_the_system_refuses_is_one_line(
     def fail(*_: object, **__: object) -> Any:
         raise error
 
-    monkeypatch.setattr("openeupe.distillation.recipe.load_recipe", fail)
+    monkeypatch.setattr("openeupe.api.distill.load_recipe", fail)
     code, told = ran(monkeypatch, capsys, "plan", "eupe")
     assert code == 2
     assert words in told
@@ -63,7 +63,7 @@ def test_a_bug_is_not_called_a_mistake(
     def fail(*_: object, **__: object) -> Any:
         raise KeyError("lost")
 
-    monkeypatch.setattr("openeupe.distillation.recipe.load_recipe", fail)
+    monkeypatch.setattr("openeupe.api.distill.load_recipe", fail)
     code, told = ran(monkeypatch, capsys, "plan", "eupe")
     assert code == 1
     assert "a bug in openeupe: KeyError: 'lost' at test_mistakes.py" in told

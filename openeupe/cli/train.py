@@ -37,6 +37,10 @@ def distill(
     recipe: RecipeName,
     overrides: Overrides = None,
     run: RunFolder = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time for the run, as 10m or 2h, which chooses the numbers of steps."),
+    ] = None,
     device: Device = None,
     allow_code: AllowCode = False,
 ) -> None:
@@ -48,7 +52,7 @@ def distill(
     done = openeupe.distill(
         recipe,
         run=run,
-        overrides=overrides,
+        overrides=[*(overrides or []), *([f"budget={budget}"] if budget else [])],
         device=device,
         allow_code=allow_code,
         progress=progress,

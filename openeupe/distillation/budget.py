@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from openeupe.distillation.run_folder import Run
 from openeupe.distillation.stage import Stage, Views
 from openeupe.distillation.trainer import Trainer
 from openeupe.distributed import Processes
+from openeupe.durations import seconds_of
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.create import is_name
 from openeupe.encoders.run_layout import is_run
@@ -30,7 +30,6 @@ from openeupe.errors import InputError
 from openeupe.progress import SILENT, Progress
 from openeupe.seeds import derive_seed, seeded
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHARE = 0.93  # of the budget that is planned for; the rest is for checkpoints and bad luck
 _MEASURED = 0.02  # of the budget that measuring a stage's steps may take
 _FEWEST, _MOST = 3, 12  # steps of a stage that are measured
@@ -44,38 +43,22 @@ class StageTime:
     step_s: float
 
 
-def parse_budget(text: str) -> float:
-    """Seconds of a duration such as `90s`, `10m`, `1.5h` or `2d`.
-
-    Raises:
-        InputError: if it is none.
-
-    >>> parse_budget("1.5h")
-    5400.0
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found or not float(found[1]):
-        raise InputError(f"budget {text}: write a duration such as 90s, 10m, 1.5h or 2d")
-    return float(found[1]) * _UNITS[found[2]]
-
-
 def within_budget(
     recipe: Recipe,
-    seconds: float,
     folder: Path,
     processes: Processes,
     sources: Sequence[Source],
     progress: Progress,
 ) -> Recipe:
-    """The recipe with as many steps as fit a time; the shares of its stages stay.
+    """A recipe with a budget, with as many steps as fit; the shares of its stages stay.
 
-    A run that has begun keeps the steps of its own recipe, so that a resume changes nothing.
+    A run that has begun keeps the steps of its own recipe, so that a resume changes nothing. The
+    recipe that comes back has no budget any more, but numbers.
     Warm-up and the steps of a frozen backbone are scaled along. Measuring counts as time, and so do
     loading, statistics, cached teacher outputs and compilation.
 
     Args:
         recipe: what is to be run; its numbers of steps are taken as shares.
-        seconds: the time for the whole run.
         folder: of the run.
         processes: this one and those next to it; all must call.
         sources: of the recipe's data, open.
@@ -85,6 +68,9 @@ def within_budget(
         InputError: if the time does not even suffice for what comes before the first step.
     """
     began = time.perf_counter()
+    if recipe.budget is None:
+        return recipe
+    seconds = seconds_of(recipe.budget)
     chosen = None
     if processes.first and is_run(folder):  # the others may not see the folder
         chosen = {name: stage.steps for name, stage in Run.open(folder).recipe.stages.items()}
@@ -135,7 +121,7 @@ def with_steps(recipe: Recipe, steps: Mapping[str, int]) -> Recipe:
     for name, stage in recipe.stages.items():
         count = steps.get(name, stage.steps)
         stages[name] = stage if count == stage.steps else _scaled(stage, count)
-    return recipe.model_copy(update={"stages": stages})
+    return recipe.model_copy(update={"stages": stages, "budget": None})
 
 
 def _scaled(stage: StageConfig, steps: int) -> StageConfig:

@@ -15,6 +15,7 @@ from openeupe.distillation.loss import LossConfig
 from openeupe.distillation.optimizer import OptimizerConfig
 from openeupe.distillation.standardize import StatisticsConfig
 from openeupe.distillation.track import TrackerName
+from openeupe.durations import Duration
 from openeupe.encoders.resolver import check_code
 from openeupe.encoders.sources import EarlierStage
 from openeupe.errors import InputError
@@ -155,6 +156,11 @@ class Recipe(Config):
     seed: int = Field(0, ge=-SEED, le=SEED)
     tracker: TrackerName = Field(
         "tensorboard", description="where the curves go; the others are extras of the package"
+    )
+    budget: Duration | None = Field(
+        None,
+        description="time for the whole run, as 90s, 10m or 1.5h: the numbers of steps are chosen "
+        "when it begins, by a short measurement; those written here are the stages' shares",
     )
     data: DataConfig
     stages: dict[Name, StageConfig] = Field(min_length=1)

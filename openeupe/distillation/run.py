@@ -45,7 +45,6 @@ def run_recipe(
     device: torch.device | None = None,
     progress: Progress = LOGGED,
     on_log: Callable[[Stage, dict[str, float]], None] | None = None,
-    budget_s: float | None = None,
 ) -> Run:
     """Carry out every stage of `recipe` in `folder`, resuming where an earlier call was cut off.
 
@@ -55,8 +54,6 @@ def run_recipe(
         device: default: a GPU if there is one.
         progress: follows messages, steps and log records.
         on_log: called with each log record (see `Trainer`).
-        budget_s: seconds for the whole run: the numbers of steps are chosen when it begins, in the
-            recipe's proportions (see `within_budget`). Default: the recipe's own numbers.
 
     Raises:
         InputError: a mistake in the recipe, before any work; data that cannot be read; or another
@@ -69,8 +66,7 @@ def run_recipe(
         for name, config in recipe.stages.items():
             check_share(config.batch_size, config.accumulate, here.count, f"stages.{name}")
         with _alone(folder, here):
-            if budget_s is not None:
-                recipe = within_budget(recipe, budget_s, folder, here, sources, progress)
+            recipe = within_budget(recipe, folder, here, sources, progress)
             if here.first:
                 Run.start(recipe, folder)
             here.wait()

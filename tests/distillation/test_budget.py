@@ -8,9 +8,10 @@ import torch
 
 from openeupe.data import open_sources
 from openeupe.distillation import budget
-from openeupe.distillation.budget import StageTime, divide, parse_budget, with_steps
+from openeupe.distillation.budget import StageTime, divide, with_steps
 from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run import run_recipe
+from openeupe.distillation.run_folder import Run
 from openeupe.distributed import Processes
 from openeupe.errors import InputError
 
@@ -27,19 +28,6 @@ def recipe(raw_recipe: dict[str, Any]) -> Recipe:
     for name, steps in (("proxy", 20), ("student", 40), ("finetuned", 10)):
         raw_recipe["stages"][name]["steps"] = steps
     return Recipe.model_validate(raw_recipe)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("2d", 172_800)]
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert parse_budget(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "10", "m", "-3m", "0s", "1h30m", "10 minutes", "1e9s"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="write a duration such as 90s, 10m"):
-        parse_budget(text)
 
 
 def test_the_time_is_divided_in_the_proportions_of_the_recipe(recipe: Recipe) -> None:
@@ -73,12 +61,13 @@ def test_a_run_is_given_its_steps_once(
     monkeypatch.setattr(budget, "_measure", lambda recipe, name, *_: TIMES[name])
     monkeypatch.setattr(budget, "_SHARE", 1.0)
     lines: list[str] = []
-    run = run_recipe(recipe, tmp_path / "run", budget_s=7)
+    run = run_recipe(recipe.model_copy(update={"budget": "7s"}), tmp_path / "run")
     steps = {name: stage.steps for name, stage in run.recipe.stages.items()}
     assert steps == {"proxy": 1, "student": 3, "finetuned": 1}
     monkeypatch.setattr(budget, "_measure", lambda *_: lines.append("measured"))
-    again = run_recipe(recipe, tmp_path / "run", budget_s=7000)
-    assert again.recipe == run.recipe
+    again = run_recipe(recipe.model_copy(update={"budget": "2h"}), tmp_path / "run")
+    assert again.recipe == run.recipe == Run.open(tmp_path / "run").recipe
+    assert run.recipe.budget is None
     assert not lines
 
 
