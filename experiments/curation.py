@@ -1,8 +1,8 @@
 """How many of the planted copies and leaks `openeupe curate` finds, and how often it is wrong.
 
-    python -m experiments.curation HEAP --against TEST... --work FOLDER [--encoder NAME]
+    python -m experiments.curation POOL --against TEST... --work FOLDER [--encoder NAME]
 
-HEAP is what `experiments.planted_heap` made. Photos are split in two halves by name: thresholds are
+POOL is what `experiments.planted_pool` made. Photos are split in two halves by name: thresholds are
 chosen on the first and judged on the second. A planted copy is found if it and its original are
 copies of the same image. A dropped copy is right if it was planted as a copy of what it is said
 to be a copy of; what the data sets themselves hold twice counts as wrong, and is listed.
@@ -90,14 +90,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("heap", type=Path)
+    parser.add_argument("image_pool", type=Path)
     parser.add_argument("--against", type=Path, nargs="+", required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--encoder", default="efficientnet_lite0")
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    planted = json.loads(given.heap.with_suffix(".json").read_text())
+    planted = json.loads(given.image_pool.with_suffix(".json").read_text())
     encoder = openeupe.load(given.encoder)
 
     def judge(eyes: Encoder | None, **settings: Any) -> Judged:
@@ -107,7 +107,7 @@ def main() -> None:
             config = CurateConfig(workers=given.workers, work=str(given.work), **settings)
             if eyes is not None:
                 config = config.model_copy(update={"clusters": [8], "resampling": 0})
-            curate([given.heap], out, eyes, config, against=given.against)
+            curate([given.image_pool], out, eyes, config, against=given.against)
             return Judged(out, planted)
 
     tried: dict[str, dict[str, Judged]] = {

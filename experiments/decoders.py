@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openeupe.encoders import create
-from openeupe.encoders.contract import check_resolution
+from openeupe.encoders.encoder import check_resolution
 from openeupe.encoders.expert_weights import CRAFT, HED, keras_layer, renamed
 from openeupe.encoders.experts import CraftEncoder, HedEncoder
 from openeupe.registry import fetch

@@ -1,9 +1,10 @@
-"""The control of a curated set: as many images, drawn by chance from the same heap.
+"""The control of a curated set: as many images, drawn at random from the same image
+pool.
 
     python -m experiments.random_manifest CURATED.parquet OUT.parquet [--size N] [--seed 0]
 
 Drawn among all readable images that are no leaks, so with the copies and the imbalance of the
-heap; all weights are 1. OUT must lie beside CURATED, whose roots it takes over.
+pool; all weights are 1. OUT must lie next to CURATED, whose roots it takes over.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 import openeupe
-from experiments.planted_heap import photos
+from experiments.planted_pool import photos
 from openeupe.curation.embed import BATCH, Embeddings
-from openeupe.curation.heap import Heap
+from openeupe.curation.image_pool import ImagePool
 from openeupe.curation.scan import readable, scan
 from openeupe.data import View, decode
 from openeupe.distributed import Processes
@@ -45,26 +45,28 @@ def main() -> None:
     resolution = encoder.resolution
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        (place / "heap").mkdir()
+        (place / "pool").mkdir()
         all_ = photos(given.photos)
         for number in np.linspace(0, len(all_) - 1, min(given.images, len(all_))).astype(int):
-            (place / "heap" / f"{number}{all_[number].suffix}").symlink_to(all_[number].resolve())
-        heap, here = Heap([place / "heap"]), Processes(torch.device("cpu"))
-        scanned = scan(heap, place / "first", here, 1, SILENT)
+            (place / "pool" / f"{number}{all_[number].suffix}").symlink_to(all_[number].resolve())
+        image_pool, here = ImagePool([place / "pool"]), Processes(torch.device("cpu"))
+        scanned = scan(image_pool, place / "first", here, 1, SILENT)
         rows = readable(scanned)
         view = View(resolution, resolution, "squash")
         batches = [
-            torch.stack([view.image(heap.read(int(row))) for row in rows[start : start + BATCH]])
+            torch.stack(
+                [view.image(image_pool.read(int(row))) for row in rows[start : start + BATCH]]
+            )
             for start in range(0, len(rows), BATCH)
         ]
         number = 0
 
         def decoding() -> None:
             for row in rows:
-                decode(heap.encoded(int(row)), "")
+                decode(image_pool.encoded(int(row)), "")
 
         def scanning() -> None:
-            scan(heap, place / f"scan{number}", here, 1, SILENT)
+            scan(image_pool, place / f"scan{number}", here, 1, SILENT)
 
         def encoding() -> None:
             with torch.inference_mode():
@@ -73,7 +75,7 @@ def main() -> None:
 
         def embedding() -> None:
             folder = place / f"vectors{number}"
-            Embeddings(folder, heap, rows, scanned.digest, encoder, resolution).make(
+            Embeddings(folder, image_pool, rows, scanned.digest, encoder, resolution).make(
                 here, 1, SILENT
             )
 

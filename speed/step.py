@@ -127,7 +127,7 @@ def networks_alone(trainer: Trainer, images: Tensor) -> stages.Step:
 
 def student_alone(trainer: Trainer, images: Tensor, clip: bool = True) -> stages.Step:
     """Student and heads forward and backward from fixed gradients, clipping, AdamW."""
-    stage, learner = trainer.stage, trainer.family.learners["student"]
+    stage, learner = trainer.stage, trainer.students.learners["student"]
     student, heads = stage.students["student"], stage.heads["student"]["teacher"]  # type: ignore[index]
     pixels = images.float() / 255
 

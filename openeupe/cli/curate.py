@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def curate(
-    heap: Annotated[
+    images: Annotated[
         list[str],
         typer.Argument(
             metavar="FOLDER|SHARDS|KEY=VALUE...",
@@ -52,9 +52,9 @@ def curate(
     """
     from openeupe.config import parsed_overrides
 
-    settings = [word for word in heap if _is_setting(word)]
+    settings = [word for word in images if _is_setting(word)]
     made = openeupe.curate(
-        [word for word in heap if word not in settings],
+        [word for word in images if word not in settings],
         out,
         encoder=None if encoder == "none" else encoder,
         against=against or [],

@@ -1,4 +1,4 @@
-"""A heap of images -> a deduplicated, balanced, documented training set."""
+"""Image pool -> a deduplicated, balanced, documented training set."""
 
 from openeupe.curation.config import CurateConfig
 from openeupe.curation.pipeline import curate

@@ -18,7 +18,7 @@ from PIL import Image
 
 from openeupe.curation.duplicates import Rows
 from openeupe.curation.hashing import FLAT
-from openeupe.curation.heap import Heap
+from openeupe.curation.image_pool import ImagePool
 from openeupe.curation.libraries import import_opencv
 from openeupe.files import durable
 
@@ -31,10 +31,10 @@ Gray = NDArray[np.float32]
 
 
 class Agreement:
-    """Compares images of a heap with others; what an earlier call compared is known.
+    """Compares images of a pool with others; what an earlier call compared is known.
 
     Args:
-        ours, theirs: a heap and the digests of its images, uint64 `[N, 2]`; may be the same.
+        ours, theirs: an image pool and the digests of its images, uint64 `[N, 2]`; may be the same.
         folder: gets a file for each list of pairs.
         mirrored: whether one image may be mirrored; it may be turned by 90 degrees anyhow.
         workers: threads.
@@ -42,8 +42,8 @@ class Agreement:
 
     def __init__(
         self,
-        ours: tuple[Heap, NDArray[np.uint64]],
-        theirs: tuple[Heap, NDArray[np.uint64]],
+        ours: tuple[ImagePool, NDArray[np.uint64]],
+        theirs: tuple[ImagePool, NDArray[np.uint64]],
         folder: Path,
         mirrored: bool,
         workers: int,

@@ -23,7 +23,7 @@ _QUERIES = 1024  # seed images compared at once
 
 @dataclass
 class Shares:
-    """What balancing gives each image of the heap.
+    """What balancing gives each image of the pool.
 
     clusters: int32 `[N]`, of the finest level; -1: none. weights: float32 `[N]`.
     tree: of the clusters; None where nothing was balanced.
@@ -49,12 +49,12 @@ class Shares:
         if self.tree is None:
             return {}
         sizes = self.tree.sizes
-        heap = np.ones(len(self.clusters))
+        found = np.ones(len(self.clusters))
         return {
             "clusters": sizes,
             "parents": [level.tolist() for level in self.tree.parents],
             "balance": {
-                "before": _evenness(self.clusters, heap, sizes[0]),
+                "before": _evenness(self.clusters, found, sizes[0]),
                 "after": _evenness(self.clusters, self.weights, sizes[0]),
             },
         }

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from openeupe.curation.heap import PART, Heap
+from openeupe.curation.image_pool import PART, ImagePool
 from openeupe.data import View
 from openeupe.data.ahead import batched_ahead
 from openeupe.distributed import Processes
@@ -34,27 +34,32 @@ def identity(encoder: Encoder, resolution: int) -> str:
 
 
 class Embeddings:
-    """Class tokens of some images of a heap, brought to unit length, float16.
+    """Class tokens of some images of a pool, brought to unit length, float16.
 
-    A safetensors file for each part of the heap; a file that an earlier call wrote is used for
+    A safetensors file for each part of the pool; a file that an earlier call wrote is used for
     the images that it holds, so that another threshold costs only what it adds. The whole image
     is seen, squashed to a square, so that what stands at its border counts too.
 
     Args:
-        rows: which images of the heap have vectors, ascending.
-        digests: `[len(heap), 2]` uint64 of all images.
+        rows: which images of the pool have vectors, ascending.
+        digests: `[len(image_pool), 2]` uint64 of all images.
     """
 
     def __init__(
         self,
         folder: Path,
-        heap: Heap,
+        image_pool: ImagePool,
         rows: NDArray[np.int64],
         digests: NDArray[np.uint64],
         encoder: Encoder,
         resolution: int,
     ) -> None:
-        self.folder, self.heap, self.encoder, self.resolution = folder, heap, encoder, resolution
+        self.folder, self.image_pool, self.encoder, self.resolution = (
+            folder,
+            image_pool,
+            encoder,
+            resolution,
+        )
         self.rows, self.digests = rows, digests
         self.identity = identity(encoder, resolution)
         self._stored = rows
@@ -82,7 +87,7 @@ class Embeddings:
         """Compute what is not there yet; all processes are waited for."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with progress.task(f"{self.encoder.name} looks", len(self)) as task:
-            for part in here.mine(self.heap.parts):
+            for part in here.mine(self.image_pool.parts):
                 rows = self._of(part, self._stored)
                 digests = self.digests[rows]
                 old = self._read(part, verify=True)
@@ -99,7 +104,7 @@ class Embeddings:
     def blocks(self) -> Iterator[tuple[int, Vectors]]:
         """(first place, vectors `[n, D]`) part after part; places count within `rows`."""
         start = 0
-        for part in range(self.heap.parts):
+        for part in range(self.image_pool.parts):
             rows = self._of(part, self.rows)
             if len(rows):
                 yield start, self._load(part, rows)
@@ -166,7 +171,9 @@ class Embeddings:
         view = View(self.resolution, self.resolution, "squash")
 
         def read(place: int) -> Tensor:
-            return view.image(self.heap.read_again(int(rows[place]), self.digests, self.resolution))
+            return view.image(
+                self.image_pool.read_again(int(rows[place]), self.digests, self.resolution)
+            )
 
         for views in batched_ahead(read, todo, BATCH, workers):
             found = self._encode(torch.stack(views))

@@ -1,4 +1,4 @@
-"""The manifest: one row for each image of the heap, kept or dropped, and why."""
+"""The manifest: one row for each image of the pool, kept or dropped, and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from openeupe.curation.by_vectors import Shares
 from openeupe.curation.decide import NONE, REASONS, Decisions
-from openeupe.curation.heap import Heap
+from openeupe.curation.image_pool import ImagePool
 from openeupe.curation.scan import file_of
 from openeupe.data.manifest import METADATA
 from openeupe.files import durable
@@ -45,10 +45,10 @@ SCHEMA = pa.schema(
 def write_manifest(
     out: Path,
     scans: Path,
-    heap: Heap,
+    image_pool: ImagePool,
     decided: Decisions,
     shares: Shares,
-    against: Heap | None,
+    against: ImagePool | None,
     about: Mapping[str, Any],
 ) -> None:
     """Write all rows, part after part, whole or not at all.
@@ -58,8 +58,8 @@ def write_manifest(
     """
     schema = SCHEMA.with_metadata({METADATA: json.dumps(about)})
     with durable(out) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        for part in range(heap.parts):
-            rows = heap.rows(part)
+        for part in range(image_pool.parts):
+            rows = image_pool.rows(part)
             here = slice(rows.start, rows.stop)
             known = pq.read_table(file_of(scans, part)).drop_columns(
                 ["mirrored", "flipped", "turned"]

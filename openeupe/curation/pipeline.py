@@ -1,4 +1,4 @@
-"""`openeupe curate`: a heap of images -> a manifest of those worth training on."""
+"""Curation: an image pool -> a manifest of the images worth training on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from openeupe.curation.config import CurateConfig
 from openeupe.curation.decide import REASONS, Decisions
 from openeupe.curation.embed import Embeddings
 from openeupe.curation.hashing import MOST_BITS
-from openeupe.curation.heap import Heap
+from openeupe.curation.image_pool import ImagePool
 from openeupe.curation.libraries import import_faiss, import_opencv
 from openeupe.curation.manifest_writer import write_manifest
 from openeupe.curation.scan import Scanned, readable, scan
@@ -48,7 +48,7 @@ _NEED_ENCODER = (
 class _Images:
     """Images that were scanned. unreadable: names of those that cannot be read."""
 
-    heap: Heap
+    image_pool: ImagePool
     scanned: Scanned
     unreadable: list[str]
 
@@ -63,19 +63,19 @@ class _Work:
     here: Processes
     progress: Progress
 
-    def scan(self, heap: Heap | None, name: str) -> _Images | None:
-        if heap is None:
+    def scan(self, image_pool: ImagePool | None, name: str) -> _Images | None:
+        if image_pool is None:
             return None
         folder = self.folder / f"{name}-scan"
-        scanned = scan(heap, folder, self.here, self.config.workers, self.progress)
+        scanned = scan(image_pool, folder, self.here, self.config.workers, self.progress)
         rows = np.setdiff1d(np.arange(len(scanned)), readable(scanned))
-        return _Images(heap, scanned, [heap.name(int(row)) for row in rows])
+        return _Images(image_pool, scanned, [image_pool.name(int(row)) for row in rows])
 
     def agreement(self, least: float, ours: _Images, other: _Images | None) -> Agreement | None:
         """Compares two sets of images; None where no agreement is asked for."""
         if not least or other is None:
             return None
-        one, two = ((images.heap, images.scanned.digest) for images in (ours, other))
+        one, two = ((images.image_pool, images.scanned.digest) for images in (ours, other))
         mirrored, workers = self.config.mirrored, self.config.workers
         return Agreement(one, two, self.folder / "agreement", mirrored, workers)
 
@@ -84,7 +84,7 @@ class _Work:
         resolution = self.config.resolution or self.encoder.resolution
         folder = self.folder / f"{name}-vectors"
         made = Embeddings(
-            folder, images.heap, rows, images.scanned.digest, self.encoder, resolution
+            folder, images.image_pool, rows, images.scanned.digest, self.encoder, resolution
         )
         made.make(self.here, self.config.workers, self.progress)
         return made
@@ -101,7 +101,7 @@ def curate(
     like: Sequence[str | Path] = (),
     progress: Progress = LOGGED,
 ) -> dict[str, Any]:
-    """Curate a heap of images: drop what is broken, copied or leaked, and balance the rest.
+    """Curate an image pool: drop what is broken, copied or leaked, and balance the rest.
 
     What was read and embedded lies in a folder (`config.work`): cut off and called again, only the
     rest is done, to the same manifest. It may be deleted afterwards, or serve other settings. Under
@@ -126,7 +126,11 @@ def curate(
     """
     config = config or CurateConfig()
     _check(paths, out, encoder, config, like, against)
-    heaps = Heap(paths), Heap(against) if against else None, Heap(like) if like else None
+    pools = (
+        ImagePool(paths),
+        ImagePool(against) if against else None,
+        ImagePool(like) if like else None,
+    )
     folder = _folder(out, config.work)
     about: dict[str, Any] = {}
     with (
@@ -134,10 +138,10 @@ def curate(
         locked(folder, "the work folder") if here.first else nullcontext(),
     ):
         work = _Work(folder, config, encoder, here, progress if here.first else SILENT)
-        ours = work.scan(heaps[0], "heap")
+        ours = work.scan(pools[0], "pool")
         assert ours is not None
-        leaks = _some_readable(work.scan(heaps[1], "against"), "--against", against)
-        seeds = _some_readable(work.scan(heaps[2], "like"), "--like", like)
+        leaks = _some_readable(work.scan(pools[1], "against"), "--against", against)
+        seeds = _some_readable(work.scan(pools[2], "like"), "--like", like)
         decided = _decided_alone(work, ours, leaks)
         if encoder is None:
             shares, seen = _by_hash(work, decided, ours, leaks), None
@@ -153,7 +157,9 @@ def curate(
                 "unreadable_like": seeds.unreadable if seeds else [],
             }
             about |= _counts(decided) | shares.about()
-            write_manifest(out, folder / "heap-scan", ours.heap, decided, shares, heaps[1], about)
+            write_manifest(
+                out, folder / "pool-scan", ours.image_pool, decided, shares, pools[1], about
+            )
         here.wait()
     return about
 
@@ -178,7 +184,7 @@ def _by_hash(work: _Work, decided: Decisions, ours: _Images, leaks: _Images | No
             agree = work.agreement(work.config.leak_agreement, ours, leaks)
             decided.leaks_by_hash(leaks.scanned, agree)
         decided.copies_by_hash(work.agreement(work.config.agreement, ours, ours))
-    return Shares.alike(len(ours.heap))
+    return Shares.alike(len(ours.image_pool))
 
 
 def _by_vectors(
@@ -189,11 +195,11 @@ def _by_vectors(
     seeds: _Images | None,
 ) -> tuple[Shares, Embeddings]:
     """Decide on leaks, copies and what is unlike the seed set; then balance what is left."""
-    made = work.embed(ours, "heap", decided.left)
+    made = work.embed(ours, "pool", decided.left)
     those = work.embed(leaks, "against", readable(leaks.scanned)) if leaks else None
     wanted = work.embed(seeds, "like", readable(seeds.scanned)) if seeds else None
     if not work.here.first:  # the others' share is done
-        return Shares.alike(len(ours.heap)), made
+        return Shares.alike(len(ours.image_pool)), made
     if leaks and those:
         agree = work.agreement(work.config.leak_agreement, ours, leaks)
         by_vectors.drop_leaks(decided, made, leaks.scanned, those, agree)
@@ -211,7 +217,7 @@ def _about(
     return {
         "version": VERSION,
         "openeupe": package_version(),
-        "roots": [_root(root, out) for root in ours.heap.roots],
+        "roots": [_root(root, out) for root in ours.image_pool.roots],
         "config": config.model_dump(exclude={"work", "shards"})
         | {"hash_distance": decided.hash_distance},
         "encoder": None if seen is None else seen.about,

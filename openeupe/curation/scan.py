@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from openeupe.curation.hashing import Hashes, digest, faces, perceptual_hashes
-from openeupe.curation.heap import Heap
+from openeupe.curation.image_pool import ImagePool
 from openeupe.data import BrokenImage
 from openeupe.data.decode import opened, upright
 from openeupe.data.string_array import printable
@@ -68,28 +68,30 @@ class Scanned:
         return faces(plain, mirrored, self.flipped[rows], self.turned[rows], mirrors)
 
 
-def scan(heap: Heap, folder: Path, here: Processes, workers: int, progress: Progress) -> Scanned:
-    """Read every image of the heap; what an earlier call has read and nobody changed is kept.
+def scan(
+    image_pool: ImagePool, folder: Path, here: Processes, workers: int, progress: Progress
+) -> Scanned:
+    """Read every image of the pool; unchanged images of an earlier call are not read again.
 
     Args:
-        folder: gets a Parquet file for each part of the heap.
+        folder: gets a Parquet file for each part of the image pool.
         here: which parts this process reads; all of them are waited for.
         workers: threads.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(workers) as pool, progress.task("reading", len(heap)) as task:
-        for part in here.mine(heap.parts):
-            listing = f"{_VERSION} {heap.listing(part)}"
-            if _listing(folder, part, len(heap.rows(part))) != listing:
-                rows = list(pool.map(lambda row: _look(heap, row), heap.rows(part)))
+    with ThreadPoolExecutor(workers) as pool, progress.task("reading", len(image_pool)) as task:
+        for part in here.mine(image_pool.parts):
+            listing = f"{_VERSION} {image_pool.listing(part)}"
+            if _listing(folder, part, len(image_pool.rows(part))) != listing:
+                rows = list(pool.map(lambda row: _look(image_pool, row), image_pool.rows(part)))
                 if any(row.get("failed") for row in rows):
                     listing = ""  # bytes could not be had, perhaps for a moment: look again
                 table = pa.Table.from_pylist(rows, _SCHEMA.with_metadata({"listing": listing}))
                 with durable(file_of(folder, part)) as partial:
                     pq.write_table(table, partial, write_page_checksum=True)
-            task.advance(len(heap.rows(part)))
+            task.advance(len(image_pool.rows(part)))
         here.wait()
-    return _gather(heap, folder)
+    return _gather(image_pool, folder)
 
 
 def readable(scanned: Scanned) -> NDArray[np.int64]:
@@ -112,8 +114,8 @@ def _listing(folder: Path, part: int, count: int) -> str | None:
     return (table.schema.metadata or {}).get(b"listing", b"").decode() if whole else None
 
 
-def _look(heap: Heap, row: int) -> dict[str, Any]:
-    place = heap.place(row)
+def _look(image_pool: ImagePool, row: int) -> dict[str, Any]:
+    place = image_pool.place(row)
     path = printable(place.path)
     known: dict[str, Any] = {
         "source": place.source,
@@ -125,7 +127,7 @@ def _look(heap: Heap, row: int) -> dict[str, Any]:
     try:
         if path != place.path:
             raise BrokenImage(f"{path}: its name is not valid Unicode, no manifest can hold it")
-        encoded = heap.encoded(row)
+        encoded = image_pool.encoded(row)
         known["digest"] = digest(encoded)
         with opened(encoded) as image:
             size, kind = image.size, image.format
@@ -147,9 +149,9 @@ def _look(heap: Heap, row: int) -> dict[str, Any]:
     }
 
 
-def _gather(heap: Heap, folder: Path) -> Scanned:
+def _gather(image_pool: ImagePool, folder: Path) -> Scanned:
     """Part after part into arrays that are made once: names stay on disk."""
-    count = len(heap)
+    count = len(image_pool)
     found = Scanned(
         np.empty(count, np.int32),
         np.empty(count, np.int32),
@@ -158,8 +160,8 @@ def _gather(heap: Heap, folder: Path) -> Scanned:
         *(np.empty(count, np.uint64) for _ in range(4)),
     )
     columns = ["width", "height", "size_bytes", "digest", "hash", "mirrored", "flipped", "turned"]
-    for part in range(heap.parts):
-        rows = heap.rows(part)
+    for part in range(image_pool.parts):
+        rows = image_pool.rows(part)
         table = pq.read_table(file_of(folder, part), columns=columns)
         for name in columns:
             column = table.column(name).combine_chunks()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from openeupe.encoders.contract import Tokens, TokenWidths
+from openeupe.encoders.encoder import Tokens, TokenWidths
 
 
 class AdapterHead(nn.Sequential):

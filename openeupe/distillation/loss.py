@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from openeupe.config import Config
-from openeupe.encoders.contract import Tokens
+from openeupe.encoders.encoder import Tokens
 from openeupe.limits import RATE
 
 _ONE_PRODUCT = 2**14  # weights; 6 x 6 to 8 x 8: 9 times as fast on a CPU, 14 x 14 to 16 x 16: half

@@ -16,7 +16,7 @@ from openeupe.distillation.precision import resolve_precision
 from openeupe.distillation.stage import Stage
 from openeupe.distributed import Processes, agree_on_batch_norm, device_memory, split_over
 from openeupe.encoders import Encoder
-from openeupe.encoders.contract import TokenWidths
+from openeupe.encoders.encoder import TokenWidths
 from openeupe.errors import InputError
 
 FROZEN_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}  # a teacher's weight

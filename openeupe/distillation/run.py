@@ -149,7 +149,7 @@ def _run_stage(
 def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, Any]) -> None:
     """Write the finished students, then that the stage has ended; then remove checkpoints."""
     stage.eval()
-    for learner in trainer.family.alive():
+    for learner in trainer.students.alive():
         encoder, heads = unsharded(stage, learner.name, trainer.processes)
         if trainer.processes.first:
             statistics = {t: stage.statistics[t] for t in heads}
@@ -159,8 +159,8 @@ def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, A
             save_student(trainer.folder / learner.name, encoder, heads, statistics, own)
     broken = trainer.batches.broken_names()
     if trainer.processes.first:
-        dropped = {**dict.fromkeys(orphans, 0), **trainer.family.dropped}
-        students = [trainer.folder / learner.name for learner in trainer.family.alive()]
+        dropped = {**dict.fromkeys(orphans, 0), **trainer.students.dropped}
+        students = [trainer.folder / learner.name for learner in trainer.students.alive()]
         files = [file for student in students for file in student_files(student)]
         finished = {
             "broken_images": broken,

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from openeupe.config import Config
-from openeupe.encoders.contract import Tokens, TokenWidths
+from openeupe.encoders.encoder import Tokens, TokenWidths
 from openeupe.limits import STEPS
 
 

@@ -1,4 +1,4 @@
-"""The students of a stage at work: each with its own optimizer, schedule, scales and fate."""
+"""Per-student optimizer, schedule and divergence handling."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Learner:
         student, heads, batch = stage.students[name], stage.heads[name], stage.config.batch_size
         self.optimizers = build_optimizers(student, heads, self.config, batch)
         for optimizer in self.optimizers:
-            # A checkpoint also holds what has not moved yet, or never will for lack of a gradient.
+            # A checkpoint also contains the state of parameters without a gradient so far.
             ready_optimizer(optimizer)
         self.failed_at = torch.tensor(_NEVER, device=processes.device)
         self._noisy = any(_drops(m) for m in self.module.modules())
@@ -71,7 +71,7 @@ class Learner:
         return values
 
     def update(self, step: int) -> dict[str, Tensor]:
-        """Clip and move the weights; the gradient's norm before clipping, by name."""
+        """Clip gradients and update the weights; return the gradient norm before clipping."""
         values = {}
         if self.config.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
@@ -85,9 +85,9 @@ class Learner:
 
     @torch.no_grad()
     def watch_weights(self, step: int) -> None:
-        """Look for weights that the update of `step` made infinite or not a number.
+        """Check the weights for values that are not finite after the update of `step`.
 
-        No loss shows those of the last update, nor a gradient's norm where none is limited.
+        The loss does not show those of the last update.
         """
         state = [local(tensor) for tensor in self.module.state_dict().values()]
         worst = [t.abs().max() for t in state if t.is_floating_point() and t.numel()]
@@ -98,10 +98,10 @@ class Learner:
         self.failed_at = torch.minimum(self.failed_at, failed)
 
     def _seed(self, step: int, part: int) -> int:
-        """Dropout, stochastic depth and RoPE's rescaling, too, are functions of (seed, step).
+        """Seed of dropout, stochastic depth and RoPE's rescaling at a step.
 
-        RoPE is rescaled once for all images of a step, so every process draws the same. What is
-        drawn for each image must differ between the processes and parts of a batch.
+        RoPE is rescaled once for all images of a step, so every process draws the same value.
+        Draws per image must differ between the processes and parts of a batch.
         """
         names: list[int | str] = [self.stage.seed, self.stage.name, step, self.name]
         share = self.processes.rank * self.stage.config.accumulate + part
@@ -110,19 +110,19 @@ class Learner:
         return derive_seed(*names)
 
     def forget(self) -> None:
-        """Drop the optimizers' state: the student has diverged."""
+        """Drop the optimizer state of a diverged student."""
         for optimizer in self.optimizers:
             optimizer.state.clear()
 
-    def speaks_of(self, metric: str) -> bool:
-        """Whether a metric's name is of this student."""
+    def owns_metric(self, metric: str) -> bool:
+        """Whether a metric belongs to this student."""
         kind, _, rest = metric.partition("/")
         alone = kind == "loss" and len(self.stage.students) == 1
         return alone or rest.split("/")[0] == self.name
 
 
-class Family:
-    """All students of a stage. One that diverges is dropped, and the others go on as if alone.
+class Students:
+    """All students of a stage; one that diverges is dropped, the others continue.
 
     Attributes:
         dropped: by name, the step (from 1) at which a student was no longer finite.
@@ -135,18 +135,17 @@ class Family:
         self.dropped: dict[str, int] = {}
 
     def alive(self) -> list[Learner]:
-        """Those that still learn."""
+        """Students that have not diverged."""
         return [one for name, one in self.learners.items() if name not in self.dropped]
 
     def drop_failed(self) -> list[str]:
-        """Names of the students found to have diverged since the last call; all processes agree.
+        """Drop students that diverged since the last call, and return their names.
 
-        A student has diverged when a loss, a gradient or a weight was not finite.
-
-        Reads the device.
+        A student has diverged when a loss, a gradient or a weight is not finite. All processes
+        return the same. Reads the device.
 
         Raises:
-            InputError: if none is left.
+            InputError: if all students diverged.
         """
         failed = {one.name: self._failed_at(one) for one in self.alive()}
         failed = {name: step for name, step in failed.items() if step < _NEVER}
@@ -163,19 +162,19 @@ class Family:
         return list(failed)
 
     def without_dropped(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """The metrics that speak of students that still learn."""
+        """Metrics of the students that have not diverged."""
         gone = [self.learners[name] for name in self.dropped]
-        return {k: v for k, v in metrics.items() if not any(one.speaks_of(k) for one in gone)}
+        return {k: v for k, v in metrics.items() if not any(one.owns_metric(k) for one in gone)}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the tensors; plain JSON. Reads the device."""
+        """State for a checkpoint, without tensors, as plain JSON. Reads the device."""
         return {
             "dropped": self.dropped,
             "failed_at": {one.name: self._failed_at(one) for one in self.learners.values()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         self.dropped = dict(state["dropped"])
         for name, step in state["failed_at"].items():
             self.learners[name].failed_at.fill_(step)
@@ -188,8 +187,9 @@ class Family:
 
 @contextmanager
 def unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    """Put buffers back afterwards: recomputing a forward pass in backward moves batch norm's
-    running statistics a second time.
+    """Restore buffers afterwards.
+
+    Recomputing a forward pass in backward would update batch norm's statistics twice.
     """
     before = [(buffer, buffer.clone()) for buffer in module.buffers()]
     yield
@@ -199,7 +199,7 @@ def unchanged_buffers(module: nn.Module) -> Iterator[None]:
 
 
 def _drops(module: nn.Module) -> bool:
-    """Whether a layer of dropout or stochastic depth draws for each image."""
+    """Whether a layer draws dropout or stochastic depth per image."""
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return module.p > 0
     if isinstance(module, PatchDropout):

@@ -29,7 +29,7 @@ from openeupe.distillation.initialize import measure_batch_norm
 from openeupe.distillation.metrics import Meter, MetricsLog
 from openeupe.distillation.stage import Stage, Views
 from openeupe.distillation.stage_batches import StageBatches
-from openeupe.distillation.students import Family
+from openeupe.distillation.students import Students
 from openeupe.distillation.teacher_cache import CACHE, CachedTokens, cached_targets
 from openeupe.distillation.teacher_cache_writer import TeacherCacheWriter
 from openeupe.distillation.track import TensorBoard, Tracker
@@ -78,7 +78,7 @@ class Trainer:
         self.progress = progress
         self.on_log = on_log
         self.tracker = tracker or (lambda done: TensorBoard(folder, done))
-        self.family = Family(stage, processes)
+        self.students = Students(stage, processes)
         self.meter = Meter()
         self.batches = StageBatches(stage, data, sources or open_sources(data.sources), processes)
         self.writer = CheckpointWriter(processes)
@@ -137,7 +137,7 @@ class Trainer:
                 targets = cached_targets(self.stage, some_cached)
             else:
                 targets = self.stage.targets(views, step)
-            for learner in self.family.alive():
+            for learner in self.students.alive():
                 for name, value in learner.backward(views, targets, step, part).items():
                     sums[name] = sums[name] + value if part else value
                 if part == len(parts) - 1:
@@ -189,22 +189,22 @@ class Trainer:
 
         last: after the stage's last update, whose weights no loss shows any more.
         """
-        for learner in self.family.alive() if last else ():
+        for learner in self.students.alive() if last else ():
             learner.watch_weights(self.config.steps - 1)
         if self.meter.sums is not None:
             self.meter.sums = self.processes.mean(self.meter.sums)
         means = self.meter.flush()
         if last or not all(math.isfinite(value) for value in means.values()):
-            for name in self.family.drop_failed():
+            for name in self.students.drop_failed():
                 self._tell(
-                    f"{name} was not finite at step {self.family.dropped[name]}: "
+                    f"{name} was not finite at step {self.students.dropped[name]}: "
                     "dropped, the others go on"
                 )
-        return self.family.without_dropped(means)
+        return self.students.without_dropped(means)
 
     def _rates(self, step: int) -> dict[str, float]:
         """The learning rate, by student where they differ."""
-        rates = {one.name: one.lr(step) for one in self.family.alive()}
+        rates = {one.name: one.lr(step) for one in self.students.alive()}
         if len(set(rates.values())) == 1:
             return {"lr": next(iter(rates.values()))}
         return {f"lr/{name}": rate for name, rate in rates.items()}
@@ -275,10 +275,10 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         average_batch_norm(self.stage.students.modules(), self.processes)
-        family = self.family.state()
+        students = self.students.state()
         tensors = self._tensors()
         broken = self.batches.broken_state()
-        extra: dict[str, Any] = {"broken": broken, "family": family, "meter": None}
+        extra: dict[str, Any] = {"broken": broken, "students": students, "meter": None}
         extra["teachers"] = self.stage.identities
         if self.meter.sums is not None:
             tensors["meter"] = self.processes.mean(self.meter.sums)
@@ -295,7 +295,7 @@ class Trainer:
             return None
         checkpoint = Checkpoint(found)
         self.stage.check_teachers(checkpoint.extra["teachers"])
-        self.family.restore(checkpoint.extra["family"])
+        self.students.restore(checkpoint.extra["students"])
         tensors = self._tensors()
         meter = checkpoint.extra["meter"]
         if meter:
@@ -312,7 +312,7 @@ class Trainer:
         tensors: dict[str, Tensor] = {}
         for name, module in self._modules().items():
             tensors |= module_tensors(module, name)
-        for learner in self.family.alive():
+        for learner in self.students.alive():
             for optimizer in learner.optimizers:
                 kind = type(optimizer).__name__.lower()
                 tensors |= optimizer_tensors(optimizer, f"{kind}.{learner.name}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from openeupe.encoders.contract import Encoder, Tokens, check_resolution, evaluating
 from openeupe.encoders.create import create, names
+from openeupe.encoders.encoder import Encoder, Tokens, check_resolution, evaluating
 from openeupe.encoders.openeupe_folder import read_config, save
 from openeupe.encoders.resolver import is_published, load, resolve
 

@@ -12,7 +12,7 @@ from timm.layers import ClNormMlpClassifierHead, NormMlpClassifierHead
 from torch import Tensor, nn
 
 from openeupe.encoders.arguments import RESERVED, check_size
-from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.encoders.encoder import Encoder, Tokens
 from openeupe.encoders.weights import first_line, observed_loads, read_weights
 from openeupe.errors import InputError
 

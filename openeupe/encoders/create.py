@@ -11,7 +11,7 @@ import timm
 
 from openeupe.encoders.arguments import check_arguments, timm_class
 from openeupe.encoders.backbone import TimmEncoder
-from openeupe.encoders.contract import Encoder
+from openeupe.encoders.encoder import Encoder
 from openeupe.encoders.eupe import FAMILY, PROXY, build, build_proxy
 from openeupe.encoders.experts import EXPERTS
 from openeupe.encoders.pixels import RawPixels

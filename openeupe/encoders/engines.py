@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from openeupe.encoders.contract import Tokens
+from openeupe.encoders.encoder import Tokens
 from openeupe.errors import InputError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]

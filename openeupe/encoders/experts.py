@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
-from openeupe.encoders.contract import Encoder, Tokens
 from openeupe.encoders.dinov2_focus_weights import dinov2_focus_weights
+from openeupe.encoders.encoder import Encoder, Tokens
 from openeupe.encoders.expert_weights import craft_weights, hed_weights, lite0_weights
 from openeupe.errors import InputError
 

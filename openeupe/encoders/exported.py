@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.encoders.encoder import Encoder, Tokens
 from openeupe.encoders.engines import ENGINES, Session
 from openeupe.encoders.export_layout import (
     ABOUT,
@@ -21,7 +21,7 @@ from openeupe.errors import InputError
 
 
 class ExportedEncoder(Encoder):
-    """The files of an exported folder behind the encoder's contract; no gradients.
+    """The files of an exported folder as an encoder; no gradients.
 
     Args:
         folder: what `openeupe export` wrote.

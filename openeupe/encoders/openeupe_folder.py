@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from openeupe.encoders.arguments import RESERVED
-from openeupe.encoders.contract import Encoder
 from openeupe.encoders.create import create
+from openeupe.encoders.encoder import Encoder
 from openeupe.encoders.weights import load_strictly
 from openeupe.errors import InputError
 from openeupe.files import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.encoders.encoder import Encoder, Tokens
 
 
 class RawPixels(Encoder):

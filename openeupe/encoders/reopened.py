@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from openeupe.encoders.contract import Encoder, Tokens, evaluating
 from openeupe.encoders.create import remade
+from openeupe.encoders.encoder import Encoder, Tokens, evaluating
 
 # Relative. The same kernels give the same bits; other orders of summation differ by some 1e-7. A
 # random network's layer scales of 1e-5 hide a wrong activation down to about 1e-5.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from openeupe.encoders.contract import Encoder
 from openeupe.encoders.create import create, is_name
+from openeupe.encoders.encoder import Encoder
 from openeupe.encoders.export_layout import is_export
 from openeupe.encoders.hub import HUB
 from openeupe.encoders.run_layout import RunFolder, is_run

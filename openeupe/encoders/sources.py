@@ -10,8 +10,8 @@ from typing import Any
 
 from openeupe.encoders import openeupe_folder as own_folder
 from openeupe.encoders import released, timm_folder, transformers_folder
-from openeupe.encoders.contract import Encoder
 from openeupe.encoders.create import create
+from openeupe.encoders.encoder import Encoder
 from openeupe.encoders.export_layout import Size, file_for, read_about
 from openeupe.encoders.exported import ExportedEncoder
 from openeupe.encoders.hub import download

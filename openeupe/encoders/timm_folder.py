@@ -16,7 +16,7 @@ from torch import nn
 
 from openeupe.encoders.arguments import check_arguments, timm_class
 from openeupe.encoders.backbone import TimmEncoder, norm_behind_pool
-from openeupe.encoders.contract import Encoder
+from openeupe.encoders.encoder import Encoder
 from openeupe.encoders.reopened import equal, in_float32, same_tokens, sample
 from openeupe.errors import InputError
 

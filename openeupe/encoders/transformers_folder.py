@@ -17,7 +17,7 @@ from timm.models.eva import Eva
 from torch import Tensor
 
 from openeupe.encoders.backbone import TimmEncoder
-from openeupe.encoders.contract import Encoder
+from openeupe.encoders.encoder import Encoder
 from openeupe.encoders.reopened import in_float32, same_tokens
 from openeupe.encoders.weights import load_strictly, read_weights
 from openeupe.errors import InputError

@@ -133,7 +133,7 @@ def cluster_sizes(before: Sequence[float], after: Sequence[float]) -> str:
     def draw(figure: Any) -> None:
         axis = figure.subplots()
         places = range(1, len(order) + 1)
-        for values, label, i in ((before, "images of the heap", 0), (after, "drawn an epoch", 1)):
+        for values, label, i in ((before, "images of the pool", 0), (after, "drawn an epoch", 1)):
             axis.plot(
                 places,
                 [values[k] for k in order],

@@ -15,7 +15,7 @@ from openeupe.encoders import Encoder
 
 from ..data.conftest import picture
 
-Heap = Callable[..., Path]
+ImagePool = Callable[..., Path]
 
 
 def photo(number: int) -> Image.Image:
@@ -32,9 +32,9 @@ def jpeg(image: Image.Image, quality: int = 90) -> bytes:
 
 
 @pytest.fixture
-def heap(tmp_path: Path) -> Path:
+def image_pool(tmp_path: Path) -> Path:
     """12 photos; copies of 0, 1 and 2; broken, tiny and narrow ones."""
-    folder = tmp_path / "heap"
+    folder = tmp_path / "pool"
     (folder / "deep").mkdir(parents=True)
     for number in range(12):
         (folder / f"{number:02d}.jpg").write_bytes(jpeg(photo(number)))

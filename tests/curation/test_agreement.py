@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from openeupe.curation.agreement import Agreement, agreement
 from openeupe.curation.hashing import digest
-from openeupe.curation.heap import Heap
+from openeupe.curation.image_pool import ImagePool
 from openeupe.errors import InputError
 
 from .conftest import jpeg, photo
@@ -53,37 +53,39 @@ def test_copies_agree_and_others_do_not(number: int) -> None:
     assert agreement(image, Image.new("RGB", (320, 240), "teal")) == 0
 
 
-def scanned(folder: Path) -> tuple[Heap, NDArray[np.uint64]]:
+def scanned(folder: Path) -> tuple[ImagePool, NDArray[np.uint64]]:
     """The images of a folder, and the digests of their bytes."""
     contents = [file.read_bytes() for file in sorted(folder.iterdir())]
-    return Heap([folder]), np.frombuffer(b"".join(map(digest, contents)), np.uint64).reshape(-1, 2)
+    return ImagePool([folder]), np.frombuffer(b"".join(map(digest, contents)), np.uint64).reshape(
+        -1, 2
+    )
 
 
 def test_pairs_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "heap").mkdir()
+    (tmp_path / "pool").mkdir()
     for name, content in (("a", jpeg(photo(1))), ("b", jpeg(photo(1), 50)), ("c", jpeg(photo(2)))):
-        (tmp_path / "heap" / f"{name}.jpg").write_bytes(content)
-    ours, work = scanned(tmp_path / "heap"), tmp_path / "work"
+        (tmp_path / "pool" / f"{name}.jpg").write_bytes(content)
+    ours, work = scanned(tmp_path / "pool"), tmp_path / "work"
     compare = Agreement(ours, ours, work, True, 2)
     rows, others = np.array([0, 0]), np.array([1, 2])
     first = compare(rows, others)
     assert first[0] > 0.9
     assert first[1] < 0.8
-    monkeypatch.setattr(Heap, "read_again", None)
+    monkeypatch.setattr(ImagePool, "read_again", None)
     assert (Agreement(ours, ours, work, True, 1)(rows, others) == first).all()
 
 
 def test_an_image_that_changed_since_it_was_scanned_is_told_and_not_remembered(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "heap").mkdir()
-    (tmp_path / "heap" / "a.jpg").write_bytes(jpeg(photo(1)))
-    (tmp_path / "heap" / "b.jpg").write_bytes(jpeg(photo(1), 50))
-    ours = scanned(tmp_path / "heap")
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "a.jpg").write_bytes(jpeg(photo(1)))
+    (tmp_path / "pool" / "b.jpg").write_bytes(jpeg(photo(1), 50))
+    ours = scanned(tmp_path / "pool")
     rows, others = np.array([0]), np.array([1])
     for instead in (b"broken", jpeg(photo(2), 50)):
-        (tmp_path / "heap" / "b.jpg").write_bytes(instead)
+        (tmp_path / "pool" / "b.jpg").write_bytes(instead)
         with pytest.raises(InputError, match=r"b\.jpg changed since it was scanned: curate again"):
             Agreement(ours, ours, tmp_path / "work", True, 1)(rows, others)
-    (tmp_path / "heap" / "b.jpg").write_bytes(jpeg(photo(1), 50))
+    (tmp_path / "pool" / "b.jpg").write_bytes(jpeg(photo(1), 50))
     assert Agreement(ours, ours, tmp_path / "work", True, 1)(rows, others)[0] > 0.9

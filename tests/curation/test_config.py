@@ -15,11 +15,18 @@ from openeupe.errors import InputError
 from ..conftest import call
 
 
-def test_settings_are_checked_like_those_of_a_recipe(heap: Path, tmp_path: Path) -> None:
-    asked: list[object] = ["curate", heap, "--out", tmp_path / "out.parquet", "--encoder", "none"]
+def test_settings_are_checked_like_those_of_a_recipe(image_pool: Path, tmp_path: Path) -> None:
+    asked: list[object] = [
+        "curate",
+        image_pool,
+        "--out",
+        tmp_path / "out.parquet",
+        "--encoder",
+        "none",
+    ]
     for setting, message in {
         "sise=3": r"curate: sise: unknown key, did you mean size\?",
-        "min_resolution=0": r"curate: min_resolution: Input should be greater than or equal to 1 \(got 0\)",
+        "min_resolution=0": r"min_resolution: Input should be greater than or equal to 1 \(got 0\)",
         "shards=big": r"curate: shards: 'big': write it as 500MB or 1GB",
         "clusters=8": "clusters has no effect without --encoder",
     }.items():
@@ -32,15 +39,15 @@ def test_settings_are_checked_like_those_of_a_recipe(heap: Path, tmp_path: Path)
 
 
 def test_a_folder_may_look_like_a_setting(
-    heap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    heap.rename("size=3")
+    image_pool.rename("size=3")
     assert "19 images" in call("curate", "size=3", "--out", "out.parquet", "--encoder", "none")
 
 
-def test_a_device_without_an_encoder_is_refused(heap: Path, tmp_path: Path) -> None:
-    asked = ["curate", str(heap), "--out", str(tmp_path / "out.parquet"), "--encoder", "none"]
+def test_a_device_without_an_encoder_is_refused(image_pool: Path, tmp_path: Path) -> None:
+    asked = ["curate", str(image_pool), "--out", str(tmp_path / "out.parquet"), "--encoder", "none"]
     result = CliRunner().invoke(app, [*asked, "--device", "cpu"])
     assert isinstance(result.exception, InputError)
     assert "device has no effect without an encoder" in str(result.exception)

@@ -28,44 +28,46 @@ def test_other_input_constants_are_another_identity(encoder: Encoder) -> None:
 
 
 def test_vectors_of_another_image_are_not_saved_under_the_scanned_ones_digest(
-    heap: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    image_pool: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Embeddings.make
 
     def replaced_meanwhile(self: Embeddings, *args: Any) -> None:
-        (heap / "05.jpg").write_bytes(jpeg(photo(77)))
+        (image_pool / "05.jpg").write_bytes(jpeg(photo(77)))
         before(self, *args)
 
     monkeypatch.setattr(Embeddings, "make", replaced_meanwhile)
     with pytest.raises(InputError, match=r"05\.jpg changed since it was scanned: curate again"):
-        curate([heap], tmp_path / "a.parquet", encoder, SMALL)
+        curate([image_pool], tmp_path / "a.parquet", encoder, SMALL)
 
 
 def test_an_encoder_in_training_mode_is_left_as_it_was(
-    heap: Path, tmp_path: Path, encoder: Encoder
+    image_pool: Path, tmp_path: Path, encoder: Encoder
 ) -> None:
     """Batch norm uses its running statistics and does not change them."""
-    curate([heap], tmp_path / "a.parquet", encoder, SMALL)
+    curate([image_pool], tmp_path / "a.parquet", encoder, SMALL)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     encoder.train()
     try:
-        about = curate([heap], tmp_path / "b.parquet", encoder, SMALL)
+        about = curate([image_pool], tmp_path / "b.parquet", encoder, SMALL)
         assert encoder.training
     finally:
         encoder.eval()
     after = encoder.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
-    assert (tmp_path / "b.work" / "heap-vectors" / "000000.safetensors").read_bytes() == (
-        tmp_path / "a.work" / "heap-vectors" / "000000.safetensors"
+    assert (tmp_path / "b.work" / "pool-vectors" / "000000.safetensors").read_bytes() == (
+        tmp_path / "a.work" / "pool-vectors" / "000000.safetensors"
     ).read_bytes()
     assert about["encoder"]["identity"] == identity(encoder, 32)
 
 
-def test_damaged_vectors_are_computed_again(heap: Path, tmp_path: Path, encoder: Encoder) -> None:
+def test_damaged_vectors_are_computed_again(
+    image_pool: Path, tmp_path: Path, encoder: Encoder
+) -> None:
     """Bits that changed on the disk are no vectors of these images, and may be no numbers."""
-    curate([heap], tmp_path / "a.parquet", encoder, SMALL)
-    file = tmp_path / "a.work" / "heap-vectors" / "000000.safetensors"
+    curate([image_pool], tmp_path / "a.parquet", encoder, SMALL)
+    file = tmp_path / "a.work" / "pool-vectors" / "000000.safetensors"
     good = file.read_bytes()
     file.write_bytes(good[:-40] + b"\xff" * 40)
-    curate([heap], tmp_path / "a.parquet", encoder, SMALL)
+    curate([image_pool], tmp_path / "a.parquet", encoder, SMALL)
     assert file.read_bytes() == good

@@ -36,9 +36,9 @@ def reasons(manifest: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_a_heap_by_bytes_and_hashes(heap: Path, tmp_path: Path) -> None:
+def test_a_pool_by_bytes_and_hashes(image_pool: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    about = curate([heap], out, None)
+    about = curate([image_pool], out, None)
     assert {k: v for k, v in reasons(out).items() if k != "kept"} == {
         "unreadable": ["broken.jpg", "empty.png"],
         "small": ["tiny.png"],
@@ -57,29 +57,29 @@ def test_a_heap_by_bytes_and_hashes(heap: Path, tmp_path: Path) -> None:
     assert "- broken.jpg" in text
 
 
-def test_mirrored_images_may_stay(heap: Path, tmp_path: Path) -> None:
+def test_mirrored_images_may_stay(image_pool: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    curate([heap], out, None, CurateConfig(mirrored=False))
+    curate([image_pool], out, None, CurateConfig(mirrored=False))
     assert rows(out)["mirror.jpg"]["reason"] == "kept"
 
 
-def test_leaks_and_their_copies_are_dropped_by_name(heap: Path, tmp_path: Path) -> None:
+def test_leaks_and_their_copies_are_dropped_by_name(image_pool: Path, tmp_path: Path) -> None:
     test, out = tmp_path / "test", tmp_path / "out.parquet"
     test.mkdir()
     (test / "a.jpg").write_bytes(jpeg(photo(0)))
     (test / "b.jpg").write_bytes(jpeg(photo(1).resize((100, 75)), 50))
-    curate([heap], out, None, against=[test])
+    curate([image_pool], out, None, against=[test])
     assert reasons(out)["leak"] == ["00.jpg", "01.jpg", "again.jpg", "deep/exact.jpg"]
     assert rows(out)["01.jpg"]["against"].endswith("b.jpg")
     assert "00.jpg shows" in summary(out)
 
 
-def test_with_an_encoder(heap: Path, tmp_path: Path, encoder: Encoder) -> None:
+def test_with_an_encoder(image_pool: Path, tmp_path: Path, encoder: Encoder) -> None:
     """Both must agree; clusters are balanced."""
     out, test = tmp_path / "out.parquet", tmp_path / "test"
     test.mkdir()
     (test / "b.jpg").write_bytes(jpeg(photo(1).crop((2, 2, 126, 94)), 50))
-    about = curate([heap], out, encoder, SMALL, against=[test])
+    about = curate([image_pool], out, encoder, SMALL, against=[test])
     told = rows(out)
     assert told["01.jpg"]["reason"] == told["again.jpg"]["reason"] == "leak"
     assert told["mirror.jpg"]["of"] == "02.jpg"
@@ -93,33 +93,33 @@ def test_with_an_encoder(heap: Path, tmp_path: Path, encoder: Encoder) -> None:
     assert about["balance"]["after"]["gini"] <= about["balance"]["before"]["gini"]
 
 
-def test_a_size_and_a_seed_set(heap: Path, tmp_path: Path, encoder: Encoder) -> None:
+def test_a_size_and_a_seed_set(image_pool: Path, tmp_path: Path, encoder: Encoder) -> None:
     out, like = tmp_path / "out.parquet", tmp_path / "like"
-    curate([heap], out, encoder, SMALL.model_copy(update={"size": 5}))
+    curate([image_pool], out, encoder, SMALL.model_copy(update={"size": 5}))
     assert len(ManifestSource(out)) == 5
     assert len(reasons(out)["balance"]) == 7
     like.mkdir()
     (like / "seed.jpg").write_bytes(jpeg(photo(7)))
     config = SMALL.model_copy(update={"like_each": 3})
-    curate([heap], out, encoder, config, like=[like])
+    curate([image_pool], out, encoder, config, like=[like])
     kept = reasons(out)["kept"]
     assert len(kept) == 3
     assert "07.jpg" in kept
     assert len(reasons(out)["unlike"]) == 9
 
 
-def test_shards_are_a_heap_too(heap: Path, tars: Path, tmp_path: Path) -> None:
+def test_shards_are_a_pool_too(image_pool: Path, tars: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    curate([heap, str(tars / "{0..1}.tar")], out, None)
+    curate([image_pool, str(tars / "{0..1}.tar")], out, None)
     source = ManifestSource(out)
     assert len(source) == 18
     assert source.read(17).size == (128, 96)
     assert "1.tar, byte" in source.name(17)
 
 
-def test_kept_images_become_shards_that_move(heap: Path, tars: Path, tmp_path: Path) -> None:
+def test_kept_images_become_shards_that_move(image_pool: Path, tars: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    curate([heap, tars], out, None)
+    curate([image_pool, tars], out, None)
     limit = 40_000
     write_shards(out, tmp_path / "made", limit)
     shards = sorted((tmp_path / "made").glob("*.tar"))
@@ -132,11 +132,13 @@ def test_kept_images_become_shards_that_move(heap: Path, tars: Path, tmp_path: P
         assert before.read(i).tobytes() == after.read(i).tobytes()
 
 
-def test_an_image_that_changed_since_is_not_written_to_shards(heap: Path, tmp_path: Path) -> None:
+def test_an_image_that_changed_since_is_not_written_to_shards(
+    image_pool: Path, tmp_path: Path
+) -> None:
     """The manifest next to the shards would give it the size, digest and weight of another."""
     out = tmp_path / "out.parquet"
-    curate([heap], out, None)
-    (heap / "05.jpg").write_bytes(jpeg(photo(77)))
+    curate([image_pool], out, None)
+    (image_pool / "05.jpg").write_bytes(jpeg(photo(77)))
     with pytest.raises(InputError, match=r"05\.jpg changed since it was curated: curate again"):
         shards(out, tmp_path / "made")
     assert not (tmp_path / "made").exists()
@@ -151,10 +153,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_shards_never_replace_the_tars_that_they_are_made_of(
-    heap: Path, tars: Path, tmp_path: Path
+    image_pool: Path, tars: Path, tmp_path: Path
 ) -> None:
     """`curate X.shards --out X.parquet shards=1GB` wrote to where it read from."""
-    curate([heap], tmp_path / "first.parquet", None)
+    curate([image_pool], tmp_path / "first.parquet", None)
     source = tmp_path / "X.shards"
     shards(tmp_path / "first.parquet", source)
     before = contents(source)
@@ -167,9 +169,9 @@ def test_shards_never_replace_the_tars_that_they_are_made_of(
 
 
 @pytest.mark.parametrize("name", ["00000.tar", "mine.tar", ".hidden", "notes.txt"])
-def test_shards_replace_no_file_of_others(heap: Path, tmp_path: Path, name: str) -> None:
+def test_shards_replace_no_file_of_others(image_pool: Path, tmp_path: Path, name: str) -> None:
     out, folder = tmp_path / "X.parquet", tmp_path / "X.shards"
-    curate([heap], out, None)
+    curate([image_pool], out, None)
     folder.mkdir()
     (folder / name).write_text("mine")
     with pytest.raises(InputError, match=f"other files .{name}"):
@@ -178,10 +180,10 @@ def test_shards_replace_no_file_of_others(heap: Path, tmp_path: Path, name: str)
 
 
 def test_shards_are_replaced_and_leftovers_do_not_block_the_repeat(
-    heap: Path, tmp_path: Path
+    image_pool: Path, tmp_path: Path
 ) -> None:
     out, folder = tmp_path / "X.parquet", tmp_path / "X.shards"
-    curate([heap], out, None)
+    curate([image_pool], out, None)
     folder.mkdir()
     for name in ("00000.tar", ".manifest.parquet.writing"):  # as earlier versions left them
         (folder / name).write_text("half")
@@ -197,10 +199,10 @@ def test_shards_are_replaced_and_leftovers_do_not_block_the_repeat(
 
 
 def test_a_cut_off_copy_leaves_the_old_shards(
-    heap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, folder = tmp_path / "X.parquet", tmp_path / "X.shards"
-    curate([heap], out, None)
+    curate([image_pool], out, None)
     shards(out, folder)
     before = contents(folder)
 
@@ -214,67 +216,74 @@ def test_a_cut_off_copy_leaves_the_old_shards(
     assert not [p.name for p in tmp_path.iterdir() if p.name.endswith(".writing")]
 
 
-def test_a_work_folder_is_one_process_s(heap: Path, tmp_path: Path) -> None:
+def test_a_work_folder_is_one_process_s(image_pool: Path, tmp_path: Path) -> None:
     out = tmp_path / "X.parquet"
     (tmp_path / "X.work").mkdir()
     with locked(tmp_path / "X.work", "the work folder"), pytest.raises(InputError, match="in use"):
-        curate([heap], out, None)
-    curate([heap], out, None)
+        curate([image_pool], out, None)
+    curate([image_pool], out, None)
 
 
 @pytest.fixture
 def parts_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept between runs is kept for every five images."""
-    for name in ("openeupe.curation.heap", "openeupe.curation.embed"):
+    for name in ("openeupe.curation.image_pool", "openeupe.curation.embed"):
         monkeypatch.setattr(f"{name}.PART", 5)
 
 
 @pytest.mark.usefixtures("parts_of_five")
 def test_what_was_done_is_not_done_again(
-    heap: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    image_pool: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second run, cut off in the middle of the first, gives the same manifest."""
-    import openeupe.curation.heap as module
+    import openeupe.curation.image_pool as module
     import openeupe.curation.scan as scans
 
     whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
-    curate([heap], whole, encoder, SMALL)
+    curate([image_pool], whole, encoder, SMALL)
     look, looked = scans._look, []
 
-    def failing(heap: module.Heap, row: int) -> dict[str, Any]:
+    def failing(image_pool: module.ImagePool, row: int) -> dict[str, Any]:
         if len(looked) == 12:
             raise KeyboardInterrupt
         looked.append(row)
-        return look(heap, row)
+        return look(image_pool, row)
 
     monkeypatch.setattr(scans, "_look", failing)
     with pytest.raises(KeyboardInterrupt):
-        curate([heap], cut, encoder, SMALL.model_copy(update={"workers": 1}))
+        curate([image_pool], cut, encoder, SMALL.model_copy(update={"workers": 1}))
     assert not cut.exists()
-    monkeypatch.setattr(scans, "_look", lambda heap, row: looked.append(row) or look(heap, row))
+    monkeypatch.setattr(
+        scans, "_look", lambda image_pool, row: looked.append(row) or look(image_pool, row)
+    )
     looked.clear()
-    curate([heap], cut, encoder, SMALL)
+    curate([image_pool], cut, encoder, SMALL)
     assert min(looked) == 10  # two parts of five were there
     assert pq.read_table(cut).equals(pq.read_table(whole))
     looked.clear()
-    curate([heap], cut, encoder, SMALL)
-    curate([heap], tmp_path / "other.parquet", None, CurateConfig(work=str(tmp_path / "cut.work")))
+    curate([image_pool], cut, encoder, SMALL)
+    curate(
+        [image_pool],
+        tmp_path / "other.parquet",
+        None,
+        CurateConfig(work=str(tmp_path / "cut.work")),
+    )
     assert not looked
-    (heap / "03.jpg").write_bytes(jpeg(photo(99)))
-    curate([heap], cut, encoder, SMALL)
+    (image_pool / "03.jpg").write_bytes(jpeg(photo(99)))
+    curate([image_pool], cut, encoder, SMALL)
     assert len(looked) == 5  # the part of the changed file
     assert not np.array_equal(rows(cut)["03.jpg"]["digest"], rows(whole)["03.jpg"]["digest"])
 
 
 @pytest.mark.usefixtures("parts_of_five")
 def test_cut_off_while_embedding(
-    heap: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    image_pool: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was embedded before the interruption is not embedded again; the manifest is the same."""
     import openeupe.curation.embed as embed
 
     whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
-    curate([heap], whole, encoder, SMALL)
+    curate([image_pool], whole, encoder, SMALL)
     encode, seen = embed.Embeddings._encode, []
 
     def failing(self: embed.Embeddings, views: Tensor) -> embed.Vectors:
@@ -285,19 +294,19 @@ def test_cut_off_while_embedding(
 
     monkeypatch.setattr(embed.Embeddings, "_encode", failing)
     with pytest.raises(KeyboardInterrupt):
-        curate([heap], cut, encoder, SMALL)
+        curate([image_pool], cut, encoder, SMALL)
     assert not cut.exists()
     done = sum(seen)
     monkeypatch.setattr(
         embed.Embeddings, "_encode", lambda self, v: seen.append(len(v)) or encode(self, v)
     )
     seen.clear()
-    curate([heap], cut, encoder, SMALL)
+    curate([image_pool], cut, encoder, SMALL)
     assert sum(seen) == len(reasons(whole)["kept"] + reasons(whole)["near copy"]) - done
     assert pq.read_table(cut).equals(pq.read_table(whole))
 
 
-def test_mistakes_are_one_line(heap: Path, tmp_path: Path, encoder: Encoder) -> None:
+def test_mistakes_are_one_line(image_pool: Path, tmp_path: Path, encoder: Encoder) -> None:
     out = tmp_path / "out.parquet"
     empty = tmp_path / "nothing"
     empty.mkdir()
@@ -306,16 +315,16 @@ def test_mistakes_are_one_line(heap: Path, tmp_path: Path, encoder: Encoder) -> 
     for arguments, message in [
         (([empty], out, None), "holds no images"),
         (([tmp_path / "bad"], out, None), r"no image can be read .*1 unreadable"),
-        (([heap], tmp_path / "out.csv", None), "ends in .parquet"),
-        (([heap], Path("/proc/out.parquet"), None), "cannot be written"),
-        (([heap], out, None, CurateConfig(size=3)), "size has no effect without --encoder"),
-        (([heap], out, None, CurateConfig(balance="neighbours")), "balance has no effect"),
-        (([heap], out, None, CurateConfig(seed=1)), "seed has no effect without --encoder"),
-        (([heap], out, encoder, CurateConfig(near=0.3)), "without balance=neighbours"),
-        (([heap], out, encoder, CurateConfig(like_each=3)), "like_each .* without --like"),
-        (([heap], out, None, CurateConfig(leak_agreement=0.9)), "without --against"),
-        (([heap], out, None, CurateConfig(hash_distance=20)), "finds too much by itself"),
-        (([heap], out, encoder, CurateConfig(clusters=[3, 3])), "the finest level first"),
+        (([image_pool], tmp_path / "out.csv", None), "ends in .parquet"),
+        (([image_pool], Path("/proc/out.parquet"), None), "cannot be written"),
+        (([image_pool], out, None, CurateConfig(size=3)), "size has no effect without --encoder"),
+        (([image_pool], out, None, CurateConfig(balance="neighbours")), "balance has no effect"),
+        (([image_pool], out, None, CurateConfig(seed=1)), "seed has no effect without --encoder"),
+        (([image_pool], out, encoder, CurateConfig(near=0.3)), "without balance=neighbours"),
+        (([image_pool], out, encoder, CurateConfig(like_each=3)), "like_each .* without --like"),
+        (([image_pool], out, None, CurateConfig(leak_agreement=0.9)), "without --against"),
+        (([image_pool], out, None, CurateConfig(hash_distance=20)), "finds too much by itself"),
+        (([image_pool], out, encoder, CurateConfig(clusters=[3, 3])), "the finest level first"),
     ]:
         with pytest.raises(InputError, match=message) as told:
             curate(*arguments)  # type: ignore[arg-type]
@@ -323,10 +332,10 @@ def test_mistakes_are_one_line(heap: Path, tmp_path: Path, encoder: Encoder) -> 
 
 
 def test_old_shards_are_in_their_place_if_the_new_ones_cannot_get_there(
-    heap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, folder = tmp_path / "X.parquet", tmp_path / "X.shards"
-    curate([heap], out, None)
+    curate([image_pool], out, None)
     shards(out, folder)
     before = contents(folder)
     rename = Path.rename

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from openeupe.curation import curate, scan
-from openeupe.curation.heap import Heap
+from openeupe.curation.image_pool import ImagePool
 
 from .conftest import jpeg, photo
 
@@ -53,7 +53,9 @@ def test_a_scan_by_another_version_of_the_hash_is_not_reused(
     out = tmp_path / "out.parquet"
     curate([nested], out, None)
     looked, look = [], scan._look
-    monkeypatch.setattr(scan, "_look", lambda heap, row: looked.append(row) or look(heap, row))
+    monkeypatch.setattr(
+        scan, "_look", lambda image_pool, row: looked.append(row) or look(image_pool, row)
+    )
     curate([nested], out, None)
     assert not looked
     monkeypatch.setattr(scan, "_VERSION", 0)
@@ -64,16 +66,16 @@ def test_a_scan_by_another_version_of_the_hash_is_not_reused(
 def test_what_could_not_be_read_for_a_moment_is_read_again(
     nested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, encoded = tmp_path / "out.parquet", Heap.encoded
+    out, encoded = tmp_path / "out.parquet", ImagePool.encoded
 
-    def failing(heap: Heap, row: int) -> bytes:
+    def failing(image_pool: ImagePool, row: int) -> bytes:
         if row == 1:
             raise OSError("the network is away")
-        return encoded(heap, row)
+        return encoded(image_pool, row)
 
-    monkeypatch.setattr(Heap, "encoded", failing)
+    monkeypatch.setattr(ImagePool, "encoded", failing)
     assert curate([nested], out, None)["dropped"] == {"unreadable": 1}
-    monkeypatch.setattr(Heap, "encoded", encoded)
+    monkeypatch.setattr(ImagePool, "encoded", encoded)
     assert curate([nested], out, None)["dropped"] == {}
 
 
@@ -92,7 +94,7 @@ def test_what_a_bad_disk_changed_in_a_scan_or_comparison_is_done_again(
     (nested / "b" / "again.jpg").write_bytes(jpeg(photo(1), 60))
     curate([nested], out, None)
     curate([nested], fresh, None)
-    (part,) = (tmp_path / "out.work" / "heap-scan").glob("*.parquet")
+    (part,) = (tmp_path / "out.work" / "pool-scan").glob("*.parquet")
     damaged(part, scan.digest((nested / "a" / "0.jpg").read_bytes()))
     (known,) = (tmp_path / "out.work" / "agreement").iterdir()
     with np.load(tmp_path / "fresh.work" / "agreement" / known.name) as arrays:

@@ -75,12 +75,12 @@ def test_gradients_are_clipped(raw_recipe: dict[str, Any], tmp_path: Path) -> No
     raw_recipe["stages"]["proxy"]["optimizer"] = {"lr": 1e-3, "clip_norm": 1e-4}
     one = trainer(raw_recipe, tmp_path)
     norms = []
-    optimizer = one.family.learners["proxy"].optimizers[0]
+    optimizer = one.students.learners["proxy"].optimizers[0]
     step = optimizer.step
 
     def spy() -> None:
         grads = [
-            p.grad.norm() for p in one.family.learners["proxy"].parameters if p.grad is not None
+            p.grad.norm() for p in one.students.learners["proxy"].parameters if p.grad is not None
         ]
         norms.append(float(torch.stack(grads).norm()))
         step()

@@ -95,7 +95,7 @@ def test_launches_reach_the_command_with_its_options(line: str) -> None:
     verb, recipe, *options = given.training_script_args
     if verb == "curate":
         command = get_command(app).commands[verb]  # type: ignore[attr-defined]
-        assert command.make_context(verb, [recipe, *options]).params["heap"] == [recipe]
+        assert command.make_context(verb, [recipe, *options]).params["images"] == [recipe]
         return
     assert verb == "distill"
     load_recipe(recipe)

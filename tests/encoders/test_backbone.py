@@ -1,4 +1,4 @@
-"""Any timm network keeps the contract: class token, patch grid, sizes, norms, weights files."""
+"""Any timm network as an encoder: class token, patch grid, sizes, norms, weights files."""
 
 from __future__ import annotations
 

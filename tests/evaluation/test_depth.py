@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.encoders.encoder import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import Judged
 from openeupe.evaluation.crops import DepthCrops, depth_crop, recoloured

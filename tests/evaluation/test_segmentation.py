@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe.encoders import create
-from openeupe.encoders.contract import Encoder, Tokens
+from openeupe.encoders.encoder import Encoder, Tokens
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import Judged
 from openeupe.evaluation.features import Features

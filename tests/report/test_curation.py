@@ -11,9 +11,9 @@ from openeupe.curation import CurateConfig, curate
 from openeupe.encoders import Encoder, create
 from openeupe.report.curation import write_curation
 
-from ..curation.conftest import heap, jpeg, photo
+from ..curation.conftest import image_pool, jpeg, photo
 
-__all__ = ["heap"]
+__all__ = ["image_pool"]
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +21,12 @@ def encoder() -> Encoder:
     return create("test_resnet", pretrained=False).eval()
 
 
-def test_the_page_of_a_balanced_heap(heap: Path, tmp_path: Path, encoder: Encoder) -> None:
+def test_the_page_of_a_balanced_pool(image_pool: Path, tmp_path: Path, encoder: Encoder) -> None:
     test, out = tmp_path / "test", tmp_path / "out.parquet"
     test.mkdir()
     (test / "a.jpg").write_bytes(jpeg(photo(0)))
     config = CurateConfig(resolution=32, clusters=[3], hash_distance=12, size=6)
-    about = curate([heap], out, encoder, config, against=[test])
+    about = curate([image_pool], out, encoder, config, against=[test])
     page = write_curation(out).read_text()
     assert f"{about['kept']} of 19 images are kept" in page
     for told in ("Near copies", "mirror.jpg", "as 02.jpg", "Evaluation images", "broken.jpg"):
@@ -36,10 +36,12 @@ def test_the_page_of_a_balanced_heap(heap: Path, tmp_path: Path, encoder: Encode
     assert not re.search(r'(src|href)="(?!data:|#)', page)
 
 
-def test_the_page_without_clusters_and_with_images_that_went(heap: Path, tmp_path: Path) -> None:
+def test_the_page_without_clusters_and_with_images_that_went(
+    image_pool: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out.parquet"
-    curate([heap], out, None)
-    (heap / "again.jpg").unlink()
+    curate([image_pool], out, None)
+    (image_pool / "again.jpg").unlink()
     page = write_curation(out, tmp_path / "page.html").read_text()
     assert "again.jpg" in page
     assert "Clusters" not in page

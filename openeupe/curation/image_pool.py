@@ -1,4 +1,4 @@
-"""The heap: all images of several folders and shards as one numbered list, in parts."""
+"""Image pool: the images of several folders and shards as one numbered list."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Place:
     size_bytes: int
 
 
-class Heap:
+class ImagePool:
     """Images of folders and tar shards, in a fixed order.
 
     Args:
@@ -111,7 +111,7 @@ class Heap:
         """RGB image `row`, which `scan` could read; see `decode` for `min_resolution`.
 
         Args:
-            digests: `[len(heap), 2]` of the images that were scanned.
+            digests: `[len(image_pool), 2]` of the images that were scanned.
 
         Raises:
             InputError: if it cannot be read, or is another image by now. What is computed of it

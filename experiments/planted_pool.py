@@ -1,16 +1,16 @@
-"""A heap of real photos with copies, broken files and leaked test images planted in it.
+"""A pool of real photos with copies, broken files and leaked test images planted in it.
 
-    python -m experiments.planted_heap HEAP --photos TRAIN... --test TEST... [--smallest 8]
+    python -m experiments.planted_pool POOL --photos TRAIN... --test TEST... [--smallest 8]
 
 Of every `--photos` image one is written as it is; 30 % get an exact copy under another name, 20 %
 a near one (re-encoded, resized, cropped to 95 % of each side, mirrored, of another brightness,
 cropped, resized and re-encoded together, gray, or turned by 90 degrees, in turns), 1 % a broken
 one. 50 test images are mixed in, as they are and changed in the same ways, with tiny and extremely
-narrow pictures. What was planted is written to HEAP.json: file -> {kind, of, class}. Classes are
+narrow pictures. What was planted is written to POOL.json: file -> {kind, of, class}. Classes are
 folders.
 
-With `--classes N --smallest M` the heap is instead one of N classes of very unequal size: 50 M to M
-images, in equal ratios. A class has too few photos for that, so what lacks is other views of them:
+With `--classes N --smallest M` the image pool is instead one of N classes of very unequal size:
+50 M to M images, in equal ratios. A class has too few photos for that, so what lacks is other views of them:
 a random 40 to 70 % of the area, mirrored or not, of another brightness. Nothing else is planted.
 """
 
@@ -78,16 +78,16 @@ def class_of(source: Path) -> str:
 
 
 def plant_classes(
-    heap: Path, train: list[Path], count: int, smallest: int, seed: int
+    image_pool: Path, train: list[Path], count: int, smallest: int, seed: int
 ) -> dict[str, dict[str, str]]:
-    """Fill the folder `heap` with classes of very unequal size."""
+    """Fill the folder `image_pool` with classes of very unequal size."""
     draw = random.Random(seed)
     classes: dict[str, list[Path]] = {}
     for source in train:
         classes.setdefault(class_of(source), []).append(source)
     chosen = draw.sample(sorted(classes), count)
     planted: dict[str, dict[str, str]] = {}
-    heap.mkdir(parents=True)
+    image_pool.mkdir(parents=True)
     for i, name in enumerate(chosen):
         photos = draw.sample(classes[name], len(classes[name]))
         for number in range(round(smallest * 50 ** (1 - i / (count - 1)))):
@@ -97,7 +97,7 @@ def plant_classes(
                 seen = image.convert("RGB")
                 if number >= len(photos):
                     seen = _view(seen, draw)
-                seen.save(heap / out, "JPEG", quality=90)
+                seen.save(image_pool / out, "JPEG", quality=90)
             planted[out] = {"kind": "class", "of": str(source), "class": name}
     return planted
 
@@ -118,10 +118,12 @@ def change(source: Path, out: Path, kind: str, draw: random.Random) -> None:
         CHANGES[kind](image.convert("RGB"), draw).save(out, "JPEG", quality=85)
 
 
-def plant(heap: Path, train: list[Path], test: list[Path], seed: int) -> dict[str, dict[str, str]]:
-    """Fill the folder `heap`; returns what was planted, by file name."""
+def plant(
+    image_pool: Path, train: list[Path], test: list[Path], seed: int
+) -> dict[str, dict[str, str]]:
+    """Fill the folder `image_pool`; returns what was planted, by file name."""
     draw = random.Random(seed)
-    heap.mkdir(parents=True)
+    image_pool.mkdir(parents=True)
     planted: dict[str, dict[str, str]] = {}
     kinds = list(CHANGES)
 
@@ -129,7 +131,7 @@ def plant(heap: Path, train: list[Path], test: list[Path], seed: int) -> dict[st
         name = f"{draw.getrandbits(40):010x}{ending}"  # a copy may come before its original
         first = planted[of]["of"] if of in planted else of
         planted[name] = {"kind": kind, "of": of, "class": class_of(Path(first))}
-        return heap / name
+        return image_pool / name
 
     originals: list[tuple[Path, str]] = []
     for source in train:
@@ -162,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("heap", type=Path)
+    parser.add_argument("image_pool", type=Path)
     parser.add_argument("--photos", type=Path, nargs="+", required=True)
     parser.add_argument("--test", type=Path, nargs="+", default=[])
     parser.add_argument("--seed", type=int, default=0)
@@ -171,11 +173,11 @@ def main() -> None:
     given = parser.parse_args()
     train = photos(given.photos)
     if given.classes:
-        planted = plant_classes(given.heap, train, given.classes, given.smallest, given.seed)
+        planted = plant_classes(given.image_pool, train, given.classes, given.smallest, given.seed)
     else:
-        planted = plant(given.heap, train, photos(given.test), given.seed)
-    given.heap.with_suffix(".json").write_text(json.dumps(planted, indent=1))
-    print(f"{len(planted)} files in {given.heap}")
+        planted = plant(given.image_pool, train, photos(given.test), given.seed)
+    given.image_pool.with_suffix(".json").write_text(json.dumps(planted, indent=1))
+    print(f"{len(planted)} files in {given.image_pool}")
 
 
 if __name__ == "__main__":

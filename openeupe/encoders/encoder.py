@@ -1,4 +1,4 @@
-"""The contract that every teacher, proxy and student keeps: images in [0, 1] -> Tokens."""
+"""Encoder interface shared by teachers, proxy and students."""
 
 from __future__ import annotations
 
