@@ -10,7 +10,7 @@ narrow pictures. What was planted is written to POOL.json: file -> {kind, of, cl
 folders.
 
 With `--classes N --smallest M` the image pool is instead one of N classes of very unequal size:
-50 M to M images, in equal ratios. A class has too few photos for that, so what lacks is other views of them:
+50 M to M images, in equal ratios. A class has too few photos, so other views of them are added:
 a random 40 to 70 % of the area, mirrored or not, of another brightness. Nothing else is planted.
 """
 
