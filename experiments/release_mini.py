@@ -2,7 +2,7 @@
 
 Weights are the mean of the student's and of EfficientNet-Lite0's, from which it started (WiSE-FT,
 arXiv 2109.01903: that keeps what the start knew and the training photos do not show), rounded to
-16-bit floats. What is judged (docs/suites/claim.yaml on DATA) and told on the card is
+16-bit floats. What is evaluated (docs/suites/claim.yaml on DATA) and told on the card is
 this encoder. Adapter heads stay behind: they are larger than it. What `openeupe compare` then says
 against its experts is written into the card by hand.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from openeupe import encoders
 from openeupe.cli.drawn_progress import DrawnProgress
 from openeupe.distillation.chain import load_with_chains
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.features import Features
 from openeupe.evaluation.suite import evaluate, load_suite
 from openeupe.identity import encoder_identity
@@ -54,8 +54,8 @@ def main(student: Path, data: Path, out: Path) -> None:
         suite = load_suite(str(_SUITE))
         folder = rounded / "evaluations" / suite.name
         progress = DrawnProgress(Console())
-        judged = Judged(encoder, Features(encoder), chains, folder, progress)
-        evaluate(suite, judged, folder, root=data, source="openeupe-mini", progress=progress)
+        evaluated = EvaluatedEncoder(encoder, Features(encoder), chains, folder, progress)
+        evaluate(suite, evaluated, folder, root=data, source="openeupe-mini", progress=progress)
         for beside in ("heads.safetensors", "statistics.safetensors"):
             (rounded / beside).unlink()
         save(str(rounded), out)
@@ -63,7 +63,7 @@ def main(student: Path, data: Path, out: Path) -> None:
     with (out / "README.md").open("a", encoding="utf-8") as card:
         card.write(_LIMITS)
     if encoder_identity(encoders.load(out)) != encoder_identity(encoder):
-        raise SystemExit(f"{out} is not what was judged")
+        raise SystemExit(f"{out} is not what was evaluated")
 
 
 def _rewrite(path: Path, change: Callable[[str, Tensor], Tensor]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,10 +56,11 @@ class Saved(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-def read_checked(
-    path: Path, model: type[Saved], fix: str, version: int | None = None
-) -> dict[str, Any]:
-    """The mapping in a JSON file that has the fields of `model`.
+Model = TypeVar("Model", bound=Saved)
+
+
+def read_model(path: Path, model: type[Model], fix: str, version: int | None = None) -> Model:
+    """A JSON file as a typed object.
 
     Args:
         version: what the field `format` has to be; a file without it has format 1.
@@ -67,19 +68,23 @@ def read_checked(
     Raises:
         InputError: naming the file, the field that is missing or wrong, and the fix.
     """
-    content: dict[str, Any] = read_json(path, fix)
+    content = read_json(path, fix)
     if version is not None and isinstance(content, dict) and content.get("format", 1) != version:
         raise InputError(
             f"{path} has format {content.get('format', 1)}, this version reads {version}: {fix}"
         )
     try:
-        model.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         told = f"{field}: {first['msg']}" if field else first["msg"]
         raise InputError(f"{path} is damaged ({told}): {fix}") from None
-    return content
+
+
+def read_checked(path: Path, model: type[Saved], fix: str) -> dict[str, Any]:
+    """The mapping in a JSON file that has the fields of `model`, as `read_model` checks it."""
+    return read_model(path, model, fix).model_dump(exclude_unset=True)
 
 
 def read_arrays(path: Path, fix: str) -> dict[str, NDArray[Any]]:

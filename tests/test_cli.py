@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from openeupe.cli import app, main
 from openeupe.errors import InputError
+from openeupe.evaluation.results import EncoderIdentity, Results
+from tests.share.results import write_results
 
 from .conftest import call
 
@@ -159,7 +161,7 @@ def test_json_is_all_that_standard_output_holds(tmp_path: Path) -> None:
         )  # fmt: skip
         assert result.exit_code == 0, result.output
         told = json.loads(result.stdout)
-        assert 0 <= told["benchmarks"]["knn"]["figures"]["top1@3"]["value"] <= 100
+        assert 0 <= told["benchmarks"]["knn"]["metrics"]["top1@3"]["value"] <= 100
     told = json.loads(call("compare", *folders, "--json"))
     assert [e["name"] for e in told["encoders"]] == ["raw_pixels", "untrained:test_resnet"]
     (benchmark,) = told["comparisons"][0]["benchmarks"]
@@ -210,9 +212,9 @@ def test_compare_refuses_two_encoders_of_one_results_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second would have overwritten the first, and be found equal to it."""
-    (tmp_path / "benchmarks").mkdir()
-    (tmp_path / "results.json").write_text("{}")
-    monkeypatch.setattr("openeupe.cli.judge._evaluate", lambda *_: ({}, tmp_path))
+    write_results(tmp_path, EncoderIdentity(identity="0", heads={}))
+    opened = Results.open(tmp_path / "mini")
+    monkeypatch.setattr("openeupe.cli.judge._evaluate", lambda *_: opened)
     with pytest.raises(InputError, match="a/b and a_b share the results folder"):
         call("compare", "a/b", "a_b")
 

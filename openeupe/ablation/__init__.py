@@ -1,1 +1,1 @@
-"""Studies: recipes, seeds and suites, run, judged and compared."""
+"""Studies: recipes, seeds and suites, trained, evaluated and compared."""

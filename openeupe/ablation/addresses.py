@@ -96,7 +96,7 @@ def link_run(out: Path, recipe: Recipe, stage: str) -> tuple[Path, Recipe]:
     return folder, only(recipe, names)
 
 
-def judged_folder(out: Path, recipe: Recipe, stage: str, student: str, suite: str) -> Path:
+def evaluation_folder(out: Path, recipe: Recipe, stage: str, student: str, suite: str) -> Path:
     """Where the results of a finished student are kept."""
     return stage_folder(out, recipe, stage) / "evaluations" / suite / student
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from openeupe.ablation.outcome import Compared, Outcome
-from openeupe.evaluation.results import machine
-from openeupe.evaluation.statistics import interval
-from openeupe.evaluation.tables import markdown
+from openeupe.ablation.study import LoadedStudy
+from openeupe.ablation.study_results import ArmDifference, Cost, StudyResults
+from openeupe.evaluation.machine import machine
+from openeupe.evaluation.results import Metric
+from openeupe.evaluation.tables import Table
 from openeupe.files import strict_json, write_atomically
 
 
@@ -25,31 +24,37 @@ def tables_file(out: Path, study: str) -> Path:
     return out / f"tables-{study}.md"
 
 
-def report(outcome: Outcome) -> dict[str, Any]:
-    """Write both files of what is there so far; returns what the JSON file holds."""
-    study = outcome.loaded.study
-    compared = {table: outcome.compare(table) for table in study.tables}
-    content: dict[str, Any] = {
+@dataclass(frozen=True)
+class ArmResults:
+    """The results of an arm over its seeds. benchmarks: the headline metric of each."""
+
+    seeds: int
+    cost: Cost | None
+    benchmarks: dict[str, Metric]
+
+
+def report(results: StudyResults) -> dict[str, object]:
+    """Write both files of the results so far; returns what the JSON file holds."""
+    study, out = results.loaded.study, results.place.out
+    arms = {arm: _arm(results, arm) for arm in study.arms}
+    compared = {table: results.compare(table) for table in study.tables}
+    content: dict[str, object] = {
         "study": study.name,
-        "suite": outcome.loaded.suite.name,
+        "suite": results.loaded.suite.name,
         "seeds": list(study.seeds),
         "steps": study.steps,
-        "arms": {arm: _arm(outcome, arm) for arm in study.arms},
-        "tables": {
-            table: [{**asdict(one), "verdict": one.verdict} for one in rows]
-            for table, rows in compared.items()
-        },
-        **machine(),
+        "arms": {name: _arm_json(arm) for name, arm in arms.items()},
+        "tables": {table: [row.to_json() for row in rows] for table, rows in compared.items()},
+        **machine().model_dump(),
+        "stale": results.stale,
     }
-    content["stale"] = outcome.stale
-    out = outcome.place.out
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(results_file(out, study.name), strict_json(content))
     parts = [f"# {study.name}\n", study.note]
     for table in study.tables:
-        parts.append(_table(outcome, table, content["arms"], compared[table]))
-    if outcome.stale:
-        left = "; ".join(outcome.stale)
+        parts.append(_table(results.loaded, table, arms, compared[table]))
+    if results.stale:
+        left = "; ".join(results.stale)
         parts.append(
             f"\nLeft out, not of the study's present settings and encoders: {left}. "
             "Run the study again."
@@ -59,28 +64,28 @@ def report(outcome: Outcome) -> dict[str, Any]:
     return content
 
 
-def _arm(outcome: Outcome, arm: str) -> dict[str, Any]:
-    cost = outcome.cost(arm)
-    benchmarks = {}
-    for benchmark in outcome.loaded.benchmarks:
-        measure = outcome.measure(arm, benchmark)
+def _arm(results: StudyResults, arm: str) -> ArmResults:
+    found = {}
+    for benchmark in results.loaded.benchmarks:
+        measure = results.measure(arm, benchmark)
         if measure is not None:
-            benchmarks[benchmark] = {
-                **asdict(interval(measure)),
-                "per_seed": measure.per_seed.tolist(),
-                "unit": measure.unit,
-                "scale": measure.scale,
-                "higher_is_better": measure.higher_is_better,
-            }
-    return {
-        "seeds": outcome.seeds(arm),
-        "cost": asdict(cost) if cost else None,
-        "benchmarks": benchmarks,
-    }
+            found[benchmark] = Metric.of(benchmark, measure)
+    return ArmResults(results.seeds(arm), results.cost(arm), found)
 
 
-def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequence[Compared]) -> str:
-    config = outcome.loaded.study.tables[table]
+def _arm_json(arm: ArmResults) -> dict[str, object]:
+    benchmarks = {name: metric.model_dump() for name, metric in arm.benchmarks.items()}
+    cost = asdict(arm.cost) if arm.cost else None
+    return {"seeds": arm.seeds, "cost": cost, "benchmarks": benchmarks}
+
+
+def _table(
+    loaded: LoadedStudy,
+    table: str,
+    arms: dict[str, ArmResults],
+    compared: Sequence[ArmDifference],
+) -> str:
+    config = loaded.study.tables[table]
     if config.effects:
         told = (
             "Mean difference of the pairs of each, positive where it makes better; p after Holm's "
@@ -89,31 +94,28 @@ def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequenc
         parts = [f"## {table}\n", config.note, told, _differences(compared, "effect"),
                  _one_seed(compared)]  # fmt: skip
         return "\n".join(part for part in parts if part)
-    benchmarks = list(config.benchmarks or outcome.loaded.benchmarks)
+    benchmarks = list(config.benchmarks or loaded.benchmarks)
     verdicts = {(one.row, one.benchmark): one.verdict for one in compared}
     marks = {"better": " ▲", "worse": " ▼"}
-    errors = {c for arm in arms.values() for c, f in arm["benchmarks"].items()
-              if not f["higher_is_better"]}  # fmt: skip
+    arrows = {c: metric.arrow for arm in arms.values() for c, metric in arm.benchmarks.items()}
     header = ["", "images", "all images", "PFLOP", "seeds"]
-    header += [f"{benchmark} ↓" if benchmark in errors else benchmark for benchmark in benchmarks]
+    header += [benchmark + arrows.get(benchmark, "") for benchmark in benchmarks]
     rows = []
     for row in config.rows:
         arm = arms[row]
-        cost = arm["cost"]
         cells = [row, "", "", ""]
-        if cost:
-            cells = [row, f"{cost['images']:,}", f"{cost['all_images']:,}",
-                     f"{cost['petaflops']:,.2f}"]  # fmt: skip
-        cells.append(str(arm["seeds"]))
+        if cost := arm.cost:
+            cells = [row, f"{cost.images:,}", f"{cost.all_images:,}", f"{cost.petaflops:,.2f}"]
+        cells.append(str(arm.seeds))
         for benchmark in benchmarks:
-            figure = arm["benchmarks"].get(benchmark)
+            metric = arm.benchmarks.get(benchmark)
             mark = marks.get(verdicts.get((row, benchmark), ""), "")
-            cells.append("–" if figure is None else _figure(figure) + mark)
+            cells.append("–" if metric is None else _score(metric) + mark)
         rows.append(cells)
-    parts = [f"## {table}\n", config.note, markdown(header, rows)]
+    parts = [f"## {table}\n", config.note, Table(header, rows).markdown()]
     if config.reference:
         parts.append(
-            f"\nFigure ± standard deviation over seeds. ▲ ▼: better, worse than {config.reference} "
+            f"\nScore ± standard deviation over seeds. ▲ ▼: better, worse than {config.reference} "
             f"at 5 % after Holm's correction over {len(compared)} tests, paired over seeds and "
             "test items.\n"
         )
@@ -122,7 +124,7 @@ def _table(outcome: Outcome, table: str, arms: dict[str, Any], compared: Sequenc
     return "\n".join(part for part in parts if part)
 
 
-def _differences(compared: Sequence[Compared], first: str) -> str:
+def _differences(compared: Sequence[ArmDifference], first: str) -> str:
     header = [first, "benchmark", "gain (95 %)", "p, Holm", "std of seeds",
               "would have shown", "seeds to show it"]  # fmt: skip
     rows = []
@@ -139,10 +141,10 @@ def _differences(compared: Sequence[Compared], first: str) -> str:
         else:
             cells += ["", "", ""]
         rows.append(cells)
-    return markdown(header, rows)
+    return Table(header, rows).markdown()
 
 
-def _one_seed(compared: Sequence[Compared]) -> str:
+def _one_seed(compared: Sequence[ArmDifference]) -> str:
     if not any(one.gain.one_seed for one in compared):
         return ""
     return (
@@ -151,8 +153,6 @@ def _one_seed(compared: Sequence[Compared]) -> str:
     )
 
 
-def _figure(figure: dict[str, Any]) -> str:
-    digits = 1 if figure["scale"] != 1 else 3
-    spread = figure["training"]
-    told = f"{figure['value']:.{digits}f}"
-    return told if not math.isfinite(spread) else f"{told} ± {spread:.{digits}f}"
+def _score(metric: Metric) -> str:
+    text, spread = metric.text(metric.value), metric.training_std
+    return text if spread is None else f"{text} ± {metric.text(spread)}"

@@ -1,4 +1,4 @@
-"""Carrying out a study: what is missing is trained and judged, in several processes at once."""
+"""Carrying out a study: what is missing is trained and evaluated, in several processes at once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from typing import Any
 
 import torch
 
-from openeupe.ablation.addresses import address, judged_folder, link_run, needs, only, stage_folder
+from openeupe.ablation.addresses import (
+    address,
+    evaluation_folder,
+    link_run,
+    needs,
+    only,
+    stage_folder,
+)
+from openeupe.ablation.evaluating import evaluate_arm, forget
 from openeupe.ablation.inputs import check_inputs, rooted, settle_precision, settled
-from openeupe.ablation.judging import forget, judge
 from openeupe.ablation.study import LoadedStudy
 from openeupe.distillation.check import check_recipe
 from openeupe.distillation.recipe import Recipe
@@ -93,7 +100,7 @@ def warm_up() -> None:
 def run_study(
     loaded: LoadedStudy, place: Place, jobs: int = 1, progress: Progress = LOGGED
 ) -> list[str]:
-    """Train and judge what is missing. What fails is told, and what does not need it goes on.
+    """Train and evaluate what is missing. What fails is told, and what does not need it goes on.
 
     Returns one line for each piece of work that failed.
 
@@ -117,7 +124,7 @@ def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Pa
         source = facts_identity(loaded.study.arms[arm].encoder)
         return place.out / "encoders" / f"{arm}-{source[:12]}" / loaded.suite.name
     recipe = loaded.seeded(trained.recipe, seed)
-    return judged_folder(place.out, recipe, trained.stage, trained.student, loaded.suite.name)
+    return evaluation_folder(place.out, recipe, trained.stage, trained.student, loaded.suite.name)
 
 
 def source_of(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> str:
@@ -151,8 +158,8 @@ def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
                     after = [name]
         # Always, for only who has the encoder and the data can say whether what is saved is theirs.
         arguments = (loaded, place, arm, seed)
-        name = f"judge {arm}, seed {seed}" if trained else f"judge {arm}"
-        tasks[name] = Task(name, _judge, arguments, after)
+        name = f"evaluate {arm}, seed {seed}" if trained else f"evaluate {arm}"
+        tasks[name] = Task(name, _evaluate, arguments, after)
     for task in tasks.values():
         task.after = [name for name in task.after if name in tasks]
     return list(tasks.values())
@@ -165,10 +172,10 @@ def _train(recipe: Recipe, stage: str, place: Place) -> None:
     run_recipe(there, folder, device=_device(place), progress=SILENT)
 
 
-def _judge(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> str | None:
+def _evaluate(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> str | None:
     source = source_of(loaded, place, arm, seed)
     folder = results_folder(loaded, place, arm, seed)
-    new = judge(loaded, place.data, source, arm, folder, _device(place))
+    new = evaluate_arm(loaded, place.data, source, arm, folder, _device(place))
     return None if new else "saved before"
 
 

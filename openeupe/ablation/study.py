@@ -1,4 +1,4 @@
-"""What a study is: recipes x seeds, which of their encoders are judged, and what is compared."""
+"""What a study is: recipes x seeds, which of their encoders are evaluated, and what is compared."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Given = Annotated[str, Field(min_length=1)]  # "" would pass for none
 
 
 class ArmConfig(Config):
-    """An encoder under judgement: what a recipe made, or one that exists."""
+    """An encoder that is evaluated: what a recipe made, or one that exists."""
 
     recipe: _Given | None = Field(
         None, description="one of the study's recipes, run with every seed"
@@ -89,8 +89,8 @@ class TableConfig(Config):
         return (*((self.reference,) if self.reference else ()), *self.rows, *paired)
 
 
-class JudgeConfig(Config):
-    """How encoders are judged."""
+class EvaluationConfig(Config):
+    """How encoders are evaluated."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     batch_size: int = Field(32, ge=1, le=BATCH)
@@ -108,7 +108,7 @@ class Study(Config):
     benchmarks: tuple[str, ...] | None = Field(
         None, min_length=1, description="some of the suite's benchmarks"
     )
-    judge: JudgeConfig = JudgeConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     recipes: dict[Name, dict[str, Any]] = Field(
         {}, description="by name; each as a recipe's file, `base` included"
     )
@@ -149,7 +149,7 @@ class LoadedStudy:
 
     @property
     def benchmarks(self) -> list[str]:
-        """The benchmarks that are judged."""
+        """The benchmarks that are evaluated."""
         return list(self.study.benchmarks or self.suite.benchmarks)
 
     def trained(self, arm: str) -> Trained | None:

@@ -49,7 +49,7 @@ def ablate(
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study: recipes x seeds, trained, judged and compared; again to go on.
+    """Run a study: recipes x seeds, trained, evaluated and compared; again to go on.
 
     Stages that several recipes share are trained once. Writes results-NAME.json and
     tables-NAME.md.
@@ -58,10 +58,10 @@ def ablate(
     """
     from rich.markdown import Markdown
 
-    from openeupe.ablation.outcome import Outcome
     from openeupe.ablation.report import report, tables_file
     from openeupe.ablation.running import Place, check, run_study, warm_up
     from openeupe.ablation.study import load_study
+    from openeupe.ablation.study_results import StudyResults
     from openeupe.distributed import named_device
 
     loaded = load_study(study, overrides, allow_code=allow_code)
@@ -79,13 +79,13 @@ def ablate(
             warm_up()
         check(loaded, place)
         failed = run_study(loaded, place, jobs, log)
-    content = report(Outcome(loaded, place))
+    content = report(StudyResults(loaded, place))
     if as_json:
         print_json(content)
     else:
         tables = tables_file(place.out, loaded.study.name)
         console.print(Markdown(tables.read_text(encoding="utf-8")))
-        console.print(f"Kept in {place.out}", soft_wrap=True, highlight=False)
+        console.print(f"Saved in {place.out}", soft_wrap=True, highlight=False)
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise InputError(f"{failed[0]}{more}; the same command goes on with the rest")

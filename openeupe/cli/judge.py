@@ -1,16 +1,14 @@
-"""Judging encoders: evaluate, compare."""
+"""Evaluating encoders: evaluate, compare."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import rich.table
 import typer
 from rich import box
-from rich.table import Table
 
 from openeupe.cli.app import (
     EVALUATIONS,
@@ -29,6 +27,9 @@ from openeupe.cli.drawn_progress import DrawnProgress
 from openeupe.errors import InputError
 from openeupe.files import folder_name
 from openeupe.limits import BATCH, WORKERS
+
+if TYPE_CHECKING:
+    from openeupe.evaluation import Results, Table
 
 Suite = Annotated[
     str, typer.Option(help="mini, eupe, or a suite file.", autocompletion=packaged("suite"))
@@ -60,16 +61,14 @@ def evaluate(
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge an encoder; run the same command again to resume or to add benchmarks.
+    """Evaluate an encoder; run the same command again to resume or to add benchmarks.
 
     Suites: `mini` needs no data; `eupe` is the paper's eleven benchmarks; or a suite file of your
     own.
 
     Example: `openeupe evaluate runs/quickstart --suite mini`
     """
-    from openeupe.evaluation import tables
-
-    content, folder = _evaluate(
+    results = _evaluate(
         encoder,
         overrides,
         suite,
@@ -84,13 +83,12 @@ def evaluate(
         allow_code,
     )
     if as_json:
-        print_json(content)
+        print_json(results.to_json())
         return
-    benchmarks = list(content["benchmarks"])
-    console.print(_table(*tables.one(content, benchmarks), encoder))
-    for note in tables.notes(content, benchmarks):
+    console.print(_drawn(results.table()))
+    for note in results.notes():
         console.print(note, soft_wrap=True, highlight=False)
-    console.print(f"Kept in {folder}", soft_wrap=True, highlight=False)
+    console.print(f"Saved in {results.folder}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -112,9 +110,8 @@ def compare(
 
     Example: `openeupe compare runs/mine efficientnet_lite0 untrained:resnet10t`
     """
-    from openeupe.evaluation import tables
     from openeupe.evaluation.compare import compare as compare_results
-    from openeupe.evaluation.compare import mean_ranks
+    from openeupe.evaluation.compare import mean_ranks, side_by_side
     from openeupe.evaluation.results import Results
 
     if len(encoders) < 2:
@@ -127,10 +124,9 @@ def compare(
         if Results.there(Path(encoder)):
             everyone.append(Results.open(Path(encoder)))
         else:
-            _, folder = _evaluate(
-                encoder, None, suite, data, None, None, device, precision, 32, 2, log
+            everyone.append(
+                _evaluate(encoder, None, suite, data, None, None, device, precision, 32, 2, log)
             )
-            everyone.append(Results.open(folder))
     for first, second in itertools.combinations(range(len(encoders)), 2):
         one, other = everyone[first].folder.resolve(), everyone[second].folder.resolve()
         if encoders[first] != encoders[second] and one == other:
@@ -138,56 +134,47 @@ def compare(
                 f"{encoders[first]} and {encoders[second]} share the results folder {one}: "
                 "evaluate one of them with another --out, and name that folder here"
             )
-    contents = [results.read() for results in everyone]
-    benchmarks = list(dict.fromkeys(name for content in contents for name in content["benchmarks"]))
-    names = [content["config"]["model"] for content in contents]
-    ranks = mean_ranks(everyone, benchmarks)
-    pairs = [compare_results(everyone[0], results, benchmarks) for results in everyone[1:]]
+    ranks = mean_ranks(everyone)
+    comparisons = [compare_results(everyone[0], results) for results in everyone[1:]]
     if as_json:
-        print_json(
+        encoders_json = [
             {
-                "encoders": [
-                    {"name": name, "mean_rank": rank, "benchmarks": content["benchmarks"]}
-                    for name, rank, content in zip(names, ranks, contents, strict=True)
-                ],
-                "comparisons": [
-                    {
-                        "first": names[0],
-                        "second": name,
-                        "benchmarks": [
-                            {**dataclasses.asdict(c), "verdict": c.verdict} for c in compared
-                        ],
-                    }
-                    for name, compared in zip(names[1:], pairs, strict=True)
-                ],
+                "name": results.config.model,
+                "mean_rank": rank,
+                "benchmarks": results.to_json()["benchmarks"],
             }
-        )
+            for results, rank in zip(everyone, ranks, strict=True)
+        ]
+        told = [comparison.to_json() for comparison in comparisons]
+        print_json({"encoders": encoders_json, "comparisons": told})
         return
 
-    def show(header: list[str], rows: list[list[str]], title: str) -> None:
+    def show(table: Table) -> None:
         if as_markdown:
-            print(f"{title}\n\n{tables.markdown(header, rows)}\n")
+            print(f"{table.title}\n\n{table.markdown()}\n")
         else:
-            console.print(_table(header, rows, title))
+            console.print(_drawn(table))
 
-    header, rows = tables.many(contents, names, benchmarks)
-    rows.append(["mean rank ↓", *(f"{rank:.2f}" for rank in ranks)])
-    show(header, rows, "Figure ± half its 95 % interval (samples)")
-    for compared, name in zip(pairs, names[1:], strict=True):
-        show(*tables.differences(compared), f"{names[0]} compared with {name}")
-        print(f"{tables.summary(compared, names[0])}\n")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    scores = side_by_side(everyone)
+    scores.rows.append(["mean rank ↓", *(f"{rank:.2f}" for rank in ranks)])
+    show(scores)
+    for comparison in comparisons:
+        show(comparison.table())
+        print(f"{comparison.summary()}\n")
 
 
-def _refuse_unread(**given: Any) -> None:
+def _drawn(table: Table) -> rich.table.Table:
+    drawn = rich.table.Table(
+        box=box.SIMPLE_HEAD, title=table.title or None, title_justify="left", pad_edge=False
+    )
+    for place, name in enumerate(table.header):
+        drawn.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def _refuse_unread(**given: object) -> None:
     """Refuse options that were changed though nothing is evaluated by them."""
     usual = {"suite": "mini", "data": Path(), "device": None, "precision": "fp32"}
     for name, value in given.items():
@@ -208,12 +195,11 @@ def _evaluate(
     workers: int,
     log: DrawnProgress,
     allow_code: bool = False,
-) -> tuple[dict[str, Any], Path]:
-    """What `results.json` then holds, and the folder it lies in."""
+) -> Results:
     from openeupe.distillation.chain import load_with_chains
     from openeupe.distributed import one_device
     from openeupe.encoders.exported import check_precision
-    from openeupe.evaluation.benchmark import Judged
+    from openeupe.evaluation.benchmark import EvaluatedEncoder
     from openeupe.evaluation.features import Features
     from openeupe.evaluation.suite import evaluate as run_suite
     from openeupe.evaluation.suite import load_suite
@@ -226,10 +212,9 @@ def _evaluate(
     features = Features(
         loaded, precision=precision, batch_size=batch_size, workers=workers, progress=log
     )
-    judged = Judged(loaded, features, chains, folder, log)
-    wanted = [name.strip() for name in only.split(",")] if only else None
-    content = run_suite(suite, judged, folder, root=data, source=source, only=wanted, progress=log)
-    return content, folder
+    evaluated = EvaluatedEncoder(loaded, features, chains, folder, log)
+    names = [name.strip() for name in only.split(",")] if only else None
+    return run_suite(suite, evaluated, folder, root=data, source=source, only=names, progress=log)
 
 
 def _results_folder(source: str, allow_code: bool) -> Path:

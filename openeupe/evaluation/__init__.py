@@ -1,1 +1,15 @@
-"""Tokens -> scores."""
+"""Tokens -> scores: benchmarks, typed results, comparisons."""
+
+from openeupe.evaluation.compare import Comparison, PairedDifference, compare
+from openeupe.evaluation.results import BenchmarkResult, Metric, Results
+from openeupe.evaluation.tables import Table
+
+__all__ = [
+    "BenchmarkResult",
+    "Comparison",
+    "Metric",
+    "PairedDifference",
+    "Results",
+    "Table",
+    "compare",
+]

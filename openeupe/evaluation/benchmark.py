@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import Field
@@ -15,10 +16,9 @@ from openeupe.config import Config
 from openeupe.encoders import Encoder
 from openeupe.evaluation.features import Features
 from openeupe.evaluation.measure import Outcome
-from openeupe.identity import settings_identity
+from openeupe.evaluation.results import BenchmarkIdentity, Conditions, Domain, EncoderIdentity
+from openeupe.identity import encoder_identity, settings_identity
 from openeupe.progress import LOGGED, Progress
-
-Domain = Literal["image", "language", "dense", "text"]
 
 
 class Benchmark(Config):
@@ -39,10 +39,16 @@ class Benchmark(Config):
     protocol: str = Field(description="Name and version of the protocol, as knn/eupe-v1")
     domain: Domain
 
-    def protocol_identity(self) -> str:
-        """Identity of all numbers of the protocol: every setting but for the data."""
-        settings = self.model_dump(mode="json", exclude=set(self.locates_data))
-        return settings_identity(settings)
+    def identity(self, name: str) -> BenchmarkIdentity:
+        """What a result records of this benchmark, which a suite calls `name`."""
+        protocol = self.model_dump(mode="json", exclude=set(self.locates_data))
+        return BenchmarkIdentity(
+            name=name,
+            protocol=self.protocol,
+            protocol_hash=settings_identity(protocol),
+            domain=self.domain,
+            settings=self.model_dump(mode="json"),
+        )
 
     def open(self, root: Path) -> Any:
         """Open and check the data before any long work.
@@ -63,8 +69,8 @@ class Benchmark(Config):
         """
         return [part.identity for part in data]
 
-    def run(self, data: Any, judged: Judged) -> dict[str, Outcome]:
-        """Judge an encoder on the opened data.
+    def run(self, data: Any, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
+        """Evaluate an encoder on the opened data.
 
         Returns outcomes by suffix: `{"": outcome}` for one benchmark, and
         `{"exist": ..., "count": ...}` where one evaluation fills several (`NAME-exist`, ...).
@@ -95,8 +101,8 @@ class Chain(Protocol):
 
 
 @dataclass
-class Judged:
-    """An encoder under judgement, and what evaluations share.
+class EvaluatedEncoder:
+    """An encoder that is evaluated, and what its benchmarks share.
 
     features: computes tokens once per image and view.
     chains: from an expert's encoder name (`efficientnet_lite0`, `pe_core_g`) to the chain of heads
@@ -114,3 +120,22 @@ class Judged:
     def device(self) -> torch.device:
         """Where the encoder lies."""
         return self.encoder.mean.device
+
+    @cached_property
+    def identity(self) -> EncoderIdentity:
+        """What results record of it."""
+        return identify(self.encoder, self.chains)
+
+    def conditions(self, name: str, benchmark: Benchmark) -> Conditions:
+        """What a result on a benchmark, which the suite calls `name`, depends on."""
+        return Conditions(
+            encoder=self.identity,
+            precision=self.features.precision,
+            benchmark=benchmark.identity(name),
+        )
+
+
+def identify(encoder: Encoder, chains: Mapping[str, Chain]) -> EncoderIdentity:
+    """What results record of their encoder, the heads that lead to experts included."""
+    heads = {expert: chain.identity for expert, chain in sorted(chains.items())}
+    return EncoderIdentity(identity=encoder_identity(encoder), heads=heads)

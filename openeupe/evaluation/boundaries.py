@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from openeupe.data import View
 from openeupe.datasets.interfaces import MaskedImages, check_apart
 from openeupe.datasets.masks import MaskData
-from openeupe.evaluation.benchmark import Domain, Judged
+from openeupe.evaluation.benchmark import Domain, EvaluatedEncoder
 from openeupe.evaluation.cells import LEVELS, CellBenchmark, levels_reached, reaching
 from openeupe.evaluation.edge_match import label_boundaries, matched, ridges, thinned
 from openeupe.evaluation.measure import Measure, Outcome, best_f
@@ -33,7 +33,7 @@ class Boundaries(CellBenchmark):
     set, and the best of 99 thresholds gives the F-measure (ODS of BSDS, PAMI 33:5, 2011). One set
     of labels is one annotator, so that wanted pixels are found exactly as often as predicted ones.
 
-    Nothing is judged in or within the tolerance of pixels without a label and of the padding:
+    Nothing is evaluated in or within the tolerance of pixels without a label and of the padding:
     there the boundary may be what the annotator left out.
     """
 
@@ -50,15 +50,17 @@ class Boundaries(CellBenchmark):
         check_apart(train, test)
         return train, test
 
-    def run(self, data: tuple[MaskedImages, MaskedImages], judged: Judged) -> dict[str, Outcome]:
+    def run(
+        self, data: tuple[MaskedImages, MaskedImages], evaluated: EvaluatedEncoder
+    ) -> dict[str, Outcome]:
         """One head a seed; their maps are scored together, so that masks are read once."""
         train, test = data
-        features = judged.features
-        view, cells = self.view_and_cells(judged.encoder)
+        features = evaluated.features
+        view, cells = self.view_and_cells(evaluated.encoder)
         resolution = view.height
         wanted, weight = self._cells(train, view, cells)
         tokens = features.patches(train, view)
-        heads = self.fit(judged, tokens, wanted, weight, balanced=True)
+        heads = self.fit(evaluated, tokens, wanted, weight, balanced=True)
         # What position alone tells: the share of training images with a boundary in each cell.
         prior = (wanted * weight).sum(0) / weight.sum(0).clamp(min=1e-6)
         logits = prior.clamp(1e-4, 1 - 1e-4).logit()[None, None]
@@ -79,7 +81,7 @@ class Boundaries(CellBenchmark):
             "": Outcome(
                 "ods_f",
                 {"ods_f": Measure("best_f", names, sums[:-1])},
-                floors={"mean boundary map": float(best_f(sums[-1].sum(0)))},
+                baselines={"mean boundary map": float(best_f(sums[-1].sum(0)))},
                 details={
                     "resolution": resolution,
                     "cell_pixels": resolution / cells,
@@ -98,12 +100,12 @@ class Boundaries(CellBenchmark):
         return target_of(labels, reach)
 
     def _cells(self, images: MaskedImages, view: View, cells: int) -> tuple[Tensor, Tensor]:
-        """For training: which cells hold a boundary, and how much of each is judged."""
+        """For training: which cells hold a boundary, and how much of each is evaluated."""
         wanted = torch.zeros(len(images), cells, cells)
         weight = torch.zeros(len(images), cells, cells)
         for index in range(len(images)):
             target = self._target(images, index, view)
-            lines, area = (torch.from_numpy(m).float() for m in (target.lines, target.judged))
+            lines, area = (torch.from_numpy(m).float() for m in (target.lines, target.valid))
             wanted[index] = F.adaptive_max_pool2d(lines[None], cells)[0]
             weight[index] = F.adaptive_avg_pool2d(area[None], cells)[0]
         return wanted, weight
@@ -113,21 +115,21 @@ class Boundaries(CellBenchmark):
 class Target:
     """True boundaries of one view.
 
-    lines, judged: `[H, W]` bool. reach: tolerance in pixels.
+    lines, valid: `[H, W]` bool. reach: tolerance in pixels.
     """
 
     lines: NDArray[np.bool_]
-    judged: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
     reach: float
 
 
 def target_of(labels: NDArray[np.uint8], reach: float) -> Target:
-    """The boundaries of `labels [H, W]` (255: no label) and where they are judged."""
+    """The boundaries of `labels [H, W]` (255: no label) and where they are evaluated."""
     unknown = torch.from_numpy(labels == 255).float()[None]
     margin = int(np.ceil(reach))
     near = F.max_pool2d(unknown, 2 * margin + 1, 1, margin)[0] > 0
-    judged = ~near.numpy()
-    return Target(label_boundaries(labels) & judged, judged, reach)
+    valid = ~near.numpy()
+    return Target(label_boundaries(labels) & valid, valid, reach)
 
 
 def score(
@@ -140,7 +142,7 @@ def score(
         probability: `[H, W]` in [0, 1].
     """
     # Where a crest lies between pixels, both stay; thinned once, for all thresholds.
-    rows, columns = np.nonzero(thinned(stays & (probability >= 0.01)) & target.judged)
+    rows, columns = np.nonzero(thinned(stays & (probability >= 0.01)) & target.valid)
     levels = levels_reached(probability[rows, columns])
     hits = np.zeros(LEVELS)
     if len(rows):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from openeupe.data import View
 from openeupe.encoders import Encoder
-from openeupe.evaluation.benchmark import Benchmark, Judged
+from openeupe.evaluation.benchmark import Benchmark, EvaluatedEncoder
 from openeupe.evaluation.features import fitting_resolution
 from openeupe.evaluation.variants import fit_heads
 from openeupe.heads.fitting import cached_batches
@@ -41,12 +41,18 @@ class CellBenchmark(Benchmark, FitSettings):
         )
 
     def fit(
-        self, judged: Judged, tokens: Tensor, wanted: Tensor, weight: Tensor, *, balanced: bool
+        self,
+        evaluated: EvaluatedEncoder,
+        tokens: Tensor,
+        wanted: Tensor,
+        weight: Tensor,
+        *,
+        balanced: bool,
     ) -> list[RegionHead]:
         """A head for each seed; arguments as in `RegionHead.loss`, of all training images."""
         cells = wanted.shape[-1] // tokens.shape[-1]
         return fit_heads(
-            judged,
+            evaluated,
             partial(RegionHead, RegionHeadSettings(width=tokens.shape[1], cells=cells)),
             partial(cached_batches, tokens, (wanted, weight), self),
             lambda head, tokens, targets, _: head.loss(tokens, *targets, balanced=balanced),

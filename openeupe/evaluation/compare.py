@@ -1,24 +1,24 @@
-"""Which encoder is better, on which benchmark, and is it noise: from kept results alone."""
+"""Which encoder is better, on which benchmark, and is it noise: from saved results alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from openeupe.errors import InputError
-from openeupe.evaluation.results import Results
+from openeupe.evaluation.results import BenchmarkResult, Results, by_domain
 from openeupe.evaluation.statistics import Difference, corrected, difference, verdict
+from openeupe.evaluation.tables import Table
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One benchmark of two encoders.
+class PairedDifference:
+    """The difference of two encoders on one benchmark.
 
     gain: first minus second, positive where the first is better, whatever the direction.
-    p: two-sided, adjusted by Holm over the benchmarks of this pair.
+    p: two-sided, adjusted by Holm over all rows of the comparison.
     """
 
     benchmark: str
@@ -28,21 +28,73 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """Of these two encoders: see `statistics.verdict`."""
+        """See `statistics.verdict`."""
         return verdict(self.gain, self.p)
 
+    def to_json(self) -> dict[str, object]:
+        """All fields and the verdict."""
+        return {**asdict(self), "verdict": self.verdict}
 
-def compare(first: Results, second: Results, benchmarks: Sequence[str]) -> list[Compared]:
-    """Compare two encoders on the benchmarks that the `results.json` of both has.
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two encoders compared benchmark by benchmark. first, second: what the user called them."""
+
+    first: str
+    second: str
+    rows: tuple[PairedDifference, ...]
+
+    def table(self) -> Table:
+        """A row for each benchmark that both have."""
+        rows = []
+        for row in self.rows:
+            digits, gain = 1 if row.unit == "%" else 3, row.gain
+            rows.append(
+                [
+                    row.benchmark,
+                    f"{gain.delta:+.{digits}f} {row.unit}".strip(),
+                    f"{gain.low:+.{digits}f} to {gain.high:+.{digits}f}",
+                    f"{row.p:.4f}",
+                    row.verdict,
+                ]
+            )
+        header = ["benchmark", "gain", "95 % interval", "p (Holm)", "the first is"]
+        return Table(header, rows, f"{self.first} compared with {self.second}")
+
+    def summary(self) -> str:
+        """How often the first is better or worse, in a sentence or two."""
+        verdicts = [row.verdict for row in self.rows]
+        one_seed = verdicts.count("one seed: no verdict")
+        text = (
+            f"{self.first} is better on {verdicts.count('better')} benchmarks, worse on "
+            f"{verdicts.count('worse')}; no difference shown on "
+            f"{verdicts.count('no difference shown')}."
+        )
+        if one_seed:
+            text += (
+                f" No verdict on {one_seed}: these test items show a difference, but a probe was "
+                "trained with one seed, and the noise of its training is not in p."
+            )
+        return text
+
+    def to_json(self) -> dict[str, object]:
+        """As `openeupe compare --json` prints it."""
+        rows = [row.to_json() for row in self.rows]
+        return {"first": self.first, "second": self.second, "benchmarks": rows}
+
+
+def compare(first: Results, second: Results) -> Comparison:
+    """Compare two encoders on all benchmarks that both have.
 
     Raises:
-        InputError: if a benchmark was measured by another protocol, or on other data.
+        InputError: if a benchmark was evaluated with other settings, or on other data.
     """
-    check_all([first, second], benchmarks)
-    shown = [results.read()["benchmarks"] for results in (first, second)]
+    check_comparable([first, second])
     found = []
-    for name in benchmarks:
-        if not all("headline" in saved.get(name, {}) for saved in shown):
+    for name in benchmarks_of([first, second]):
+        if not all(
+            name in one.benchmarks and one.benchmarks[name].score for one in (first, second)
+        ):
             continue
         measure = first.measure(name)
         try:
@@ -55,79 +107,108 @@ def compare(first: Results, second: Results, benchmarks: Sequence[str]) -> list[
             gap = gap.turned()
         found.append((name, gap, measure.unit))
     adjusted = corrected([gap for _, gap, _ in found])
-    return [
-        Compared(name, gap, p, unit) for (name, gap, unit), p in zip(found, adjusted, strict=True)
-    ]
+    rows = (
+        PairedDifference(name, gap, p, unit)
+        for (name, gap, unit), p in zip(found, adjusted, strict=True)
+    )
+    return Comparison(first.config.model, second.config.model, tuple(rows))
 
 
-def check_comparable(
-    name: str, first: tuple[Path, Mapping[str, Any]], second: tuple[Path, Mapping[str, Any]]
-) -> None:
-    """Refuse two results of one benchmark that rest on other settings or data.
+def benchmarks_of(everyone: Sequence[Results]) -> list[str]:
+    """Names of the benchmarks that at least one encoder has, in the order of a table's rows."""
+    found: dict[str, BenchmarkResult] = {}
+    for results in everyone:
+        found = {**results.benchmarks, **found}
+    names = dict.fromkeys(name for results in everyone for name in results.benchmarks)
+    return [one.name for one in by_domain(found[name] for name in names)]
+
+
+def what_differs(one: BenchmarkResult, other: BenchmarkResult) -> list[str]:
+    """In which of "settings" and "data" two results of one benchmark differ."""
+    same = {
+        "settings": one.benchmark.protocol_hash == other.benchmark.protocol_hash,
+        "data": one.data == other.data,
+    }
+    return [what for what, equal in same.items() if not equal]
+
+
+def check_pair(first: tuple[Path, BenchmarkResult], second: tuple[Path, BenchmarkResult]) -> None:
+    """Refuse two results of one benchmark with other settings or data.
 
     Args:
-        first, second: the folder of the results, and what is saved of the benchmark.
+        first, second: with the folders of the results.
 
     Raises:
         InputError: in one line.
     """
     if unlike := what_differs(first[1], second[1]):
         raise InputError(
-            f"benchmark {name}: {first[0]} and {second[0]} were evaluated with other {unlike[0]}: "
-            "evaluate both with the same suite and --data"
+            f"benchmark {first[1].name}: {first[0]} and {second[0]} were evaluated with other "
+            f"{unlike[0]}: evaluate both with the same suite and --data"
         )
 
 
-def what_differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """In which of "settings" and "data" two saved results of one benchmark differ."""
-    compared = {"settings": "protocol_hash", "data": "data"}
-    return [what for what, key in compared.items() if one.get(key) != other.get(key)]
-
-
-def check_all(everyone: Sequence[Results], benchmarks: Sequence[str]) -> None:
+def check_comparable(everyone: Sequence[Results]) -> None:
     """Refuse results that stand next to each other on a benchmark of other settings or data.
 
     Raises:
         InputError: in one line.
     """
-    first: dict[str, tuple[Path, Mapping[str, Any]]] = {}
+    first: dict[str, tuple[Path, BenchmarkResult]] = {}
     for results in everyone:
-        saved = results.read()["benchmarks"]
-        for name in benchmarks:
-            if "headline" in saved.get(name, {}):
-                here = (results.folder, saved[name])
-                check_comparable(name, first.setdefault(name, here), here)
+        for name, one in results.benchmarks.items():
+            if one.score is not None:
+                here = (results.folder, one)
+                check_pair(first.setdefault(name, here), here)
 
 
-def _value(benchmark: Mapping[str, Any]) -> float | None:
-    """The headline figure; None where there is none."""
-    headline = benchmark.get("headline")
-    value: float | None = benchmark["figures"][headline]["value"] if headline else None
-    return value
+def side_by_side(everyone: Sequence[Results], labels: Sequence[str] | None = None) -> Table:
+    """A column for each encoder: score ± half the 95 % interval.
+
+    Args:
+        labels: of the encoders. [default: what the user called them]
+    """
+    rows = []
+    for name in benchmarks_of(everyone):
+        found = [results.benchmarks.get(name) for results in everyone]
+        labelled = [one.label for one in found if one is not None and one.score is not None]
+        rows.append([labelled[-1] if labelled else name, *map(_cell, found)])
+    names = labels or [results.config.model for results in everyone]
+    return Table(["benchmark", *names], rows, "Score ± half its 95 % interval (samples)")
 
 
-def mean_ranks(everyone: Sequence[Results], benchmarks: Sequence[str]) -> list[float]:
+def _cell(result: BenchmarkResult | None) -> str:
+    if result is None or (score := result.score) is None:
+        return "n/a"
+    half = None if score.low is None or score.high is None else (score.high - score.low) / 2
+    return f"{result.text} ± {score.text(half)}"
+
+
+def mean_ranks(everyone: Sequence[Results]) -> list[float]:
     """Mean rank of each encoder over the benchmarks that all have; 1 is best, ties share.
 
     The only aggregate given: benchmarks have no common unit. nan if no benchmark is common to all.
 
     Raises:
-        InputError: if a benchmark was measured by another protocol, or on other data.
+        InputError: if a benchmark was evaluated with other settings, or on other data.
     """
-    check_all(everyone, benchmarks)
-    shown = [results.read()["benchmarks"] for results in everyone]
+    check_comparable(everyone)
     ranks: list[list[float]] = [[] for _ in everyone]
-    for name in benchmarks:
-        there = [
-            saved[name] for saved in shown if name in saved and _value(saved[name]) is not None
-        ]
-        if len(there) < len(everyone):
+    for name in benchmarks_of(everyone):
+        values = [_signed(results.benchmarks.get(name)) for results in everyone]
+        known = [value for value in values if value is not None]
+        if len(known) < len(everyone):
             continue
-        figures = [c["figures"][c["headline"]] for c in there]
-        sign = 1 if figures[0]["higher_is_better"] else -1
-        values = [sign * figure["value"] for figure in figures]
-        for place, value in enumerate(values):
-            above = sum(other > value for other in values)
-            equal = sum(other == value for other in values)
+        for place, value in enumerate(known):
+            above = sum(other > value for other in known)
+            equal = sum(other == value for other in known)
             ranks[place].append(above + (equal + 1) / 2)
     return [sum(r) / len(r) if r else math.nan for r in ranks]
+
+
+def _signed(result: BenchmarkResult | None) -> float | None:
+    """The headline value, negative where lower is better; None where there is none."""
+    score = result.score if result is not None else None
+    if score is None or score.value is None:
+        return None
+    return score.value if score.higher_is_better else -score.value

@@ -22,7 +22,7 @@ from openeupe.datasets.keypoints import KeypointData
 from openeupe.datasets.scenes.dataset import SCENE_PAIRS
 from openeupe.datasets.subset import Subset
 from openeupe.encoders import Encoder
-from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
+from openeupe.evaluation.benchmark import Benchmark, Domain, EvaluatedEncoder
 from openeupe.evaluation.features import fitting_resolution
 from openeupe.evaluation.measure import Measure, Outcome, class_mean
 from openeupe.seeds import derive_seed, shuffled
@@ -127,9 +127,9 @@ class Correspondence(Benchmark):
         """Of images, points, boxes and pairs; which pairs are drawn is a setting."""
         return [data.images.identity]
 
-    def run(self, data: Matches, judged: Judged) -> dict[str, Outcome]:
+    def run(self, data: Matches, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
         """One category after the other, so that the tokens of one are held at a time."""
-        resolution = self._resolution(judged.encoder)
+        resolution = self._resolution(evaluated.encoder)
         view = (Letterbox if self.geometry == "eupe" else WhiteCorner)(resolution, resolution)
         match = match_pixels if self.geometry == "eupe" else match_tokens
         images, pairs = data.images, data.pairs
@@ -140,14 +140,16 @@ class Correspondence(Benchmark):
         for number, category in enumerate(categories):
             chosen = [i for i, pair in enumerate(pairs) if pair[2] == category]
             part = _Part(images, sorted({end for i in chosen for end in pairs[i][:2]}))
-            tokens = judged.features.patches(part, view)
+            tokens = evaluated.features.patches(part, view)
             for i in chosen:
                 source, target = (_End(data, part, end) for end in pairs[i][:2])
                 names = [name for name in source.points if name in target.points]
                 known, truth = (
                     np.array([end.points[name] for name in names]) for end in (source, target)
                 )
-                maps = [tokens[part.place[end]].to(judged.device).float() for end in pairs[i][:2]]
+                maps = [
+                    tokens[part.place[end]].to(evaluated.device).float() for end in pairs[i][:2]
+                ]
                 found = match(maps[0], maps[1], _to_view(known, view, source.size), resolution)
                 found = _to_image(found, view, target.size)
                 hits[:, i, number] = [
@@ -165,7 +167,7 @@ class Correspondence(Benchmark):
                     f"pck@{threshold:g}": Measure("class_mean", samples, s[None], 100, unit="%")
                     for threshold, s in zip(self.thresholds, sums, strict=False)
                 },
-                floors={
+                baselines={
                     name: 100 * float(class_mean(s.sum(0)))
                     for name, s in zip(_GUESSES, sums[len(self.thresholds) :], strict=True)
                 },

@@ -20,7 +20,7 @@ from openeupe.data import View
 from openeupe.datasets.depths import DepthData
 from openeupe.datasets.interfaces import DepthImages, check_apart
 from openeupe.errors import InputError
-from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
+from openeupe.evaluation.benchmark import Benchmark, Domain, EvaluatedEncoder
 from openeupe.evaluation.crops import NYU_SIZE, DepthCrops, TooSmall, depth_crop
 from openeupe.evaluation.features import fitting_resolution, mean_colour, readable
 from openeupe.evaluation.measure import Array, Measure, Outcome
@@ -31,14 +31,14 @@ from openeupe.heads.schedule import half_cosine, learning_rates
 from openeupe.heads.settings import BatchSize, FitSettings, Rate, Steps, WarmupSteps
 
 METRICS = ("rmse", "abs_rel", "delta1")
-EIGEN = (slice(45, 471), slice(41, 601))  # rows, columns of a 480 x 640 image that are judged
+EIGEN = (slice(45, 471), slice(41, 601))  # rows, columns of a 480 x 640 image that are evaluated
 _PROTOCOL = "nyuv2-linear/eupe-v2"
-_COUNTED = 500  # training depths that give the floors
+_COUNTED = 500  # training depths that give the baselines
 Data = tuple[DepthImages, DepthImages]  # train, test
 
 
 class OnlineDepth(DepthCrops, FitSettings):
-    """NYUv2's linear protocol: each image augmented anew, judged whole with its mirror image.
+    """NYUv2's linear protocol: each image augmented anew, evaluated whole with its mirror image.
 
     `crop` is fitted to the patch size (patch 14: 420 x 546).
     """
@@ -72,11 +72,11 @@ class OnlineDepth(DepthCrops, FitSettings):
         return self.clip
 
     def maps(
-        self, judged: Judged, make: Callable[[], DepthHead], data: Data, seeds: int
+        self, evaluated: EvaluatedEncoder, make: Callable[[], DepthHead], data: Data, seeds: int
     ) -> Answers:
         """Metres `[H, W]` of every test image by the head of each seed."""
-        (train, test), features = data, judged.features
-        height, width = (fitting_resolution(judged.encoder, length) for length in self.crop)
+        (train, test), features = data, evaluated.features
+        height, width = (fitting_resolution(evaluated.encoder, length) for length in self.crop)
 
         def sample(index: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
             image, depth = readable(train, index), train.depth(index)
@@ -89,7 +89,7 @@ class OnlineDepth(DepthCrops, FitSettings):
                 ) from None
 
         heads = fit_heads(
-            judged,
+            evaluated,
             make,
             partial(augmented_batches, len(train), sample, features, features.workers, self),
             lambda head, tokens, targets, step: head.loss(
@@ -98,7 +98,7 @@ class OnlineDepth(DepthCrops, FitSettings):
             self,
             range(seeds),
         )
-        found = (whole_depths(heads, judged, image) for image in ahead(test, judged))
+        found = (whole_depths(heads, evaluated, image) for image in ahead(test, evaluated))
         return found, {"height": height, "width": width}
 
 
@@ -109,7 +109,7 @@ class CachedDepth(CachedFit):
     lr: Rate = 3e-3
 
     def maps(
-        self, judged: Judged, make: Callable[[], DepthHead], data: Data, seeds: int
+        self, evaluated: EvaluatedEncoder, make: Callable[[], DepthHead], data: Data, seeds: int
     ) -> Answers:
         """Metres `[h, w]` of every test image by the head of each seed."""
         train, _ = data
@@ -117,7 +117,7 @@ class CachedDepth(CachedFit):
         def label(view: View, index: int) -> Tensor:
             return view.depth(train.depth(index))
 
-        return self.answers(judged, make, label, DepthHead.loss, DepthHead.depth, data, seeds)
+        return self.answers(evaluated, make, label, DepthHead.loss, DepthHead.depth, data, seeds)
 
 
 class Depth(Benchmark):
@@ -150,22 +150,22 @@ class Depth(Benchmark):
         check_apart(train, test)
         return train, test
 
-    def run(self, data: Data, judged: Judged) -> dict[str, Outcome]:
-        """One head a seed; all of them judge an image together, so that it is encoded once."""
+    def run(self, data: Data, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
+        """One head a seed; all of them read an image together, so that it is encoded once."""
         train, test = data
-        floor = self._mean_depth(train)  # first, since it refuses a wrong scale
+        baseline = self._mean_depth(train)  # first, since it refuses a wrong scale
         settings = DepthHeadSettings(
-            width=judged.encoder.patch_dim,
+            width=evaluated.encoder.patch_dim,
             bins=self.bins,
             min_depth=self.min_depth,
             max_depth=self.max_depth,
         )
         make = partial(DepthHead, settings)
-        found, details = self.variant.maps(judged, make, data, self.seeds)
+        found, details = self.variant.maps(evaluated, make, data, self.seeds)
         sums = np.zeros((self.seeds + 1, len(test), len(METRICS), 2))
         for index, maps in enumerate(found):
             truth = test.depth(index)
-            for which, depth in enumerate([*maps, torch.full((1, 1), floor)]):
+            for which, depth in enumerate([*maps, torch.full((1, 1), baseline)]):
                 predicted = upsampled(depth, truth.shape)
                 predicted = predicted.clamp(self.min_depth, self.max_depth)
                 errors = depth_errors(
@@ -183,12 +183,12 @@ class Depth(Benchmark):
             "": Outcome(
                 "rmse",
                 measures,
-                floors={"mean depth": Measure("mean", names, sums[-1:, :, 0]).value},
+                baselines={"mean depth": Measure("mean", names, sums[-1:, :, 0]).value},
                 details={
                     **details,
                     "train_images": len(train),
                     "images": len(test),
-                    "mean_depth_m": floor,
+                    "mean_depth_m": baseline,
                     "without_depth": int((sums[-1, :, 0, 1] == 0).sum()),
                 },
             )
@@ -211,14 +211,16 @@ class Depth(Benchmark):
 
 
 @torch.no_grad()
-def whole_depths(heads: list[DepthHead], judged: Judged, image: Image.Image) -> list[Tensor]:
+def whole_depths(
+    heads: list[DepthHead], evaluated: EvaluatedEncoder, image: Image.Image
+) -> list[Tensor]:
     """Metres `[H, W]` of a whole image by each head: mean of the image and its mirror."""
-    sides = [_next_multiple(length, judged.encoder.patch_size) for length in image.size[::-1]]
+    sides = [_next_multiple(length, evaluated.encoder.patch_size) for length in image.size[::-1]]
     top, left = (sides[0] - image.height) // 2, (sides[1] - image.width) // 2
-    padded = Image.new("RGB", (sides[1], sides[0]), mean_colour(judged.encoder))
+    padded = Image.new("RGB", (sides[1], sides[0]), mean_colour(evaluated.encoder))
     padded.paste(image, (left, top))
     pixels = v2.functional.pil_to_tensor(padded)
-    tokens = judged.features(torch.stack([pixels, pixels.flip(-1)])).patches
+    tokens = evaluated.features(torch.stack([pixels, pixels.flip(-1)])).patches
     found = []
     for head in heads:
         one, mirrored = upsampled(head.depth(tokens), (sides[0], sides[1]))

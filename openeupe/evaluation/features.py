@@ -42,7 +42,7 @@ class Features:
         precision: "bf16" runs the encoder under autocast; the tokens are float32 all the same.
         batch_size: images a forward pass.
         workers: decoding threads.
-        views: if given, decoded views are kept in it, for encoders that are judged after this one.
+        views: if given, decoded views are kept in it, for encoders evaluated after this one.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from openeupe.data import View
 from openeupe.datasets.classification import ClassData
 from openeupe.datasets.interfaces import LabelledImages
 from openeupe.encoders import Encoder
-from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
+from openeupe.evaluation.benchmark import Benchmark, Domain, EvaluatedEncoder
 from openeupe.evaluation.features import Features, fitting_resolution
 from openeupe.evaluation.measure import Outcome, mean_measure
 
@@ -62,16 +62,16 @@ class Knn(Benchmark):
         return self.data.open(root)
 
     def run(
-        self, data: tuple[LabelledImages, LabelledImages], judged: Judged
+        self, data: tuple[LabelledImages, LabelledImages], evaluated: EvaluatedEncoder
     ) -> dict[str, Outcome]:
         """Every k on the same neighbours, searched on the encoder's device."""
         train, test = data
-        view = crop_view(judged.encoder, self.crop, self.short)
+        view = crop_view(evaluated.encoder, self.crop, self.short)
         labels, truth = class_labels(train), class_labels(test)
         predictions = knn_predictions(
-            self._features(judged.features, train, view),
+            self._features(evaluated.features, train, view),
             labels,
-            self._features(judged.features, test, view).to(judged.device),
+            self._features(evaluated.features, test, view).to(evaluated.device),
             self.k,
             temperature=self.temperature,
             vote=self.vote,
@@ -87,7 +87,7 @@ class Knn(Benchmark):
             "": Outcome(
                 f"top1@{self.k[0]}",
                 measures,
-                floors={"majority class": 100 * commonest.double().mean().item()},
+                baselines={"majority class": 100 * commonest.double().mean().item()},
                 details={
                     "classes": int(labels.max()) + 1,
                     "train_images": len(train),

@@ -1,4 +1,4 @@
-"""Scores as functions of sums, so that one bootstrap serves every metric.
+"""Metrics as functions of sums, so that one bootstrap serves all of them.
 
 Each evaluation keeps, for every independent sample (an image, a pair of images, a scene), a vector
 whose *sum over samples* determines the metric: hits and their count for an accuracy, intersections
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,8 @@ def best_f(sums: Array) -> Array:
     return np.nan_to_num(_ratio(2 * precision * recall, precision + recall)).max(axis=-1)
 
 
-METRICS: dict[str, Callable[[Array], Array]] = {
+Reduction = Literal["mean", "class_mean", "class_sum", "f1", "class_f1", "best_f"]
+REDUCTIONS: dict[Reduction, Callable[[Array], Array]] = {
     "mean": mean,
     "class_mean": class_mean,
     "class_sum": class_sum,
@@ -83,20 +85,20 @@ METRICS: dict[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure with what it was computed from.
+    """A metric with the per-sample sums that it is computed from.
 
-    metric: the name of a function in `METRICS`.
+    reduction: the name of a function in `REDUCTIONS`.
     samples: `[N]` names of the independent samples; those of two encoders must be the same to be
         compared. Questions about one image are one sample, since their errors are correlated.
     sums: `[seeds, N, M]` float64: what each sample adds, for each training seed (one seed where
         nothing is trained).
-    scale: the figure is this times the metric (100 for per cent).
+    scale: the value is this times the reduction (100 for per cent).
     higher_is_better: False for errors.
-    unit: what a table prints after the figure: "%", "m" or "".
+    unit: what a table prints after the value: "%", "m" or "".
     trained: whether something was trained, so that a single seed leaves its noise unknown.
     """
 
-    metric: str
+    reduction: Reduction
     samples: Sequence[str]
     sums: Array
     scale: float = 1.0
@@ -110,12 +112,12 @@ class Measure:
 
     @property
     def per_seed(self) -> Array:
-        """The figure of each training seed `[seeds]`."""
-        return self.scale * METRICS[self.metric](self.sums.sum(axis=1))
+        """The value of each training seed `[seeds]`."""
+        return self.scale * REDUCTIONS[self.reduction](self.sums.sum(axis=1))
 
     @property
     def value(self) -> float:
-        """The figure: the mean over training seeds."""
+        """The value: the mean over training seeds."""
         return float(self.per_seed.mean())
 
     def first_seeds(self, count: int) -> Measure:
@@ -149,7 +151,7 @@ def mean_measure(
 
 
 def joined(
-    metric: str,
+    reduction: Reduction,
     samples: Sequence[str],
     sums: Array,
     *,
@@ -163,23 +165,23 @@ def joined(
     total = np.zeros((sums.shape[0], len(names), sums.shape[2]))
     for seed in range(sums.shape[0]):
         np.add.at(total[seed], place, sums[seed])
-    return Measure(metric, names.tolist(), total, scale, higher_is_better, unit, trained)
+    return Measure(reduction, names.tolist(), total, scale, higher_is_better, unit, trained)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one benchmark found of one encoder.
+    """The outcome of one benchmark for one encoder.
 
     headline: which of `measures` the table shows.
     measures: by name, such as "pck@0.1" and "pck@0.05".
-    floors: what no ability at all would score on the headline ("chance", "mean depth", "blind").
-    details: anything worth keeping that is not a figure with an interval: per-class values,
+    baselines: what no ability at all would score on the headline metric ("chance", "blind").
+    details: anything worth saving that is not a metric with an interval: per-class values,
         resolution actually used, number of images (JSON values only).
     answers: per-question records of a vision-language benchmark, one JSON line each.
     """
 
     headline: str
     measures: dict[str, Measure]
-    floors: dict[str, float] = field(default_factory=dict)
+    baselines: dict[str, float] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
     answers: list[dict[str, object]] = field(default_factory=list)

@@ -1,279 +1,430 @@
-"""Results on disk: figures, the samples they rest on, and everything needed to repeat them.
+"""Typed results of `openeupe evaluate`, from the files on disk to the cells of a table.
 
 A folder holds `benchmarks/NAME.json` with `NAME.npz` (per-sample sums) and, for questions,
-`samples_NAME.jsonl`; written as each benchmark ends, so that nothing is lost. `results.json` puts
-them together in the shape of lm-eval; every table is drawn from it.
+`samples_NAME.jsonl`; `results.json` puts them together in the shape of lm-eval. This module alone
+reads and validates them; `results_writer` writes them.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, Self, get_args
 
 import numpy as np
-import torch
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from openeupe.errors import InputError
-from openeupe.evaluation.measure import Measure, Outcome
-from openeupe.evaluation.saved import AGAIN, FORMAT, read_benchmark, read_results
+from openeupe.evaluation.measure import Measure, Outcome, Reduction
 from openeupe.evaluation.statistics import interval
-from openeupe.files import durable, remove_partials, strict_json, write_atomically
+from openeupe.evaluation.tables import Table
 from openeupe.identity import file_identity
-from openeupe.plain_json import read_arrays
+from openeupe.plain_json import Saved, read_arrays, read_model
 
 RESULTS = "results.json"
-_BENCHMARKS = "benchmarks"
+BENCHMARKS = "benchmarks"  # the folder of their files
+FORMAT = 4  # of results; 1, 2 and 3 have other keys
+AGAIN = "delete it and evaluate again"
+Domain = Literal["image", "language", "text", "dense"]  # in the order of a table's rows
+DOMAINS: tuple[Domain, ...] = get_args(Domain)
+_Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Results:
-    """The results of one encoder on one suite."""
+class _Record(Saved):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+class Metric(_Record):
+    """A score with its noise; None stands for what is no finite number.
+
+    low, high: ends of the 95 % interval over the test samples. stderr: standard error over them.
+    training_std: standard deviation over training seeds; None with one seed.
+    samples: how many independent test samples there are.
+    reduction, scale: how the value follows from the samples' sums; see `Measure`.
+    unit: "%", "m" or "".
+    """
+
+    name: str
+    value: _Number | None
+    low: _Number | None
+    high: _Number | None
+    stderr: _Number | None
+    training_std: _Number | None
+    per_seed: Sequence[_Number | None]
+    samples: int
+    reduction: Reduction
+    scale: _Number
+    unit: str
+    higher_is_better: bool
+
+    @classmethod
+    def of(cls, name: str, measure: Measure) -> Metric:
+        """The metric that a measure's samples give, with its bootstrap interval."""
+        noise = interval(measure)
+        return cls(
+            name=name,
+            value=_finite(noise.value),
+            low=_finite(noise.low),
+            high=_finite(noise.high),
+            stderr=_finite(noise.error),
+            training_std=_finite(noise.training),
+            per_seed=[_finite(value) for value in measure.per_seed.tolist()],
+            samples=len(measure.samples),
+            reduction=measure.reduction,
+            scale=measure.scale,
+            unit=measure.unit,
+            higher_is_better=measure.higher_is_better,
+        )
+
+    @property
+    def arrow(self) -> str:
+        """What a table writes behind the name of a metric that is better when lower."""
+        return "" if self.higher_is_better else " ↓"
+
+    def text(self, value: float | None) -> str:
+        """A value of this metric as a table writes it."""
+        if value is None:
+            return "n/a"
+        return f"{value:.1f}" if self.unit == "%" or self.scale != 1 else f"{value:.3f}"
+
+
+class EncoderIdentity(_Record):
+    """What identifies an evaluated encoder. heads: by expert, the chain of heads that leads to it.
+
+    A result is of an encoder only if weights and heads are the same.
+    """
+
+    identity: str
+    heads: Mapping[str, str]
+
+
+class BenchmarkIdentity(_Record):
+    """What identifies a benchmark of a suite, besides its data.
+
+    protocol_hash: of all settings but for where the data are.
+    """
+
+    name: str
+    protocol: str
+    protocol_hash: str
+    domain: Domain
+    settings: Mapping[str, object]
+
+
+class Conditions(_Record):
+    """What a result was measured with and on, but for the contents of its data."""
+
+    encoder: EncoderIdentity
+    precision: str
+    benchmark: BenchmarkIdentity
+
+
+class BenchmarkResult(Conditions):
+    """The result of one encoder on one benchmark.
+
+    name: in tables and of its files: the benchmark's, with a suffix where it has several outcomes.
+    data: identities of the contents of its data.
+    outcomes: names of all results of the benchmark.
+    missing: why the encoder cannot have the benchmark; then there are no metrics.
+    headline: which metric tables show.
+    baselines: by name, what no ability at all would score on the headline metric.
+    details: anything else worth saving, such as per-class values.
+    samples_digest: of the file with the sums that the metrics were computed from.
+    """
+
+    format: int = FORMAT
+    name: str
+    data: Sequence[str]
+    outcomes: Sequence[str]
+    seconds: float
+    missing: str | None = None
+    headline: str | None = None
+    metrics: Mapping[str, Metric] = Field({})
+    baselines: Mapping[str, _Number | None] = Field({})
+    details: Mapping[str, object] = Field({})
+    samples_digest: str | None = None
+
+    @model_validator(mode="after")
+    def _metrics_or_reason(self) -> Self:
+        if self.headline is not None and self.headline not in self.metrics:
+            raise ValueError(f"headline {self.headline!r} is not among the metrics")
+        if self.headline is None and self.missing is None:
+            raise ValueError("there is neither a headline nor a reason why it is missing")
+        return self
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        outcome: Outcome | str,
+        conditions: Conditions,
+        *,
+        data: Sequence[str],
+        outcomes: Sequence[str],
+        seconds: float,
+    ) -> BenchmarkResult:
+        """The result of an outcome, or of the reason why there is none."""
+        told = {**dict(conditions), "data": data, "outcomes": outcomes, "seconds": seconds}
+        if isinstance(outcome, str):
+            return cls(name=name, missing=outcome, **told)
+        return cls(
+            name=name,
+            headline=outcome.headline,
+            metrics={key: Metric.of(key, measure) for key, measure in outcome.measures.items()},
+            baselines={key: _finite(value) for key, value in outcome.baselines.items()},
+            details=outcome.details,
+            **told,
+        )
+
+    @property
+    def score(self) -> Metric | None:
+        """The headline metric; None where the encoder cannot have the benchmark."""
+        return None if self.headline is None else self.metrics[self.headline]
+
+    @property
+    def label(self) -> str:
+        """Name and headline metric, as a table writes them."""
+        score = self.score
+        return self.name if score is None else f"{self.name} {score.name}{score.arrow}"
+
+    @property
+    def text(self) -> str:
+        """The headline value; with a question mark where the probe did not resolve the ability."""
+        if (score := self.score) is None:
+            return "n/a"
+        return score.text(score.value) + ("" if self.resolved else " ?")
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the best possible score is clearly above the baselines."""
+        return self.details.get("resolved", True) is not False
+
+    @property
+    def best_baseline(self) -> tuple[str, float] | None:
+        """Name and value of the best baseline, if there is one."""
+        known = [(name, value) for name, value in self.baselines.items() if value is not None]
+        if not known or (score := self.score) is None:
+            return None
+        return (max if score.higher_is_better else min)(known, key=lambda baseline: baseline[1])
+
+    def fits(self, conditions: Conditions) -> bool:
+        """Whether it is of just this encoder, precision and benchmark."""
+        return all(getattr(self, k) == getattr(conditions, k) for k in Conditions.model_fields)
+
+
+class EvaluationInfo(_Record):
+    """Which encoder was evaluated, on which suite, and how. model: what the user called it."""
+
+    model: str
+    model_args: Mapping[str, object]
+    parameters: int
+    encoder: str
+    precision: str
+    device: str
+    suite: str
+
+
+class Machine(_Record):
+    """Versions, commit and hardware, for the small print of tables."""
+
+    git_hash: str | None
+    packages: Mapping[str, str]
+    hardware: str
+    python: str
+
+
+class Results(Machine):
+    """The results of one encoder on one suite.
+
+    >>> results = Results.open(Path("evaluations/raw_pixels/mini"))  # doctest: +SKIP
+    >>> print(results.table().markdown())  # doctest: +SKIP
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)  # lm-eval's keys
+
+    config: EvaluationInfo
+    date: str
+    benchmarks: Mapping[str, BenchmarkResult]
+    _folder: Path = PrivateAttr(Path())
 
     @classmethod
     def open(cls, folder: Path) -> Results:
-        """Results that were finished or begun before."""
+        """Read the results in a folder.
+
+        Raises:
+            InputError: if there are none, if a file is damaged (naming file and field), or if the
+                files of the benchmarks are not those that `results.json` was made of.
+        """
         if not cls.there(folder):
             raise InputError(
                 f"{folder} holds no results of benchmarks: run openeupe evaluate first"
             )
-        return cls(folder)
+        results = cls.read(folder / RESULTS)
+        for name, shown in results.benchmarks.items():
+            if read_benchmark(folder, name) != shown:
+                raise InputError(
+                    f"{folder / RESULTS} is not of the benchmarks next to it ({name} differs): "
+                    "evaluate again"
+                )
+            check_samples(folder, shown)
+        return results
+
+    @classmethod
+    def read(cls, file: Path) -> Results:
+        """Read a `results.json` alone, whose other files may be elsewhere."""
+        results = read_model(file, cls, AGAIN, FORMAT)
+        results._folder = file.parent
+        return results
 
     @staticmethod
     def there(folder: Path) -> bool:
         """Whether a folder holds results (a run's own `results.json` is another thing)."""
-        folders = (_BENCHMARKS, "columns")  # "columns": of format 1, refused when it is read
+        folders = (BENCHMARKS, "columns")  # "columns": of format 1, refused when it is read
         return (folder / RESULTS).is_file() and any((folder / name).is_dir() for name in folders)
 
-    def remove_partials(self) -> None:
-        """Remove what a killed process left half written."""
-        remove_partials(self.folder)
-        remove_partials(self.folder / _BENCHMARKS)
+    @property
+    def folder(self) -> Path:
+        """The folder that they were read from."""
+        return self._folder
 
-    def read(self) -> dict[str, Any]:
-        """What `results.json` holds.
-
-        Raises:
-            InputError: if the files of its benchmarks are not those that it was made of.
-        """
-        content = read_results(self.folder / RESULTS)
-        for name, shown in content["benchmarks"].items():
-            if self.benchmark(name) != shown:
-                raise InputError(
-                    f"{self.folder / RESULTS} is not of the benchmarks beside it ({name} differs): "
-                    "evaluate again"
-                )
-            self._check_samples(name, shown)
-        return content
-
-    def benchmark(self, name: str) -> dict[str, Any] | None:
-        """What is kept of a benchmark besides its samples; None if it was never finished."""
-        path = self.folder / _BENCHMARKS / f"{name}.json"
-        return read_benchmark(path) if path.is_file() else None
-
-    def names(self) -> list[str]:
-        """Names of the finished benchmarks."""
-        return sorted(path.stem for path in (self.folder / _BENCHMARKS).glob("*.json"))
+    def is_of(self, encoder: EncoderIdentity) -> bool:
+        """Whether all of them are of an encoder with these weights and heads."""
+        return self.config.encoder == encoder.identity and all(
+            one.encoder == encoder for one in self.benchmarks.values()
+        )
 
     def measure(self, name: str) -> Measure:
-        """The headline measure of a benchmark, with its samples."""
-        benchmark = self.benchmark(name)
-        if benchmark is None or "headline" not in benchmark:
-            raise InputError(f"{self.folder}: benchmark {name} has no figures")
-        headline = benchmark["headline"]
-        figure = benchmark["figures"][headline]
-        self._check_samples(name, benchmark)
-        path = self._samples(name)
-        arrays = read_arrays(path, AGAIN)
-        try:
-            measure = Measure(
-                figure["metric"],
-                [str(sample) for sample in arrays[f"{headline}:samples"].tolist()],
-                arrays[f"{headline}:sums"].astype(np.float64, casting="safe"),
-                figure["scale"],
-                figure["higher_is_better"],
-                figure["unit"],
-                trained="seeds" in benchmark["settings"],
+        """The headline metric of a benchmark with its samples."""
+        if name not in self.benchmarks:
+            raise InputError(f"{self.folder}: benchmark {name} has no results")
+        return read_measure(self.folder, self.benchmarks[name])
+
+    def only(self, names: Sequence[str]) -> Results:
+        """The same without the other benchmarks."""
+        kept = {name: one for name, one in self.benchmarks.items() if name in names}
+        return self.model_copy(update={"benchmarks": kept})
+
+    def table(self) -> Table:
+        """A row for each benchmark."""
+        rows = []
+        for one in by_domain(self.benchmarks.values()):
+            if (score := one.score) is None:
+                rows.append([one.label, one.text, "", "", "", ""])
+                continue
+            spread, baseline = score.training_std, one.best_baseline
+            rows.append(
+                [
+                    one.label,
+                    one.text,
+                    f"{score.text(score.low)} to {score.text(score.high)}",
+                    "" if spread is None else score.text(spread),
+                    "" if baseline is None else f"{score.text(baseline[1])} {baseline[0]}",
+                    f"{score.samples:,}",
+                ]
             )
-            if not (measure.sums.size and np.isfinite(measure.sums).all()):
-                raise ValueError("sums are empty or no finite numbers")
-            _ = measure.value
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise InputError(f"{path} is damaged ({error}): {AGAIN}") from None
-        return measure
+        header = ["benchmark", "score", "95 % interval", "± seeds", "baseline", "n"]
+        return Table(header, rows, self.config.model)
 
-    def intact(self, name: str) -> bool:
-        """Whether a finished benchmark's samples are those that its figures were computed from."""
-        try:
-            self._check_samples(name, self.benchmark(name) or {})
-        except InputError:
-            return False
-        return True
+    def notes(self) -> list[str]:
+        """What a table's marks mean: why a benchmark is missing, what a question mark says."""
+        lines = []
+        for name, one in self.benchmarks.items():
+            if one.missing is not None:
+                lines.append(f"{name}: n/a, {one.missing}")
+            elif not one.resolved:
+                lines.append(
+                    f"{name}: ? = not resolved by this probe, its best is too near its baselines"
+                )
+        return lines
 
-    def _samples(self, name: str) -> Path:
-        return self.folder / _BENCHMARKS / f"{name}.npz"
-
-    def _check_samples(self, name: str, benchmark: dict[str, Any]) -> None:
-        """Raise `InputError` if the samples are not those that the benchmark was written with."""
-        path = self._samples(name)
-        digest = file_identity(path) if path.is_file() else "missing"
-        if "headline" in benchmark and digest != benchmark.get("samples_digest"):
-            raise InputError(
-                f"{path} is damaged or not what {name}.json was computed from: evaluate again"
-            )
-
-    def keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
-        """Write one finished benchmark.
-
-        Args:
-            outcome: None where the encoder cannot have the benchmark; `about["missing"]` says why.
-            about: protocol, data, encoder, precision, seconds and the like.
-        """
-        with self._writing():
-            self._keep(name, outcome, about)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(
-                f"results cannot be written to {self.folder} ({error.strerror}): free space, then "
-                "give the same command again"
-            ) from None
-
-    def _keep(self, name: str, outcome: Outcome | None, about: dict[str, Any]) -> None:
-        folder = self.folder / _BENCHMARKS
-        folder.mkdir(parents=True, exist_ok=True)
-        whole, arrays = folder / f"{name}.json", self._samples(name)
-        answers = self.folder / f"samples_{name}.jsonl"
-        content = {"format": FORMAT, **about}
-        with ExitStack() as placed:  # the last that is entered takes its place first
-            partial = placed.enter_context(durable(whole))
-            if outcome is not None:
-                content |= _content(outcome)
-                sums = placed.enter_context(durable(arrays))
-                with sums.open("wb") as stream:
-                    np.savez_compressed(stream, **_arrays(outcome))
-                content["samples_digest"] = file_identity(sums)
-                if outcome.answers:
-                    lines = placed.enter_context(durable(answers))
-                    lines.write_text(_json_lines(outcome.answers), encoding="utf-8")
-            partial.write_text(strict_json(content), encoding="utf-8")
-            # All is written: from here on a full disk loses nothing. A kill may lose what is
-            # replaced, but never leaves new samples under old figures.
-            for old in (self.folder / RESULTS, whole, arrays, answers):
-                old.unlink(missing_ok=True)
-
-    def gather(self, names: list[str], config: dict[str, Any]) -> dict[str, Any]:
-        """Write and return `results.json` of these benchmarks."""
-        benchmarks = {name: benchmark for name in names if (benchmark := self.benchmark(name))}
-        there = {name: c for name, c in benchmarks.items() if "headline" in c}
-        content = {
+    def to_json(self) -> dict[str, object]:
+        """What `results.json` holds: lm-eval's keys, then `benchmarks` with everything."""
+        scored = {k: (one, one.score) for k, one in self.benchmarks.items() if one.score}
+        return {
             "format": FORMAT,
-            "results": {name: _lm_eval(c) for name, c in there.items()},
-            "versions": {name: c["protocol"] for name, c in benchmarks.items()},
-            "configs": {name: c["settings"] for name, c in benchmarks.items()},
+            "results": {name: _lm_eval(one) for name, (one, _) in scored.items()},
+            "versions": {name: one.benchmark.protocol for name, one in self.benchmarks.items()},
+            "configs": {name: one.benchmark.settings for name, one in self.benchmarks.items()},
             "n-samples": {
-                name: {"original": _count(c), "effective": _count(c)} for name, c in there.items()
+                name: {"original": score.samples, "effective": score.samples}
+                for name, (_, score) in scored.items()
             },
-            "config": config,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "benchmarks": benchmarks,
-            **machine(),
+            **self.model_dump(),
         }
-        with self._writing():
-            write_atomically(self.folder / RESULTS, strict_json(content))
-        return content
 
 
-def machine() -> dict[str, Any]:
-    """Versions, commit and hardware, for every table's small print."""
-    packages = {}
-    for package in ("openeupe", "torch", "torchvision", "timm", "numpy", "transformers"):
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "git_hash": commit(Path(__file__)),
-        "packages": packages,
-        "hardware": accelerator or f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "python": platform.python_version(),
-    }
+def by_domain(benchmarks: Iterable[BenchmarkResult]) -> list[BenchmarkResult]:
+    """Benchmarks in the order of a table's rows."""
+    return sorted(benchmarks, key=lambda one: DOMAINS.index(one.benchmark.domain))
 
 
-def commit(file: Path) -> str | None:
-    """The commit that a source file is of, with "-dirty" where tracked files differ from it.
+def benchmark_names(folder: Path) -> list[str]:
+    """Names of the finished benchmarks in a folder of results."""
+    return sorted(path.stem for path in (folder / BENCHMARKS).glob("*.json"))
 
-    None for a file that git does not track: an installed package may lie in another repository.
-    """
 
-    def git(*words: str) -> str | None:
-        command = ["git", "-C", str(file.parent), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    try:
-        found = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", file.name) else None
-        dirty = found and git("status", "--porcelain", "--untracked-files=no")
-    except OSError:
+def read_benchmark(folder: Path, name: str) -> BenchmarkResult | None:
+    """The result of one benchmark in a folder of results; None if it was never finished."""
+    file = folder / BENCHMARKS / f"{name}.json"
+    if not file.is_file():
         return None
-    return f"{found}-dirty" if dirty else found
-
-
-def _content(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "headline": outcome.headline,
-        "figures": {k: _figure(m) for k, m in outcome.measures.items()},
-        "floors": outcome.floors,
-        "details": outcome.details,
-    }
-
-
-def _arrays(outcome: Outcome) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, measure in outcome.measures.items():
-        found |= {f"{key}:sums": measure.sums, f"{key}:samples": np.asarray(measure.samples)}
-    return found
-
-
-def _json_lines(answers: Iterable[Any]) -> str:
-    return "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-
-
-def _figure(measure: Measure) -> dict[str, Any]:
-    noise = interval(measure)
-    return {
-        "value": noise.value,
-        "low": noise.low,
-        "high": noise.high,
-        "stderr": noise.error,
-        "training_std": noise.training,
-        "per_seed": measure.per_seed.tolist(),
-        "samples": len(measure.samples),
-        "metric": measure.metric,
-        "scale": measure.scale,
-        "unit": measure.unit,
-        "higher_is_better": measure.higher_is_better,
-    }
-
-
-def _lm_eval(benchmark: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {"alias": benchmark["protocol"]}
-    for key, figure in benchmark["figures"].items():
-        result |= {f"{key},none": figure["value"], f"{key}_stderr,none": figure["stderr"]}
+    result = read_model(file, BenchmarkResult, AGAIN, FORMAT)
+    if result.name != name:
+        raise InputError(f"{file} is damaged (name: {result.name!r}): {AGAIN}")
     return result
 
 
-def _count(benchmark: dict[str, Any]) -> int:
-    return int(benchmark["figures"][benchmark["headline"]]["samples"])
+def read_measure(folder: Path, result: BenchmarkResult) -> Measure:
+    """The headline metric of a benchmark with its samples.
+
+    Raises:
+        InputError: if it has none, or the samples are damaged or others.
+    """
+    if (score := result.score) is None:
+        raise InputError(f"{folder}: benchmark {result.name} has no metrics")
+    check_samples(folder, result)
+    file = samples_file(folder, result.name)
+    arrays = read_arrays(file, AGAIN)
+    try:
+        measure = Measure(
+            score.reduction,
+            [str(sample) for sample in arrays[f"{score.name}:samples"].tolist()],
+            arrays[f"{score.name}:sums"].astype(np.float64, casting="safe"),
+            score.scale,
+            score.higher_is_better,
+            score.unit,
+            trained="seeds" in result.benchmark.settings,
+        )
+        if not (measure.sums.size and np.isfinite(measure.sums).all()):
+            raise ValueError("sums are empty or no finite numbers")
+        _ = measure.value
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{file} is damaged ({error}): {AGAIN}") from None
+    return measure
+
+
+def samples_file(folder: Path, name: str) -> Path:
+    """The file with the per-sample sums of a benchmark."""
+    return folder / BENCHMARKS / f"{name}.npz"
+
+
+def check_samples(folder: Path, result: BenchmarkResult) -> None:
+    """Raise `InputError` if the samples are not those that the metrics were computed from."""
+    file = samples_file(folder, result.name)
+    digest = file_identity(file) if file.is_file() else "missing"
+    if result.score is not None and digest != result.samples_digest:
+        raise InputError(
+            f"{file} is damaged or not what {result.name}.json was computed from: evaluate again"
+        )
+
+
+def _lm_eval(result: BenchmarkResult) -> dict[str, object]:
+    found: dict[str, object] = {"alias": result.benchmark.protocol}
+    for name, metric in result.metrics.items():
+        found |= {f"{name},none": metric.value, f"{name}_stderr,none": metric.stderr}
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -20,7 +20,7 @@ from openeupe.datasets.dense_files import IGNORE
 from openeupe.datasets.interfaces import MaskedImages, check_apart
 from openeupe.datasets.masks import MaskData
 from openeupe.errors import InputError
-from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
+from openeupe.evaluation.benchmark import Benchmark, Domain, EvaluatedEncoder
 from openeupe.evaluation.crops import LabelledCrops, labelled_crop, resized
 from openeupe.evaluation.features import fitting_resolution, mean_colour, readable
 from openeupe.evaluation.measure import Array, Measure, Outcome, class_mean
@@ -36,7 +36,7 @@ Data = tuple[MaskedImages, MaskedImages]  # train, test
 
 
 class OnlineSegmentation(LabelledCrops, FitSettings):
-    """ADE20K's linear protocol: each image augmented anew, judged by sliding windows.
+    """ADE20K's linear protocol: each image augmented anew, evaluated by sliding windows.
 
     Sizes are those of an encoder whose patches fit `crop`; for others (patch 14) crop, short side
     and stride grow by the same factor to the nearest fitting crop (518).
@@ -70,21 +70,25 @@ class OnlineSegmentation(LabelledCrops, FitSettings):
         return self.betas
 
     def logits(
-        self, judged: Judged, make: Callable[[], SegmentationHead], data: Data, seeds: int
+        self,
+        evaluated: EvaluatedEncoder,
+        make: Callable[[], SegmentationHead],
+        data: Data,
+        seeds: int,
     ) -> Answers:
         """Logits `[C, H, W]` of every test image by the head of each seed."""
-        (train, test), features = data, judged.features
-        crop = fitting_resolution(judged.encoder, self.crop)
+        (train, test), features = data, evaluated.features
+        crop = fitting_resolution(evaluated.encoder, self.crop)
         short = max(round(self.short * crop / self.crop), crop)
         stride = round(self.stride * crop / self.crop)
-        ground = mean_colour(judged.encoder)
+        ground = mean_colour(evaluated.encoder)
 
         def sample(index: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
             image, mask = readable(train, index), train.mask(index)
             return labelled_crop(image, mask, random, self, crop, short, ground)
 
         heads = fit_heads(
-            judged,
+            evaluated,
             make,
             partial(augmented_batches, len(train), sample, features, features.workers, self),
             lambda head, tokens, targets, _: head.loss(tokens, *targets, over_all=True),
@@ -93,10 +97,10 @@ class OnlineSegmentation(LabelledCrops, FitSettings):
         )
 
         def found() -> Iterator[list[Tensor]]:
-            for image in ahead(test, judged):
+            for image in ahead(test, evaluated):
                 image = image.resize(resized(image.size, short), Image.Resampling.BILINEAR)
                 pixels = v2.functional.pil_to_tensor(image)
-                yield sliding_logits(heads, judged, pixels, crop, stride)
+                yield sliding_logits(heads, evaluated, pixels, crop, stride)
 
         return found(), {"crop": crop, "short": short, "stride": stride}
 
@@ -107,7 +111,11 @@ class CachedSegmentation(CachedFit):
     dropout: float = Field(0.0, ge=0, lt=1)
 
     def logits(
-        self, judged: Judged, make: Callable[[], SegmentationHead], data: Data, seeds: int
+        self,
+        evaluated: EvaluatedEncoder,
+        make: Callable[[], SegmentationHead],
+        data: Data,
+        seeds: int,
     ) -> Answers:
         """Logits `[C, h, w]` of every test image by the head of each seed."""
         train, _ = data
@@ -116,7 +124,7 @@ class CachedSegmentation(CachedFit):
             return view.mask(train.mask(index))
 
         return self.answers(
-            judged, make, label, SegmentationHead.loss, SegmentationHead.forward, data, seeds
+            evaluated, make, label, SegmentationHead.loss, SegmentationHead.forward, data, seeds
         )
 
 
@@ -124,7 +132,7 @@ class Segmentation(Benchmark):
     """How well a linear map of patch tokens says the class of every pixel.
 
     BatchNorm and a 1x1 convolution on the last, normalized patch tokens of the encoder in eval
-    mode; cross-entropy on bilinearly upsampled logits; the last iterate. Judged at each mask's own
+    mode; cross-entropy on bilinearly upsampled logits; the last iterate. At each mask's own
     resolution: mean over classes of (intersections summed over the set) / (unions summed over the
     set); a class that neither masks nor predictions have is skipped.
     """
@@ -151,8 +159,8 @@ class Segmentation(Benchmark):
         check_apart(train, test)
         return train, test
 
-    def run(self, data: Data, judged: Judged) -> dict[str, Outcome]:
-        """One head a seed; all of them judge an image together, so that it is encoded once."""
+    def run(self, data: Data, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
+        """One head a seed; all of them read an image together, so that it is encoded once."""
         train, test = data
         names = [test.name(index) for index in range(len(test))]
         classes = len(test.classes)
@@ -160,14 +168,14 @@ class Segmentation(Benchmark):
         right = np.zeros((self.seeds, len(test), 2))
         truths = np.zeros((len(test), classes))
         settings = SegmentationHeadSettings(
-            width=judged.encoder.patch_dim,
+            width=evaluated.encoder.patch_dim,
             classes=tuple(train.classes),
             dropout=self.variant.dropout,
         )
         make = partial(SegmentationHead, settings)
-        found, details = self.variant.logits(judged, make, data, self.seeds)
+        found, details = self.variant.logits(evaluated, make, data, self.seeds)
         for index, logits in enumerate(found):
-            truth = torch.from_numpy(test.mask(index)).to(judged.device)
+            truth = torch.from_numpy(test.mask(index)).to(evaluated.device)
             for seed, each in enumerate(logits):
                 predicted = best_classes(each, (truth.shape[0], truth.shape[1]))
                 sums[seed, index] = areas(predicted, truth, classes)
@@ -182,7 +190,7 @@ class Segmentation(Benchmark):
                     "miou": Measure("class_mean", names, sums, 100.0, unit="%"),
                     "pixel_accuracy": Measure("mean", names, right, 100.0, unit="%"),
                 },
-                floors={"most frequent class": _constant_miou(truths, common)},
+                baselines={"most frequent class": _constant_miou(truths, common)},
                 details={
                     **details,
                     "train_images": len(train),
@@ -220,13 +228,17 @@ def windows(height: int, width: int, crop: int, stride: int) -> list[tuple[int, 
 
 @torch.no_grad()
 def sliding_logits(
-    heads: list[SegmentationHead], judged: Judged, pixels: Tensor, crop: int, stride: int
+    heads: list[SegmentationHead],
+    evaluated: EvaluatedEncoder,
+    pixels: Tensor,
+    crop: int,
+    stride: int,
 ) -> list[Tensor]:
     """Logits `[C, H, W]` of each head for uint8 `[3, H, W]`, averaged where windows overlap."""
     height, width = pixels.shape[1:]
     corners = windows(height, width, crop, stride)
     views = torch.stack([pixels[:, y : y + crop, x : x + crop] for y, x in corners])
-    tokens = torch.cat([judged.features(part).patches for part in views.split(16)])
+    tokens = torch.cat([evaluated.features(part).patches for part in views.split(16)])
     seen = torch.zeros(height, width, device=tokens.device)
     for y, x in corners:
         seen[y : y + crop, x : x + crop] += 1

@@ -9,7 +9,7 @@ such a comparison is only about the test items, and gets no verdict.
 The bootstrap is Rubin's Bayesian one (Annals of Statistics 1981): every sample keeps a positive
 random weight, while drawing with replacement loses the only image of a rare class in a third of the
 draws. Ratios of few samples (a rare class's IoU) lean low even so, hence draws are shifted to have
-the figure as their mean: an interval is about the figure that test sets of this size would give.
+the value as their mean: an interval is about the value that test sets of this size would give.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from openeupe.evaluation.measure import METRICS, Array, Measure
+from openeupe.evaluation.measure import REDUCTIONS, Array, Measure
 
 ALPHA = 0.05
 _LEVEL = 0.95
@@ -30,7 +30,7 @@ _CHUNK = 1 << 24  # weights held at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its noise.
+    """A value with its noise.
 
     low, high: 95 % percentile interval over reweighted test sets.
     error: standard error over the same. training: standard deviation over seeds (nan for one).
@@ -59,7 +59,7 @@ class Difference:
     one_seed: bool = False
 
     def turned(self) -> Difference:
-        """Second minus first: a gain, where the figure is an error."""
+        """Second minus first: a gain, where lower is better."""
         return replace(self, delta=-self.delta, low=-self.high, high=-self.low)
 
 
@@ -83,7 +83,7 @@ def difference(a: Measure, b: Measure, seed: int = 0, *, same_seeds: bool = Fals
     images of a training), with the spread of their differences.
 
     Raises:
-        ValueError: if they are not the same figure on the same samples.
+        ValueError: if they are not the same metric on the same samples.
     """
     return mean_difference([(a, b)], seed, same_seeds=same_seeds)
 
@@ -97,11 +97,11 @@ def mean_difference(
     `same_seeds`, seed i of all pairs shares what it drew, provided that all have as many.
 
     Raises:
-        ValueError: if they are not the same figure on the same samples.
+        ValueError: if they are not the same metric on the same samples.
     """
     first = pairs[0][0]
     every = [measure for pair in pairs for measure in pair]
-    if any(m.metric != first.metric or list(m.samples) != list(first.samples) for m in every):
+    if any(m.reduction != first.reduction or list(m.samples) != list(first.samples) for m in every):
         raise ValueError("the two were not measured on the same samples")
     delta = float(np.mean([a.value - b.value for a, b in pairs]))
     random = np.random.default_rng([seed, 1])
@@ -156,7 +156,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _bootstrap(measures: Sequence[Measure], seed: int) -> Array:
-    """Figures `[measures, draws]` under the same random weights, each about its own value."""
+    """Values `[measures, draws]` under the same random weights, each about its own value."""
     draws = np.concatenate(list(_reweighted(measures, seed)), axis=1)
     values = np.array([[m.value] for m in measures])
     shifted: Array = draws + (values - np.nanmean(draws, axis=1, keepdims=True))
@@ -164,13 +164,13 @@ def _bootstrap(measures: Sequence[Measure], seed: int) -> Array:
 
 
 def _reweighted(measures: Sequence[Measure], seed: int) -> Iterator[Array]:
-    """Figures `[measures, chunk]`, mean over training seeds."""
+    """Values `[measures, chunk]`, mean over training seeds."""
     random = np.random.default_rng([seed, 0])
     n = len(measures[0].samples)
     for size in _chunks(_RESAMPLES, n):
         weights = random.standard_exponential((size, n))  # Dirichlet's, once they sum to n
         weights *= n / weights.sum(axis=1, keepdims=True)
-        yield np.stack([_figures(m, weights @ m.sums) for m in measures])
+        yield np.stack([_values(m, weights @ m.sums) for m in measures])
 
 
 def _swapped(a: Measure, b: Measure, seed: int) -> Iterator[Array]:
@@ -184,18 +184,18 @@ def _swapped(a: Measure, b: Measure, seed: int) -> Iterator[Array]:
     ]
     for size in _chunks(_SWAPS, len(a.samples)):
         swap = random.integers(0, 2, size=(size, len(a.samples))).astype(np.float64)
-        figures = np.zeros(size)
+        values = np.zeros(size)
         for first, second in matched:
             moved = swap @ (second - first)  # [chunk, M]
-            figures += _figures(a, (first.sum(axis=0) + moved)[None])
-            figures -= _figures(b, (second.sum(axis=0) - moved)[None])
-        yield figures / len(matched)
+            values += _values(a, (first.sum(axis=0) + moved)[None])
+            values -= _values(b, (second.sum(axis=0) - moved)[None])
+        yield values / len(matched)
 
 
-def _figures(measure: Measure, totals: Array) -> Array:
-    """Totals `[seeds, chunk, M]` -> figures `[chunk]`."""
-    figures: Array = measure.scale * METRICS[measure.metric](totals).mean(axis=0)
-    return figures
+def _values(measure: Measure, totals: Array) -> Array:
+    """Totals `[seeds, chunk, M]` -> values `[chunk]`."""
+    values: Array = measure.scale * REDUCTIONS[measure.reduction](totals).mean(axis=0)
+    return values
 
 
 def _training_noise(per_seed: Array, random: np.random.Generator) -> Array:

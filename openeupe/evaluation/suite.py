@@ -10,20 +10,30 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from openeupe.config import Config, Overrides, Written, load_settings
-from openeupe.encoders import Encoder
 from openeupe.errors import InputError
-from openeupe.evaluation.benchmark import Benchmark, Chain, Judged, NotApplicable
+from openeupe.evaluation.benchmark import Benchmark, EvaluatedEncoder, NotApplicable
 from openeupe.evaluation.boundaries import Boundaries
 from openeupe.evaluation.correspondence import Correspondence
 from openeupe.evaluation.depth import Depth
 from openeupe.evaluation.knn import Knn
-from openeupe.evaluation.results import Results
+from openeupe.evaluation.measure import Outcome
+from openeupe.evaluation.results import (
+    BENCHMARKS,
+    BenchmarkResult,
+    Conditions,
+    EvaluationInfo,
+    Results,
+    benchmark_names,
+    check_samples,
+    read_benchmark,
+)
+from openeupe.evaluation.results_writer import gather, save_benchmark
 from openeupe.evaluation.segmentation import Segmentation
 from openeupe.evaluation.text_regions import TextRegions
 from openeupe.evaluation.vlm.benchmarks import VlmBenchmarks
 from openeupe.evaluation.vlm.mini import VlmMini
 from openeupe.evaluation.zeroshot import ZeroShot, ZeroShotRidge
-from openeupe.identity import encoder_identity
+from openeupe.files import remove_partials
 from openeupe.known_warnings import known_warnings_ignored
 from openeupe.locks import locked
 from openeupe.names import Name
@@ -71,7 +81,7 @@ def load_suite(source: Written, overrides: Overrides | None = None) -> Suite:
 @known_warnings_ignored()
 def evaluate(
     suite: Suite,
-    judged: Judged,
+    evaluated: EvaluatedEncoder,
     folder: Path,
     *,
     root: Path,
@@ -79,117 +89,93 @@ def evaluate(
     only: Sequence[str] | None = None,
     progress: Progress = LOGGED,
     opened: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Fill the benchmarks of a suite; what was filled before in `folder` is not done again.
+) -> Results:
+    """Evaluate an encoder on a suite; finished benchmarks in `folder` are not evaluated again.
 
     Args:
+        folder: of the results.
         root: where the suite's relative data paths start.
         source: what the user called the encoder.
         only: names of benchmarks; None: all.
         opened: data of benchmarks that the caller has opened before, by benchmark.
 
-    Returns what `results.json` then holds.
-
     Raises:
         InputError: before any long work, if data are missing or do not fit.
     """
-    chosen = _chosen(suite, only)
     ready = opened or {}
     data_of = {
         name: ready[name] if name in ready else _opened(name, suite.benchmarks[name], root)
-        for name in chosen
+        for name in _chosen(suite, only)
     }
     with locked(folder, "the results folder"):
-        Results(folder).remove_partials()
-        return _fill(suite, judged, folder, data_of, root, source, progress)
+        remove_partials(folder)
+        remove_partials(folder / BENCHMARKS)
+        names: list[str] = []
+        for name, data in data_of.items():
+            names += _fill(name, suite.benchmarks[name], data, evaluated, folder, progress)
+        others = {name: one for name, one in suite.benchmarks.items() if name not in data_of}
+        before = _before(others, evaluated, folder, root, progress)
+        encoder = evaluated.encoder
+        info = EvaluationInfo(
+            model=source,
+            model_args={"name": encoder.name, **encoder.args},
+            parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+            encoder=evaluated.identity.identity,
+            precision=evaluated.features.precision,
+            device=str(evaluated.device),
+            suite=suite.name,
+        )
+        return gather(folder, [*before, *names], info)
 
 
 def _fill(
-    suite: Suite,
-    judged: Judged,
+    name: str,
+    benchmark: Benchmark,
+    data: Any,
+    evaluated: EvaluatedEncoder,
     folder: Path,
-    data_of: Mapping[str, Any],
-    root: Path,
-    source: str,
     progress: Progress,
-) -> dict[str, Any]:
-    """Carry out the benchmarks of `data_of`; others that fit this encoder and these data stay."""
-    results = Results(folder)
-    of = of_encoder(judged.encoder, judged.chains) | {"precision": judged.features.precision}
-    names = []
-    for name in data_of:
-        benchmark, data = suite.benchmarks[name], data_of[name]
-        what = {**of, **of_benchmark(name, benchmark), "data": benchmark.identities(data)}
-        done = _finished(results, name, what)
-        if done is None:
-            started = time.perf_counter()
-            outcomes: dict[str, Any] = {}
-            try:
-                outcomes = dict(benchmark.run(data, judged))
-            except NotApplicable as reason:
-                outcomes[""] = None
-                what["missing"] = str(reason)
-            what["seconds"] = round(time.perf_counter() - started, 2)
-            what["outcomes"] = done = [f"{name}-{s}" if s else name for s in outcomes]
-            for full, outcome in zip(done, outcomes.values(), strict=True):
-                results.keep(full, outcome, what)
-            progress.message(f"{name}: {_said(results, done)}, {what['seconds']:.0f} s")
-        else:
-            progress.message(f"{name}: {_said(results, done)}, kept")
-        names += done
-    others = {name: one for name, one in suite.benchmarks.items() if name not in data_of}
-    before = _before(others, results, of, root, progress)
-    encoder = judged.encoder
-    config = {
-        "model": source,
-        "model_args": {"name": encoder.name, **encoder.args},
-        "parameters": sum(p.numel() for p in encoder.parameters()),
-        "encoder": of["encoder"],
-        "precision": of["precision"],
-        "device": str(judged.device),
-        "suite": suite.name,
-    }
-    return results.gather([*before, *names], config)
-
-
-def of_benchmark(name: str, benchmark: Benchmark) -> dict[str, Any]:
-    """What a result keeps of its benchmark: name, protocol and all settings."""
-    return {
-        "benchmark": name,
-        "protocol": benchmark.protocol,
-        "protocol_hash": benchmark.protocol_identity(),
-        "domain": benchmark.domain,
-        "settings": benchmark.model_dump(mode="json"),
-    }
-
-
-def of_encoder(encoder: Encoder, chains: Mapping[str, Chain]) -> dict[str, Any]:
-    """What a result keeps of its encoder, the heads that lead to experts included."""
-    return {
-        "encoder": encoder_identity(encoder),
-        "heads": {expert: chain.identity for expert, chain in sorted(chains.items())},
-    }
+) -> Sequence[str]:
+    """Evaluate one benchmark unless it was finished before; returns the names of its outcomes."""
+    conditions, identities = evaluated.conditions(name, benchmark), benchmark.identities(data)
+    if done := _finished(folder, conditions, identities):
+        progress.message(f"{name}: {_scores(folder, done)}, kept")
+        return done
+    started = time.perf_counter()
+    outcomes: Mapping[str, Outcome | str]
+    try:
+        outcomes = benchmark.run(data, evaluated)
+    except NotApplicable as reason:
+        outcomes = {"": str(reason)}
+    seconds = round(time.perf_counter() - started, 2)
+    names = [f"{name}-{suffix}" if suffix else name for suffix in outcomes]
+    for full, outcome in zip(names, outcomes.values(), strict=True):
+        result = BenchmarkResult.of(
+            full, outcome, conditions, data=identities, outcomes=names, seconds=seconds
+        )
+        save_benchmark(folder, result, None if isinstance(outcome, str) else outcome)
+    progress.message(f"{name}: {_scores(folder, names)}, {seconds:.0f} s")
+    return names
 
 
 def _before(
     others: Mapping[str, Benchmark],
-    results: Results,
-    of: dict[str, Any],
+    evaluated: EvaluatedEncoder,
+    folder: Path,
     root: Path,
     progress: Progress,
 ) -> list[str]:
     """Outcomes of the other benchmarks that were finished before, for this encoder and data."""
-    kept = []
+    found = []
     now: dict[str, list[str] | InputError] = {}  # what identifies the data of a benchmark
-    for name in results.names():
-        found = results.benchmark(name) or {}
-        benchmark = str(found.get("benchmark"))
-        if benchmark not in others:
+    for name in benchmark_names(folder):
+        result = read_benchmark(folder, name)
+        if result is None or (benchmark := result.benchmark.name) not in others:
             continue
         why = None
-        if not fits(found, {**of, **of_benchmark(benchmark, others[benchmark])}):
+        if not result.fits(evaluated.conditions(benchmark, others[benchmark])):
             why = "evaluated with another encoder, precision or settings"
-        elif not results.intact(name):
+        elif not _intact(folder, result):
             why = "its samples are damaged"
         else:
             if benchmark not in now:
@@ -197,13 +183,13 @@ def _before(
             data = now[benchmark]
             if isinstance(data, InputError):
                 why = f"its data cannot be opened here ({data})"
-            elif data != found["data"]:
+            elif data != result.data:
                 why = "evaluated with other data"
         if why is None:
-            kept.append(name)
+            found.append(name)
         else:
             progress.message(f"{name}: left out, {why}: evaluate it again")
-    return kept
+    return found
 
 
 def _data_there(benchmark: Benchmark, root: Path) -> list[str] | InputError:
@@ -212,11 +198,6 @@ def _data_there(benchmark: Benchmark, root: Path) -> list[str] | InputError:
         return benchmark.identities(benchmark.open(root))
     except InputError as error:
         return error
-
-
-def fits(found: Mapping[str, Any], what: Mapping[str, Any]) -> bool:
-    """Whether a saved result is of just this encoder, settings and the like."""
-    return all(key in found and found[key] == value for key, value in what.items())
 
 
 def _opened(name: str, benchmark: Benchmark, root: Path) -> Any:
@@ -238,29 +219,42 @@ def _chosen(suite: Suite, only: Sequence[str] | None) -> list[str]:
     return [name for name in suite.benchmarks if not only or name in only]
 
 
-def _finished(results: Results, name: str, what: dict[str, Any]) -> list[str] | None:
-    """The outcomes of a benchmark that was finished before with just these settings and data."""
+def _finished(folder: Path, conditions: Conditions, data: Sequence[str]) -> Sequence[str] | None:
+    """The outcomes of a benchmark that was finished before under these conditions on these data."""
 
-    for found in results.names():
-        benchmark = results.benchmark(found) or {}
-        if not fits(benchmark, what):
-            continue
-        outcomes: list[str] = benchmark["outcomes"]
-        whole = all(fits(results.benchmark(o) or {}, what) and results.intact(o) for o in outcomes)
-        if found in outcomes and whole:
+    def whole(result: BenchmarkResult | None) -> bool:
+        return (
+            result is not None
+            and result.fits(conditions)
+            and result.data == data
+            and _intact(folder, result)
+        )
+
+    for name in benchmark_names(folder):
+        result = read_benchmark(folder, name)
+        outcomes = result.outcomes if result is not None and whole(result) else ()
+        if name in outcomes and all(whole(read_benchmark(folder, one)) for one in outcomes):
             return outcomes
     return None
 
 
-def _said(results: Results, names: Sequence[str]) -> str:
+def _intact(folder: Path, result: BenchmarkResult) -> bool:
+    """Whether a benchmark's samples are those that its metrics were computed from."""
+    try:
+        check_samples(folder, result)
+    except InputError:
+        return False
+    return True
+
+
+def _scores(folder: Path, names: Sequence[str]) -> str:
     parts = []
     for name in names:
-        benchmark = results.benchmark(name) or {}
-        if "headline" not in benchmark:
-            parts.append(f"n/a ({benchmark['missing']})")
+        result = read_benchmark(folder, name)
+        assert result is not None  # it was written, or checked, just before
+        if (score := result.score) is None:
+            parts.append(f"n/a ({result.missing})")
             continue
-        figure = benchmark["figures"][benchmark["headline"]]
         label = f"{name} " if len(names) > 1 else ""
-        digits = 1 if figure["scale"] != 1 else 3
-        parts.append(f"{label}{figure['value']:.{digits}f} {figure['unit']}".strip())
+        parts.append(f"{label}{score.text(score.value)} {score.unit}".strip())
     return ", ".join(parts)

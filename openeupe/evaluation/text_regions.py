@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from openeupe.data import View
 from openeupe.datasets.interfaces import MaskedImages
 from openeupe.datasets.words import TextData
-from openeupe.evaluation.benchmark import Domain, Judged
+from openeupe.evaluation.benchmark import Domain, EvaluatedEncoder
 from openeupe.evaluation.cells import LEVELS, CellBenchmark, levels_reached, reaching
 from openeupe.evaluation.measure import Measure, Outcome
 
@@ -40,15 +40,17 @@ class TextRegions(CellBenchmark):
         """(train, test), checked."""
         return self.data.open(root)
 
-    def run(self, data: tuple[MaskedImages, MaskedImages], judged: Judged) -> dict[str, Outcome]:
+    def run(
+        self, data: tuple[MaskedImages, MaskedImages], evaluated: EvaluatedEncoder
+    ) -> dict[str, Outcome]:
         """One head a seed; their maps are scored together, so that masks are made once."""
         train, test = data
-        features = judged.features
-        view, cells = self.view_and_cells(judged.encoder)
+        features = evaluated.features
+        view, cells = self.view_and_cells(evaluated.encoder)
         resolution = view.height
         wanted, weight = _cells(train, view, cells)
         tokens = features.patches(train, view)
-        heads = self.fit(judged, tokens, wanted, weight, balanced=False)
+        heads = self.fit(evaluated, tokens, wanted, weight, balanced=False)
         tokens = features.patches(test, view)
         counts = np.zeros((self.seeds, len(test), 3))
         levels = np.zeros((self.seeds, len(test), 4 * LEVELS))
@@ -73,7 +75,7 @@ class TextRegions(CellBenchmark):
                     "f1": Measure("f1", names, counts, scale=100, unit="%"),
                     "best_f1": Measure("best_f", names, levels, scale=100, unit="%"),
                 },
-                floors={"all is text": 100 * float(pixels[0] / pixels[1])},
+                baselines={"all is text": 100 * float(pixels[0] / pixels[1])},
                 details={
                     "resolution": resolution,
                     "cell_pixels": resolution / cells,
@@ -85,7 +87,7 @@ class TextRegions(CellBenchmark):
 
 
 def confusion(probability: Array, text: Mask) -> Array:
-    """`[3]` (true positives, false positives, false negatives) at one half, of judged pixels."""
+    """`[3]` (true positives, false positives, false negatives) at one half, of evaluated pixels."""
     said = probability > 0.5
     return np.array([(said & text).sum(), (said & ~text).sum(), (~said & text).sum()], np.float64)
 
@@ -101,7 +103,7 @@ def at_thresholds(probability: Array, text: Mask) -> Array:
 
 
 def _cells(images: MaskedImages, view: View, cells: int) -> tuple[Tensor, Tensor]:
-    """For training: how much of each cell's judged part is text, and how much is judged."""
+    """For training: how much of each cell's evaluated part is text, and how much is evaluated."""
     wanted, weight = torch.zeros(2, len(images), cells, cells)
     for index in range(len(images)):
         mask = view.mask(images.mask(index))

@@ -14,7 +14,7 @@ from torch import Tensor
 from openeupe.data import View
 from openeupe.data.ahead import batched_ahead
 from openeupe.datasets.interfaces import Images
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.features import fitting_resolution, readable
 from openeupe.heads.fitting import Batch, HeadT, Loss, cached_batches, fit_head
 from openeupe.heads.settings import FitSettings
@@ -34,7 +34,7 @@ class CachedFit(FitSettings):
 
     def answers(
         self,
-        judged: Judged,
+        evaluated: EvaluatedEncoder,
         make: Callable[[], HeadT],
         label: Callable[[View, int], Tensor],
         loss: Callable[[HeadT, Tensor, Tensor], Tensor],
@@ -51,15 +51,15 @@ class CachedFit(FitSettings):
             data: images to train and to test on.
         """
         train, test = data
-        height = fitting_resolution(judged.encoder, self.height)
-        width = fitting_resolution(judged.encoder, self.width)
+        height = fitting_resolution(evaluated.encoder, self.height)
+        width = fitting_resolution(evaluated.encoder, self.width)
         view, stride = View(height, width, "squash"), self.label_stride
         coarse = View(max(height // stride, 1), max(width // stride, 1), "squash")
         labels = torch.stack([label(coarse, index) for index in range(len(train))])
         heads = fit_heads(
-            judged,
+            evaluated,
             make,
-            partial(cached_batches, judged.features.patches(train, view), (labels,), self),
+            partial(cached_batches, evaluated.features.patches(train, view), (labels,), self),
             lambda head, tokens, targets, _: loss(head, tokens, *targets),
             self,
             range(seeds),
@@ -67,8 +67,8 @@ class CachedFit(FitSettings):
 
         @torch.no_grad()
         def found() -> Iterator[list[Tensor]]:
-            for tokens in judged.features.patches(test, view).split(1):
-                given = tokens.to(judged.device).float()
+            for tokens in evaluated.features.patches(test, view).split(1):
+                given = tokens.to(evaluated.device).float()
                 yield [answer(head, given)[0] for head in heads]
 
         return found(), {"height": height, "width": width}
@@ -94,7 +94,7 @@ def with_variant(given: Any, *, online: str, cached: str) -> Any:
 
 
 def fit_heads(
-    judged: Judged,
+    evaluated: EvaluatedEncoder,
     make: Callable[[], HeadT],
     batches: Callable[[int], Iterable[Batch]],
     loss: Loss[HeadT],
@@ -107,16 +107,16 @@ def fit_heads(
     """
     heads = []
     for number, seed in enumerate(seeds, 1):
-        title = f"{judged.encoder.name}: head {number}"
-        counted = tracked(batches(seed), judged.progress, title, settings.steps)
-        heads.append(fit_head(make, counted, loss, settings, seed=seed, device=judged.device))
+        title = f"{evaluated.encoder.name}: head {number}"
+        counted = tracked(batches(seed), evaluated.progress, title, settings.steps)
+        heads.append(fit_head(make, counted, loss, settings, seed=seed, device=evaluated.device))
     return heads
 
 
-def ahead(images: Images, judged: Judged) -> Iterator[Image.Image]:
-    """Every image, decoded by threads while the one before is judged."""
+def ahead(images: Images, evaluated: EvaluatedEncoder) -> Iterator[Image.Image]:
+    """Every image, decoded by threads while the one before is evaluated."""
     read = partial(readable, images)
-    batches = batched_ahead(read, range(len(images)), 1, judged.features.workers)
-    title = f"{judged.encoder.name} is judged"
-    for (image,) in tracked(batches, judged.progress, title, len(images)):
+    batches = batched_ahead(read, range(len(images)), 1, evaluated.features.workers)
+    title = f"{evaluated.encoder.name} is evaluated"
+    for (image,) in tracked(batches, evaluated.progress, title, len(images)):
         yield image

@@ -22,7 +22,7 @@ from openeupe.datasets.subset import Subset
 from openeupe.encoders import Encoder
 from openeupe.encoders.text import TextSpace, TextTower, text_space
 from openeupe.errors import InputError
-from openeupe.evaluation.benchmark import Benchmark, Domain, Judged, NotApplicable
+from openeupe.evaluation.benchmark import Benchmark, Domain, EvaluatedEncoder, NotApplicable
 from openeupe.evaluation.features import Features, Precision
 from openeupe.evaluation.fidelity import RidgeReadout
 from openeupe.evaluation.knn import class_labels, crop_view
@@ -87,9 +87,13 @@ class _ByNames(Benchmark):
         return [data.train.identity, data.test.identity, words]
 
     def _judge(
-        self, data: NamedImages, vectors: Tensor, judged: Judged, details: dict[str, object]
+        self,
+        data: NamedImages,
+        vectors: Tensor,
+        evaluated: EvaluatedEncoder,
+        details: dict[str, object],
     ) -> dict[str, Outcome]:
-        classes = class_vectors(data.space.tower.to(judged.device), data.prompts)
+        classes = class_vectors(data.space.tower.to(evaluated.device), data.prompts)
         truth = class_labels(data.test)
         ranked = (vectors @ classes.T).topk(min(5, len(classes)), dim=1).indices == truth[:, None]
         names = [data.test.name(i) for i in range(len(data.test))]
@@ -118,20 +122,20 @@ class ZeroShot(_ByNames):
     kind: Literal["zero_shot"] = "zero_shot"
     protocol: str = "zero_shot/eupe-v1"
 
-    def run(self, data: NamedImages, judged: Judged) -> dict[str, Outcome]:
+    def run(self, data: NamedImages, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
         """Raises NotApplicable where no way leads from the encoder to the expert's text space."""
         space = data.space
-        chain = judged.chains.get(self.expert)
-        direct = not judged.chains and is_expert(self.expert, judged.encoder)
+        chain = evaluated.chains.get(self.expert)
+        direct = not evaluated.chains and is_expert(self.expert, evaluated.encoder)
         if chain is None and not direct:
-            experts = ", ".join(judged.chains)
+            experts = ", ".join(evaluated.chains)
             raise NotApplicable(
                 f"its heads lead to {experts}, not to {self.expert}"
                 if experts
                 else f"neither {self.expert} nor distilled from it"
             )
-        view = crop_view(judged.encoder, self.crop, self.short)
-        cls = judged.features.cls(data.test, view)
+        view = crop_view(evaluated.encoder, self.crop, self.short)
+        cls = evaluated.features.cls(data.test, view)
         if chain is not None:
             cls = chain(cls)
         if cls.shape[1] != space.width:
@@ -143,7 +147,7 @@ class ZeroShot(_ByNames):
             "way": "chain" if chain is not None else "direct",
             "resolution": view.height,
         }
-        return self._judge(data, space.image_vectors(cls), judged, details)
+        return self._judge(data, space.image_vectors(cls), evaluated, details)
 
 
 class ZeroShotRidge(_ByNames):
@@ -159,23 +163,23 @@ class ZeroShotRidge(_ByNames):
     fit_images: int = Field(10_000, ge=10, description="At most this many training images, drawn")
     seed: int = Field(0, description="Which training images, where there are more")
 
-    def run(self, data: NamedImages, judged: Judged) -> dict[str, Outcome]:
+    def run(self, data: NamedImages, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
         """The expert's own image vectors are computed once a process."""
         train: Images = data.train
         if len(train) > self.fit_images:
             key = derive_seed(self.seed, "zero_shot_ridge")
             drawn = shuffled(np.arange(self.fit_images), len(train), key)
             train = Subset(train, sorted(drawn.tolist()))
-        view = crop_view(judged.encoder, self.crop, self.short)
-        targets = _image_vectors(self.expert, data.space, train, self.crop, self.short, judged)
-        readout = RidgeReadout(judged.features.cls(train, view), torch.arange(len(train)))
-        vectors = readout.predict(targets, judged.features.cls(data.test, view))
+        view = crop_view(evaluated.encoder, self.crop, self.short)
+        targets = _image_vectors(self.expert, data.space, train, self.crop, self.short, evaluated)
+        readout = RidgeReadout(evaluated.features.cls(train, view), torch.arange(len(train)))
+        vectors = readout.predict(targets, evaluated.features.cls(data.test, view))
         details: dict[str, object] = {
             "fit_images": len(train),
             "shrinkage": readout.shrinkage(targets),
             "resolution": view.height,
         }
-        return self._judge(data, F.normalize(vectors, dim=1), judged, details)
+        return self._judge(data, F.normalize(vectors, dim=1), evaluated, details)
 
 
 def is_expert(expert: str, encoder: Encoder) -> bool:
@@ -219,24 +223,29 @@ _VECTORS: dict[tuple[str, str, View, Precision], Tensor] = {}
 
 
 def _image_vectors(
-    expert: str, space: TextSpace, images: Images, crop: int, short: int, judged: Judged
+    expert: str,
+    space: TextSpace,
+    images: Images,
+    crop: int,
+    short: int,
+    evaluated: EvaluatedEncoder,
 ) -> Tensor:
-    """The expert's image vectors `[N, D]`, kept for the next encoder that is judged.
+    """The expert's image vectors `[N, D]`, kept for the next encoder that is evaluated.
 
     The expert sees the same part of each image at its own resolution.
     """
     with torch.device("meta"):
         resolution = encoders.create(expert).resolution
     view = View(resolution, resolution, "crop", short=round(short * resolution / crop))
-    key = (expert, images.fingerprint, view, judged.features.precision)
+    key = (expert, images.fingerprint, view, evaluated.features.precision)
     if key not in _VECTORS:
-        encoder = encoders.load(expert).to(judged.device)
+        encoder = encoders.load(expert).to(evaluated.device)
         features = Features(
             encoder,
-            precision=judged.features.precision,
-            batch_size=judged.features.batch_size,
-            workers=judged.features.workers,
-            progress=judged.progress,
+            precision=evaluated.features.precision,
+            batch_size=evaluated.features.batch_size,
+            workers=evaluated.features.workers,
+            progress=evaluated.progress,
         )
         _VECTORS[key] = space.image_vectors(features.cls(images, view))
     return _VECTORS[key]

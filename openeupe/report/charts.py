@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from openeupe.evaluation.tables import DOMAINS
+from openeupe.evaluation.results import DOMAINS, Domain, Metric
 from openeupe.report.gather import Curve, Evaluation
 from openeupe.visualization.figures import PALETTE
 
@@ -90,39 +90,32 @@ def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> 
     return _svg(draw, 0.95 + 0.31 * len(encoders))
 
 
-def domain_dots(evaluations: Sequence[Evaluation], domain: str) -> str:
-    """The benchmarks of one domain, each on its own axis: figure and 95 % interval per encoder."""
-    benchmarks = benchmarks_of(evaluations, domain)
+def domain_dots(evaluations: Sequence[Evaluation], domain: Domain) -> str:
+    """The benchmarks of one domain, each on its own axis: score and 95 % interval per encoder."""
+    benchmarks = benchmarks_in(evaluations, domain)
 
     def draw(figure: Any) -> None:
         axes = figure.subplots(len(benchmarks), 1, squeeze=False)[:, 0]
         for axis, name in zip(axes, benchmarks, strict=True):
             labels: list[str] = []
             for evaluation in evaluations:
-                benchmark = evaluation.content["benchmarks"].get(name, {})
-                if not _has_figure(benchmark):
+                if (score := _score(evaluation, name)) is None:
                     continue
-                figure_ = benchmark["figures"][benchmark["headline"]]
                 place, i = len(labels), evaluations.index(evaluation)
                 labels.append(_short(evaluation.label))
-                low, high, value = (figure_[key] for key in ("low", "high", "value"))
                 colour = PALETTE[i % len(PALETTE)]
-                if low is not None and high is not None:
-                    axis.plot([low, high], [place, place], color=colour, lw=2.2)
+                if score.low is not None and score.high is not None:
+                    axis.plot([score.low, score.high], [place, place], color=colour, lw=2.2)
                 axis.plot(
-                    value, place, _MARKERS[i % len(_MARKERS)], color=colour, ms=7, mec="white"
+                    score.value, place, _MARKERS[i % len(_MARKERS)], color=colour, ms=7, mec="white"
                 )
-                head = f"{benchmark['headline']} {figure_['unit']}".strip()
-                better = "higher" if figure_["higher_is_better"] else "lower"
+                head = f"{score.name} {score.unit}".strip()
+                better = "higher" if score.higher_is_better else "lower"
                 axis.set_title(f"{name}: {head} ({better} is better)")
             axis.set_yticks(range(len(labels)), labels)
             axis.set_ylim(len(labels) - 0.5, -0.5)
 
-    rows = sum(
-        _has_figure(e.content["benchmarks"].get(name, {}))
-        for name in benchmarks
-        for e in evaluations
-    )
+    rows = sum(_score(e, name) is not None for name in benchmarks for e in evaluations)
     return _svg(draw, 0.2 + 0.62 * len(benchmarks) + 0.25 * rows)
 
 
@@ -151,14 +144,14 @@ def cluster_sizes(before: Sequence[float], after: Sequence[float]) -> str:
     return _svg(draw, 2.9)
 
 
-def benchmarks_of(evaluations: Sequence[Evaluation], domain: str) -> list[str]:
-    """Names of the benchmarks of a domain that at least one encoder has a figure for."""
+def benchmarks_in(evaluations: Sequence[Evaluation], domain: Domain) -> list[str]:
+    """Names of the benchmarks of a domain that at least one encoder has a score on."""
     return list(
         dict.fromkeys(
             name
             for evaluation in evaluations
-            for name, benchmark in evaluation.content["benchmarks"].items()
-            if benchmark["domain"] == domain and _has_figure(benchmark)
+            for name, one in evaluation.results.benchmarks.items()
+            if one.benchmark.domain == domain and _score(evaluation, name) is not None
         )
     )
 
@@ -166,12 +159,12 @@ def benchmarks_of(evaluations: Sequence[Evaluation], domain: str) -> list[str]:
 def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
     """A radar chart and what each of its axes means; None with fewer than three axes.
 
-    Every axis is fixed before any encoder is seen: from the benchmark's hardest floor (0 where
+    Every axis is fixed before any encoder is seen: from the benchmark's best baseline (0 where
     there is none) to perfection (100 %, 1, or 0 where lower is better).
     """
     axes_: list[tuple[str, float, float, str]] = []
     for domain in DOMAINS:
-        for name in benchmarks_of(evaluations, domain):
+        for name in benchmarks_in(evaluations, domain):
             axes_.append(_radar_axis(evaluations, name))
     if len(axes_) < 3:
         return None
@@ -184,12 +177,11 @@ def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
         for i, evaluation in enumerate(evaluations):
             shares = []
             for name, start, end, _ in axes_:
-                benchmark = evaluation.content["benchmarks"].get(name, {})
-                if not _has_figure(benchmark):
+                score = _score(evaluation, name)
+                if score is None or score.value is None:
                     shares.append(math.nan)
                     continue
-                value = benchmark["figures"][benchmark["headline"]]["value"]
-                shares.append(min(max((value - start) / (end - start), 0), 1))
+                shares.append(min(max((score.value - start) / (end - start), 0), 1))
             axis.plot(
                 [*angles, angles[0]],
                 [*shares, shares[0]],
@@ -211,25 +203,26 @@ def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
 
 
 def _radar_axis(evaluations: Sequence[Evaluation], name: str) -> tuple[str, float, float, str]:
-    benchmark = next(
-        c for e in evaluations if _has_figure(c := e.content["benchmarks"].get(name, {}))
-    )
-    figure = benchmark["figures"][benchmark["headline"]]
-    floors = [value for value in benchmark["floors"].values() if value is not None]
-    if figure["higher_is_better"]:
-        start, end = max(floors, default=0.0), 100.0 if figure["unit"] == "%" else figure["scale"]
+    first = next(e for e in evaluations if _score(e, name) is not None)
+    result = first.results.benchmarks[name]
+    score, baseline = result.metrics[result.headline or ""], result.best_baseline
+    if score.higher_is_better:
+        start, end = 0.0, 100.0 if score.unit == "%" else score.scale
     else:
-        start, end = min(floors, default=figure["scale"]), 0.0
+        start, end = score.scale, 0.0
+    if baseline is not None:
+        start = baseline[1]
     if start == end:
         start = end - 1.0
-    text = f"{name} {benchmark['headline']}, {start:.3g} (centre) to {end:.3g} {figure['unit']}"
+    text = f"{name} {score.name}, {start:.3g} (centre) to {end:.3g} {score.unit}"
     return name, start, end, text.strip()
 
 
-def _has_figure(benchmark: Mapping[str, Any]) -> bool:
-    """Whether a benchmark was judged, and its figure is a number."""
-    headline = benchmark.get("headline")
-    return headline is not None and benchmark["figures"][headline]["value"] is not None
+def _score(evaluation: Evaluation, name: str) -> Metric | None:
+    """The headline metric of a benchmark, if the encoder has it and it is a number."""
+    result = evaluation.results.benchmarks.get(name)
+    score = None if result is None else result.score
+    return None if score is None or score.value is None else score
 
 
 def _short(label: str, room: int = 24) -> str:

@@ -54,8 +54,12 @@ class Evaluation:
     """Results of `openeupe evaluate`. label: what charts call the encoder, of a suite unique."""
 
     label: str
-    suite: str
-    content: dict[str, Any]
+    results: Results
+
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return self.results.config.suite
 
 
 @dataclass(frozen=True)
@@ -149,36 +153,33 @@ def _evaluations(
     """Those of the run's own encoders and further ones, each suite's labels unique."""
     found: list[tuple[Path, Evaluation]] = []
     for path in sorted(path for path in folder.glob("**/evaluations/*") if Results.there(path)):
-        content = Results.open(path).read()
+        one = Results.open(path)
         place = path.parent.parent  # RUN/evaluations/SUITE, RUN/STAGE/evaluations/SUITE
-        if not belonging.evaluated(place, content):
+        if not belonging.evaluated(place, one):
             left_out.append(
                 f"{path} is not shown: it is not of the encoder that is there now. Run openeupe "
                 f"evaluate {place} again."
             )
             continue
         label = "this run" if place == folder else place.relative_to(folder).as_posix()
-        found.append((path, Evaluation(label, str(content["config"].get("suite", "")), content)))
+        found.append((path, Evaluation(label, one)))
     for path in results:
-        content = Results.open(path).read()
-        config = content["config"]
-        found.append(
-            (path, Evaluation(str(config["model"]), str(config.get("suite", "")), content))
-        )
-    uses = Counter((one.suite, one.label) for _, one in found)
+        one = Results.open(path)
+        found.append((path, Evaluation(one.config.model, one)))
+    uses = Counter((each.suite, each.label) for _, each in found)
     named = [
-        replace(one, label=f"{one.label} ({path})") if uses[one.suite, one.label] > 1 else one
-        for path, one in found
+        replace(each, label=f"{each.label} ({path})") if uses[each.suite, each.label] > 1 else each
+        for path, each in found
     ]
     return list(_side_by_side(named, left_out))
 
 
 def _side_by_side(evaluations: list[Evaluation], left_out: list[str]) -> Iterator[Evaluation]:
     for suite in dict.fromkeys(one.suite for one in evaluations):
-        judged = [one for one in evaluations if one.suite == suite]
-        contents, notes = comparable([e.content for e in judged], [e.label for e in judged])
+        same = [one for one in evaluations if one.suite == suite]
+        everyone, notes = comparable([e.results for e in same], [e.label for e in same])
         left_out += notes
-        yield from (replace(e, content=c) for e, c in zip(judged, contents, strict=True))
+        yield from (replace(e, results=one) for e, one in zip(same, everyone, strict=True))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from openeupe.distillation.optimizer import peak_lr
 from openeupe.distillation.recipe import StageConfig
-from openeupe.evaluation.tables import DOMAINS, many
+from openeupe.evaluation.compare import side_by_side
+from openeupe.evaluation.results import DOMAINS
 from openeupe.files import write_atomically
 from openeupe.report import charts
 from openeupe.report.charts import KINDS
@@ -214,23 +215,21 @@ def _fidelity(quickstart: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _evaluations(story: Story) -> dict[str, Any]:
-    """Dot plots by domain and tables for each suite; encoders judged on it stand together."""
+    """Dot plots by domain and tables for each suite; encoders evaluated on it stand together."""
     domains, tables, radar = [], [], None
     suites = list(dict.fromkeys(e.suite for e in story.evaluations))
     for suite in suites:
-        judged = [e for e in story.evaluations if e.suite == suite]
+        same = [e for e in story.evaluations if e.suite == suite]
         for domain in DOMAINS:
-            if benchmarks := charts.benchmarks_of(judged, domain):
+            if benchmarks := charts.benchmarks_in(same, domain):
                 title = _DOMAIN_TITLES[domain] + (f", suite {suite}" if len(suites) > 1 else "")
-                alt = f"{title}: {', '.join(benchmarks)}, figure and interval of each encoder"
-                chart = _Chart(svg_uri(charts.domain_dots(judged, domain)), alt)
+                alt = f"{title}: {', '.join(benchmarks)}, score and interval of each encoder"
+                chart = _Chart(svg_uri(charts.domain_dots(same, domain)), alt)
                 domains.append({"title": title, "chart": chart})
-        contents = [e.content for e in judged]
-        names = list(dict.fromkeys(name for c in contents for name in c["benchmarks"]))
-        header, rows = many(contents, [e.label for e in judged], names)
-        title = f"Suite {suite}: figure ± half its 95 % interval"
-        tables.append({"title": title, "header": header, "rows": rows})
-        if radar is None and (drawn := charts.radar(judged)):
+        table = side_by_side([e.results for e in same], [e.label for e in same])
+        title = f"Suite {suite}: score ± half its 95 % interval"
+        tables.append(replace(table, title=title))
+        if radar is None and (drawn := charts.radar(same)):
             alt = f"Radar chart of suite {suite}; its axes are written below"
             radar = {"chart": _Chart(svg_uri(drawn[0]), alt), "axes": drawn[1]}
     return {"domains": domains, "tables": tables, "radar": radar}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from torch import Tensor
 
 from openeupe.encoders import Encoder
 from openeupe.encoders.timm_folder import Opening
+from openeupe.evaluation.results import Results
 from openeupe.share.origin import Origin
 
 _OPEN = {
@@ -65,8 +66,7 @@ def model_card(
         pipeline_tag="image-feature-extraction",
         tags=["openeupe", "vision-encoder", "distillation"],
         model_name=name if origin.results else None,
-        eval_results=[result for content in origin.results for result in _eval_results(content)]
-        or None,
+        eval_results=[one for results in origin.results for one in _eval_results(results)] or None,
     )
     parameters = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
     parts = [
@@ -90,40 +90,32 @@ def _opening(layout: str, name: str, opening: Opening | None) -> str:
     return "## Open it\n\n" + "\n".join(blocks)
 
 
-def _eval_results(content: dict[str, Any]) -> list[EvalResult]:
-    suite = content["config"]["suite"]
-    found = []
-    for benchmark, told in content["benchmarks"].items():
-        if "headline" not in told:
-            continue
-        figure = told["figures"][told["headline"]]
-        if figure["value"] is None:
-            continue
-        found.append(
-            EvalResult(
-                task_type="image-feature-extraction",
-                dataset_type=f"{suite}/{benchmark}",
-                dataset_name=f"{told['protocol']} (suite {suite})",
-                metric_type=told["headline"],
-                metric_value=round(figure["value"], 4),
-            )
+def _eval_results(results: Results) -> list[EvalResult]:
+    suite = results.config.suite
+    return [
+        EvalResult(
+            task_type="image-feature-extraction",
+            dataset_type=f"{suite}/{name}",
+            dataset_name=f"{one.benchmark.protocol} (suite {suite})",
+            metric_type=score.name,
+            metric_value=round(score.value, 4),
         )
-    return found
+        for name, one in results.benchmarks.items()
+        if (score := one.score) is not None and score.value is not None
+    ]
 
 
 def _results(origin: Origin) -> str:
     rows = [
-        f"| {content['config']['suite']} | {benchmark} | {told['protocol']} | {told['headline']} | "
-        f"{figure['value']:.2f} {figure['unit']} | {figure['low']:.2f} to {figure['high']:.2f} |"
-        for content in origin.results
-        for benchmark, told in content["benchmarks"].items()
-        if "headline" in told
-        for figure in [told["figures"][told["headline"]]]
-        if None not in (figure["value"], figure["low"], figure["high"])
+        f"| {results.config.suite} | {name} | {one.benchmark.protocol} | {score.name} | "
+        f"{score.value:.2f} {score.unit} | {score.low:.2f} to {score.high:.2f} |"
+        for results in origin.results
+        for name, one in results.benchmarks.items()
+        if (score := one.score) and None not in (score.value, score.low, score.high)
     ]
     if not rows:
         return "## Results\n\nNot evaluated yet: `openeupe evaluate`.\n"
-    head = "| suite | benchmark | protocol | measure | figure | 95 % interval |"
+    head = "| suite | benchmark | protocol | metric | score | 95 % interval |"
     head += "\n|---|---|---|---|---|---|"
     return "\n".join(["## Results\n", head, *rows, ""])
 
@@ -166,5 +158,5 @@ def _resolutions(encoder: Encoder, origin: Origin) -> str:
     return f"distilled at {trained} px ({native})" if trained else native
 
 
-def _rounded(constants: Any) -> str:
+def _rounded(constants: Tensor) -> str:
     return ", ".join(f"{value:.4g}" for value in constants.flatten().tolist())

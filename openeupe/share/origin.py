@@ -22,8 +22,8 @@ from openeupe.encoders.resolver import earlier_stage, looks_like_path
 from openeupe.encoders.run_layout import is_run
 from openeupe.encoders.sources import Export, Published, RunStudent, Untrained
 from openeupe.errors import InputError
-from openeupe.evaluation.saved import read_results
-from openeupe.evaluation.suite import fits, of_encoder
+from openeupe.evaluation.benchmark import identify
+from openeupe.evaluation.results import RESULTS, EncoderIdentity, Results
 from openeupe.files import folder_name, read_mapping
 
 _NAMED = "as the export it was taken from states: read it before you publish"
@@ -39,14 +39,14 @@ class Origin:
     info: `distillation.json` of the stage that finished it; empty if it was not distilled here.
     recipe: of the run, if the run folder lies around the encoder.
     resolutions: pixels at which the last stage trained it, where the recipe is known.
-    results: the contents of each `results.json` of `openeupe evaluate`.
+    results: of `openeupe evaluate`, a suite each.
     """
 
     experts: dict[str, Licence] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
     resolutions: tuple[int, ...] = ()
-    results: list[dict[str, Any]] = field(default_factory=list)
+    results: list[Results] = field(default_factory=list)
 
     @property
     def recipe_yaml(self) -> str:
@@ -75,7 +75,7 @@ def origin(source: str, encoder: Encoder, evaluations: Path | None = None) -> Or
     student = resolved.folder()
     if student is None:
         _add_outside(found.experts, source, source)
-        found.results = _results(places, lambda: of_encoder(encoder, {}))
+        found.results = _results(places, lambda: identify(encoder, {}))
         return found
     found.info = _info(student)
     if found.info:
@@ -88,7 +88,7 @@ def origin(source: str, encoder: Encoder, evaluations: Path | None = None) -> Or
         # Only its card names the weights that it started from.
         found.experts.setdefault(student.resolve().name, licence_of(str(student)))
     places |= {student / "evaluations", student.parent / "evaluations"}
-    found.results = _results(places, lambda: of_encoder(encoder, chains(student)))
+    found.results = _results(places, lambda: identify(encoder, chains(student)))
     return found
 
 
@@ -169,15 +169,11 @@ def for_others(settings: Any) -> Any:
     }  # fmt: skip
 
 
-def _results(
-    folders: Iterable[Path], identity: Callable[[], dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _results(folders: Iterable[Path], identity: Callable[[], EncoderIdentity]) -> list[Results]:
     """Results in `folders` of the encoder of that identity, which is asked for if there are any."""
-    paths = sorted({path.resolve() for f in folders for path in f.glob("*/results.json")})
-    found = [read_results(path) for path in paths]
-    own = identity() if found else {}
-    return [
-        content
-        for content in found
-        if content["benchmarks"] and all(fits(one, own) for one in content["benchmarks"].values())
-    ]
+    paths = sorted({path.resolve() for f in folders for path in f.glob(f"*/{RESULTS}")})
+    found = [Results.read(path) for path in paths]
+    if not found:
+        return []
+    own = identity()
+    return [results for results in found if results.benchmarks and results.is_of(own)]

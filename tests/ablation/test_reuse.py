@@ -14,10 +14,10 @@ import yaml
 from PIL import Image
 
 from openeupe.ablation.inputs import check_inputs
-from openeupe.ablation.outcome import Outcome
 from openeupe.ablation.report import report
 from openeupe.ablation.running import Place, run_study
 from openeupe.ablation.study import load_study
+from openeupe.ablation.study_results import StudyResults
 from openeupe.deployment.export import export
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
@@ -26,7 +26,7 @@ from tests.lines import Lines
 
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The k of every benchmark that is carried out."""
     calls: list[tuple[int, ...]] = []
     real = Knn.run
@@ -53,47 +53,47 @@ def write(colors: Path, tmp_path: Path, k: int = 1, **arms: str) -> Path:
     return file
 
 
-def test_other_settings_and_another_encoder_are_judged_again(
-    colors: Path, tmp_path: Path, place: Place, judged: list[Any]
+def test_other_settings_and_another_encoder_are_evaluated_again(
+    colors: Path, tmp_path: Path, place: Place, evaluated: list[Any]
 ) -> None:
     first = {"a": "untrained:test_vit", "b": "raw_pixels"}
     run_study(load_study(write(colors, tmp_path, **first)), place)
     run_study(load_study(write(colors, tmp_path, **first)), place)
-    assert judged == [(1,), (1,)]
+    assert evaluated == [(1,), (1,)]
     run_study(load_study(write(colors, tmp_path, 3, **first)), place)
-    assert judged[2:] == [(3,), (3,)]
+    assert evaluated[2:] == [(3,), (3,)]
     other = load_study(write(colors, tmp_path, 3, a="untrained:test_resnet", b="raw_pixels"))
     run_study(other, place)
-    assert judged[4:] == [(3,)]
+    assert evaluated[4:] == [(3,)]
 
 
-def test_a_stored_encoder_that_was_replaced_is_judged_again(
-    colors: Path, tmp_path: Path, place: Place, judged: list[Any]
+def test_a_stored_encoder_that_was_replaced_is_evaluated_again(
+    colors: Path, tmp_path: Path, place: Place, evaluated: list[Any]
 ) -> None:
     loaded = load_study(write(colors, tmp_path, a=str(tmp_path / "encoder")))
     for _ in range(2):
         save(create("test_vit"), tmp_path / "encoder")
         run_study(loaded, place)
         shutil.rmtree(tmp_path / "encoder")
-    assert len(judged) == 2
+    assert len(evaluated) == 2
 
 
-def test_changed_images_and_another_precision_are_judged_again(
-    colors: Path, tmp_path: Path, place: Place, judged: list[Any]
+def test_changed_images_and_another_precision_are_evaluated_again(
+    colors: Path, tmp_path: Path, place: Place, evaluated: list[Any]
 ) -> None:
     file = write(colors, tmp_path, a="raw_pixels")
     run_study(load_study(file), place)
     Image.fromarray(np.full((40, 40, 3), 9, np.uint8)).save(place.data / "colors/test/red/0.png")
     run_study(load_study(file), place)
-    run_study(load_study(file, ["judge.precision=bf16"]), place)
-    assert len(judged) == 3
+    run_study(load_study(file, ["evaluation.precision=bf16"]), place)
+    assert len(evaluated) == 3
 
 
 def test_tables_leave_out_and_name_what_is_of_other_settings(
     colors: Path, tmp_path: Path, place: Place
 ) -> None:
     run_study(load_study(write(colors, tmp_path, a="raw_pixels")), place)
-    content = report(Outcome(load_study(write(colors, tmp_path, 3, a="raw_pixels")), place))
+    content = report(StudyResults(load_study(write(colors, tmp_path, 3, a="raw_pixels")), place))
     assert content["arms"]["a"]["benchmarks"] == {}
     assert content["stale"] == ["a, seed 0: knn"]
     assert "a, seed 0: knn. Run the study again." in (place.out / "tables-tiny.md").read_text()
@@ -106,20 +106,20 @@ def test_tables_leave_out_and_name_what_is_of_another_encoder(
     loaded = load_study(write(colors, tmp_path, a=str(tmp_path / "encoder"), b="raw_pixels"))
     save(create("test_vit"), tmp_path / "encoder")
     run_study(loaded, place)
-    assert report(Outcome(loaded, place))["stale"] == []
+    assert report(StudyResults(loaded, place))["stale"] == []
     shutil.rmtree(tmp_path / "encoder")
     save(create("test_vit"), tmp_path / "encoder")  # other random weights
-    content = report(Outcome(loaded, place))
+    content = report(StudyResults(loaded, place))
     assert content["arms"]["a"]["benchmarks"] == {}
     assert content["stale"] == ["a, seed 0: knn"]
     assert list(content["arms"]["b"]["benchmarks"]) == ["knn"]
     shutil.rmtree(tmp_path / "encoder")
-    content = report(Outcome(loaded, place))
+    content = report(StudyResults(loaded, place))
     assert "a, seed 0: knn (its encoder cannot be opened" in content["stale"][0]
 
 
-def test_samples_of_another_evaluation_are_judged_again_or_refused(
-    colors: Path, tmp_path: Path, place: Place, judged: list[Any]
+def test_samples_of_another_evaluation_are_evaluated_again_or_refused(
+    colors: Path, tmp_path: Path, place: Place, evaluated: list[Any]
 ) -> None:
     loaded = load_study(write(colors, tmp_path, a="untrained:test_vit", b="raw_pixels"))
     run_study(loaded, place)
@@ -128,13 +128,13 @@ def test_samples_of_another_evaluation_are_judged_again_or_refused(
         wrong = {name: 0 * a if name.endswith("sums") else a for name, a in arrays.items()}
     np.savez_compressed(file, **wrong)
     with pytest.raises(InputError, match=r"knn\.npz is damaged or not what .*evaluate again"):
-        report(Outcome(loaded, place))
+        report(StudyResults(loaded, place))
     run_study(loaded, place)
-    assert len(judged) == 3
-    report(Outcome(loaded, place))
+    assert len(evaluated) == 3
+    report(StudyResults(loaded, place))
 
 
-def test_a_damaged_student_is_not_judged(
+def test_a_damaged_student_is_not_evaluated(
     raw_study: dict[str, Any], study_file: Path, place: Place
 ) -> None:
     raw_study["arms"] = {"direct": raw_study["arms"]["direct"]}
@@ -151,13 +151,15 @@ def test_a_damaged_student_is_not_judged(
         (failed,) = run_study(loaded, place)
         assert f"{stage.name}/all/{name} is damaged" in failed
         assert f"or delete {stage} and give the command" in failed
-        content = report(Outcome(loaded, place))  # the tables of the rest are drawn all the same
+        content = report(
+            StudyResults(loaded, place)
+        )  # the tables of the rest are drawn all the same
         assert "its encoder cannot be opened" in content["stale"][0]
         file.write_bytes(whole)
     assert run_study(loaded, place) == []
     shutil.rmtree(place.out / "runs")  # what links the stages is made again
     assert run_study(loaded, place) == []
-    assert report(Outcome(loaded, place))["stale"] == []
+    assert report(StudyResults(loaded, place))["stale"] == []
 
 
 def test_studies_that_share_a_folder_each_have_their_results(
@@ -166,7 +168,7 @@ def test_studies_that_share_a_folder_each_have_their_results(
     for name, arm in (("first", "a"), ("second", "b")):
         loaded = load_study(write(colors, tmp_path, **{arm: "raw_pixels"}), [f"name={name}"])
         run_study(loaded, place)
-        report(Outcome(loaded, place))
+        report(StudyResults(loaded, place))
     for name, arm in (("first", "a"), ("second", "b")):
         content = json.loads((place.out / f"results-{name}.json").read_text())
         assert (content["study"], list(content["arms"])) == (name, [arm])
@@ -180,7 +182,7 @@ def test_arms_of_unequal_data_are_not_compared(colors: Path, tmp_path: Path, pla
     saved = json.loads(file.read_text())
     file.write_text(json.dumps({**saved, "data": ["of", "others"]}))
     with pytest.raises(InputError, match=r"benchmark knn: .*evaluated with other data"):
-        report(Outcome(loaded, place))
+        report(StudyResults(loaded, place))
 
 
 def test_other_images_do_not_take_finished_stages(
@@ -247,7 +249,7 @@ def test_a_study_goes_on_in_the_precision_that_it_was_begun_in(
     raw_study["tables"] = {}
     study_file.write_text(yaml.safe_dump(raw_study, sort_keys=False))
     for number, precision in enumerate(("fp32", "bf16")):  # what each machine has instructions for
-        for module in ("ablate.inputs", "distill.precision"):
+        for module in ("ablation.inputs", "distillation.precision"):
             monkeypatch.setattr(
                 f"openeupe.{module}.resolve_precision",
                 lambda asked, _, here=precision: here if asked == "auto" else asked,
@@ -284,6 +286,6 @@ def test_a_precision_that_an_exported_arm_does_not_have_is_refused(
     pytest.importorskip("onnxruntime")
     export(create("test_vit"), tmp_path / "export", target="onnx")
     file = write(colors, tmp_path, a=str(tmp_path / "export"))
-    (failed,) = run_study(load_study(file, ["judge.precision=bf16"]), place)
-    assert "judge.precision: " in failed
+    (failed,) = run_study(load_study(file, ["evaluation.precision=bf16"]), place)
+    assert "evaluation.precision: " in failed
     assert "computes as it was exported" in failed

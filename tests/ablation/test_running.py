@@ -1,4 +1,4 @@
-"""A tiny study is trained, judged, compared; what is there is not made again; the cut-off go on."""
+"""A tiny study is trained, evaluated, compared; finished work is kept, cut-off work resumes."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from openeupe.ablation import running
 from openeupe.ablation.addresses import link_run
-from openeupe.ablation.outcome import Outcome
 from openeupe.ablation.report import report
 from openeupe.ablation.running import Place, run_study
 from openeupe.ablation.study import LoadedStudy, load_study
+from openeupe.ablation.study_results import StudyResults
 from openeupe.cli import app
 from openeupe.errors import InputError
 from openeupe.evaluation.knn import Knn
@@ -32,8 +32,8 @@ def run(study: Path, out: Path, data: Path, *words: str) -> Any:
     return CliRunner().invoke(app, line)
 
 
-def figures(loaded: LoadedStudy, place: Place) -> Any:
-    report(Outcome(loaded, place))
+def scores(loaded: LoadedStudy, place: Place) -> Any:
+    report(StudyResults(loaded, place))
     return json.loads((place.out / "results-tiny.json").read_text())["arms"]
 
 
@@ -87,7 +87,7 @@ def test_a_study_from_file_to_tables(
     assert json.loads(again.stdout)["arms"] == arms
 
 
-def test_a_killed_study_goes_on_to_the_same_figures(
+def test_a_killed_study_goes_on_to_the_same_scores(
     study_file: Path, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_study(study_file, ["seeds=[0]"])
@@ -105,11 +105,11 @@ def test_a_killed_study_goes_on_to_the_same_figures(
     with pytest.raises(KeyboardInterrupt):
         run_study(loaded, cut)
     monkeypatch.setattr(running, "run_recipe", real)
-    so_far = report(Outcome(loaded, cut))
+    so_far = report(StudyResults(loaded, cut))
     assert so_far["arms"]["1&2&3"]["seeds"] == 0
     assert so_far["arms"]["direct"]["seeds"] == 1
     assert run_study(loaded, cut) == []
-    assert figures(loaded, whole) == figures(loaded, cut)
+    assert scores(loaded, whole) == scores(loaded, cut)
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_processes_side_by_side_make_the_same(
     places = [Place(tmp_path / name, colors, "cpu") for name in ("one", "three")]
     for place, jobs in zip(places, (1, 3), strict=True):
         assert run_study(loaded, place, jobs) == []
-    assert figures(loaded, places[0]) == figures(loaded, places[1])
+    assert scores(loaded, places[0]) == scores(loaded, places[1])
 
 
 def begun(study_file: Path, out: Path, data: Path) -> subprocess.Popen[str]:
@@ -168,7 +168,7 @@ def test_a_killed_or_stopped_study_leaves_no_process_and_goes_on(
     until(lambda: set(processes()) <= before, 30)
     place, whole = Place(out, colors, "cpu"), Place(tmp_path / "whole", colors, "cpu")
     assert run_study(loaded, place) == run_study(loaded, whole) == []
-    assert figures(loaded, place) == figures(loaded, whole)
+    assert scores(loaded, place) == scores(loaded, whole)
 
 
 def processes() -> list[int]:
@@ -211,7 +211,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(
     failed = run_study(loaded, Place(tmp_path / "out", colors, "cpu"), progress=log)
     assert "the loss became nan" in failed[0]
     assert len(failed) == 5  # the proxy, two stages and two arms that need it
-    assert "judge direct, seed 0: " in log.text
+    assert "evaluate direct, seed 0: " in log.text
 
 
 def test_missing_data_are_told_before_any_work(study_file: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe.encoders import Encoder, Tokens
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.boundaries import Boundaries, Target, score, target_of
 from openeupe.evaluation.edge_match import label_boundaries, matched, ridges, thinned
 from openeupe.evaluation.features import Features
@@ -36,14 +36,14 @@ def test_counts_equal_a_reference_in_a_thousand_cases() -> None:
     for _ in range(100):
         shape = tuple(rng.integers(3, 16, 2))
         truth = rng.random(shape) < rng.random() / 2
-        judged = rng.random(shape) < 0.9
-        target = Target(truth & judged, judged, float(rng.random() * 3))
+        valid = rng.random(shape) < 0.9
+        target = Target(truth & valid, valid, float(rng.random() * 3))
         stays = rng.random(shape) < rng.random()
         probability = rng.random(shape).astype(np.float32)
         thin = thinned(stays & (probability >= 0.01))
         hits, predicted, found, wanted = np.split(score(stays, probability, target), 4)
         for number in range(4, 99, 9):  # 11 thresholds of each
-            passes = thin & judged & (probability >= (number + 1) / 100)
+            passes = thin & valid & (probability >= (number + 1) / 100)
             expected = most_pairs(np.argwhere(passes), target.lines, target.reach)
             assert hits[number] == found[number] == expected
             assert predicted[number] == passes.sum()
@@ -125,10 +125,10 @@ def test_a_margin_around_unlabelled_pixels_is_not_judged() -> None:
     labels[10:] = 1
     labels[:, 25:] = 255
     target = target_of(labels, 2.5)
-    assert target.judged[:, :22].all()
-    assert not target.judged[:, 22:].any()
+    assert target.valid[:, :22].all()
+    assert not target.valid[:, 22:].any()
     assert target.lines.sum() >= 20
-    assert not (target.lines & ~target.judged).any()
+    assert not (target.lines & ~target.valid).any()
 
 
 class Blobs:
@@ -195,13 +195,15 @@ def test_perfect_features_solve_it_and_noise_does_not() -> None:
     outcomes = {}
     for blind in (False, True):
         encoder = Edges(blind)
-        outcomes[blind] = benchmark().run((train, test), Judged(encoder, Features(encoder)))[""]  # type: ignore[arg-type]
+        outcomes[blind] = benchmark().run(
+            (train, test), EvaluatedEncoder(encoder, Features(encoder))
+        )[""]  # type: ignore[arg-type]
     seen = outcomes[False].measures["ods_f"]
     assert seen.value > 0.9
     assert seen.sums.shape == (2, 8, 4 * 99)
     assert list(seen.samples) == [f"blob-{i}" for i in range(8)]
     assert outcomes[True].measures["ods_f"].value < 0.6
-    assert 0 < outcomes[False].floors["mean boundary map"] < 0.6
+    assert 0 < outcomes[False].baselines["mean boundary map"] < 0.6
     assert outcomes[False].details["cell_pixels"] == 4
 
 
@@ -220,5 +222,7 @@ def test_scenes_run_through_the_benchmark(tmp_path: Path) -> None:
         resolution=96, steps=10, seeds=1,
     )  # fmt: skip
     encoder = Edges()
-    outcome = settings.run(settings.open(tmp_path), Judged(encoder, Features(encoder)))[""]
+    outcome = settings.run(settings.open(tmp_path), EvaluatedEncoder(encoder, Features(encoder)))[
+        ""
+    ]
     assert 0 < outcome.measures["ods_f"].value < 1

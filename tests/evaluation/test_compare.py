@@ -8,19 +8,21 @@ from PIL import Image
 
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import Benchmark
-from openeupe.evaluation.compare import check_all, compare, mean_ranks
+from openeupe.evaluation.compare import check_comparable, compare, mean_ranks
+from openeupe.evaluation.results import read_benchmark
+from openeupe.evaluation.results_writer import gather
 from openeupe.evaluation.suite import Suite
 
-from .test_results import made
+from .test_results import info, made
 
 
 def test_benchmarks_that_results_json_leaves_out_are_not_compared(tmp_path: Path) -> None:
     """After `--only`, the files of another encoder's benchmarks still lie in the folder."""
     a, b = made(tmp_path / "a", 0.8, 0.3), made(tmp_path / "b", 0.5, 0.2)
-    a.gather(["knn"], {"model": "a"})
-    assert a.benchmark("depth") is not None
-    assert [found.benchmark for found in compare(a, b, ["knn", "depth"])] == ["knn"]
-    assert mean_ranks([a, b], ["knn", "depth"]) == [1.0, 2.0]
+    a = gather(a.folder, ["knn"], info("a"))
+    assert read_benchmark(a.folder, "depth") is not None
+    assert [row.benchmark for row in compare(a, b).rows] == ["knn"]
+    assert mean_ranks([a, b]) == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("changes", [{"protocol_hash": "other"}, {"data": ["cc"]}])
@@ -29,18 +31,18 @@ def test_results_of_other_settings_or_data_are_not_ranked(
 ) -> None:
     a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.5, 0.3, **changes)
     with pytest.raises(InputError, match=r"benchmark knn.*evaluated with other"):
-        mean_ranks([a, b], ["knn"])
+        mean_ranks([a, b])
 
 
 def test_a_benchmark_that_only_some_have_is_checked_as_well(tmp_path: Path) -> None:
     """It stands in the table, also where the first encoder lacks it."""
-    first = made(tmp_path / "first", 0.5, 0.3)
-    first.gather(["depth"], {"model": "first"})
-    others = [made(tmp_path / name, 0.5, 0.3, protocol_hash=name) for name in ("second", "third")]
-    for other in others:
-        other.gather(["knn"], {"model": other.folder.name})
+    first = made(tmp_path / "first", 0.5, 0.3).only(["depth"])
+    others = [
+        made(tmp_path / name, 0.5, 0.3, protocol_hash=name).only(["knn"])
+        for name in ("second", "third")
+    ]
     with pytest.raises(InputError, match=r"benchmark knn: .*second and .*third were evaluated"):
-        check_all([first, *others], ["depth", "knn"])
+        check_comparable([first, *others])
 
 
 def of(**changes: object) -> Benchmark:
@@ -49,16 +51,20 @@ def of(**changes: object) -> Benchmark:
     return Suite.model_validate({"name": "s", "benchmarks": {"k": settings}}).benchmarks["k"]
 
 
+def hash_of(benchmark: Benchmark) -> str:
+    return benchmark.identity("k").protocol_hash
+
+
 def test_equal_data_at_another_place_can_be_compared(tmp_path: Path) -> None:
     for place in ("a", "b/c"):
         for part, shade in (("train", 250), ("test", 200)):
             (tmp_path / place / part / "gray").mkdir(parents=True)
             Image.new("RGB", (40, 40), (shade,) * 3).save(tmp_path / place / part / "gray/0.png")
     here, there = of(), of(data={"layout": "folder", "path": "b/c"})
-    assert here.protocol_identity() == there.protocol_identity()
+    assert hash_of(here) == hash_of(there)
     identities = [benchmark.identities(benchmark.open(tmp_path)) for benchmark in (here, there)]
     assert identities[0] == identities[1]
-    assert here.protocol_identity() != of(k=[5]).protocol_identity()
+    assert hash_of(here) != hash_of(of(k=[5]))
 
 
 KEYPOINTS = "image,keypoint,x,y\n" + "".join(

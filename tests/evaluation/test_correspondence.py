@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from openeupe.datasets.point_files import KeypointSet
 from openeupe.encoders import Encoder, Tokens
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.correspondence import (
     Correspondence,
     Letterbox,
@@ -69,11 +69,13 @@ def photos(root: Path, count: int, sizes: list[tuple[int, int]]) -> list[str]:
     return names
 
 
-def judge(images: KeypointSet, encoder: Encoder, **settings: object) -> Outcome:
+def run(images: KeypointSet, encoder: Encoder, **settings: object) -> Outcome:
     benchmark = Correspondence.model_validate({"data": SETTINGS, **settings})
     pairs = draw_pairs(images.pairs(), benchmark.pairs_per_category, benchmark.seed)
     points = {index: images.keypoints(index) for index in range(len(images))}
-    return benchmark.run(Matches(images, pairs, points), Judged(encoder, Features(encoder)))[""]
+    return benchmark.run(
+        Matches(images, pairs, points), EvaluatedEncoder(encoder, Features(encoder))
+    )[""]
 
 
 def identical(root: Path, sizes: list[tuple[int, int]]) -> KeypointSet:
@@ -93,12 +95,12 @@ def identical(root: Path, sizes: list[tuple[int, int]]) -> KeypointSet:
 @pytest.mark.parametrize("geometry", ["eupe", "dinov3"])
 def test_an_image_matches_itself(tmp_path: Path, geometry: str) -> None:
     images = identical(tmp_path, [(120, 80), (64, 100)])
-    outcome = judge(images, Patches(), geometry=geometry, resolution=128)
+    outcome = run(images, Patches(), geometry=geometry, resolution=128)
     assert outcome.headline == "pck@0.1"
     assert outcome.measures["pck@0.1"].value == 100
     assert outcome.details["keypoints"] == 12 * 9
     assert outcome.details["per_category"] == {"even": 100, "odd": 100}
-    assert outcome.floors["same place"] == 100
+    assert outcome.baselines["same place"] == 100
 
 
 def test_scrambled_tokens_are_at_chance(tmp_path: Path) -> None:
@@ -106,11 +108,11 @@ def test_scrambled_tokens_are_at_chance(tmp_path: Path) -> None:
     pairs = [(i, j, "all") for i in range(12) for j in range(12) if i != j]
     images = KeypointSet(tmp_path, images.files, [images.keypoints(i) for i in range(12)],
                          [images.box(i) for i in range(12)], pairs)  # fmt: skip
-    outcome = judge(images, Patches(scramble=True), resolution=128, pairs_per_category=None)
+    outcome = run(images, Patches(scramble=True), resolution=128, pairs_per_category=None)
     assert outcome.details["pairs"] == 132
     figure = outcome.measures["pck@0.1"].value
-    assert abs(figure - outcome.floors["chance"]) < 2.5  # 1,188 points: one SE is 0.5
-    assert 1 < outcome.floors["chance"] < 3.2  # the disk is 3.1 % of the image, less at borders
+    assert abs(figure - outcome.baselines["chance"]) < 2.5  # 1,188 points: one SE is 0.5
+    assert 1 < outcome.baselines["chance"] < 3.2  # the disk is 3.1 % of the image, less at borders
 
 
 def test_letterbox_is_centred_and_keeps_the_aspect() -> None:
@@ -222,7 +224,7 @@ def test_points_are_pooled_in_a_category_and_categories_averaged(tmp_path: Path)
         tmp_path, [names[0], names[0], names[1]], [points, away, {"p": (20.0, 20.0)}],
         [(0, 0, 64, 64)] * 3, [(0, 1, "a"), (0, 0, "a"), (2, 2, "b")],
     )  # fmt: skip
-    outcome = judge(images, Patches(), resolution=64)
+    outcome = run(images, Patches(), resolution=64)
     assert outcome.details["per_category"] == {"a": 66.67, "b": 100}  # 4 of 6, not (1/3 + 1) / 2
     assert outcome.measures["pck@0.1"].value == pytest.approx((400 / 6 + 100) / 2)
     assert outcome.measures["pck@0.1"].sums.shape == (1, 3, 4)
@@ -264,9 +266,9 @@ def test_scenes_run_through_the_benchmark(tmp_path: Path) -> None:
     )
     data = benchmark.open(tmp_path)
     assert all(data.points[a].keys() & data.points[b].keys() for a, b, _ in data.pairs)
-    outcome = benchmark.run(data, Judged(Patches(), Features(Patches())))[""]
+    outcome = benchmark.run(data, EvaluatedEncoder(Patches(), Features(Patches())))[""]
     assert 0 < outcome.measures["pck@0.1"].value < 100
-    assert set(outcome.floors) == {"chance", "centre guess", "same place"}
+    assert set(outcome.baselines) == {"chance", "centre guess", "same place"}
     assert outcome.measures["pck@0.1"].value >= outcome.measures["pck@0.05"].value
 
 

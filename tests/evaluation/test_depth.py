@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from openeupe.encoders.encoder import Encoder, Tokens
 from openeupe.errors import InputError
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.crops import DepthCrops, depth_crop, recoloured
 from openeupe.evaluation.depth import Depth, OnlineDepth, depth_errors, whole_depths
 from openeupe.evaluation.features import Features
@@ -42,8 +42,8 @@ class Telling(Encoder):
         return Tokens(pixels.mean((2, 3)), torch.exp(-8 * (gray - levels) ** 2))
 
 
-def judged(encoder: Encoder) -> Judged:
-    return Judged(encoder, Features(encoder))
+def evaluated(encoder: Encoder) -> EvaluatedEncoder:
+    return EvaluatedEncoder(encoder, Features(encoder))
 
 
 @pytest.fixture(scope="module")
@@ -193,14 +193,14 @@ def test_whole_images_are_padded_and_mirrored() -> None:
     torch.nn.init.normal_(head.linear.weight)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 43, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    (found,) = whole_depths([head], judged(encoder), image)
+    (found,) = whole_depths([head], evaluated(encoder), image)
     assert found.shape == (30, 43)
-    mirrored = whole_depths([head], judged(encoder), Image.fromarray(pixels[:, ::-1].copy()))[0]
+    mirrored = whole_depths([head], evaluated(encoder), Image.fromarray(pixels[:, ::-1].copy()))[0]
     # 43 px are padded by 2 and 3: a mirror image lies one pixel elsewhere.
     assert (found - mirrored.flip(-1)).abs().mean() < (found - mirrored).abs().mean()
     fits = Image.fromarray(pixels[:24, :40].copy())
-    (even,) = whole_depths([head], judged(encoder), fits)
-    (back,) = whole_depths([head], judged(encoder), fits.transpose(Image.Transpose(0)))
+    (even,) = whole_depths([head], evaluated(encoder), fits)
+    (back,) = whole_depths([head], evaluated(encoder), fits.transpose(Image.Transpose(0)))
     torch.testing.assert_close(even, back.flip(-1))
     x = torch.from_numpy(pixels[:24, :40].copy()).permute(2, 0, 1)[None] / 255
     parts = [
@@ -219,41 +219,41 @@ def test_perfect_features_beat_the_mean_depth_by_far(rooms: Path) -> None:
         "lr": 0.02,
         "batch_size": 6,
     }
-    judge = benchmark(rooms, variant=variant, bins=64, seeds=2)
-    outcome = judge.run(judge.open(Path()), judged(Telling()))[""]
+    probe = benchmark(rooms, variant=variant, bins=64, seeds=2)
+    outcome = probe.run(probe.open(Path()), evaluated(Telling()))[""]
     rmse = outcome.measures["rmse"]
     assert outcome.headline == "rmse"
     assert not rmse.higher_is_better
     assert rmse.sums.shape == (2, 5, 2)
-    assert outcome.floors["mean depth"] > 1
-    assert rmse.value < 0.3 * outcome.floors["mean depth"]
+    assert outcome.baselines["mean depth"] > 1
+    assert rmse.value < 0.3 * outcome.baselines["mean depth"]
     assert outcome.measures["delta1"].value > 90
     assert rmse.samples[0] == "test/images/0.png"
 
 
 def test_the_floor_is_the_training_mean(rooms: Path) -> None:
-    judge = benchmark(
+    probe = benchmark(
         rooms, variant={"name": "cached", "height": 16, "width": 16, "steps": 1}, seeds=1
     )
-    train, test = data = judge.open(Path())
-    outcome = judge.run(data, judged(Telling()))[""]
+    train, test = data = probe.open(Path())
+    outcome = probe.run(data, evaluated(Telling()))[""]
     known = np.concatenate([d[d > 0] for d in (train.depth(i) for i in range(len(train)))])
     assert outcome.details["mean_depth_m"] == pytest.approx(known.mean(), rel=1e-5)
     errors = [
         by_hand([float(known.mean())] * d.size, d.ravel().tolist())[0]  # type: ignore[index]
         for d in (test.depth(i) for i in range(len(test)))
     ]
-    assert outcome.floors["mean depth"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert outcome.baselines["mean depth"] == pytest.approx(np.mean(errors), rel=1e-5)
 
 
 @pytest.mark.parametrize("patch_size", [8, 7])
 def test_the_papers_training_runs_and_repeats(rooms: Path, patch_size: int) -> None:
     variant = {"name": "online", "steps": 4, "batch_size": 3, "crop": (40, 64), "warmup_steps": 2}
-    judge = benchmark(rooms, variant=variant, seeds=2)
-    data = judge.open(Path())
-    one = judge.run(data, judged(Telling(patch_size)))[""]
+    probe = benchmark(rooms, variant=variant, seeds=2)
+    data = probe.open(Path())
+    one = probe.run(data, evaluated(Telling(patch_size)))[""]
     encoder = Telling(patch_size).train()
-    two = judge.run(data, Judged(encoder, Features(encoder, workers=5)))[""]
+    two = probe.run(data, EvaluatedEncoder(encoder, Features(encoder, workers=5)))[""]
     for name in ("rmse", "abs_rel", "delta1"):
         np.testing.assert_array_equal(one.measures[name].sums, two.measures[name].sums)
     first, second = one.measures["rmse"].sums
@@ -264,22 +264,22 @@ def test_the_papers_training_runs_and_repeats(rooms: Path, patch_size: int) -> N
 def test_the_papers_training_learns(rooms: Path) -> None:
     variant = {"name": "online", "steps": 80, "batch_size": 4, "crop": (40, 64), "lr": 0.02,
                "warmup_steps": 10, "loss_warmup_steps": 5, "recolour": 0}  # fmt: skip
-    judge = benchmark(rooms, variant=variant, bins=64, seeds=1)
-    outcome = judge.run(judge.open(Path()), judged(Telling()))[""]
-    assert outcome.measures["rmse"].value < 0.5 * outcome.floors["mean depth"]
+    probe = benchmark(rooms, variant=variant, bins=64, seeds=1)
+    outcome = probe.run(probe.open(Path()), evaluated(Telling()))[""]
+    assert outcome.measures["rmse"].value < 0.5 * outcome.baselines["mean depth"]
 
 
 def test_images_smaller_than_the_crop_are_told(rooms: Path) -> None:
-    judge = benchmark(rooms, variant="online")
+    probe = benchmark(rooms, variant="online")
     with pytest.raises(InputError, match=r"is smaller than the crop 416 x 544: set variant.crop"):
-        judge.run(judge.open(Path()), judged(Telling()))
+        probe.run(probe.open(Path()), evaluated(Telling()))
 
 
 def test_a_wrong_scale_is_told(rooms: Path) -> None:
-    judge = benchmark(rooms, variant="cached")
-    data = judge.data.model_copy(update={"depth_scale": 1.0})
+    probe = benchmark(rooms, variant="cached")
+    data = probe.data.model_copy(update={"depth_scale": 1.0})
     with pytest.raises(InputError, match="correct depth_scale"):
-        judge.run(data.open(Path()), judged(Telling()))
+        probe.run(data.open(Path()), evaluated(Telling()))
 
 
 def test_settings() -> None:

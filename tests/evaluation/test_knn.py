@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openeupe.encoders import create
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.features import Features
 from openeupe.evaluation.knn import Knn, crop_view, knn_accuracy, knn_predictions, neighbours
 
@@ -171,7 +171,7 @@ def test_the_benchmark_judges_every_image(colours: Path, features: str) -> None:
     benchmark = Knn(data=settings, k=(1, 3, 200), crop=32, short=36, features=features)
     encoder = create("raw_pixels")
     opened = benchmark.open(Path("/elsewhere"))
-    outcome = benchmark.run(opened, Judged(encoder, Features(encoder)))[""]
+    outcome = benchmark.run(opened, EvaluatedEncoder(encoder, Features(encoder)))[""]
     assert outcome.headline == "top1@1"
     assert list(outcome.measures) == ["top1@1", "top1@3", "top1@200"]
     measure = outcome.measures["top1@1"]
@@ -179,7 +179,7 @@ def test_the_benchmark_judges_every_image(colours: Path, features: str) -> None:
     assert list(measure.samples) == [f"blue/{i}.png" for i in range(2)] + [
         f"red/{i}.png" for i in range(3)
     ]
-    assert outcome.floors == {"majority class": pytest.approx(40)}  # blue is commoner in train
+    assert outcome.baselines == {"majority class": pytest.approx(40)}  # blue is commoner in train
     assert outcome.details["classes"] == 2
 
 
@@ -210,7 +210,7 @@ def test_noise_of_equal_names_in_both_parts_scores_near_chance(tmp_path: Path) -
     data = settings.open(Path())
     assert data[0].fingerprint != data[1].fingerprint
     encoder = create("raw_pixels")
-    outcome = settings.run(data, Judged(encoder, Features(encoder)))[""]
+    outcome = settings.run(data, EvaluatedEncoder(encoder, Features(encoder)))[""]
     assert 30 < outcome.measures["top1@1"].value < 70
 
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from openeupe.evaluation.measure import METRICS, Measure, joined, mean_measure
+from openeupe.evaluation.measure import REDUCTIONS, Measure, joined, mean_measure
 
 
 def figure(metric: str, totals: list[float]) -> float:
-    return float(METRICS[metric](np.array(totals)))
+    return float(REDUCTIONS[metric](np.array(totals)))
 
 
 def test_metrics_are_the_textbook_ones() -> None:

@@ -1,17 +1,32 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from openeupe.encoders import create
 from openeupe.errors import InputError
-from openeupe.evaluation import tables
-from openeupe.evaluation.compare import compare, mean_ranks
+from openeupe.evaluation.compare import compare, mean_ranks, side_by_side
+from openeupe.evaluation.machine import commit
 from openeupe.evaluation.measure import Outcome, mean_measure
-from openeupe.evaluation.results import Results, commit
+from openeupe.evaluation.results import (
+    BenchmarkIdentity,
+    BenchmarkResult,
+    Conditions,
+    Domain,
+    EncoderIdentity,
+    EvaluationInfo,
+    Results,
+    benchmark_names,
+    check_samples,
+    read_benchmark,
+    read_measure,
+)
+from openeupe.evaluation.results_writer import gather, save_benchmark
 from openeupe.identity import encoder_identity, file_identity, settings_identity
 
 from ..recorded import Disk
@@ -19,28 +34,48 @@ from ..recorded import Disk
 NAMES = [f"image-{i:03}" for i in range(120)]
 
 
-def about(**changes: object) -> dict[str, object]:
-    return {
-        "protocol": "knn/eupe-v1",
-        "protocol_hash": "0011",
-        "data": ["aa", "bb"],
-        "domain": "image",
-        "settings": {"k": 10},
-        **changes,
-    }
+def info(model: str) -> EvaluationInfo:
+    return EvaluationInfo(
+        model=model,
+        model_args={},
+        parameters=1,
+        encoder="e",
+        precision="fp32",
+        device="cpu",
+        suite="s",
+    )
 
 
-def made(folder: Path, accuracy: float, error: float, **changes: object) -> Results:
+def save(
+    folder: Path,
+    name: str,
+    outcome: Outcome | str,
+    domain: Domain = "image",
+    data: Sequence[str] = ("aa", "bb"),
+    **changes: object,
+) -> None:
+    """Save a result whose benchmark has these settings, as `evaluate` does."""
+    benchmark = {"protocol": "knn/eupe-v1", "protocol_hash": "0011", "settings": {"k": 10}}
+    conditions = Conditions(
+        encoder=EncoderIdentity(identity="e", heads={}),
+        precision="fp32",
+        benchmark=BenchmarkIdentity(**{"name": name, "domain": domain, **benchmark, **changes}),
+    )
+    result = BenchmarkResult.of(
+        name, outcome, conditions, data=list(data), outcomes=[name], seconds=1.0
+    )
+    save_benchmark(folder, result, None if isinstance(outcome, str) else outcome)
+
+
+def made(folder: Path, accuracy: float, error: float, **changes: Any) -> Results:
     """Results with an accuracy and an error; of 120 images the first so many are right."""
-    results = Results(folder)
     right = np.arange(120) < accuracy * 120
     knn = mean_measure(NAMES, right, scale=100, unit="%")
     rmse = mean_measure(NAMES, np.full(120, error), higher_is_better=False, unit="m")
-    results.keep("knn", Outcome("top1", {"top1": knn}, {"majority class": 8.0}), about(**changes))
-    results.keep("depth", Outcome("rmse", {"rmse": rmse}), about(domain="dense", **changes))
-    results.keep("zero_shot", None, about(missing="no text-aligned teacher"))
-    results.gather(["knn", "depth", "zero_shot"], {"model": folder.name})
-    return results
+    save(folder, "knn", Outcome("top1", {"top1": knn}, {"majority class": 8.0}), **changes)
+    save(folder, "depth", Outcome("rmse", {"rmse": rmse}), "dense", **changes)
+    save(folder, "zero_shot", "no text-aligned teacher", **changes)
+    return gather(folder, ["knn", "depth", "zero_shot"], info(folder.name))
 
 
 def test_samples_come_back_as_they_were(tmp_path: Path) -> None:
@@ -49,13 +84,13 @@ def test_samples_come_back_as_they_were(tmp_path: Path) -> None:
     assert measure.value == 50
     assert list(measure.samples) == NAMES
     assert not results.measure("depth").higher_is_better
-    assert results.names() == ["depth", "knn", "zero_shot"]
+    assert benchmark_names(tmp_path) == ["depth", "knn", "zero_shot"]
 
 
 def test_what_is_cut_off_while_it_is_replaced_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = made(tmp_path, 0.5, 0.4)
+    made(tmp_path, 0.5, 0.4)
     better = mean_measure(NAMES, np.ones(120), scale=100, unit="%")
 
     replace = Path.replace
@@ -67,17 +102,16 @@ def test_what_is_cut_off_while_it_is_replaced_does_not_count(
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        results.keep("knn", Outcome("top1", {"top1": better}), about(settings={"k": 1}))
-    assert results.benchmark("knn") is None  # not k = 10's figures with k = 1's samples
+        save(tmp_path, "knn", Outcome("top1", {"top1": better}), settings={"k": 1})
+    assert read_benchmark(tmp_path, "knn") is None  # not k = 10's metrics with k = 1's samples
     assert not Results.there(tmp_path)
 
 
 def test_what_is_replaced_leaves_no_answers_behind(tmp_path: Path) -> None:
-    results = Results(tmp_path)
     measure = mean_measure(NAMES, np.ones(120), scale=100, unit="%")
     outcome = Outcome("accuracy", {"accuracy": measure}, answers=[{"said": "yes"}])
-    results.keep("vlm-exist", outcome, about(domain="language"))
-    results.keep("vlm-exist", None, about(domain="language", missing="no patch tokens"))
+    save(tmp_path, "vlm-exist", outcome, "language")
+    save(tmp_path, "vlm-exist", "no patch tokens", "language")
     assert [path.name for path in tmp_path.rglob("*.*")] == ["vlm-exist.json"]
 
 
@@ -104,7 +138,7 @@ def test_a_full_disk_is_one_line_and_what_was_finished_stays(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for writes in ("numpy.savez_compressed", "openeupe.evaluation.results.strict_json"):
+    for writes in ("numpy.savez_compressed", "openeupe.evaluation.results_writer.strict_json"):
         with monkeypatch.context() as patch:
             patch.setattr(writes, full)
             with pytest.raises(InputError, match=r"No space left.*free space"):
@@ -151,7 +185,7 @@ def test_the_commit_is_that_of_the_package(tmp_path: Path) -> None:
 
 def test_comparison_knows_which_way_is_better(tmp_path: Path) -> None:
     a, b = made(tmp_path / "a", 0.8, 0.3), made(tmp_path / "b", 0.5, 0.2)
-    found = {c.benchmark: c for c in compare(a, b, ["knn", "depth", "zero_shot"])}
+    found = {c.benchmark: c for c in compare(a, b).rows}
     assert set(found) == {"knn", "depth"}
     assert found["knn"].verdict == "better"
     assert found["knn"].gain.delta == pytest.approx(30)
@@ -159,46 +193,53 @@ def test_comparison_knows_which_way_is_better(tmp_path: Path) -> None:
     assert found["depth"].gain.delta == pytest.approx(-0.1)
     assert found["depth"].gain.low == pytest.approx(-0.1)
     assert all(c.p >= c.gain.p for c in found.values())
-    assert mean_ranks([a, b], ["knn", "depth"]) == [1.5, 1.5]
+    assert mean_ranks([a, b]) == [1.5, 1.5]
 
 
 def test_near_equal_encoders_are_not_told_apart(tmp_path: Path) -> None:
     a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.51, 0.3)
-    assert {c.verdict for c in compare(a, b, ["knn", "depth"])} == {"no difference shown"}
+    assert {c.verdict for c in compare(a, b).rows} == {"no difference shown"}
 
 
 @pytest.mark.parametrize("changes", [{"protocol_hash": "other"}, {"data": ["cc"]}])
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.5, 0.3, **changes)
     with pytest.raises(InputError, match=r"benchmark knn.*evaluated with other"):
-        compare(a, b, ["knn"])
+        compare(a, b)
 
 
 def test_tables_say_what_is_missing_and_why(tmp_path: Path) -> None:
     a, b = made(tmp_path / "a", 0.5, 0.3), made(tmp_path / "b", 0.6, 0.2)
-    benchmarks = ["depth", "knn", "zero_shot"]
-    header, rows = tables.one(a.read(), benchmarks)
-    cells = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    table = a.table()
+    cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
     assert list(cells) == ["knn top1", "zero_shot", "depth rmse ↓"]  # by domain
-    assert cells["zero_shot"]["figure"] == "n/a"
-    assert tables.notes(a.read(), benchmarks) == ["zero_shot: n/a, no text-aligned teacher"]
-    assert cells["knn top1"]["floor"] == "8.0 majority class"
-    assert cells["depth rmse ↓"]["figure"] == "0.300"
-    header, rows = tables.many([a.read(), b.read()], ["a", "b"], ["knn", "zero_shot"])
-    text = tables.markdown(header, rows)
+    assert cells["zero_shot"]["score"] == "n/a"
+    assert a.notes() == ["zero_shot: n/a, no text-aligned teacher"]
+    assert cells["knn top1"]["baseline"] == "8.0 majority class"
+    assert cells["depth rmse ↓"]["score"] == "0.300"
+    text = side_by_side([a.only(["knn", "zero_shot"]), b.only(["knn", "zero_shot"])]).markdown()
     assert text.splitlines()[0] == "| benchmark | a | b |"
     assert "| knn top1 | 50.0 ± " in text
     assert "| zero_shot | n/a | n/a |" in text
 
 
-def test_unresolved_figures_are_flagged(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+def test_unresolved_scores_are_flagged(tmp_path: Path) -> None:
     measure = mean_measure(NAMES, np.ones(120), scale=100, unit="%")
     outcome = Outcome("accuracy", {"accuracy": measure}, details={"resolved": False})
-    results.keep("vlm-exist", outcome, about(domain="language"))
-    content = results.gather(["vlm-exist"], {"model": "x"})
-    assert tables.one(content, ["vlm-exist"])[1][0][1] == "100.0 ?"
-    assert "not resolved" in tables.notes(content, ["vlm-exist"])[0]
+    save(tmp_path, "vlm-exist", outcome, "language")
+    results = gather(tmp_path, ["vlm-exist"], info("x"))
+    assert results.table().rows[0][1] == "100.0 ?"
+    assert "not resolved" in results.notes()[0]
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    results = made(tmp_path, 0.5, 0.4)
+    assert Results.open(tmp_path) == results
+    assert json.loads(json.dumps(results.to_json())) == json.loads(
+        (tmp_path / "results.json").read_text()
+    )
+    assert results.benchmarks["knn"].score == results.benchmarks["knn"].metrics["top1"]
+    assert results.benchmarks["zero_shot"].score is None
 
 
 def test_fingerprint_is_of_the_weights() -> None:
@@ -214,7 +255,7 @@ def test_damaged_results_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{")
     (tmp_path / "benchmarks").mkdir()
     with pytest.raises(InputError, match=r"results.json is damaged.*evaluate again"):
-        Results.open(tmp_path).read()
+        Results.open(tmp_path)
     with pytest.raises(InputError, match="run openeupe evaluate first"):
         Results.open(tmp_path / "nowhere")
 
@@ -222,72 +263,66 @@ def test_damaged_results_name_the_file(tmp_path: Path) -> None:
 def test_a_probe_of_one_seed_gets_no_verdict(tmp_path: Path) -> None:
     a = made(tmp_path / "a", 0.8, 0.3, settings={"seeds": 1})
     b = made(tmp_path / "b", 0.5, 0.3, settings={"seeds": 1})
-    (found,) = compare(a, b, ["knn"])
+    comparison = compare(a.only(["knn"]), b)
+    (found,) = comparison.rows
     assert found.p < 0.05
     assert found.verdict == "one seed: no verdict"
-    said = tables.summary([found], "a")
+    said = comparison.summary()
     assert "better on 0 benchmarks, worse on 0; no difference shown on 0" in said
     assert "No verdict on 1" in said
 
 
 def test_samples_of_another_evaluation_are_refused(tmp_path: Path) -> None:
-    """Whole files, but the figures of one next to the samples of the other."""
+    """Whole files, but the metrics of one next to the samples of the other."""
     good, bad = made(tmp_path / "good", 0.5, 0.4), made(tmp_path / "bad", 0.6, 0.5)
     shutil.copy(good.folder / "benchmarks" / "knn.npz", bad.folder / "benchmarks" / "knn.npz")
     for use in (
         lambda: bad.measure("knn"),
-        bad.read,
-        lambda: compare(good, bad, ["knn"]),
-        lambda: mean_ranks([good, bad], ["knn"]),
+        lambda: Results.open(bad.folder),
+        lambda: compare(good, bad),
     ):
         with pytest.raises(InputError, match=r"bad/benchmarks/knn\.npz .*evaluate again"):
             use()
-    assert bad.intact("depth")
-    assert not bad.intact("knn")
+    check_samples(bad.folder, bad.benchmarks["depth"])
 
 
-def test_benchmarks_that_were_exchanged_are_not_shown_under_old_figures(tmp_path: Path) -> None:
+def test_benchmarks_that_were_exchanged_are_not_shown_under_old_metrics(tmp_path: Path) -> None:
     good, bad = made(tmp_path / "good", 0.5, 0.4), made(tmp_path / "bad", 0.6, 0.5)
     for ending in ("json", "npz"):
         file = f"benchmarks/knn.{ending}"
         shutil.copy(good.folder / file, bad.folder / file)
     with pytest.raises(InputError, match=r"bad/results\.json is not of .*knn.*evaluate again"):
-        compare(good, bad, ["knn"])
+        Results.open(bad.folder)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
         *(b"", b"null", b"[]", b"{}", b"{", b"[" * 20000, b"\xff\xfe", b'{"benchmarks": 3}'),
-        *(b'{"config": {"model": 3}, "benchmarks": {}}', b'{"headline": "x", "figures": {}}'),
+        *(b'{"config": {"model": 3}, "benchmarks": {}}', b'{"headline": "x", "metrics": {}}'),
         *(b"1" * 5000, b'{"a": NaN}'),
     ],
 )
 @pytest.mark.parametrize("name", ["results.json", "benchmarks/knn.json", "benchmarks/knn.npz"])
 def test_damaged_results_are_one_line(damage: bytes, name: str, tmp_path: Path) -> None:
-    good, bad = made(tmp_path / "good", 0.5, 0.4), made(tmp_path / "bad", 0.6, 0.5)
-    (bad.folder / name).write_bytes(damage)
-
-    def use() -> None:
-        bad.read()
-        compare(good, bad, ["knn", "depth"])
-
+    made(tmp_path, 0.6, 0.5)
+    (tmp_path / name).write_bytes(damage)
     with pytest.raises(InputError, match=f"{name}.*evaluate again"):
-        use()
+        Results.open(tmp_path)
 
 
 def test_values_of_another_kind_are_refused(tmp_path: Path) -> None:
     for field, value in (
-        ("value", "x"), ("low", [1]), ("samples", None), ("metric", "no such"), ("scale", None),
-        ("unit", 3), ("higher_is_better", "no"),
+        ("value", "x"), ("low", [1]), ("samples", None), ("reduction", "no such"),
+        ("scale", None), ("unit", 3), ("higher_is_better", "no"), ("unknown", 1),
     ):  # fmt: skip
-        results = made(tmp_path / field, 0.5, 0.4)
-        path = results.folder / "benchmarks" / "knn.json"
+        made(tmp_path / field, 0.5, 0.4)
+        path = tmp_path / field / "benchmarks" / "knn.json"
         content = json.loads(path.read_text())
-        content["figures"]["top1"][field] = value
+        content["metrics"]["top1"][field] = value
         path.write_text(json.dumps(content))
-        with pytest.raises(InputError, match=f"knn.json.*{field}"):
-            results.measure("knn")
+        with pytest.raises(InputError, match=rf"knn.json is damaged \(metrics.top1.{field}: "):
+            Results.open(tmp_path / field)
 
 
 def test_samples_of_another_shape_are_refused(tmp_path: Path) -> None:
@@ -305,37 +340,40 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path) -> None:
             {"top1:sums": sums * 1j, "top1:samples": samples},
         )
     ):
-        results = made(tmp_path / str(number), 0.5, 0.4)
-        path = results.folder / "benchmarks" / "knn.npz"
+        folder = tmp_path / str(number)
+        knn = made(folder, 0.5, 0.4).benchmarks["knn"]
+        path = folder / "benchmarks" / "knn.npz"
         np.savez(path, **arrays)
-        about = json.loads(path.with_suffix(".json").read_text())
-        about["samples_digest"] = file_identity(path)  # as a faulty writer would have left it
-        path.with_suffix(".json").write_text(json.dumps(about))
+        # As a faulty writer would have left it.
+        knn = knn.model_copy(update={"samples_digest": file_identity(path)})
         with pytest.raises(InputError, match=r"knn\.npz"):
-            results.measure("knn")
+            read_measure(folder, knn)
 
 
-def test_figures_that_are_no_numbers_are_left_out_of_tables_and_ranks(tmp_path: Path) -> None:
+def test_scores_that_are_no_numbers_are_left_out_of_tables_and_ranks(tmp_path: Path) -> None:
     """NaN is written as null: a mean over no samples."""
-    results = made(tmp_path, 0.5, 0.4)
+    made(tmp_path, 0.5, 0.4)
     for path in (tmp_path / "benchmarks" / "knn.json", tmp_path / "results.json"):
         content = json.loads(path.read_text())
         benchmark = content["benchmarks"]["knn"] if "benchmarks" in content else content
-        benchmark["figures"]["top1"] |= {"value": None, "low": None, "high": None}
+        benchmark["metrics"]["top1"] |= {"value": None, "low": None, "high": None}
         path.write_text(json.dumps(content))
-    content = results.read()
-    _, rows = tables.many([content, content], ["a", "b"], ["knn", "depth"])
-    assert "n/a" in rows[0][1]
-    assert mean_ranks([results, results], ["knn", "depth"]) == [1.5, 1.5]
+    results = Results.open(tmp_path)
+    assert "n/a" in side_by_side([results, results]).rows[0][1]
+    assert mean_ranks([results, results]) == [1.5, 1.5]
 
 
-def test_results_of_format_1_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_results_of_older_formats_are_refused_in_one_line(tmp_path: Path) -> None:
     made(tmp_path, 0.5, 0.4)
     file = tmp_path / "results.json"
     content = json.loads(file.read_text())
-    assert content.pop("format") == 2
+    assert content["format"] == 4
+    file.write_text(json.dumps(content | {"format": 2}))
+    with pytest.raises(InputError, match=r"results.json has format 2, this version reads 4: del"):
+        Results.open(tmp_path)
+    content.pop("format")
     content["columns"] = content.pop("benchmarks")
     file.write_text(json.dumps(content))
     (tmp_path / "benchmarks").rename(tmp_path / "columns")
-    with pytest.raises(InputError, match=r"results.json has format 1, this version reads 2: del"):
-        Results.open(tmp_path).read()
+    with pytest.raises(InputError, match=r"results.json has format 1, this version reads 4: del"):
+        Results.open(tmp_path)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from openeupe.encoders import create
 from openeupe.encoders.encoder import Encoder, Tokens
 from openeupe.errors import InputError
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.features import Features
 from openeupe.evaluation.measure import Measure
 from openeupe.evaluation.segmentation import (
@@ -56,8 +56,8 @@ class Telling(Encoder):
         return Tokens(pixels.mean((2, 3)), F.avg_pool2d(pixels, self.patch_size))
 
 
-def judged(encoder: Encoder) -> Judged:
-    return Judged(encoder, Features(encoder))
+def evaluated(encoder: Encoder) -> EvaluatedEncoder:
+    return EvaluatedEncoder(encoder, Features(encoder))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_logits_of_windows_are_averaged() -> None:
     encoder = Telling()
     head = SegmentationHead(SegmentationHeadSettings(width=3, classes=tuple("abcde"))).eval()
     pixels = torch.randint(0, 256, (3, 32, 44), dtype=torch.uint8)
-    (found,) = sliding_logits([head], judged(encoder), pixels, 32, 21)
+    (found,) = sliding_logits([head], evaluated(encoder), pixels, 32, 21)
     left, right = (
         F.interpolate(head(encoder(part[None] / 255).patches), (32, 32), mode="bilinear")[0]
         for part in (pixels[:, :, :32], pixels[:, :, 12:])
@@ -161,7 +161,7 @@ def test_the_learning_rate_is_what_the_released_code_prints(step: int, rate: flo
 def test_the_released_protocols_loss_is_a_mean_over_all_pixels(ade: Path) -> None:
     """Twice as many pixels without a label: half the step of a linear optimizer's gradient."""
     sizes = {"short": 32, "crop": 32, "stride": 20}
-    judge = benchmark(ade, variant={"name": "online", "steps": 1, **sizes}, seeds=1)
+    probe = benchmark(ade, variant={"name": "online", "steps": 1, **sizes}, seeds=1)
     seen: list[bool] = []
 
     def spied(*given: object, over_all: bool = False) -> torch.Tensor:
@@ -170,9 +170,9 @@ def test_the_released_protocols_loss_is_a_mean_over_all_pixels(ade: Path) -> Non
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmentation, "upsampled_loss", spied)
-        judge.run(judge.open(Path()), judged(Telling(8)))
+        probe.run(probe.open(Path()), evaluated(Telling(8)))
         cached = benchmark(ade, variant={"name": "cached", "steps": 1}, seeds=1)
-        cached.run(cached.open(Path()), judged(Telling(8)))
+        cached.run(cached.open(Path()), evaluated(Telling(8)))
     assert seen == [True, False]
 
 
@@ -201,8 +201,8 @@ def test_perfect_features_reach_the_top(ade: Path) -> None:
         "steps": 200,
         "lr": 0.03,
     }
-    judge = four_classes(ade, variant=variant, seeds=2)
-    outcome = judge.run(judge.open(Path()), judged(Telling(4)))[""]
+    probe = four_classes(ade, variant=variant, seeds=2)
+    outcome = probe.run(probe.open(Path()), evaluated(Telling(4)))[""]
     # Blocks' borders are where bilinear logits cross, of tokens 4 px apart: all but exact.
     assert outcome.measures["miou"].value > 97
     assert outcome.measures["pixel_accuracy"].value > 98
@@ -214,15 +214,15 @@ def test_perfect_features_reach_the_top(ade: Path) -> None:
 
 
 def test_the_floor_is_what_one_class_scores(ade: Path) -> None:
-    judge = benchmark(
+    probe = benchmark(
         ade, variant={"name": "cached", "height": 32, "width": 32, "steps": 1}, seeds=1
     )
-    _, test = data = judge.open(Path())
-    outcome = judge.run(data, judged(Telling()))[""]
+    _, test = data = probe.open(Path())
+    outcome = probe.run(data, evaluated(Telling()))[""]
     common = test.classes.index(str(outcome.details["most_frequent_class"]))
     truths = [test.mask(i) for i in range(len(test))]
     expected = reference_miou(truths, [np.full_like(t, common) for t in truths], 150)
-    assert outcome.floors["most frequent class"] == pytest.approx(100 * expected)
+    assert outcome.baselines["most frequent class"] == pytest.approx(100 * expected)
 
 
 @pytest.mark.parametrize("patch_size", [8, 7])
@@ -230,16 +230,16 @@ def test_the_papers_training_runs_and_repeats(ade: Path, patch_size: int) -> Non
     """Patch 7 does not divide the crop of 32 pixels: 35 does, and the other sizes follow."""
     sizes = {"short": 32, "crop": 32, "stride": 20}
     variant = {"name": "online", "steps": 4, "batch_size": 3, "warmup_steps": 2, **sizes}
-    judge = benchmark(ade, variant=variant, seeds=2)
-    data = judge.open(Path())
+    probe = benchmark(ade, variant=variant, seeds=2)
+    data = probe.open(Path())
     state = torch.get_rng_state()
-    one = judge.run(data, judged(Telling(patch_size)))[""]
+    one = probe.run(data, evaluated(Telling(patch_size)))[""]
     assert torch.equal(torch.get_rng_state(), state)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        encoder = Telling(patch_size).train()  # judged in eval mode; its mode comes back
-        slow = Judged(encoder, Features(encoder, workers=5))
-        two = judge.run(data, slow)[""]
+        encoder = Telling(patch_size).train()  # evaluated in eval mode; its mode comes back
+        slow = EvaluatedEncoder(encoder, Features(encoder, workers=5))
+        two = probe.run(data, slow)[""]
         assert encoder.training
     np.testing.assert_array_equal(one.measures["miou"].sums, two.measures["miou"].sums)
     first, second = one.measures["miou"].sums
@@ -253,8 +253,8 @@ def test_the_papers_training_runs_and_repeats(ade: Path, patch_size: int) -> Non
 def test_the_papers_training_learns(ade: Path) -> None:
     variant = {"name": "online", "steps": 60, "batch_size": 4, "warmup_steps": 5, "lr": 0.05,
                "short": 64, "crop": 64, "stride": 42, "hue": 0.02, "dropout": 0}  # fmt: skip
-    judge = four_classes(ade, variant=variant, seeds=1)
-    outcome = judge.run(judge.open(Path()), judged(Telling()))[""]
+    probe = four_classes(ade, variant=variant, seeds=1)
+    outcome = probe.run(probe.open(Path()), evaluated(Telling()))[""]
     assert outcome.measures["miou"].value > 85
 
 
@@ -276,6 +276,6 @@ def test_a_broken_image_stops_with_its_name(ade: Path, tmp_path: Path) -> None:
     whole = file.with_suffix(".jpg").read_bytes()
     file.with_suffix(".jpg").write_bytes(whole[: len(whole) // 2])  # its header is whole
     variant = {"name": "online", "steps": 1, "batch_size": 1, "short": 32, "crop": 32, "stride": 20}
-    judge = four_classes(tmp_path / "copy", variant=variant, seeds=1)
+    probe = four_classes(tmp_path / "copy", variant=variant, seeds=1)
     with pytest.raises(InputError, match=r"2\.jpg.* replace the file"):
-        judge.run(judge.open(Path()), judged(create("raw_pixels")))
+        probe.run(probe.open(Path()), evaluated(create("raw_pixels")))

@@ -1,6 +1,5 @@
 """Suites carried out on benchmarks that cost nothing: what is kept, resumed, refused."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +13,10 @@ from openeupe.config import packaged_names
 from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
 from openeupe.evaluation import suite as suites
-from openeupe.evaluation.benchmark import Chain, Judged
+from openeupe.evaluation.benchmark import Chain, EvaluatedEncoder
 from openeupe.evaluation.features import Features, Precision
 from openeupe.evaluation.knn import Knn
+from openeupe.evaluation.results import Results
 from openeupe.evaluation.segmentation import Segmentation
 from tests.lines import Lines
 
@@ -62,34 +62,35 @@ def run(
     precision: Precision = "fp32",
     chains: Mapping[str, Chain] | None = None,
     root: Path | None = None,
-) -> tuple[dict, str]:
+) -> tuple[Results, str]:
     suite = suites.load_suite(colors / "suite.yaml", list(overrides))
     encoder = encoder or create("raw_pixels").eval()
     out = colors / "out"
     said = Lines()
-    content = suites.evaluate(
+    results = suites.evaluate(
         suite,
-        Judged(encoder, Features(encoder, precision=precision), chains or {}),
+        EvaluatedEncoder(encoder, Features(encoder, precision=precision), chains or {}),
         out,
         root=root or colors,
         source="pixels",
         only=only,
         progress=said,
     )
-    return content, said.text
+    return results, said.text
 
 
-def test_figures_and_reasons(colors: Path) -> None:
-    content, said = run(colors)
-    assert content["results"]["knn"]["top1@1,none"] == 100
+def test_scores_and_reasons(colors: Path) -> None:
+    results, said = run(colors)
+    knn = results.benchmarks["knn"]
+    assert knn.score is not None
+    assert (knn.score.name, knn.score.value) == ("top1@1", 100)
     assert "no head leads" in said or "n/a" in said
-    assert "missing" in content["benchmarks"]["zero_shot"]
-    benchmark = content["benchmarks"]["knn"]
-    assert len(benchmark["data"]) == 2
-    assert benchmark["protocol_hash"]
-    assert content["config"]["model"] == "pixels"
-    assert content["config"]["suite"] == "colors"
-    assert json.loads((colors / "out/results.json").read_text()) == json.loads(json.dumps(content))
+    assert results.benchmarks["zero_shot"].missing
+    assert len(knn.data) == 2
+    assert knn.benchmark.protocol_hash
+    assert results.config.model == "pixels"
+    assert results.config.suite == "colors"
+    assert Results.open(colors / "out") == results
 
 
 def test_what_was_finished_is_kept(colors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,10 +109,10 @@ def test_what_was_finished_is_kept(colors: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_some_benchmarks_first_the_others_later(colors: Path) -> None:
-    content, _ = run(colors, only=["knn"])
-    assert list(content["benchmarks"]) == ["knn"]
-    content, _ = run(colors, only=["zero_shot"])
-    assert set(content["benchmarks"]) == {"knn", "zero_shot"}
+    results, _ = run(colors, only=["knn"])
+    assert list(results.benchmarks) == ["knn"]
+    results, _ = run(colors, only=["zero_shot"])
+    assert set(results.benchmarks) == {"knn", "zero_shot"}
 
 
 def test_some_benchmarks_first_leaves_out_those_of_another_encoder(colors: Path) -> None:
@@ -120,17 +121,17 @@ def test_some_benchmarks_first_leaves_out_those_of_another_encoder(colors: Path)
         {"encoder": create("test_resnet").eval()},
         {"precision": "bf16"},
     ):
-        content, said = run(colors, only=["knn"], **changed)  # type: ignore[arg-type]
-        assert list(content["benchmarks"]) == ["knn"]
+        results, said = run(colors, only=["knn"], **changed)  # type: ignore[arg-type]
+        assert list(results.benchmarks) == ["knn"]
         assert "zero_shot: left out, evaluated with another encoder" in said
-    content, _ = run(colors, only=["knn"])
-    assert set(content["benchmarks"]) == {"knn", "zero_shot"}
+    results, _ = run(colors, only=["knn"])
+    assert set(results.benchmarks) == {"knn", "zero_shot"}
 
 
 def test_some_benchmarks_first_leaves_out_those_of_other_settings(colors: Path) -> None:
     run(colors)
-    content, said = run(colors, "benchmarks.knn.k=[2]", only=["zero_shot"])
-    assert list(content["benchmarks"]) == ["zero_shot"]
+    results, said = run(colors, "benchmarks.knn.k=[2]", only=["zero_shot"])
+    assert list(results.benchmarks) == ["zero_shot"]
     assert "knn: left out" in said
 
 
@@ -151,8 +152,8 @@ def test_other_heads_are_judged_again(colors: Path, monkeypatch: pytest.MonkeyPa
 def test_damaged_samples_are_judged_again(colors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(colors)
     (colors / "out/benchmarks/knn.npz").write_bytes(b"cut off")
-    content, said = run(colors, only=["zero_shot"])
-    assert list(content["benchmarks"]) == ["zero_shot"]
+    results, said = run(colors, only=["zero_shot"])
+    assert list(results.benchmarks) == ["zero_shot"]
     assert "knn: left out, its samples are damaged: evaluate it again" in said
     calls = counted(monkeypatch, Knn)
     run(colors)
@@ -173,16 +174,16 @@ def test_some_benchmarks_first_leaves_out_those_of_other_data(
 ) -> None:
     run(colors)
     other = write_other_data(colors)
-    content, said = run(colors, only=["zero_shot"], root=other)
-    assert list(content["benchmarks"]) == ["zero_shot"]
+    results, said = run(colors, only=["zero_shot"], root=other)
+    assert list(results.benchmarks) == ["zero_shot"]
     assert "knn: left out, evaluated with other data: evaluate it again" in said
     calls = counted(monkeypatch, Knn)
-    content, _ = run(colors, only=["zero_shot"])  # the old --data: what is saved is of it
-    assert set(content["benchmarks"]) == {"knn", "zero_shot"}
+    results, _ = run(colors, only=["zero_shot"])  # the old --data: what is saved is of it
+    assert set(results.benchmarks) == {"knn", "zero_shot"}
     shutil.rmtree(other / "colors/train/blue")
     moved = "benchmarks.zero_shot.data={layout: scenes, count: 8}"
-    content, said = run(colors, moved, only=["zero_shot"], root=other)
-    assert list(content["benchmarks"]) == ["zero_shot"]
+    results, said = run(colors, moved, only=["zero_shot"], root=other)
+    assert list(results.benchmarks) == ["zero_shot"]
     assert "knn: left out, its data cannot be opened here" in said
     assert calls == []
 
@@ -193,8 +194,8 @@ def test_benchmarks_of_equal_settings_are_both_judged(colors: Path) -> None:
     )
     twin += "{layout: folder, path: colors}}"
     run(colors, twin, only=["knn-twin"])
-    content, _ = run(colors, twin)
-    assert set(content["benchmarks"]) == {"knn", "knn-twin", "zero_shot"}
+    results, _ = run(colors, twin)
+    assert set(results.benchmarks) == {"knn", "knn-twin", "zero_shot"}
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[int]:
@@ -237,8 +238,8 @@ benchmarks:
     calls = counted(monkeypatch, Segmentation)
 
     def miou() -> float:
-        content, _ = run(tmp_path)
-        return float(content["results"]["segmentation"]["miou,none"])
+        results, _ = run(tmp_path)
+        return float(results.benchmarks["segmentation"].metrics["miou"].value or 0)
 
     first = miou()
     assert miou() == first

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from openeupe.datasets.words import WordFolders, WordScenes
 from openeupe.encoders import Encoder, Tokens
 from openeupe.errors import InputError
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.features import Features
-from openeupe.evaluation.measure import METRICS
+from openeupe.evaluation.measure import REDUCTIONS
 from openeupe.evaluation.text_regions import TextRegions, at_thresholds, confusion
 
 
@@ -74,13 +74,15 @@ def test_perfect_features_solve_it_and_lost_positions_cost() -> None:
     outcomes = {}
     for pooled in (False, True):
         encoder = Redness(pooled)
-        outcomes[pooled] = benchmark().run((train, test), Judged(encoder, Features(encoder)))[""]  # type: ignore[arg-type]
+        outcomes[pooled] = benchmark().run(
+            (train, test), EvaluatedEncoder(encoder, Features(encoder))
+        )[""]  # type: ignore[arg-type]
     seen = outcomes[False]
     assert seen.headline == "text_iou"
     assert seen.measures["text_iou"].value > 90
     assert seen.measures["text_iou"].sums.shape == (2, 8, 2)
     assert outcomes[True].measures["text_iou"].value < seen.measures["text_iou"].value - 5
-    assert 4 < seen.floors["all is text"] < 10  # 20 * 50 of 96 * 128, some cut off
+    assert 4 < seen.baselines["all is text"] < 10  # 20 * 50 of 96 * 128, some cut off
     iou = seen.measures["text_iou"].value / 100
     assert seen.measures["f1"].value == pytest.approx(200 * iou / (1 + iou), abs=0.1)
     assert seen.measures["best_f1"].value >= seen.measures["f1"].value - 0.1
@@ -98,8 +100,8 @@ def test_figures_equal_a_plain_count_on_a_thousand_cases() -> None:
         true, wrong, missed = sums
         if here | there:
             f1 = 2 * len(here & there) / (len(here) + len(there))
-            assert METRICS["f1"](sums) == pytest.approx(f1)
-            iou = METRICS["class_mean"](np.array([true, true + wrong + missed]))
+            assert REDUCTIONS["f1"](sums) == pytest.approx(f1)
+            iou = REDUCTIONS["class_mean"](np.array([true, true + wrong + missed]))
             assert iou == pytest.approx(len(here & there) / len(here | there))
         hits, predicted, found, wanted = np.split(at_thresholds(probability, text), 4)
         for number in (0, 24, 49, 98):
@@ -126,8 +128,8 @@ def test_photos_run_through_the_benchmark(tmp_path: Path) -> None:
     assert train.fingerprint != test.fingerprint
     assert train.fingerprint == settings.open(tmp_path)[0].fingerprint
     encoder = Redness()
-    outcome = settings.run((train, test), Judged(encoder, Features(encoder)))[""]
-    assert 0 < outcome.floors["all is text"] < 60
+    outcome = settings.run((train, test), EvaluatedEncoder(encoder, Features(encoder)))[""]
+    assert 0 < outcome.baselines["all is text"] < 60
     assert all(str(tmp_path) not in name for name in outcome.measures["f1"].samples)
 
 

@@ -15,7 +15,7 @@ from openeupe.encoders import Encoder, create
 from openeupe.encoders.text import TEXT_SPACES, TextSpace, TextTower, text_space
 from openeupe.errors import InputError
 from openeupe.evaluation import zeroshot
-from openeupe.evaluation.benchmark import Judged, NotApplicable
+from openeupe.evaluation.benchmark import EvaluatedEncoder, NotApplicable
 from openeupe.evaluation.features import Features
 from openeupe.evaluation.zeroshot import ZeroShot, ZeroShotRidge, class_vectors, is_expert
 
@@ -68,8 +68,8 @@ def benchmark(kind: type[ZeroShot] | type[ZeroShotRidge], data: dict[str, Any], 
     return kind(data=data, expert="raw_pixels", crop=32, short=36, **more)  # type: ignore[arg-type]
 
 
-def judged(encoder: Encoder, **chains: Any) -> Judged:
-    return Judged(encoder, Features(encoder), chains)
+def evaluated(encoder: Encoder, **chains: Any) -> EvaluatedEncoder:
+    return EvaluatedEncoder(encoder, Features(encoder), chains)
 
 
 def test_only_the_published_weights_are_the_expert() -> None:
@@ -94,7 +94,7 @@ def test_an_untrained_network_of_the_experts_shape_has_no_zero_shot(
     text_space.cache_clear()
     found = ZeroShot(data=data, expert="test_resnet", crop=32, short=36)  # type: ignore[arg-type]
     with pytest.raises(NotApplicable, match="neither test_resnet nor distilled from it"):
-        found.run(found.open(Path()), judged(encoder))
+        found.run(found.open(Path()), evaluated(encoder))
 
 
 def test_a_class_vector_is_the_mean_of_normalized_prompts() -> None:
@@ -112,11 +112,11 @@ def test_a_class_vector_is_the_mean_of_normalized_prompts() -> None:
 
 def test_the_expert_itself_is_asked_directly(painter: Painter, data: dict[str, Any]) -> None:
     settings = benchmark(ZeroShot, data, templates=("a {} thing", "{}"))
-    outcome = settings.run(settings.open(Path()), judged(create("raw_pixels")))[""]
+    outcome = settings.run(settings.open(Path()), evaluated(create("raw_pixels")))[""]
     assert outcome.headline == "top1"
     assert outcome.measures["top1"].value == outcome.measures["top5"].value == 100
     assert outcome.measures["top1"].samples[0] == "deep_blue/0.png"
-    assert outcome.floors == {"chance": pytest.approx(100 / 3)}
+    assert outcome.baselines == {"chance": pytest.approx(100 / 3)}
     assert painter.seen[:2] == ["a deep blue thing", "deep blue"]
     assert outcome.details["way"] == "direct"
     assert outcome.details["templates"] == ("a {} thing", "{}")
@@ -143,7 +143,7 @@ def test_the_experts_vectors_are_of_the_asked_precision(
     for precision in ("fp32", "bf16"):
         encoder = create("raw_pixels")
         features = Features(encoder, precision=precision)  # type: ignore[arg-type]
-        settings.run(settings.open(Path()), Judged(encoder, features))
+        settings.run(settings.open(Path()), EvaluatedEncoder(encoder, features))
     assert {key[-1] for key in zeroshot._VECTORS} == {"fp32", "bf16"}
 
 
@@ -157,7 +157,7 @@ def test_a_student_goes_through_its_chain(painter: Painter, data: dict[str, Any]
         return turned.expand(len(cls), -1)
 
     settings = benchmark(ZeroShot, data)
-    outcome = settings.run(settings.open(Path()), judged(encoder, raw_pixels=chain))[""]
+    outcome = settings.run(settings.open(Path()), evaluated(encoder, raw_pixels=chain))[""]
     assert outcome.measures["top1"].value == pytest.approx(100 / 3)
     assert outcome.measures["top1"].sums[0, 8:, 0].tolist() == [1] * 4  # the red ones
     assert outcome.details["way"] == "chain"
@@ -167,11 +167,11 @@ def test_without_a_way_the_reason_is_given(painter: Painter, data: dict[str, Any
     settings = benchmark(ZeroShot, data)
     opened = settings.open(Path())
     with pytest.raises(NotApplicable, match="neither raw_pixels nor distilled from it"):
-        settings.run(opened, judged(create("test_vit")))
+        settings.run(opened, evaluated(create("test_vit")))
     with pytest.raises(NotApplicable, match="its heads lead to hed, not to raw_pixels"):
-        settings.run(opened, judged(create("raw_pixels"), hed=lambda cls: cls))
+        settings.run(opened, evaluated(create("raw_pixels"), hed=lambda cls: cls))
     with pytest.raises(NotApplicable, match="ends in 64 dimensions, the text space asks for 768"):
-        settings.run(opened, judged(create("test_vit"), raw_pixels=lambda cls: cls[:, :64]))
+        settings.run(opened, evaluated(create("test_vit"), raw_pixels=lambda cls: cls[:, :64]))
 
 
 def test_a_ridge_map_leads_any_encoder_there(painter: Painter, data: dict[str, Any]) -> None:
@@ -183,11 +183,11 @@ def test_a_ridge_map_leads_any_encoder_there(painter: Painter, data: dict[str, A
 
     settings = benchmark(ZeroShotRidge, data)
     opened = settings.open(Path())
-    outcome = settings.run(opened, judged(Mixed()))[""]
+    outcome = settings.run(opened, evaluated(Mixed()))[""]
     assert outcome.measures["top1"].value == 100
     assert outcome.details["fit_images"] == 24
     with pytest.raises(NotApplicable):  # the plain benchmark does not pass by the ridge map
-        benchmark(ZeroShot, data).run(opened, judged(create("test_vit")))
+        benchmark(ZeroShot, data).run(opened, evaluated(create("test_vit")))
 
 
 def test_ridge_fits_the_experts_vectors_on_train_alone(
@@ -199,14 +199,14 @@ def test_ridge_fits_the_experts_vectors_on_train_alone(
     settings = benchmark(ZeroShotRidge, data)
     opened = settings.open(Path())
     for _ in range(2):
-        outcome = settings.run(opened, judged(create("raw_pixels")))[""]
+        outcome = settings.run(opened, evaluated(create("raw_pixels")))[""]
     assert loaded == ["raw_pixels"]  # once a process, not once an encoder
     (targets,) = zeroshot._VECTORS.values()
     assert targets.shape == (24, 768)
     torch.testing.assert_close(targets.norm(dim=1), torch.ones(24))
     assert outcome.details["shrinkage"] in (1e-3, 1e-2, 1e-1, 1.0, 10.0)
     few = benchmark(ZeroShotRidge, data, fit_images=10)
-    assert few.run(opened, judged(create("raw_pixels")))[""].details["fit_images"] == 10
+    assert few.run(opened, evaluated(create("raw_pixels")))[""].details["fit_images"] == 10
 
 
 def test_predictions_of_the_ridge_map_are_the_closed_form() -> None:

@@ -49,14 +49,14 @@ def test_results_of_other_weights_are_not_this_runs(run: Path) -> None:
     assert "evaluations/small is not shown" in story.left_out[0]
     text = Reader(write_report(run)).text
     assert "not of the encoder that is there now" in text
-    assert "Not judged yet" in text
+    assert "Not evaluated yet" in text
 
 
 def test_results_of_other_heads_are_not_this_runs(run: Path) -> None:
     """As when a proxy was trained again, whose heads lie between the student and the experts."""
     (folder,) = run.glob("evaluations/*")
     content = json.loads((folder / "results.json").read_text())
-    content["benchmarks"]["knn"]["heads"] = {"hed": "0123"}
+    content["benchmarks"]["knn"]["encoder"]["heads"] = {"hed": "0123"}
     for file, written in (("results", content), ("benchmarks/knn", content["benchmarks"]["knn"])):
         (folder / f"{file}.json").write_text(json.dumps(written))
     story = gather(run)
@@ -92,14 +92,17 @@ def test_benchmarks_of_other_settings_or_data_do_not_stand_side_by_side(
     pixels = tmp_path / "pixels"
     shutil.copytree(told.run.parent.parent / "pixels", pixels)
     content = json.loads((pixels / "results.json").read_text())
-    content["benchmarks"]["other"][key] = ["another"] if key == "data" else "another"
     other = content["benchmarks"]["other"]
+    if key == "data":
+        other["data"] = ["another"]
+    else:
+        other["benchmark"][key] = "another"
     for file, written in (("results", content), ("benchmarks/other", other)):
         (pixels / f"{file}.json").write_text(json.dumps(written))
     story = gather(told.run, [pixels])
     ours, theirs = story.evaluations
-    assert set(ours.content["benchmarks"]) == {"knn", "other", "third"}
-    assert set(theirs.content["benchmarks"]) == {"knn", "third"}
+    assert set(ours.results.benchmarks) == {"knn", "other", "third"}
+    assert set(theirs.results.benchmarks) == {"knn", "third"}
     assert story.left_out == [
         f"other of raw_pixels is not shown: it was evaluated with other {word} than this run. "
         "Evaluate both again."

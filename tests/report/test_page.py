@@ -102,7 +102,7 @@ def test_a_half_finished_run_says_so(told: Told, tmp_path: Path) -> None:
     call("report", run, "--device", "cpu")
     text = " ".join(Reader(run / "report.html").text.split())
     assert "Half-finished: 1 of 2 stages have ended, second: at step 4 of 4." in text
-    assert "Not judged yet" in text
+    assert "Not evaluated yet" in text
     assert "Not exported yet" in text
     assert "Which patches are alike" in text
 

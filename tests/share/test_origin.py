@@ -11,10 +11,10 @@ import yaml
 
 from openeupe import encoders
 from openeupe.encoders import Encoder
-from openeupe.evaluation.saved import FORMAT
-from openeupe.evaluation.suite import of_encoder
+from openeupe.evaluation.benchmark import identify
 from openeupe.share.card import card_licence
 from openeupe.share.origin import Origin, origin
+from tests.share.results import write_results
 
 STAGE = {
     "teachers": {"net": {"encoder": "resnet10t", "resolution": 32}},
@@ -130,13 +130,7 @@ def test_results_of_a_name_lie_where_the_caller_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = encoders.create("raw_pixels").eval()
-    folder = tmp_path / "evaluations" / "raw_pixels" / "mini"
-    folder.mkdir(parents=True)
-    protocol = {"protocol": "knn", "protocol_hash": "0", "domain": "image", "settings": {}}
-    benchmark = {**protocol, "data": [], "missing": "for this test", **of_encoder(encoder, {})}
-    config = {"model": "raw_pixels"}
-    about = {"format": FORMAT, "benchmarks": {"knn": benchmark}, "config": config}
-    (folder / "results.json").write_text(json.dumps(about))
+    write_results(tmp_path / "evaluations" / "raw_pixels", identify(encoder, {}))
     monkeypatch.chdir(tmp_path)
     assert origin("raw_pixels", encoder).results == []
     assert len(origin("raw_pixels", encoder, Path("evaluations")).results) == 1

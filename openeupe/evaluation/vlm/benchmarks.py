@@ -3,7 +3,7 @@
 The frozen encoder, a two-layer projector and a language model are trained in two phases on
 LLaVA-1.5's own data; lmms-eval asks the questions of the benchmarks' original sets; our own rules
 score the answers, image by image. Absolute figures depend on the language model, the harness and
-its version: compare encoders that were judged by the same settings, not with publications.
+its version: compare encoders that were evaluated by the same settings, not with publications.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from openeupe.errors import InputError
-from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
+from openeupe.evaluation.benchmark import Benchmark, Domain, EvaluatedEncoder
 from openeupe.evaluation.features import fitting_resolution
 from openeupe.evaluation.measure import Outcome
 from openeupe.evaluation.vlm.language import language_identity
@@ -128,15 +128,15 @@ class VlmBenchmarks(Benchmark):
         asked = facts_identity(tasks, version("lmms-eval"))
         return [data.fingerprint, language_identity(self.language_model), asked]
 
-    def run(self, data: LlavaData, judged: Judged) -> dict[str, Outcome]:
+    def run(self, data: LlavaData, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
         from openeupe.evaluation.vlm.lmms import OpenEupeVlm
 
         found: dict[str, list[Outcome]] = {}
         with ExitStack() as stack:
-            kept = judged.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            kept = evaluated.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             for seed in range(self.seeds):
-                folder = self._trained(data, judged, kept, seed)
-                model = OpenEupeVlm(str(folder), self.batch_size, str(judged.device))
+                folder = self._trained(data, evaluated, kept, seed)
+                model = OpenEupeVlm(str(folder), self.batch_size, str(evaluated.device))
                 for name, records in self.ask(model, data.task_folder).items():
                     found.setdefault(name, []).append(SCORERS[name](records))
         outcomes = {name: over_seeds(seeds) for name, seeds in found.items()}
@@ -145,9 +145,9 @@ class VlmBenchmarks(Benchmark):
             outcome.details["lmms_eval"] = version("lmms-eval")
         return outcomes
 
-    def _trained(self, data: LlavaData, judged: Judged, kept: Path, seed: int) -> Path:
+    def _trained(self, data: LlavaData, evaluated: EvaluatedEncoder, kept: Path, seed: int) -> Path:
         """The folder of one trained model; what was trained before is not trained again."""
-        encoder, form = judged.encoder, self.llava.form
+        encoder, form = evaluated.encoder, self.llava.form
         resolution = form.resolution or fitting_resolution(
             encoder, 336 if encoder.patch_size == 14 else 384
         )
@@ -170,7 +170,7 @@ class VlmBenchmarks(Benchmark):
                 folder,
                 llava,
                 seed=seed,
-                progress=judged.progress,
+                progress=evaluated.progress,
             )
         return folder
 

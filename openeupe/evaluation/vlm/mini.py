@@ -1,7 +1,7 @@
-"""A small vision-language probe whose questions have true answers, always beside its floors.
+"""A small vision-language probe whose questions have true answers, always beside its baselines.
 
 Not comparable with any published vision-language figure: the language model is small or trained
-from nothing, and the questions are made. It compares encoders judged by the same settings.
+from nothing, and the questions are made. It compares encoders evaluated by the same settings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from openeupe.datasets.question_data import QuestionData, symbols
 from openeupe.datasets.questions import Question, QuestionedImages
 from openeupe.datasets.scenes.drills import drills
 from openeupe.encoders.resolver import random_network
-from openeupe.evaluation.benchmark import Benchmark, Domain, Judged
+from openeupe.evaluation.benchmark import Benchmark, Domain, EvaluatedEncoder
 from openeupe.evaluation.features import Features, Precision, fitting_resolution
 from openeupe.evaluation.measure import Array, Outcome, mean_measure
 from openeupe.evaluation.vlm.language import (
@@ -44,7 +44,7 @@ from openeupe.registry import cache_folder
 from openeupe.seeds import derive_seed, seeded
 
 Data = tuple[QuestionedImages, QuestionedImages]
-Floor = Literal["blind", "raw pixels", "untrained"]
+Baseline = Literal["blind", "raw pixels", "untrained"]
 Reference = Literal["blind", "raw pixels", "untrained", "ceiling"]
 
 
@@ -60,8 +60,8 @@ class VlmMini(Benchmark):
 
     Every training is done again without an image (blind), with raw pixels, and with an untrained
     network; the truth itself in place of visual tokens gives the ceiling. These do not depend on
-    the encoder and are kept in the cache. An ability is resolved where the ceiling is
-    above the best floor by more than `gate_points` and by more than `gate_errors` standard errors;
+    the encoder and are kept in the cache. An ability is resolved where the ceiling is above the
+    best baseline by more than `gate_points` and by more than `gate_errors` standard errors;
     elsewhere the probe cannot tell encoders apart, and the table says so.
     """
 
@@ -91,8 +91,10 @@ class VlmMini(Benchmark):
     test_batch: int = Field(64, ge=1, description="Questions answered at a time")
     max_new_tokens: int = Field(10, ge=1, description="Of an answer")
     seeds: int = Field(3, ge=1)
-    floor_seeds: int = Field(1, ge=1, description="Trainings of each floor and of the ceiling")
-    floors: tuple[Floor, ...] = ("blind", "raw pixels", "untrained")
+    baseline_seeds: int = Field(
+        1, ge=1, description="Trainings of each baseline and of the ceiling"
+    )
+    baselines: tuple[Baseline, ...] = ("blind", "raw pixels", "untrained")
     untrained: str = Field("vit_tiny_patch16_224", description="The network with random weights")
     gate_points: float = 10.0
     gate_errors: float = 4.0
@@ -135,15 +137,15 @@ class VlmMini(Benchmark):
         model = str(FOLDER) if self.language_model == "reader" else self.language_model
         return [*(part.identity for part in data), language_identity(model)]
 
-    def run(self, data: Data, judged: Judged) -> dict[str, Outcome]:
+    def run(self, data: Data, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
         train, test = data
         asked = test.questions()
         names = [test.name(question.image) for question in asked]
-        shown = self._tokens(judged.features, data)
-        said = [self._answers(*shown, data, seed, judged) for seed in range(self.seeds)]
+        shown = self._tokens(evaluated.features, data)
+        said = [self._answers(*shown, data, seed, evaluated) for seed in range(self.seeds)]
         right = marked(said, asked)
-        floors = {name: self._reference(name, data, judged) for name in self.floors}
-        ceiling = self._reference("ceiling", data, judged)
+        baselines = {name: self._reference(name, data, evaluated) for name in self.baselines}
+        ceiling = self._reference("ceiling", data, evaluated)
         outcomes = {}
         for ability in dict.fromkeys(question.ability for question in asked):
             of = np.array([question.ability == ability for question in asked])
@@ -155,9 +157,9 @@ class VlmMini(Benchmark):
             measures = {"accuracy": mean_measure(where, right[:, of], scale=100, unit="%")}
             if ability == "exist":
                 measures["f1"] = exist_f1(said, asked, names)
-            low = max(floors.values(), key=percent, default=np.zeros_like(right))
+            low = max(baselines.values(), key=percent, default=np.zeros_like(right))
             gap, error = gap_and_error(ceiling[:, of], low[:, of], where)
-            best, floor = percent(ceiling), percent(low)
+            best, baseline = percent(ceiling), percent(low)
             details: dict[str, object] = {
                 "questions": int(of.sum()),
                 "images": len(set(where)),
@@ -167,14 +169,16 @@ class VlmMini(Benchmark):
                 "gap": gap,
                 "gap_error": error,
                 "resolved": bool(gap > self.gate_points and gap > self.gate_errors * error),
-                "normalised": (percent(right) - floor) / (best - floor) if best > floor else None,
+                "normalised": (percent(right) - baseline) / (best - baseline)
+                if best > baseline
+                else None,
             }
             if not details["resolved"]:
                 details["note"] = "not resolved by this probe"
             outcomes[ability] = Outcome(
                 "accuracy",
                 measures,
-                floors={name: percent(hits) for name, hits in floors.items()},
+                baselines={name: percent(hits) for name, hits in baselines.items()},
                 details=details,
                 answers=[
                     {
@@ -203,7 +207,7 @@ class VlmMini(Benchmark):
         return train, test
 
     def _answers(
-        self, train: Tensor, test: Tensor, data: Data, seed: int, judged: Judged
+        self, train: Tensor, test: Tensor, data: Data, seed: int, evaluated: EvaluatedEncoder
     ) -> list[str]:
         """The answer to every test question, after training with one seed."""
         learned: list[Question] = []
@@ -223,7 +227,7 @@ class VlmMini(Benchmark):
             language, tokenizer = load_language(self.language_model)
         model = VisionLanguage(language, tokenizer, train.shape[1], form, seed=seed)
         model.standardize(train)
-        model.to(judged.device)
+        model.to(evaluated.device)
         if self.language_model == "reader":
             seen = truth(data[0])
             wanted, spoken = reader.visual(seen), seen.flatten(2).any(1)
@@ -237,7 +241,7 @@ class VlmMini(Benchmark):
                 packed=self.packed,
                 seed=derive_seed(seed, number),
                 precision=self.precision,
-                progress=judged.progress,
+                progress=evaluated.progress,
             )
         return self._asked(model, test, data[1].questions())
 
@@ -257,35 +261,37 @@ class VlmMini(Benchmark):
                 said[k] = answer
         return said
 
-    def _reference(self, name: Reference, data: Data, judged: Judged) -> Array:
-        """Which test questions a floor or the ceiling gets right, `[floor_seeds, Q]`; cached."""
-        facts = self.model_dump(mode="json", exclude={"data", "seeds", "floors", "test_batch"})
+    def _reference(self, name: Reference, data: Data, evaluated: EvaluatedEncoder) -> Array:
+        """Which test questions a baseline or the ceiling gets right, `[seeds, Q]`; cached."""
+        facts = self.model_dump(mode="json", exclude={"data", "seeds", "baselines", "test_batch"})
         facts |= {
             "data": self.identities(data),
-            "encoder_precision": judged.features.precision,
+            "encoder_precision": evaluated.features.precision,
             "name": name,
-            "device": judged.device.type,
+            "device": evaluated.device.type,
             "torch": torch.__version__,
         }
-        file = cache_folder() / "vlm-floors" / f"{settings_identity(facts)}.json"
+        file = cache_folder() / "vlm-baselines" / f"{settings_identity(facts)}.json"
         asked = data[1].questions()
         try:
             return marked(json.loads(file.read_text(encoding="utf-8")), asked)
         except (OSError, ValueError):
             pass
         if name == "ceiling" and self.language_model == "reader":  # nothing is left to be learnt
-            said = [self._asked(load_reader().to(judged.device), truth(data[1]), asked)]
+            said = [self._asked(load_reader().to(evaluated.device), truth(data[1]), asked)]
         else:
-            train, test = self._replaced(name, data, judged)
-            seeds = range(self.floor_seeds)
-            said = [self._answers(train, test, data, seed, judged) for seed in seeds]
+            train, test = self._replaced(name, data, evaluated)
+            seeds = range(self.baseline_seeds)
+            said = [self._answers(train, test, data, seed, evaluated) for seed in seeds]
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, json.dumps(said))
         return marked(said, asked)
 
-    def _replaced(self, name: Reference, data: Data, judged: Judged) -> tuple[Tensor, Tensor]:
-        """What a floor or the ceiling has in place of the encoder's tokens."""
+    def _replaced(
+        self, name: Reference, data: Data, evaluated: EvaluatedEncoder
+    ) -> tuple[Tensor, Tensor]:
+        """What a baseline or the ceiling has in place of the encoder's tokens."""
         if name == "ceiling":
             train, test = (torch.from_numpy(symbols(part, self.grid)) for part in data)
             return train, test
@@ -296,10 +302,10 @@ class VlmMini(Benchmark):
             network = "raw_pixels" if name == "raw pixels" else self.untrained
             encoder = random_network(network)
         features = Features(
-            encoder.to(judged.device),
-            precision=judged.features.precision,
-            batch_size=judged.features.batch_size,
-            workers=judged.features.workers,
-            progress=judged.progress,
+            encoder.to(evaluated.device),
+            precision=evaluated.features.precision,
+            batch_size=evaluated.features.batch_size,
+            workers=evaluated.features.workers,
+            progress=evaluated.progress,
         )
         return self._tokens(features, data)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from openeupe.errors import InputError
-from openeupe.evaluation.measure import Array, Measure, Outcome, joined, mean_measure
+from openeupe.evaluation.measure import Array, Measure, Outcome, Reduction, joined, mean_measure
 from openeupe.evaluation.vlm.rules import (
     gqa_score,
     mme_reply,
@@ -59,9 +59,9 @@ def scienceqa(records: Sequence[Record]) -> Outcome:
         measures["accuracy"] = _percent([records[i] for i in seen], [scores[i] for i in seen])
     headline = "accuracy" if seen else "accuracy-full"
     counted = [records[i] for i in seen] or records
-    floors = {"chance": float(100 * np.mean([1 / r["choices"] for r in counted]))}
+    baselines = {"chance": float(100 * np.mean([1 / r["choices"] for r in counted]))}
     unread = sum(said is None for said in given)
-    return _outcome(headline, measures, records, scores, floors, {"unparsable": unread})
+    return _outcome(headline, measures, records, scores, baselines, {"unparsable": unread})
 
 
 def realworldqa(records: Sequence[Record]) -> Outcome:
@@ -92,8 +92,8 @@ def pope(records: Sequence[Record]) -> Outcome:
     always = np.stack([truth, 1 - truth, 0 * truth], axis=1)
     always_by_split = (always[:, :, None] * member[:, None, :]).reshape(len(records), -1)
 
-    def measure(metric: str, sums: Array) -> Measure:
-        return joined(metric, images, sums[None], scale=100, unit="%")
+    def measure(reduction: Reduction, sums: Array) -> Measure:
+        return joined(reduction, images, sums[None], scale=100, unit="%")
 
     measures = {
         "f1": measure("class_f1", by_split),
@@ -104,8 +104,8 @@ def pope(records: Sequence[Record]) -> Outcome:
         "recall": measure("mean", np.stack([said * truth, truth], axis=1)),
         "yes-ratio": _percent(records, said.tolist()),
     }
-    floors = {"always yes": measure("class_f1", always_by_split).value}
-    return _outcome("f1", measures, records, right.tolist(), floors, {"splits": splits})
+    baselines = {"always yes": measure("class_f1", always_by_split).value}
+    return _outcome("f1", measures, records, right.tolist(), baselines, {"splits": splits})
 
 
 MME_PERCEPTION = (
@@ -139,8 +139,8 @@ def mme(records: Sequence[Record]) -> Outcome:
     for k, name in enumerate(subtasks):
         pair = sums[None, :, [k, k + len(subtasks)]]
         measures[name] = joined("class_sum", samples, pair)
-    floors = {"always yes": joined("class_sum", samples, always[None]).value}
-    return _outcome("perception", measures, kept, right, floors, {"subtasks": subtasks})
+    baselines = {"always yes": joined("class_sum", samples, always[None]).value}
+    return _outcome("perception", measures, kept, right, baselines, {"subtasks": subtasks})
 
 
 def _mme_sums(
@@ -203,12 +203,12 @@ def _percent(records: Sequence[Record], scores: Sequence[float]) -> Measure:
 
 
 def _exact(records: Sequence[Record], score: Callable[[str, str], float]) -> Outcome:
-    """A benchmark of one 0/1 rule; its floor always gives the commonest true answer."""
+    """A benchmark of one 0/1 rule; its baseline always gives the commonest true answer."""
     scores = [score(r["response"], r["answer"]) for r in records]
     commonest = Counter(r["answer"] for r in records).most_common(1)[0][0]
-    floor = 100 * float(np.mean([score(commonest, r["answer"]) for r in records]))
-    floors = {"commonest answer": floor}
-    return _outcome("accuracy", {"accuracy": _percent(records, scores)}, records, scores, floors)
+    baseline = 100 * float(np.mean([score(commonest, r["answer"]) for r in records]))
+    baselines = {"commonest answer": baseline}
+    return _outcome("accuracy", {"accuracy": _percent(records, scores)}, records, scores, baselines)
 
 
 def _outcome(
@@ -216,10 +216,10 @@ def _outcome(
     measures: dict[str, Measure],
     records: Sequence[Record],
     scores: Sequence[float],
-    floors: dict[str, float] | None = None,
+    baselines: dict[str, float] | None = None,
     details: dict[str, object] | None = None,
 ) -> Outcome:
     answers = [{**r, "score": s} for r, s in zip(records, scores, strict=True)]
     images = len({r["image"] for r in records})
     counts: dict[str, object] = {"questions": len(records), "images": images}
-    return Outcome(headline, measures, floors or {}, counts | (details or {}), answers)
+    return Outcome(headline, measures, baselines or {}, counts | (details or {}), answers)

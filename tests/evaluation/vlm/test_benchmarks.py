@@ -11,7 +11,7 @@ from PIL import Image
 
 from openeupe.encoders import create
 from openeupe.errors import InputError
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.features import Features
 from openeupe.evaluation.vlm import benchmarks
 from openeupe.evaluation.vlm.benchmarks import VlmBenchmarks, records_of
@@ -154,7 +154,7 @@ def test_a_changed_data_set_is_named() -> None:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> tuple[dict[str, Any], Judged]:
+def tiny(tmp_path: Path) -> tuple[dict[str, Any], EvaluatedEncoder]:
     """Settings and an encoder with which training takes a second."""
     pytest.importorskip("transformers")
     words = ["what is it red Hi yes no cat A B"]
@@ -173,36 +173,38 @@ def tiny(tmp_path: Path) -> tuple[dict[str, Any], Judged]:
     (tmp_path / "data").mkdir()
     settings = llava_folder(tmp_path / "data")
     encoder = create("vit_tiny_patch16_224", depth=1, img_size=32)
-    judged = Judged(encoder, Features(encoder), folder=tmp_path / "kept")
+    evaluated = EvaluatedEncoder(encoder, Features(encoder), folder=tmp_path / "kept")
     benchmark = {**settings, "language_model": str(tmp_path / "language"), "llava": llava}
-    return benchmark, judged
+    return benchmark, evaluated
 
 
 @pytest.mark.usefixtures("libraries")
 def test_a_finished_training_is_not_repeated(
-    tmp_path: Path, tiny: tuple[dict[str, Any], Judged]
+    tmp_path: Path, tiny: tuple[dict[str, Any], EvaluatedEncoder]
 ) -> None:
-    settings, judged = tiny
+    settings, evaluated = tiny
     benchmark = VlmBenchmarks(**settings)
     data = benchmark.open(tmp_path / "data")
-    first = benchmark._trained(data, judged, tmp_path / "kept", 0)
+    first = benchmark._trained(data, evaluated, tmp_path / "kept", 0)
     weights = first / "projector.safetensors"
     written = weights.stat().st_mtime_ns
-    assert benchmark._trained(data, judged, tmp_path / "kept", 0) == first
+    assert benchmark._trained(data, evaluated, tmp_path / "kept", 0) == first
     assert weights.stat().st_mtime_ns == written
-    other = benchmark._trained(data, judged, tmp_path / "kept", 1)
+    other = benchmark._trained(data, evaluated, tmp_path / "kept", 1)
     assert other != first
     assert (other / "projector.safetensors").read_bytes() != weights.read_bytes()
 
 
-def test_trains_asks_and_scores(tmp_path: Path, tiny: tuple[dict[str, Any], Judged]) -> None:
+def test_trains_asks_and_scores(
+    tmp_path: Path, tiny: tuple[dict[str, Any], EvaluatedEncoder]
+) -> None:
     """The whole benchmark on generated data: two trainings, six tasks, six outcomes."""
     pytest.importorskip("lmms_eval")
-    settings, judged = tiny
+    settings, evaluated = tiny
     (tmp_path / "data/tasks").mkdir()
     tasks = write_tasks(tmp_path / "data/tasks")
     benchmark = VlmBenchmarks(**settings, tasks=tasks, task_folder="tasks", seeds=2)
-    outcomes = benchmark.run(benchmark.open(tmp_path / "data"), judged)
+    outcomes = benchmark.run(benchmark.open(tmp_path / "data"), evaluated)
     assert list(outcomes) == list(tasks)
     for name, outcome in outcomes.items():
         measure = outcome.measures[outcome.headline]

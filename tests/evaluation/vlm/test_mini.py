@@ -1,4 +1,4 @@
-"""The small probe: floors, the gate, and a whole run."""
+"""The small probe: baselines, the gate, and a whole run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from openeupe import encoders
 from openeupe.datasets.question_data import BoxedPhotos, QuestionScenes
 from openeupe.datasets.questions import Question
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.features import Features
 from openeupe.evaluation.vlm.mini import VlmMini
 from openeupe.evaluation.vlm.prompts import put
@@ -32,35 +32,35 @@ def small(**changes: object) -> VlmMini:
         "resolution": 64,
         "grid": 2,
         "seeds": 2,
-        "floors": ("blind", "raw pixels"),
+        "baselines": ("blind", "raw pixels"),
     } | changes
     narrow = {"width": 32} if given["language_model"] == "tiny" else {}
     return VlmMini(**(narrow | given))
 
 
-def judged() -> Judged:
+def evaluated() -> EvaluatedEncoder:
     encoder = encoders.create("raw_pixels")
-    return Judged(encoder, Features(encoder))
+    return EvaluatedEncoder(encoder, Features(encoder))
 
 
-def test_a_run_gives_every_ability_with_floors_answers_and_gate() -> None:
+def test_a_run_gives_every_ability_with_baselines_answers_and_gate() -> None:
     benchmark = small()
     data = benchmark.open(Path())
-    found = benchmark.run(data, judged())
+    found = benchmark.run(data, evaluated())
     assert set(found) == {"exist", "count", "attribute", "spatial", "read", "choose"}
     for ability, outcome in found.items():
         assert outcome.headline == "accuracy"
-        assert set(outcome.floors) == {"blind", "raw pixels"}
+        assert set(outcome.baselines) == {"blind", "raw pixels"}
         measure = outcome.measures["accuracy"]
         assert measure.sums.shape[0] == 2
         assert measure.sums[0, :, 1].sum() == outcome.details["questions"] == len(outcome.answers)
         assert outcome.details["resolved"] is False  # three steps teach nothing
         assert all(len(answer["said"]) == 2 for answer in outcome.answers), ability
     assert set(found["exist"].measures) == {"accuracy", "f1"}
-    again = small().run(data, judged())
+    again = small().run(data, evaluated())
     for ability, outcome in found.items():
         assert outcome.answers == again[ability].answers
-        assert outcome.floors == again[ability].floors
+        assert outcome.baselines == again[ability].baselines
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -76,36 +76,36 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return trained
 
 
-def test_floors_of_another_precision_are_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """bf16's tokens are others than float32's, so that the cached floors are not theirs."""
-    benchmark = small(seeds=1, floors=("raw pixels",))
+def test_baselines_of_another_precision_are_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16's tokens are others than float32's, so that the cached baselines are not theirs."""
+    benchmark = small(seeds=1, baselines=("raw pixels",))
     data = benchmark.open(Path())
-    benchmark.run(data, judged())
+    benchmark.run(data, evaluated())
     trained = counted(monkeypatch)
     encoder = encoders.create("raw_pixels")
-    benchmark.run(data, Judged(encoder, Features(encoder, precision="bf16")))
-    assert len(trained) == 3  # the encoder, the floor and the ceiling
+    benchmark.run(data, EvaluatedEncoder(encoder, Features(encoder, precision="bf16")))
+    assert len(trained) == 3  # the encoder, the baseline and the ceiling
 
 
-def test_raw_pixels_are_their_own_floor() -> None:
-    """The same tokens by another road: seed 0's answers are those of the cached floor."""
+def test_raw_pixels_are_their_own_baseline() -> None:
+    """The same tokens by another road: seed 0's answers are those of the cached baseline."""
     benchmark = small(seeds=1)
-    found = benchmark.run(benchmark.open(Path()), judged())
+    found = benchmark.run(benchmark.open(Path()), evaluated())
     for outcome in found.values():
-        assert outcome.measures["accuracy"].value == pytest.approx(outcome.floors["raw pixels"])
+        assert outcome.measures["accuracy"].value == pytest.approx(outcome.baselines["raw pixels"])
 
 
-def test_floors_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baselines_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark = small(seeds=1)
     data = benchmark.open(Path())
-    benchmark.run(data, judged())
+    benchmark.run(data, evaluated())
     trained = counted(monkeypatch)
-    benchmark.run(data, judged())
+    benchmark.run(data, evaluated())
     assert len(trained) == 1
-    small(seeds=1, width=48).run(data, judged())
-    assert len(trained) == 1 + 4  # other settings: the encoder, two floors and the ceiling
-    eye = judged()
-    eye.features.precision = "bf16"  # raw pixels rounded: other floors
+    small(seeds=1, width=48).run(data, evaluated())
+    assert len(trained) == 1 + 4  # other settings: the encoder, two baselines and the ceiling
+    eye = evaluated()
+    eye.features.precision = "bf16"  # raw pixels rounded: other baselines
     benchmark.run(data, eye)
     assert len(trained) == 1 + 4 + 4
 
@@ -113,8 +113,8 @@ def test_floors_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_blind_answers_do_not_depend_on_the_image() -> None:
     benchmark = small()
     data = benchmark.open(Path())
-    train, test = benchmark._replaced("blind", data, judged())
-    said = benchmark._answers(train, test, data, 0, judged())
+    train, test = benchmark._replaced("blind", data, evaluated())
+    said = benchmark._answers(train, test, data, 0, evaluated())
     by_text: dict[str, set[str]] = {}
     for question, answer in zip(data[1].questions(), said, strict=True):
         by_text.setdefault(put(question, benchmark.template), set()).add(answer)
@@ -125,8 +125,8 @@ def test_blind_answers_do_not_depend_on_the_image() -> None:
 def test_the_encoder_is_not_trained() -> None:
     encoder = encoders.create("vit_tiny_patch16_224", img_size=64)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    benchmark = small(seeds=1, floors=("blind",))
-    benchmark.run(benchmark.open(Path()), Judged(encoder, Features(encoder)))
+    benchmark = small(seeds=1, baselines=("blind",))
+    benchmark.run(benchmark.open(Path()), EvaluatedEncoder(encoder, Features(encoder)))
     for key, value in encoder.state_dict().items():
         assert torch.equal(value, before[key]), key
 
@@ -146,9 +146,9 @@ def test_the_reader_has_a_ceiling_before_any_training() -> None:
         grid=7,
         alignment=Alignment(steps=2),
         seeds=1,
-        floors=("blind",),
+        baselines=("blind",),
     )
-    found = benchmark.run(benchmark.open(Path()), judged())
+    found = benchmark.run(benchmark.open(Path()), evaluated())
     for ability, outcome in found.items():
         ceiling = outcome.details["ceiling"]
         assert isinstance(ceiling, float)

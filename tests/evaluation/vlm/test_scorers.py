@@ -39,7 +39,7 @@ def test_mme_counts_a_right_pair_twice() -> None:
     assert outcome.measures["perception"].value == pytest.approx(125)
     assert outcome.measures["count"].value == pytest.approx(125)
     assert outcome.measures["OCR"].value == pytest.approx(0)
-    assert outcome.floors == {"always yes": pytest.approx(100)}
+    assert outcome.baselines == {"always yes": pytest.approx(100)}
     assert list(outcome.measures["perception"].samples) == ["a", "b"]
     with pytest.raises(InputError, match="count, image b: 1 question"):
         scorers.mme(records[:3])
@@ -154,7 +154,7 @@ def bootstrap_weights(measure: Measure, drop: int) -> float:
     """The figure without one image, from the sums alone."""
     sums = np.delete(measure.sums, drop, axis=1)
     return Measure(
-        measure.metric, [str(i) for i in range(sums.shape[1])], sums, measure.scale
+        measure.reduction, [str(i) for i in range(sums.shape[1])], sums, measure.scale
     ).value
 
 

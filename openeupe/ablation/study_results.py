@@ -1,11 +1,10 @@
-"""What a study found: figures over seeds, paired comparisons, and what it could have resolved."""
+"""Results of a study: metrics over seeds, paired comparisons, and what it could have resolved."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,11 +15,17 @@ from openeupe.ablation.study import LoadedStudy
 from openeupe.distillation.chain import load_with_chains
 from openeupe.distillation.plan import petaflops
 from openeupe.errors import InputError
-from openeupe.evaluation.compare import check_comparable
+from openeupe.evaluation.benchmark import identify
+from openeupe.evaluation.compare import PairedDifference, check_pair
 from openeupe.evaluation.measure import Measure
-from openeupe.evaluation.results import Results
-from openeupe.evaluation.statistics import Difference, corrected, mean_difference, verdict
-from openeupe.evaluation.suite import fits, of_benchmark, of_encoder
+from openeupe.evaluation.results import (
+    BenchmarkResult,
+    Conditions,
+    EncoderIdentity,
+    read_benchmark,
+    read_measure,
+)
+from openeupe.evaluation.statistics import Difference, corrected, mean_difference
 
 
 @dataclass(frozen=True)
@@ -37,26 +42,18 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A row against its table's reference, or an effect, on one benchmark; positive gain: better.
+class ArmDifference(PairedDifference):
+    """A row compared with its table's reference, or an effect, on one benchmark.
 
-    p: Holm's, over all rows and columns of the table. power: what could have been shown.
+    p: adjusted by Holm over all rows and benchmarks of the table. power: what these seeds could
+    have shown.
     """
 
     row: str
-    benchmark: str
-    gain: Difference
-    p: float
-    unit: str
     power: Power | None
 
-    @property
-    def verdict(self) -> str:
-        """See `statistics.verdict`."""
-        return verdict(self.gain, self.p)
 
-
-class Outcome:
+class StudyResults:
     """Reads the results of a study, as far as they are there.
 
     Attributes:
@@ -69,8 +66,8 @@ class Outcome:
         self.place = place
         self.stale: list[str] = []
         self._measures: dict[tuple[str, str], Measure | None] = {}
-        self._encoders: dict[tuple[str, int], dict[str, Any]] = {}
-        self._first: dict[str, tuple[Path, dict[str, Any]]] = {}
+        self._encoders: dict[tuple[str, int], EncoderIdentity] = {}
+        self._first: dict[str, tuple[Path, BenchmarkResult]] = {}
 
     def measure(self, arm: str, benchmark: str) -> Measure | None:
         """An arm's headline measure `[seeds, N, M]`; None where it is not there.
@@ -103,7 +100,7 @@ class Outcome:
             stage, student = line.resolve(earlier)
         return Cost(own, sum(images.values()), sum(petaflops(line).values()))
 
-    def compare(self, table: str) -> list[Compared]:
+    def compare(self, table: str) -> list[ArmDifference]:
         """Every row against the table's reference, or every effect, on every benchmark there is."""
         config = self.loaded.study.tables[table]
         found: list[tuple[str, str, Difference, list[tuple[Measure, Measure]], bool]] = []
@@ -124,7 +121,8 @@ class Outcome:
             could = power(pairs, tests=len(found)) if shared else None
             if not pairs[0][0].higher_is_better:
                 gap = gap.turned()
-            compared.append(Compared(row, benchmark, gap, p, pairs[0][0].unit, could))
+            unit = pairs[0][0].unit
+            compared.append(ArmDifference(benchmark, gap, p, unit, row, could))
         return compared
 
     def _pairs(
@@ -142,43 +140,42 @@ class Outcome:
     def _trained(self, arms: Sequence[tuple[str, str]]) -> bool:
         return all(self.loaded.study.arms[arm].recipe for pair in arms for arm in pair)
 
-    def _is_own(self, arm: str, seed: int, benchmark: str, saved: dict[str, Any]) -> bool:
+    def _is_own(self, arm: str, seed: int, saved: BenchmarkResult) -> bool:
         """Whether a saved result is of these settings and of the encoder that is there now."""
-        name = f"{arm}, seed {seed}: {benchmark}"
+        name = f"{arm}, seed {seed}: {saved.name}"
         try:
-            of = self._encoder(arm, seed)
+            encoder = self._encoder(arm, seed)
         except InputError as error:
             self.stale.append(f"{name} (its encoder cannot be opened: {error})")
             return False
-        wanted = of_benchmark(benchmark, self.loaded.suite.benchmarks[benchmark])
-        own = fits(saved, {**wanted, **of})
+        now = Conditions(
+            encoder=encoder,
+            precision=self.loaded.study.evaluation.precision,
+            benchmark=self.loaded.suite.benchmarks[saved.name].identity(saved.name),
+        )
+        own = saved.fits(now)
         if not own:
             self.stale.append(name)
         return own
 
-    def _encoder(self, arm: str, seed: int) -> dict[str, Any]:
+    def _encoder(self, arm: str, seed: int) -> EncoderIdentity:
         """What identifies an arm's encoder; raises `InputError` if it cannot be opened."""
         if (arm, seed) not in self._encoders:
-            encoder, chains = load_with_chains(
-                source_of(self.loaded, self.place, arm, seed), allow_code=True
-            )
-            of = of_encoder(encoder, chains)
-            self._encoders[arm, seed] = of | {"precision": self.loaded.study.judge.precision}
+            source = source_of(self.loaded, self.place, arm, seed)
+            self._encoders[arm, seed] = identify(*load_with_chains(source, allow_code=True))
         return self._encoders[arm, seed]
 
     def _read(self, arm: str, benchmark: str) -> Measure | None:
         parts = []
         for seed in self.loaded.seeds(arm):
             folder = results_folder(self.loaded, self.place, arm, seed)
-            there = Results(folder).benchmark(benchmark)
-            if there is None or not self._is_own(arm, seed, benchmark, there):
+            there = read_benchmark(folder, benchmark)
+            if there is None or not self._is_own(arm, seed, there):
                 break  # arms are paired by seed: what follows a gap cannot be
-            check_comparable(
-                benchmark, self._first.setdefault(benchmark, (folder, there)), (folder, there)
-            )
-            if "headline" not in there:
+            check_pair(self._first.setdefault(benchmark, (folder, there)), (folder, there))
+            if there.score is None:
                 return None
-            parts.append(Results(folder).measure(benchmark))
+            parts.append(read_measure(folder, there))
         if not parts:
             return None
         if self.loaded.trained(arm) is None:  # nothing was trained but the probe

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from openeupe.ablation.outcome import Outcome
 from openeupe.ablation.power import power
-from openeupe.ablation.report import _table
+from openeupe.ablation.report import ArmResults, _table
 from openeupe.ablation.study import ArmConfig, LoadedStudy, TableConfig
+from openeupe.ablation.study_results import StudyResults
 from openeupe.evaluation.measure import Measure, mean_measure
 from openeupe.evaluation.statistics import difference
 
@@ -79,7 +79,7 @@ def test_of_a_study_that_was_cut_off_the_seeds_of_both_are_compared() -> None:
     more, fewer = seeded([1.0, 1.1, 5.0]), seeded([0.0, 0.2])
     arms = {name: ArmConfig(recipe="any") for name in ("more", "fewer")}
     table = TableConfig(rows=("more", "fewer"), reference="fewer")
-    outcome = Outcome.__new__(Outcome)
+    outcome = StudyResults.__new__(StudyResults)
     outcome.loaded = cast(LoadedStudy, SimpleNamespace(
         study=SimpleNamespace(arms=arms, tables={"t": table}), benchmarks=["c"]
     ))  # fmt: skip
@@ -90,14 +90,14 @@ def test_of_a_study_that_was_cut_off_the_seeds_of_both_are_compared() -> None:
     assert found.power.seed_std == pytest.approx(np.std([1.0, 0.9], ddof=1))
 
 
-def outcome_of(measures: dict[str, Measure], *encoders: str) -> Outcome:
+def outcome_of(measures: dict[str, Measure], *encoders: str) -> StudyResults:
     """A study of these arms, all trained but the `encoders`, against the first."""
     arms = {
         name: ArmConfig(encoder=name) if name in encoders else ArmConfig(recipe="any")
         for name in measures
     }
     table = TableConfig(rows=tuple(measures), reference=next(iter(measures)))
-    outcome = Outcome.__new__(Outcome)
+    outcome = StudyResults.__new__(StudyResults)
     outcome.loaded = cast(LoadedStudy, SimpleNamespace(
         study=SimpleNamespace(arms=arms, tables={"t": table}), benchmarks=["c"]
     ))  # fmt: skip
@@ -121,8 +121,8 @@ def test_an_arm_of_one_seed_is_not_called_better() -> None:
     (found,) = outcome.compare("t")
     assert found.p < 0.05
     assert found.verdict == "one seed: no verdict"
-    arms = {name: {"cost": None, "seeds": 1, "benchmarks": {}} for name in ("six", "one")}
-    text = _table(outcome, "t", arms, [found])
+    arms = {name: ArmResults(1, None, {}) for name in ("six", "one")}
+    text = _table(outcome.loaded, "t", arms, [found])
     assert " † |" in text
     assert "† One seed: interval and p are about the test items alone." in text
     assert "▲ |" not in text

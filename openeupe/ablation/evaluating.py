@@ -1,4 +1,4 @@
-"""Judging one encoder after the other: what does not depend on the encoder is done once a process.
+"""Evaluate one encoder after the other; what does not depend on it is done once a process.
 
 Photos decoded to their views, and labels, are kept in memory: a study's benchmarks are small.
 """
@@ -16,9 +16,9 @@ from openeupe.ablation.study import LoadedStudy
 from openeupe.data import View
 from openeupe.distillation.chain import load_with_chains
 from openeupe.encoders.exported import check_precision
-from openeupe.evaluation.benchmark import Judged
+from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.features import Features
-from openeupe.evaluation.results import Results
+from openeupe.evaluation.results import benchmark_names, read_benchmark
 from openeupe.evaluation.suite import evaluate
 from openeupe.progress import SILENT
 
@@ -26,7 +26,7 @@ _VIEWS: dict[tuple[str, View], Tensor] = {}
 _OPENED: dict[tuple[str, str], Any] = {}
 
 
-def judge(
+def evaluate_arm(
     loaded: LoadedStudy, data: Path, source: str, name: str, folder: Path, device: torch.device
 ) -> bool:
     """Fill the study's benchmarks of the encoder `source`, which tables call `name`, in `folder`.
@@ -34,8 +34,8 @@ def judge(
     Returns whether any was evaluated: what is saved of this encoder and these data is not again.
     """
     encoder, chains = load_with_chains(source, allow_code=True)  # `load_study` has asked
-    how = loaded.study.judge
-    check_precision(encoder, how.precision, "judge.precision")
+    how = loaded.study.evaluation
+    check_precision(encoder, how.precision, "evaluation.precision")
     encoder = encoder.to(device)
     features = Features(
         encoder,
@@ -45,19 +45,18 @@ def judge(
         progress=SILENT,
         views=_VIEWS,
     )
-    results = Results(folder)
-    before = {benchmark: results.benchmark(benchmark) for benchmark in results.names()}
+    before = {name: read_benchmark(folder, name) for name in benchmark_names(folder)}
     benchmarks = {benchmark: loaded.suite.benchmarks[benchmark] for benchmark in loaded.benchmarks}
-    content = evaluate(
+    results = evaluate(
         loaded.suite.model_copy(update={"benchmarks": benchmarks}),
-        Judged(encoder, features, chains, folder, SILENT),
+        EvaluatedEncoder(encoder, features, chains, folder, SILENT),
         folder,
         root=data,
         source=name,
         progress=SILENT,
         opened={benchmark: _opened(loaded, benchmark, data) for benchmark in benchmarks},
     )
-    return any(before.get(benchmark) != saved for benchmark, saved in content["benchmarks"].items())
+    return any(before.get(name) != saved for name, saved in results.benchmarks.items())
 
 
 def forget() -> None:
