@@ -67,7 +67,7 @@ def test_a_finished_run(told: Told) -> None:
     assert all(alts)
     # A chart per stage, student and kind of token; domains; radar.
     assert sum(alt.startswith("Loss over steps") for alt in alts) == 4
-    assert sum("figure and interval" in alt for alt in alts) == 3
+    assert sum("score and interval" in alt for alt in alts) == 3
     assert sum(alt.startswith("Radar") for alt in alts) == 1
     # Three photos through untrained, two stages and raw_pixels.
     assert sum("colours of the patches" in alt for alt in alts) == 12
