@@ -151,7 +151,9 @@ def _measure(
     loaded = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(stage, recipe.data, Path(folder), processes, SILENT, sources=sources)
-        iterations = 0 if carried_from(recipe, config) else config.statistics.iterations
+        iterations = config.statistics.batches(config.batch_size)
+        if carried_from(recipe, config):
+            iterations = 0
         statistics = _statistics_time(trainer, iterations)
         trained = _steps_time(trainer, budget_s * _MEASURED)
         fixed, step = loaded + statistics + trained.fixed_s, trained.step_s

@@ -55,7 +55,9 @@ def petaflops(recipe: Recipe) -> dict[str, float]:
 
 def _statistics_images(recipe: Recipe, config: StageConfig) -> int:
     """Images that the teachers' statistics are measured on: none where they are carried over."""
-    iterations = 0 if carried_from(recipe, config) else config.statistics.iterations
+    if carried_from(recipe, config):
+        return 0
+    iterations = config.statistics.batches(config.batch_size)
     return iterations * config.batch_size
 
 

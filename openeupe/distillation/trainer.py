@@ -235,7 +235,8 @@ class Trainer:
         return cached
 
     def _measure_statistics(self) -> None:
-        iterations, parts = self.config.statistics.iterations, self.config.accumulate
+        config, parts = self.config, self.config.accumulate
+        iterations = config.statistics.batches(config.batch_size)
         title = f"{self.stage.name}: measuring teacher statistics"
         with self.progress.task(title, iterations) as task:
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 
-from openeupe.distillation.standardize import Moments, Standardizer
+from openeupe.distillation.standardize import Moments, Standardizer, StatisticsConfig
 from openeupe.encoders import Tokens
 
 
@@ -62,3 +63,25 @@ def test_floor_0_is_the_papers_plain_standardization() -> None:
     torch.testing.assert_close(standardizer.cls_std[0], torch.tensor(1.0))
     assert out.cls[:, 0].abs().max() < 1e-6
     torch.testing.assert_close(standardizer.patch_std[1:], by_kind[:, 1:].std(0, correction=0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch", "batches"),
+    [
+        ({}, 8, 500),
+        ({"standard_error": 0.1}, 8, 13),  # 100 images
+        ({"standard_error": 0.1}, 1024, 1),
+        ({"standard_error": 0.01, "iterations": 20}, 8, 20),
+    ],
+)
+def test_statistics_end_once_means_are_precise_enough(
+    settings: dict[str, float], batch: int, batches: int
+) -> None:
+    assert StatisticsConfig.model_validate(settings).batches(batch) == batches
+
+
+def test_the_standard_error_of_a_mean_is_what_was_asked_for() -> None:
+    """Over many measurements of as many images as 0.1 takes."""
+    images = StatisticsConfig(standard_error=0.1).batches(1)
+    drawn = 3 + 2 * torch.randn(2000, images, generator=torch.Generator().manual_seed(0))
+    assert drawn.mean(1).std() / 2 == pytest.approx(0.1, rel=0.05)
