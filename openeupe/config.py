@@ -1,4 +1,4 @@
-"""The manners that every typed setting shares, and how settings are read from YAML."""
+"""Base settings class and YAML loading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openeupe.errors import InputError
 from openeupe.limits import NAME_CHARACTERS, YAML_BYTES, YAML_DEPTH
 from openeupe.plain_yaml import parse_yaml
 
-_FOLDERS = {"study": "studies"}  # those of other kinds are named KINDs
+_FOLDERS = {"study": "studies"}  # other kinds have a folder named KINDs
 
 
 class Config(BaseModel):
@@ -43,14 +43,14 @@ def load_settings(
             values in YAML, or a mapping of such keys; `null` (None) removes a named part.
 
     Raises:
-        InputError: one line naming the file and field, and the mend.
+        InputError: one line with the file, the field and the fix.
     """
     name = _name_of(source)
     return check_settings(model, kind, name, read_settings(kind, source, overrides))
 
 
 def read_settings(kind: str, source: Written, overrides: Overrides | None = None) -> dict[str, Any]:
-    """`load_settings` up to the merged mapping, which is not checked yet."""
+    """Return the merged mapping of settings, before validation."""
     changes: Any = {}
     for key, value in parsed_overrides(overrides):
         patch: Any = value
@@ -69,7 +69,7 @@ def read_settings(kind: str, source: Written, overrides: Overrides | None = None
 
 
 def parsed_overrides(overrides: Overrides | None) -> list[tuple[str, Any]]:
-    """Overrides as pairs of a dotted key and a value, in order.
+    """Parse overrides into pairs of a dotted key and a value.
 
     Raises:
         InputError: naming the override that is not `key=value`, or no YAML.
@@ -90,15 +90,15 @@ def parsed_overrides(overrides: Overrides | None) -> list[tuple[str, Any]]:
 
 
 def with_base(kind: str, name: str, raw: dict[str, Any], beside: Path | None) -> dict[str, Any]:
-    """A mapping of settings that stands inside another file, laid over its `base` if it has one.
+    """Merge a mapping of settings that is inside another file over its `base`.
 
-    beside: the folder in which a base is looked for before the package's own; None: only there.
+    beside: folder in which a base is searched before the package; None: only the package.
     """
     return _over_base(kind, name, dict(raw), beside, ())
 
 
 def check_settings(model: type[Settings], kind: str, name: str, raw: dict[str, Any]) -> Settings:
-    """The settings of a merged mapping, or one line that says what is wrong with it."""
+    """Validate a merged mapping of settings."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -107,7 +107,7 @@ def check_settings(model: type[Settings], kind: str, name: str, raw: dict[str, A
 
 
 def packaged_names(kind: str) -> list[str]:
-    """Names of the files of this kind that the package carries."""
+    """Return the names of the packaged files of this kind."""
     folder = resources.files("openeupe") / _FOLDERS.get(kind, f"{kind}s")
     return sorted(
         f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
@@ -115,9 +115,9 @@ def packaged_names(kind: str) -> list[str]:
 
 
 def own_file(kind: str, source: str | Path) -> Path | None:
-    """The file that the user names; None if the name is that of a file of the package, or of none.
+    """Return the user's own file; None if the name is a packaged one or no file.
 
-    A bare name (`mini`) of the package is that file, whatever the working directory holds.
+    A bare packaged name (`mini`) never means a file of the working directory.
     """
     path = Path(source)
     bare = path.name == str(source) and not path.suffix
@@ -127,7 +127,7 @@ def own_file(kind: str, source: str | Path) -> Path | None:
 
 
 def beside_or_packaged(kind: str, named: str, beside: Path | None, what: str) -> str:
-    """The file that another file names: next to it, or else one of the package.
+    """Find a file that another file names: next to it, or in the package.
 
     Args:
         named: as written in that file.
@@ -135,7 +135,7 @@ def beside_or_packaged(kind: str, named: str, beside: Path | None, what: str) ->
         what: beginning of the message if there is neither.
 
     Raises:
-        InputError: the working directory is not searched.
+        InputError: if there is neither. The working directory is not searched.
     """
     if beside is not None and (beside / named).is_file():
         return str(beside / named)
@@ -147,7 +147,7 @@ def beside_or_packaged(kind: str, named: str, beside: Path | None, what: str) ->
 
 
 def _name_of(source: Written) -> str:
-    """What messages call the settings."""
+    """Return the name of the settings in messages."""
     return str(source.get("name", "given")) if isinstance(source, Mapping) else str(source)
 
 
@@ -194,7 +194,7 @@ def _over_base(
 
 
 def _in_full(kind: str, raw: dict[str, Any]) -> dict[str, Any]:
-    """A recipe whose `data` may be a path, or a list of paths and sources, with `data.sources`."""
+    """Expand a recipe's short form of `data` (paths) into `data.sources`."""
     data = raw.get("data")
     if kind != "recipe" or not isinstance(data, str | list):
         return dict(raw)
@@ -206,7 +206,7 @@ def _in_full(kind: str, raw: dict[str, Any]) -> dict[str, Any]:
 def _merge(base: Any, patch: Any) -> Any:
     """Deep merge of mappings; `null` removes a key; numbers as keys reach into a list.
 
-    Data of another `layout` inherit nothing: each layout has settings of its own.
+    Data of another `layout` inherit nothing, since each layout has its own settings.
     """
     if isinstance(base, list) and isinstance(patch, dict):
         changes = {str(key): value for key, value in patch.items()}
@@ -226,7 +226,7 @@ def _merge(base: Any, patch: Any) -> Any:
 
 
 def _first_line(error: ValidationError, model: type[Config], raw: Any) -> str:
-    """The first complaint of pydantic as `field: what is wrong`, with a guess at a typo."""
+    """Format the first validation error as `field: what is wrong`, with a suggestion."""
     first = error.errors()[0]
     keys = _keys(first["loc"], raw, absent=first["type"] == "missing")
     message = first["msg"].removeprefix("Value error, ")
@@ -254,7 +254,7 @@ def _first_line(error: ValidationError, model: type[Config], raw: Any) -> str:
 
 
 def _keys(place: tuple[int | str, ...], raw: Any, *, absent: bool) -> list[str]:
-    """Where in the file: pydantic's place without the names of alternatives inside it.
+    """Keys of an error's location in the file, without the names of union members.
 
     absent: the last key is not in the file.
     """
@@ -263,7 +263,7 @@ def _keys(place: tuple[int | str, ...], raw: Any, *, absent: bool) -> list[str]:
         inside = key in raw if isinstance(raw, dict) else isinstance(key, int)
         if inside or (absent and number == len(place) - 1):
             found.append(str(key))
-            part: Any = raw  # what `isinstance` says of `raw` would limit its keys
+            part: Any = raw  # else `isinstance` would narrow the type of its keys
             raw = part[key] if inside and isinstance(raw, dict | list) else None
     return found
 

@@ -1,9 +1,9 @@
-"""One process, or the many that torchrun starts: who is who, and how they agree.
+"""Process groups, FSDP2 wrapping and collectives.
 
 Every process makes its slice of the same global batch. Students are wrapped by FSDP2 on a mesh of
 (replicas, shards): with shards of one process it is plain data parallelism, with the processes of
 a node it shards weights, gradients and optimizer state within the node. Teachers are only wrapped
-where they are sharded, since nothing of them has to be agreed on.
+where they are sharded, since they have no gradients to exchange.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Processes:
         return self.rank == 0
 
     def mine(self, parts: int) -> range:
-        """The parts of a list that this process works on: every `count`-th."""
+        """Return the parts of a list that this process works on: every `count`-th."""
         return range(self.rank, parts, self.count)
 
     def wait(self) -> None:
-        """Until every process has come here."""
+        """Wait until every process has called this."""
         if self.count > 1:
             dist.barrier()
 
@@ -92,12 +92,12 @@ class Processes:
 
     @cached_property
     def beside(self) -> dist.ProcessGroup | None:
-        """All processes again, for what a thread says while they train; made by all at once."""
+        """A second group of all processes, for a thread that communicates during training."""
         return self._everyone()
 
     @cached_property
     def signalling(self) -> dist.ProcessGroup | None:
-        """All processes once more, for `StopTogether`: `beside` belongs to another thread."""
+        """A third group of all processes, for `StopTogether`."""
         return self._everyone()
 
     def _everyone(self) -> dist.ProcessGroup | None:
@@ -123,10 +123,10 @@ class Processes:
 
 
 class StopTogether:
-    """Agreement of all processes on the step after which they stop.
+    """Stops all processes after the same step.
 
-    A signal reaches them at different moments. Each step begins an exchange that the next one
-    reads, so that nobody waits for it.
+    A signal reaches them at different moments. Each step starts an exchange that the next one
+    reads, so that no process waits for it.
     """
 
     def __init__(self, processes: Processes, request: StopRequest) -> None:
@@ -136,7 +136,7 @@ class StopTogether:
         self._exchange: dist.Work | None = None
 
     def signal(self) -> int:
-        """The signal after which all stop now; 0: none. All processes call it, once a step."""
+        """Return the signal on which all stop now; 0: none. All processes call it once a step."""
         if self._group is None:
             return self.request.signum or 0
         found = 0
@@ -183,11 +183,11 @@ def one_device(name: str | torch.device | None) -> torch.device:
 
 @contextmanager
 def processes(device: torch.device | None, patience: timedelta = _PATIENCE) -> Iterator[Processes]:
-    """Join the job that torchrun started, or stand alone.
+    """Join the job that torchrun started, or run as a single process.
 
     Args:
         device: by default the GPU of this process's number on its node, else the CPU.
-        patience: how long a process waits for another one before it gives up.
+        patience: how long a process waits for another one before it fails.
     """
     cuda = torch.cuda.is_available() if device is None else device.type == "cuda"
     if "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -207,12 +207,12 @@ def processes(device: torch.device | None, patience: timedelta = _PATIENCE) -> I
         "nccl" if cuda else "gloo", timeout=patience, device_id=own if cuda else None
     )
     yield Processes(own, dist.get_rank(), dist.get_world_size(), per_node)
-    # Not after an error: the others may be waiting in vain, and torchrun ends them.
+    # Not after an error: other processes may wait for this one, and torchrun ends them.
     dist.destroy_process_group()
 
 
 def check_share(batch_size: int, accumulate: int, count: int, field: str) -> None:
-    """Raise `InputError` unless a batch can be dealt out evenly."""
+    """Raise `InputError` unless a batch can be divided evenly."""
     if batch_size % (count * accumulate):
         raise InputError(
             f"{field}: a batch of {batch_size} cannot be dealt out to {count} process(es) in "
@@ -221,14 +221,14 @@ def check_share(batch_size: int, accumulate: int, count: int, field: str) -> Non
 
 
 def split_over(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Put a network under FSDP2, layer by layer where it has a list of like layers."""
+    """Wrap a network with FSDP2, layer by layer where it has a list of equal layers."""
     for layer in layers(module, sum(p.numel() for p in module.parameters())):
         fully_shard(layer, mesh=mesh)
     fully_shard(module, mesh=mesh)
 
 
 def agree_on_batch_norm(student: nn.Module, processes: Processes) -> nn.Module:
-    """Batch statistics over all processes, on GPUs; PyTorch has this for nothing else."""
+    """Convert batch norm to synchronized batch norm, on GPUs only."""
     if processes.count > 1 and processes.device.type == "cuda":
         synced: nn.Module = convert_sync_batchnorm(student)
         return synced
@@ -236,7 +236,7 @@ def agree_on_batch_norm(student: nn.Module, processes: Processes) -> nn.Module:
 
 
 def average_batch_norm(modules: Iterable[nn.Module], processes: Processes) -> None:
-    """Running statistics that each process kept for itself become their mean."""
+    """Average the running batch statistics over the processes."""
     for module in modules:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and processes.count > 1:
             for buffer in module.buffers():
@@ -245,19 +245,19 @@ def average_batch_norm(modules: Iterable[nn.Module], processes: Processes) -> No
 
 
 def exchange_gradients(modules: Iterable[nn.Module], now: bool) -> None:
-    """Whether the next backward exchanges gradients; with accumulation only the last one does."""
+    """Set whether the next backward exchanges gradients."""
     for module in modules:
         if isinstance(module, FSDPModule):
             module.set_requires_gradient_sync(now)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that lies in shards, put together; all processes must ask."""
+    """Return a sharded tensor as a whole; all processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor."""
+    """Return this process's shard of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -1,4 +1,4 @@
-"""Durations as settings write them: `90s`, `10m`, `1.5h`, `2d`."""
+"""Durations in settings: `90s`, `10m`, `1.5h`, `2d`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of a duration.
+    """Return the seconds of a duration.
 
     Example:
         >>> seconds_of("1.5h")

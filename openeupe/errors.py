@@ -1,4 +1,4 @@
-"""The one error a user's mistake becomes: a single line that names what is wrong and the mend."""
+"""Error for invalid user input: one line with the problem and the fix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from openeupe.limits import MESSAGE_CHARACTERS
 
 
 class InputError(Exception):
-    """A mistake in what the user gave: file, field, option or environment.
+    """Invalid input: a file, field, option or environment.
 
     The command line prints the message as one line and exits with 2; no traceback.
     Write it as "what is wrong (which file or field): what to do about it". Control characters of
@@ -18,7 +18,7 @@ class InputError(Exception):
 
 
 def one_line(text: str) -> str:
-    """`text` in one printable line of limited length, whatever names and values are in it."""
+    """Format `text` as one printable line of limited length."""
     if len(text) > MESSAGE_CHARACTERS:
         half = MESSAGE_CHARACTERS // 2
         text = f"{text[:half]} [...] {text[-half:]}"

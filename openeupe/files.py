@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, also in a power cut; JSON; names."""
+"""Atomic file writing, JSON files and file names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DAY = 24 * 3600
 
 
 def strict_json(content: Any) -> str:
-    """Indented JSON of plain data and NumPy's numbers; what is no finite number becomes null."""
+    """Format data as indented JSON; numbers that are not finite become null."""
     return json.dumps(_finite(content), indent=2, allow_nan=False)
 
 
@@ -39,7 +39,7 @@ def _finite(content: Any) -> Any:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file; an empty one where it is missing, damaged or holds another thing.
+    """Read the mapping in a JSON file; return an empty one if there is none.
 
     For files that somebody else may have written, or that may be half written.
     """
@@ -51,12 +51,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def folder_name(source: str) -> str:
-    """What a folder is called after an encoder's name or address: `hf-hub:A/B` -> `hf-hub_A_B`."""
+    """Folder name for an encoder's name or address: `hf-hub:A/B` -> `hf-hub_A_B`."""
     return re.sub(r"[^\w.-]+", "_", source)
 
 
 def vacant(folder: Path) -> bool:
-    """Whether nothing is there, or an empty folder."""
+    """Whether a path does not exist or is an empty folder."""
     return not any(folder.iterdir()) if folder.is_dir() else not folder.exists()
 
 
@@ -68,7 +68,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def durable(path: Path) -> Iterator[Path]:
-    """A place to write a file at. In the end it is flushed and takes the place of `path`.
+    """Yield a temporary path that replaces `path` at the end, flushed to the disk.
 
     After a crash or a power cut `path` is the old file or the new one, whole. The umask decides
     its mode.
@@ -92,7 +92,7 @@ def durable(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def partial_folder(folder: Path) -> Iterator[Path]:
-    """A new, empty folder next to `folder`, to write what shall take its place.
+    """Yield a new, empty folder next to `folder` that will replace it.
 
     The caller calls `flush_folder` and moves it, or the files in it. What is left is removed.
     """
@@ -109,7 +109,7 @@ def partial_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _os_errors() -> Iterator[None]:
-    """Make what safetensors raises for a full disk the error that all others raise."""
+    """Convert safetensors' error for a full disk to `OSError`."""
     try:
         yield
     except SafetensorError as error:
@@ -120,7 +120,7 @@ def _os_errors() -> Iterator[None]:
 
 
 def partial_path(path: Path, state: str = _WRITING) -> Path:
-    """Where this process writes what becomes `path`; no other process uses this name.
+    """Temporary path of this process for writing `path`.
 
     state: the last part of the name.
     """
@@ -128,7 +128,7 @@ def partial_path(path: Path, state: str = _WRITING) -> Path:
 
 
 def remove_partials(folder: Path, name: str | None = None) -> None:
-    """Remove what killed processes left half written in a folder.
+    """Remove partial files that killed processes left in a folder.
 
     Args:
         name: of a file or folder; only what should have become that is removed.
@@ -138,7 +138,7 @@ def remove_partials(folder: Path, name: str | None = None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it, as far as it is there."""
+    """Remove a file, a link, or a folder with its contents, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -146,7 +146,7 @@ def remove(path: Path) -> None:
 
 
 def leftovers(folder: Path, name: str | None = None, state: str = _WRITING) -> list[Path]:
-    """Partial files and folders in `folder` whose processes are gone.
+    """Find partial files and folders in `folder` whose processes have ended.
 
     Args:
         name: of a file or folder; only what belongs to that counts.

@@ -1,7 +1,7 @@
-"""Identity of files, encoders and settings: hex digits that follow from contents alone.
+"""Digests that identify files, encoders and settings by contents.
 
 Every cache, saved result, export and report compares these before it reuses anything. A name, a
-path or a byte size never identifies anything by itself.
+path or a byte size is never enough.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def file_identity(file: Path) -> str:
 
 
 class Identified(Protocol):
-    """What the identity of an encoder follows from."""
+    """Values that the identity of an encoder is computed from."""
 
     name: str
     args: dict[str, Any]
@@ -110,14 +110,14 @@ def arrays_identity(*arrays: NDArray[Any]) -> str:
 
 
 def bytes_identity(content: bytes) -> str:
-    """Identity of bytes that are at hand."""
+    """Identity of bytes in memory."""
     return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 def listing_identity(entries: Iterable[tuple[str, int]]) -> str:
-    """Identity of a listing, names and sizes in order: cheap, and blind to what lies in the files.
+    """Identity of a listing of names and sizes: cheap, but independent of the contents.
 
-    Where it stands for images, their contents are compared as well.
+    For images, the contents are compared as well.
     """
     digest = hashlib.sha256()
     for name, size in entries:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 def ignore_known_warnings() -> None:
-    """Ignore them in this process from now on: for commands and worker processes, not a caller's.
+    """Ignore them in this process: for commands and worker processes.
 
     Odd metadata of web images, a checkpoint that one process writes, and views of the output of a
     sharded network.
@@ -20,7 +20,7 @@ def ignore_known_warnings() -> None:
 
 @contextmanager
 def known_warnings_ignored() -> Iterator[None]:
-    """Ignore them inside the block; also a decorator. The filters come back as they were."""
+    """Ignore them inside the block, then restore the filters; also a decorator."""
     with warnings.catch_warnings():
         ignore_known_warnings()
         yield

@@ -1,7 +1,7 @@
-"""Upper limits of every count, size and depth that an input can ask for.
+"""Upper limits of the counts, sizes and depths in inputs.
 
-They lie far above real use. They keep a typing mistake or a hostile file from filling the memory
-or the disk, or from running for ever. A message that refuses an input names the limit.
+They are far above real use. They prevent a typing mistake or a malicious file from filling the
+memory or the disk, or from running forever. Messages contain the limit.
 """
 
 from __future__ import annotations

@@ -17,12 +17,14 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Make a folder, if need be, and hold its lock; the system releases it when this process dies.
+    """Create a folder if needed and hold its lock until the block ends.
+
+    The system releases the lock when this process dies.
 
     The file `.lock` stays in the folder. Where the file system has no locks, nothing is locked.
 
     Args:
-        what: the folder in the user's words, as in "the run".
+        what: name of the folder in messages, such as "the run".
 
     Raises:
         InputError: at once, if another process holds the lock, or the folder cannot be made.

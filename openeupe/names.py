@@ -1,4 +1,4 @@
-"""Names that become files, folders or headings: no path separators, no surprises in a shell."""
+"""Names that are safe as files, folders and headings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How library functions report their progress: to a callback, or else to `logging`."""
+"""Progress reports of library functions: to a callback or to `logging`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Task(Protocol):
 
 
 class Progress(Protocol):
-    """What a caller passes to follow a long function; the command line draws it."""
+    """Callback interface to follow a long function."""
 
     def message(self, line: str) -> None:
         """Report one line, such as a result or a decision."""

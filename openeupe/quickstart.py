@@ -1,4 +1,4 @@
-"""`openeupe quickstart`: the three stages on real experts and real photos, then what came of it."""
+"""Quickstart: train the three stages on real experts and images, then evaluate."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from openeupe.visualization.figures import save, side_by_side
 from openeupe.visualization.images import patch_tokens
 
 _VIEWS = {"train": 288, "heldout": 96}  # crops for the readouts: fitted on, scored on
-_KNN_IMAGES = 2000  # of each part, so that a large folder stays a matter of minutes
+_KNN_IMAGES = 2000  # of each part, so that a large folder takes minutes
 
 
 def run_quickstart(
@@ -47,9 +47,9 @@ def run_quickstart(
 
     Args:
         images: a folder of photos; None takes the package registry's.
-        folder: run folder; a second call goes on where the first was cut off.
+        folder: run folder; a second call resumes it.
 
-    Returns what `results.json` holds.
+    Returns the contents of `results.json`.
     """
     started = time.perf_counter()
     if images is None:
@@ -77,7 +77,7 @@ def run_quickstart(
 def _measure(
     run: Run, parts: dict[str, Source], device: torch.device, progress: Progress
 ) -> tuple[dict[str, Any], Seen]:
-    """Fidelity to the experts, kNN where the photos have classes, and what they see in photos."""
+    """Fidelity to the experts, kNN accuracy if there are classes, and pictures."""
     stages = list(run.recipe.stages)
     first, last = run.recipe.stages[stages[0]], run.recipe.stages[stages[-1]]
     resolution = last.largest_resolution
@@ -87,7 +87,7 @@ def _measure(
     experts = {name: load_member(t, t.pretrained).to(device) for name, t in first.teachers.items()}
 
     def look(name: str, encoder: Encoder, at: int) -> dict[str, Tokens]:
-        # In the precision they taught in: these experts are most of the work on a CPU.
+        # In their training precision: these experts take most of the time on a CPU.
         precision = first.teacher_precision if name in experts else "fp32"
         found = {}
         title = f"{name} looks at {at} px"
@@ -128,7 +128,7 @@ def _measure(
 
 
 def _crops(source: Source, count: int, resolution: int) -> tuple[Tensor, Tensor]:
-    """About `count` crops in turn of every readable photo, and the photo of each crop."""
+    """About `count` crops of the readable images in turn, and the image of each crop."""
     augment = Augment(AugmentConfig(jitter=0, blur=0, solarize=0), resolution)
     views, photos = [], []
     each = max(1, round(count / len(source)))
@@ -146,14 +146,14 @@ def _crops(source: Source, count: int, resolution: int) -> tuple[Tensor, Tensor]
 
 
 def _spread(source: Source, limit: int) -> range:
-    """At most `limit` indices, evenly spaced, so that a large folder's last classes come in too."""
+    """At most `limit` evenly spaced indices, so that all classes are covered."""
     return range(0, len(source), max(1, -(-len(source) // limit)))
 
 
 def _look(
     run: Run, source: Source, experts: dict[str, Encoder], encoders: dict[str, Encoder]
 ) -> Seen:
-    """What everyone sees in held-out photos; drawn into `pca.png`, and for the report."""
+    """Draw the PCA colours of held-out images into `pca.png`; return them for the report."""
     photos = source_photos(source, photo_resolution(run))
     tokens = {
         name: [patch_tokens(encoder, photo) for photo in photos]
@@ -167,7 +167,7 @@ def _look(
 def _knn(
     encoders: dict[str, tuple[Encoder, int]], parts: dict[str, Source], progress: Progress
 ) -> dict[str, float]:
-    """kNN accuracy on the held-out photos, if they lie in class sub-folders."""
+    """kNN accuracy on the held-out images, if they are in class sub-folders."""
     train, heldout = parts["train"], parts["heldout"]
     if not (isinstance(train, FolderSource) and isinstance(heldout, FolderSource)):
         return {}

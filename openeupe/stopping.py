@@ -1,4 +1,4 @@
-"""How a process ends before its work is done: by a signal, or together with its parent."""
+"""Stop on signals, and together with the parent process."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _POLL_S = 1.0
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT asked this process to stop; what it had finished is on the disk.
+    """SIGTERM or SIGINT stopped this process; finished work is on the disk.
 
     Attributes:
         signum: the signal.
-        where: how far the work had come; may be empty.
+        where: position of the work, such as the step; may be empty.
     """
 
     def __init__(self, signum: int, where: str = "") -> None:
@@ -30,7 +30,7 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """Which signal asked for the end of the work, if one did."""
+    """The signal that was received, if any."""
 
     signum: int | None = None
 
@@ -74,7 +74,7 @@ _asked: list[int] = []  # the signal by which the program was asked to stop at o
 def stop_at_once() -> None:
     """Let SIGTERM and SIGINT raise `Stopped`, unless they are ignored.
 
-    For a whole program: what is half written is removed on the way out.
+    For a whole program: partial files are removed on the way out.
     """
     _asked.clear()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -88,9 +88,9 @@ def _stop(signum: int, _: FrameType | None) -> NoReturn:
 
 
 def stopped_by(error: BaseException) -> Stopped | None:
-    """The stop that an error is, or that it hides.
+    """Return the `Stopped` behind an error, if there is one.
 
-    A library that is being imported may put an error of its own in the place of `Stopped`.
+    A library that is being imported may replace `Stopped` by an error of its own.
     """
     if isinstance(error, Stopped):
         return error
@@ -98,7 +98,7 @@ def stopped_by(error: BaseException) -> Stopped | None:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it is gone, also when that was killed.
+    """End this process when its parent has ended, even if that was killed.
 
     Call it in processes that torchrun or `multiprocessing` starts. They would work on otherwise,
     and keep the device.

@@ -1,4 +1,4 @@
-"""A table of text: what results offer to whoever prints, writes or draws them."""
+"""Text tables of results, for printing and Markdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Table:
-    """A header, rows of as many cells, and what else a reader must know.
+    """A table with header, rows, title and notes.
 
     Example:
         >>> print(Table(["stage", "hours"], [["proxy", "12"], ["student", "3"]]))

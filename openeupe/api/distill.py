@@ -1,4 +1,4 @@
-"""Distil teachers into students, and what that will cost."""
+"""`openeupe.distill` and `openeupe.plan`."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def plan(
     efficiency: float = 0.4,
     allow_code: bool = False,
 ) -> Plan:
-    """What each stage of a recipe will cost; nothing is trained or downloaded.
+    """Compute what each stage of a recipe will cost; nothing is trained or downloaded.
 
     Example:
         >>> import openeupe

@@ -1,4 +1,4 @@
-"""Reading by threads while something else works on what was read before."""
+"""Read ahead by threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Read = TypeVar("Read")
 def batched_ahead(
     read: Callable[[int], Read], indices: Sequence[int], batch_size: int, workers: int
 ) -> Iterator[list[Read]]:
-    """`read` of every index, in order and in batches, done by threads up to two batches ahead."""
+    """Yield batches of `read(index)` in order, read by threads up to two batches ahead."""
     with ThreadPoolExecutor(max_workers=workers) as pool:
         left = iter(indices)
         ahead = [pool.submit(read, i) for i in islice(left, 3 * batch_size)]

@@ -1,4 +1,4 @@
-"""Image -> augmented view, and one view -> every size of the pyramid."""
+"""Augmentation of an image, and resizing of views."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _BICUBIC = v2.InterpolationMode.BICUBIC
 class Augment:
     """Random crop, flip, color jitter, blur and solarization (paper 4.1), once per image.
 
-    Teacher and student see the same view; where a pyramid of sizes is used (paper 3.1) the crop
-    is made at the largest and `resize` makes the others.
+    Teachers and students see the same view. With several resolutions (paper 3.1) the crop is made
+    at the largest, and `resize` makes the others.
 
     Args:
         config: probabilities and strengths.

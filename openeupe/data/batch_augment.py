@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch where it lies: what `augment.on_device` leaves to the GPU."""
+"""Augmentation of a whole batch on the device (`augment.on_device`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def batch_draws(seeds: Sequence[int]) -> Tensor:
 
 
 class BatchAugment:
-    """Flip, color jitter, blur and solarization of crops, by each image's own random numbers.
+    """Flips, jitters, blurs and solarizes crops, by random numbers of each image.
 
     The kinds, probabilities and strengths are those of `Augment`; the draws are others, jitter is
     one matrix an image (brightness, then contrast, saturation and hue, always in this order, hue
@@ -35,7 +35,7 @@ class BatchAugment:
     Args:
         config: probabilities and strengths.
         resolution: of the crops, in pixels.
-        device: where they lie.
+        device: of the crops.
     """
 
     def __init__(self, config: AugmentConfig, resolution: int, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Sources -> batches that depend on nothing but their step."""
+"""Batches of images as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ATTEMPTS = 20  # images tried for one place of a batch
 
 
 class Batch(NamedTuple):
-    """What a rank gets of one step.
+    """The part of one step's batch that a rank loads.
 
     step: number of the step.
     images: `[batch_size / world_size, 3, S, S]` uint8 RGB.
@@ -49,11 +49,11 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """The batches of the steps `first_step` to `last_step - 1`, in order.
+    """Iterates over the batches of the steps `first_step` to `last_step - 1`.
 
     A batch is a pure function of (seed, stream, step, batch_size, resolution, config's data and
-    augmentation): how many workers load it, where iteration began and what came before do not
-    matter, so resuming needs no loader state. A rank makes its own slice of the same global
+    augmentation). It does not depend on the number of workers or on earlier batches, so
+    resuming needs no loader state. A rank makes its own slice of the same global
     batch; the slices of all ranks, in order, are the batch of a single process.
 
     The source of a step is drawn with the sources' weights (paper 3.4: homogeneous batches).
@@ -65,14 +65,14 @@ class Batches:
         batch_size: images of a step over all ranks; a multiple of `world_size`.
         resolution: of the views, in pixels: the largest size of the pyramid.
         stream: another name gives other draws (say "train" and "statistics").
-        sources: `config.sources`, already open, to spare a second indexing.
+        sources: `config.sources`, already open; avoids indexing them again.
         repeated: if given, images come in these views, in turn (see `RepeatedViews.number`), and
             not in new ones.
         teacher_cache: view numbers of `repeated` -> tensors by name, called in the loader
             processes. `contents` (see `RepeatedViews`) must be those of the shown images.
 
     Attributes:
-        broken: the account of unreadable images among the batches handed out.
+        broken: counts the unreadable images of the batches so far.
 
     Raises:
         InputError: at construction, if a source cannot be opened or a number does not fit; while
@@ -137,8 +137,10 @@ class Batches:
 
 
 class _Steps(Dataset["Batch | str"]):
-    """Step -> batch, or the message of what went wrong: an exception that crosses processes
-    would arrive wrapped in a traceback."""
+    """Step -> batch, or an error message.
+
+    An exception from another process would arrive wrapped in a traceback.
+    """
 
     def __init__(
         self,
@@ -261,7 +263,7 @@ class _Steps(Dataset["Batch | str"]):
                 index = again % len(self.sources[source])
         some = "; ".join(list(dict.fromkeys(tried))[:10])
         raise InputError(
-            f"none of {_ATTEMPTS} images drawn in a row can be read: mend or remove {some}"
+            f"none of {_ATTEMPTS} images drawn in a row can be read: replace or remove {some}"
         )
 
     def _read(self, source: int, index: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""How many images could not be read, and when that is too many."""
+"""Count unreadable images, and stop at too many."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class BrokenImages:
             some = "; ".join(list(self.names)[:_NAMED])
             raise InputError(
                 f"{len(self.names)} images of {self.drawn} drawn cannot be read, more than "
-                f"data.max_broken = {self.max_broken:g} allows: mend or remove them, "
+                f"data.max_broken = {self.max_broken:g} allows: replace or remove them, "
                 f"or raise data.max_broken. Some are: {some}"
             )
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; plain JSON."""
+        """State for a checkpoint, as plain JSON."""
         return {"drawn": self.drawn, "names": list(self.names)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on counting from what `state` returned."""
+        """Restore what `state` returned."""
         self.drawn = int(state["drawn"])
         self.names = dict.fromkeys(state["names"])

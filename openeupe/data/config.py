@@ -1,4 +1,4 @@
-"""Settings of the data, as a recipe writes them."""
+"""Data settings of a recipe."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class SourceConfig(Config):
         min_length=1,
         description="Folder of images, tar shards (folder, file or pattern such as "
         "'shards/{000..127}.tar'), a dataset written by save_to_disk, or a manifest of "
-        "`openeupe curate` (.parquet), whose weights say how often each image is drawn.",
+        "`openeupe curate` (.parquet), whose weights are the sampling weights of the images.",
     )
     kind: Literal["auto", "folder", "shards", "huggingface", "manifest"] = Field(
-        default="auto", description="What the path holds; auto looks."
+        default="auto", description="Kind of the source; auto: detected."
     )
     weight: float = Field(
         default=1.0,
@@ -37,7 +37,7 @@ class SourceConfig(Config):
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of a folder's images that training never sees, chosen by their names.",
+        description="Share of a folder's images that is held out from training, chosen by name.",
     )
     column: str = Field(default="image", description="Image column of a Hugging Face dataset.")
 
@@ -90,8 +90,8 @@ class AugmentConfig(Config):
     )
     on_device: bool = Field(
         default=False,
-        description="Leave all but the crop to the device that trains, a batch at once: for GPUs "
-        "that wait for images. Other draws than on the CPU, from the same distributions.",
+        description="Augment batches on the training device, except for the crop: for GPUs that "
+        "wait for images. The distributions are those of the CPU, the random numbers are not.",
     )
 
     @model_validator(mode="after")
@@ -106,7 +106,7 @@ class AugmentConfig(Config):
 
 
 class DataConfig(Config):
-    """Where images come from and how they become batches."""
+    """Image sources and how batches are made of them."""
 
     sources: list[SourceConfig] = Field(min_length=1, description="Sets of images to mix.")
     workers: int = Field(
@@ -122,7 +122,7 @@ class DataConfig(Config):
     )
     cache_images: bool = Field(
         default=False,
-        description="Keep decoded images in the memory of each loader process: for sets of a few "
+        description="Cache decoded images in the memory of each loader process: for sets of a few "
         "thousand images, best with workers 0.",
     )
     reduced_decode: bool = Field(

@@ -32,13 +32,12 @@ def decode(
 ) -> Image.Image:
     """Decode an image file or its bytes into an upright RGB image.
 
-    EXIF orientation is applied. Transparency is laid over white, the ground that such pictures
-    are drawn for. Gray of more than 8 bits is scaled by its range (16 bits: 65535 is white),
-    CMYK and palettes are converted.
+    EXIF orientation is applied. Transparent pixels are shown on white. Gray of more than 8
+    bits is scaled by its range (16 bits: 65535 is white), CMYK and palettes are converted.
 
     Args:
-        encoded: a file, or what was read from one.
-        name: what an error message calls the image.
+        encoded: a file or its bytes.
+        name: of the image, in error messages.
         min_resolution: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster,
             while both sides stay at least this many pixels. None: always full size.
         gray: the luminance alone (mode L), which a JPEG is decoded to in less time.
@@ -63,7 +62,7 @@ class NotAFile(OSError):
 
 
 def check_file(file: Path) -> None:
-    """Refuse what cannot be an image file before it is opened: reading it might never end.
+    """Refuse a path that is no regular file, before it is opened.
 
     Raises:
         NotAFile: for a pipe, device, socket, folder, or a file of more than `IMAGE_BYTES`.

@@ -1,4 +1,4 @@
-"""A folder of image files, at any depth."""
+"""Images of a folder and its sub-folders."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class FolderSource:
     followed; names that begin with a dot are left out (`._a.jpg` of macOS is not an image).
 
     Args:
-        heldout: share of the images that the part "train" lacks and the part "heldout" is. Which
-            these are depends on their relative paths alone, so that images added later move none.
+        heldout: share of the images in the part "heldout" instead of "train". The choice depends
+            on relative paths only, so that adding images does not change it.
 
     Attributes:
         classes: names of the first-level folders, sorted, if every image lies in one; else None.

@@ -1,4 +1,4 @@
-"""The images that `openeupe curate` kept, read where they lie and drawn by weight."""
+"""Images of a manifest of `openeupe curate`, sampled by weight."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _CHECKED = 64  # files looked for when a manifest is opened
 
 
 class ManifestSource:
-    """The kept rows of a manifest, in its order: an image costs some 30 bytes and its path.
+    """The images of a manifest, in its order; about 30 bytes per image and its path.
 
     Args:
         path: a Parquet file that `openeupe curate` wrote.
 
     Attributes:
-        weights: how often each image is drawn.
+        weights: sampling weight of each image.
 
     Raises:
-        InputError: if pyarrow is missing, the file is no manifest or another version's, it keeps
-            no image, or its images are not where it says.
+        InputError: if pyarrow is missing, the file is no manifest or another version's, it has
+            no image, or its images are missing.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -62,7 +62,7 @@ class ManifestSource:
 
         self._paths = Names(paths())
         if not len(self):
-            raise InputError(f"manifest {path} keeps no image: curate again with other settings")
+            raise InputError(f"manifest {path} has no images: curate again with other settings")
         self._roots = np.frombuffer(roots_, dtype=np.int16)
         self._offsets = np.frombuffer(offsets, dtype=np.int64)
         self._sizes = np.frombuffer(sizes, dtype=np.int64)
@@ -96,7 +96,7 @@ class ManifestSource:
         return self._sizes
 
     def listing(self) -> Iterator[tuple[str, int]]:
-        """The manifest by its contents, and the files that it names as they now are."""
+        """The manifest by its contents, and its files by name and size."""
         yield file_identity(Path(self.path).expanduser()), len(self)
         last = None
         for index in range(len(self)):
@@ -162,7 +162,7 @@ def _rows(path: str | Path, file: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def _wrong(row: tuple[Any, ...], roots: int) -> str:
-    """What makes no sense in a row; empty where all does."""
+    """Report what is wrong in a row; empty if nothing is."""
     root, name, offset, size, weight = row
     if not isinstance(weight, int | float) or not 0 <= weight <= IMAGE_WEIGHT:
         return f"{name} has weight {weight}, which is not between 0 and {IMAGE_WEIGHT:g}"
@@ -180,7 +180,7 @@ def _wrong(row: tuple[Any, ...], roots: int) -> str:
 
 
 def open_manifest(path: str | Path) -> tuple[Any, dict[str, Any]]:
-    """The open Parquet file (pyarrow's `ParquetFile`) of a manifest and what it says of itself.
+    """Open the Parquet file (pyarrow's `ParquetFile`) of a manifest, with its metadata.
 
     Raises:
         InputError: if pyarrow is missing, or the file is no manifest of this version.
@@ -216,5 +216,5 @@ def open_manifest(path: str | Path) -> tuple[Any, dict[str, Any]]:
 
 
 def roots(path: str | Path, about: dict[str, Any]) -> list[Path]:
-    """The folders that a manifest's paths are relative to; relative ones start beside it."""
+    """Root folders of a manifest's paths, resolved from the manifest's folder."""
     return [Path(path).expanduser().parent / root for root in about["roots"]]

@@ -1,4 +1,4 @@
-"""Which images a run trains on: recorded when a stage begins, compared when it goes on."""
+"""Identify the images of a run: recorded at its start, compared on resume."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _READ = 1024  # images of a source whose contents are read: a second or two, and
 
 
 def image_sets(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """What identifies the images of each source, as plain data.
+    """Identify the images of each source, as plain data.
 
     Names and sizes of all images, and the contents of up to 1,024 that are evenly spaced: reading
-    all of a large set would take hours. An exact check of every image is that of cached teacher
-    outputs, which compare each image when it is trained on.
+    all of a large set would take hours. Caches of teacher outputs compare every image when it
+    is trained on.
     """
     return [_image_set(source) for source in sources]
 
@@ -41,7 +41,7 @@ def content(source: Source, index: int) -> str:
 
 
 def changed(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> str | None:
-    """In which way the images are others than those recorded before; None where they are not."""
+    """Describe how the images differ from the recorded ones; None if they do not."""
     if len(before) != len(now):
         return f"{len(before)} sources then, {len(now)} now"
     for number, (then, here) in enumerate(zip(before, now, strict=True)):

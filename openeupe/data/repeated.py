@@ -19,7 +19,7 @@ from openeupe.seeds import derive_seed
 
 
 class RepeatedViews(Dataset[Tensor]):
-    """`views` views of every image of all sources, numbered through: source, image, view.
+    """`views` views of every image, numbered by source, image and view.
 
     The crop, flip and colors of a view are a function of (seed, number), so they need not be saved.
 
@@ -43,7 +43,7 @@ class RepeatedViews(Dataset[Tensor]):
         return self._starts[-1] * self.views
 
     def number(self, source: int, index: int, visit: int) -> int:
-        """The view that visit `visit` (from 0) of an image shows: they take turns.
+        """Number of the view for the `visit`-th draw (from 0) of an image, cycled.
 
         In a source with weights visits are counted within an epoch and begin one later in each, so
         that an image drawn several times an epoch may show a view again before all were shown;
@@ -52,7 +52,7 @@ class RepeatedViews(Dataset[Tensor]):
         return (self._starts[source] + index) * self.views + visit % self.views
 
     def seed_of(self, number: int) -> int:
-        """What the augmentation of a view is seeded with."""
+        """Seed of a view's augmentation."""
         return derive_seed(self.seed, "view", number)
 
     def __getitem__(self, number: int) -> Tensor:
@@ -83,7 +83,7 @@ class RepeatedViews(Dataset[Tensor]):
         return found, known
 
     def finish(self, found: Tensor, numbers: Sequence[int]) -> Tensor:
-        """What `augment.on_device` left to do, where the `readable` views now lie."""
+        """Apply the augmentation that `augment.on_device` left to the device."""
         config = self.augment.config
         if not (config.on_device and numbers):
             return found

@@ -1,4 +1,4 @@
-"""What every source of images offers, and how a config opens one."""
+"""Interface of image sources, and opening them from a config."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Source(Protocol):
 
     @property
     def weights(self) -> Weights | None:
-        """How often each image is drawn; None: all alike."""
+        """Sampling weight of each image; None: uniform sampling."""
         ...
 
     def __len__(self) -> int: ...
@@ -37,7 +37,7 @@ class Source(Protocol):
         ...
 
     def encoded(self, index: int) -> bytes:
-        """The encoded image, as it lies on the disk. Raises `OSError`."""
+        """The encoded bytes of an image. Raises `OSError`."""
         ...
 
     def encoded_bytes(self, index: int) -> int:
@@ -49,7 +49,7 @@ class Source(Protocol):
         ...
 
     def listing(self) -> Iterator[tuple[str, int]]:
-        """Names, the same wherever the source lies, and sizes of all that it reads."""
+        """Relative names and sizes of all files."""
         ...
 
     @property
@@ -58,7 +58,7 @@ class Source(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What a message calls image `index`."""
+        """Name of image `index` in messages."""
         ...
 
 
@@ -76,8 +76,8 @@ def open_source(config: SourceConfig, part: Literal["train", "heldout"] = "train
         raise InputError(f"data path {config.path}: heldout works for folders, not for {kind}")
     if kind != "huggingface" and config.column != SourceConfig.model_fields["column"].default:
         raise InputError(
-            f"data path {config.path}: column is of Hugging Face datasets, not of {kind}: leave it "
-            "out"
+            f"data path {config.path}: column works for Hugging Face datasets, not for {kind}: "
+            "leave it out"
         )
     if kind == "shards":
         return ShardSource(config.path)
@@ -89,7 +89,7 @@ def open_source(config: SourceConfig, part: Literal["train", "heldout"] = "train
 
 
 def at_hand(config: SourceConfig) -> bool:
-    """Whether anything lies where a source should be; a pattern of shards may match some."""
+    """Whether a source's path exists; a pattern may match shards."""
     if os.path.exists(Path(config.path).expanduser()):
         return True
     return any(map(glob.glob, patterns(config.path)))

@@ -34,5 +34,5 @@ class Names:
 
 
 def printable(name: str) -> str:
-    """`name` on one line of valid Unicode, whatever bytes a file name was made of."""
+    """Format a file name as one line of valid Unicode."""
     return name.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")

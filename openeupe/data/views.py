@@ -1,4 +1,4 @@
-"""Evaluation views: image -> uint8 pixels by one named geometry, and labels by the same."""
+"""Evaluation views: images and labels resized by a named geometry."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torchvision.transforms import v2
 
 @dataclass(frozen=True)
 class View:
-    """How an image is laid into `height x width` pixels.
+    """How an image is resized to `height x width` pixels.
 
     geometry: "crop" resizes the short side to `short` (default: the view's shorter side) and keeps
-        the centre; "squash" resizes both sides and forgets the aspect; "pad" keeps the aspect,
-        resizes the long side and centres the image on black.
+        the centre; "squash" resizes both sides and ignores the aspect ratio; "pad"
+        keeps the aspect ratio, resizes the long side and centres the image on black.
     """
 
     height: int
@@ -49,7 +49,7 @@ class View:
         return width / size[0], height / size[1], float(left), float(top)
 
     def _resized(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The size (w, h) after resizing, and where its corner comes to lie in the view."""
+        """Size (w, h) after resizing, and position of its corner in the view."""
         if self.geometry == "squash":
             return (self.width, self.height), (0, 0)
         if self.geometry == "crop":

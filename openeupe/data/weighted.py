@@ -1,4 +1,4 @@
-"""Drawing images by weight, as a pure function of the place in the epoch."""
+"""Weighted sampling as a pure function of the position in an epoch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 class Weights:
-    """How often each image of a source comes in an epoch, which has as many places as images.
+    """Weighted epochs of a source, as long as its number of images.
 
     Places are spread over the images as evenly as their weights allow (systematic sampling): an
     image of weight w, where the mean is 1, comes floor(w) or ceil(w) times, and w times on average

@@ -1,4 +1,4 @@
-"""Loader processes; one that is killed or stuck becomes a clear error."""
+"""Loader processes, with errors for killed or stuck ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 def loaded(
     dataset: Dataset[Item], order: Sequence[Any], workers: int, *, pin: bool = False
 ) -> Iterator[Item]:
-    """Items of a dataset in the given order, made ahead by worker processes.
+    """Yield items of a dataset in order, loaded ahead by worker processes.
 
     Args:
         workers: processes; 0: in this one.
@@ -93,7 +93,7 @@ def _next(items: Iterator[Item]) -> Item:
 
 
 def _begin(_: int) -> None:
-    """In a worker: who stops a run sends the signal to all of its processes, we still need them.
+    """Initialize a worker: ignore stop signals, which are sent to all processes of a run.
 
     PyTorch's own watch looks at the wrong parent where a fork server starts the workers.
     """

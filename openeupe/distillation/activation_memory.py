@@ -1,4 +1,4 @@
-"""Bytes that autograd saves of a student's forward pass, counted on networks without memory."""
+"""Activation memory of a student's forward pass, counted on fake tensors."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Saved:
 def saved_by_autograd(
     student: Encoder, heads: list[TeacherHeads], resolution: int, precision: str, again: bool
 ) -> Saved:
-    """What autograd keeps of a student's step.
+    """Count the bytes that autograd saves in a student's step.
 
-    again: blocks are computed again. Then it is autograd's own part, the blocks' inputs, which lie
-        outside it, and one block's activations while it is computed again.
+    again: blocks are recomputed in backward: the inputs of all blocks and the activations of one
+        are counted as well.
 
-    Networks are turned into fake ones on a CPU, since autocast knows no meta device.
+    Networks are replaced by fake ones on a CPU, since autocast has no meta device.
     """
     with FakeTensorMode():
         for module in (student, *heads):

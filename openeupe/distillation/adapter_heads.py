@@ -1,4 +1,4 @@
-"""Adapter heads: from a student's tokens into a teacher's token space (paper section 4.1)."""
+"""Adapter heads that map a student's tokens to a teacher's (paper section 4.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The number of steps that fits a given time, from a short measurement of every stage."""
+"""Choose the numbers of steps for a given time by measuring every stage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from openeupe.errors import InputError
 from openeupe.progress import SILENT, Progress
 from openeupe.seeds import derive_seed, seeded
 
-_SHARE = 0.93  # of the budget that is planned for; the rest is for checkpoints and bad luck
+_SHARE = 0.93  # of the budget that is planned; the rest is for checkpoints and variation
 _MEASURED = 0.02  # of the budget that measuring a stage's steps may take
 _FEWEST, _MOST = 3, 12  # steps of a stage that are measured
 
@@ -50,12 +50,12 @@ def within_budget(
     sources: Sequence[Source],
     progress: Progress,
 ) -> Recipe:
-    """A recipe with a budget, with as many steps as fit; the shares of its stages stay.
+    """Resolve a recipe's budget into numbers of steps in the stages' proportions.
 
     A run that has begun keeps the steps of its own recipe, so that a resume changes nothing. The
-    recipe that comes back has no budget any more, but numbers.
-    Warm-up and the steps of a frozen backbone are scaled along. Measuring counts as time, and so do
-    loading, statistics, cached teacher outputs and compilation.
+    returned recipe has numbers of steps and no budget. Warm-up and the steps of a frozen backbone
+    are scaled as well. The time includes measuring, loading, statistics, cached teacher outputs
+    and compilation.
 
     Args:
         recipe: what is to be run; its numbers of steps are taken as shares.
@@ -113,7 +113,7 @@ def divide(recipe: Recipe, times: Mapping[str, StageTime], seconds: float) -> di
 
 
 def with_steps(recipe: Recipe, steps: Mapping[str, int]) -> Recipe:
-    """The recipe with other numbers of steps; what is counted in steps is scaled along.
+    """Set the numbers of steps, and scale settings that are counted in steps.
 
     Stages that `steps` does not name stay as they are.
     """
@@ -167,7 +167,7 @@ def _measure(
 
 
 def _stand_in(recipe: Recipe, member: TeacherConfig | StudentConfig) -> Encoder:
-    """The encoder, or one like it where an earlier stage has yet to make it."""
+    """The encoder, or an equal untrained one if an earlier stage has not made it yet."""
     if not member.earlier:
         return load_member(member, bool(member.pretrained))
     like = meta_encoder(recipe, member, member.args)
@@ -229,6 +229,6 @@ def _finish(trainer: Trainer) -> None:
 
 
 def _slowest(seconds: float, processes: Processes) -> float:
-    """The same number in every process: the largest."""
+    """The maximum over all processes."""
     value = torch.tensor(-seconds, dtype=torch.float64, device=processes.device)
     return -float(processes.least(value))

@@ -1,4 +1,4 @@
-"""From a student's class tokens back to the experts', through every stage that lies between."""
+"""Map a student's class tokens to the experts' through the adapter heads of all stages."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ from openeupe.identity import facts_identity, tensors_identity
 
 
 class HeadChain:
-    """Class tokens `[B, Dc]` of a student -> its guess at an expert's class tokens `[B, De]`.
+    """Class tokens `[B, Dc]` of a student -> predicted class tokens `[B, De]` of an expert.
 
-    Each step is a class head, whose output is standardized, and the statistics that undo it; the
-    next head then sees tokens of the scale that it was trained on.
+    Each step is a class head and the inverse of the teacher's standardization.
     """
 
     def __init__(self, steps: Sequence[tuple[AdapterHead, Standardizer]]) -> None:
@@ -40,7 +39,7 @@ class HeadChain:
 
     @property
     def identity(self) -> str:
-        """Identity of every head and statistic on the way."""
+        """Identity of all heads and statistics of the chain."""
         return facts_identity(
             *(tensors_identity(part.state_dict()) for step in self.steps for part in step)
         )
@@ -49,9 +48,9 @@ class HeadChain:
 def load_with_chains(
     source: Written, *, allow_code: bool = False
 ) -> tuple[Encoder, dict[str, HeadChain]]:
-    """`load`, and the chains of heads that lead to the experts behind a distilled student.
+    """Load an encoder with the chains of heads to its experts.
 
-    The chains go by the experts' encoder names; there are none for anything else than a student.
+    The keys are the experts' encoder names; only students have chains.
     """
     resolved = resolve(source, allow_code=allow_code)
     folder = resolved.folder()
@@ -59,12 +58,12 @@ def load_with_chains(
 
 
 def chains(student: Path) -> dict[str, HeadChain]:
-    """Chains from a finished student to each expert that it descends from, by encoder name.
+    """Chains from a finished student to each of its experts, by encoder name.
 
-    A teacher that is an earlier stage's student is no expert: its own teachers are, as long as the
-    run folder lies around it. So are those of another run's student. Of several ways to one expert
-    the shortest is taken. Teachers that were not pretrained, come from an encoder folder, or have
-    another class token than their own have no name to be known by.
+    A teacher that is a student of an earlier stage or of another run is replaced by its own
+    teachers, if the run folder is there. Of several chains to one expert the shortest is used.
+    Teachers that were not pretrained, come from an encoder folder, or have another class token
+    than their default are left out.
 
     Args:
         student: the folder of a student (`RUN/STAGE/STUDENT`); one that was not distilled has no
@@ -74,7 +73,7 @@ def chains(student: Path) -> dict[str, HeadChain]:
         return {}
     found: dict[str, HeadChain] = {}
     ahead: deque[tuple[Path, list[tuple[AdapterHead, Standardizer]]]] = deque([(student, [])])
-    while ahead:  # breadth first: the shortest way to an expert comes first
+    while ahead:  # breadth first: the shortest chain to an expert comes first
         folder, before = ahead.popleft()
         check_student(folder)
         here, run = load_student(folder), _run_around(folder)
@@ -99,7 +98,7 @@ def _run_around(student: Path) -> Run | None:
 
 
 def _run_student(encoder: str) -> Path | None:
-    """The folder of another run's student, where the teacher was one and it is still there."""
+    """Folder of a teacher that is another run's student, if it exists."""
     try:
         source = resolve(encoder)
         folder = source.folder() if isinstance(source, RunStudent) else None
@@ -109,10 +108,10 @@ def _run_student(encoder: str) -> Path | None:
 
 
 def _is_expert(run: Run | None, info: dict[str, Any], teacher: str) -> bool:
-    """Whether a teacher gave the class tokens that its name stands for: published, and its own."""
+    """Whether a teacher had its published weights and its default class token."""
     made = info["teachers"][teacher]
     if "pretrained" not in made:
         if run is None or info["stage"] not in run.recipe.stages:
-            return True  # nothing says otherwise
+            return True  # the default
         made = run.recipe.stages[info["stage"]].teachers[teacher].model_dump()
     return bool(made["pretrained"]) and "class_token" not in made["args"]

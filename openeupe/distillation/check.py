@@ -1,4 +1,4 @@
-"""What can be known to fail before work starts, fails here."""
+"""Validate a recipe against data and encoders."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from openeupe.errors import InputError
 
 
 def check_recipe(recipe: Recipe) -> list[Source]:
-    """Hold a recipe against the world: data sources are opened, every encoder is built on the
-    meta device, and each resolution is held against its encoder's patch size.
+    """Validate a recipe against data and encoders before training.
+
+    Data sources are opened, every encoder is built on the meta device, and resolutions are compared
+    with patch sizes.
 
     Returns:
         The data's sources, open.
 
     Raises:
-        InputError: one line naming the field and the mend.
+        InputError: one line with the field and the fix.
     """
     check_tracker(recipe.tracker)
     check_views(recipe)
@@ -36,7 +38,7 @@ def check_recipe(recipe: Recipe) -> list[Source]:
 
 
 def check_views(recipe: Recipe) -> None:
-    """Refuse `views_seed` where no stage has `views` that it could draw."""
+    """Refuse `views_seed` if no stage has `views`."""
     if recipe.data.views_seed is not None and not any(s.views for s in recipe.stages.values()):
         raise InputError(
             "data.views_seed has no effect without views: give a stage views, or leave it out"
@@ -44,10 +46,10 @@ def check_views(recipe: Recipe) -> None:
 
 
 def check_sources(data: DataConfig, *, absent: bool = False) -> list[Source]:
-    """Open the sources of a recipe, and compare them with what they hold out.
+    """Open the sources of a recipe, and check that held-out images are in none.
 
     Args:
-        absent: leave out sources that are not on this machine.
+        absent: skip sources that are not on this machine.
 
     Returns:
         The sources, open, in their order.
@@ -91,9 +93,9 @@ def check_networks(recipe: Recipe) -> None:
 
 
 def meta_encoder(recipe: Recipe, member: EncoderConfig, args: dict[str, Any]) -> Encoder:
-    """The encoder that a recipe names, without weights or memory, on the meta device.
+    """Build an encoder of a recipe on the meta device.
 
-    args: laid over those that an encoder of `brings_weights` was made with.
+    args: replace those of an encoder with its own weights.
     """
     if member.earlier:
         stage, student = recipe.resolve(member.earlier)
@@ -110,15 +112,15 @@ def meta_encoder(recipe: Recipe, member: EncoderConfig, args: dict[str, Any]) ->
 
 
 def brings_weights(member: EncoderConfig) -> bool:
-    """Whether an encoder comes with weights of its own, which `pretrained` cannot choose."""
+    """Whether an encoder always has its own weights, independent of `pretrained`."""
     return member.earlier is not None or member.source.brings_weights
 
 
 def start_of(student: StudentConfig) -> str | None:
-    """The encoder whose weights a student starts from; None if it starts at random."""
+    """Encoder whose weights a student starts from; None for random weights."""
     try:
         brought = brings_weights(student)
-    except InputError:  # a path where nothing is any more: it held weights
+    except InputError:  # a path that no longer exists: it had weights
         brought = True
     if student.init:
         return student.init
@@ -126,7 +128,7 @@ def start_of(student: StudentConfig) -> str | None:
 
 
 def _check_kind(member: TeacherConfig | StudentConfig, made: Encoder) -> None:
-    """Refuse what cannot be trained or saved as a student, and sizes that an export lacks."""
+    """Refuse students that cannot be trained or saved, and sizes that an export lacks."""
     source = member.earlier or member.source
     if isinstance(source, Export):
         if isinstance(member, StudentConfig):
@@ -146,7 +148,7 @@ def _check_kind(member: TeacherConfig | StudentConfig, made: Encoder) -> None:
 
 
 def _check_init(recipe: Recipe, student: StudentConfig, made: Encoder) -> None:
-    """Refuse a larger network that the student's first weights cannot be cut out of."""
+    """Refuse an `init` network that does not contain the student's shapes."""
     larger = student.larger
     if larger is None:
         return
@@ -163,7 +165,7 @@ def _check_init(recipe: Recipe, student: StudentConfig, made: Encoder) -> None:
 
 
 def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: Encoder) -> None:
-    """Settings of an encoder that brings weights must leave these weights in their place."""
+    """Check that an encoder's settings fit its saved weights."""
     if not brings_weights(member):
         return
     if member.pretrained is False:
@@ -194,7 +196,7 @@ def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: 
 
 
 def check_weights(recipe: Recipe, stages: list[str]) -> None:
-    """Load once what later stages will need from outside, so that a lack shows now."""
+    """Load the weights that later stages need, so that missing ones are reported now."""
     checked: list[tuple[str, dict[str, Any]]] = []
     for name in stages:
         stage = recipe.stages[name]

@@ -1,4 +1,4 @@
-"""Checkpoints that survive `kill -9` at any moment, their own writing included.
+"""Checkpoints that are written atomically and read at any number of processes.
 
 Written and read by PyTorch's distributed checkpoint: every process writes the shards that it holds
 into a safetensors file of its own, and any other number of processes reads from them what it needs.
@@ -27,7 +27,7 @@ from openeupe.errors import InputError
 from openeupe.files import flush, flush_folder, read_mapping
 from openeupe.identity import file_identity, settings_identity
 
-CHECKPOINTS = "checkpoints"  # where they lie in a stage's folder
+CHECKPOINTS = "checkpoints"  # their folder in that of the stage
 _PREFIX = "step-"
 _EXTRA = "state.json"
 _DAMAGED = ".damaged"
@@ -35,15 +35,15 @@ _ALONE = Processes(torch.device("cpu"))
 
 
 class CheckpointWriter:
-    """Writes checkpoints in a thread, so that training goes on meanwhile; one at a time.
+    """Writes checkpoints in a background thread, one at a time.
 
     Args:
-        processes: those that hold parts of the tensors; all must call all methods, in like order.
+        processes: those with shards of the tensors; all must call all methods in the same order.
     """
 
     def __init__(self, processes: Processes = _ALONE) -> None:
         self.processes = processes
-        _ = processes.beside  # made here, by all at once, and not in the thread
+        _ = processes.beside  # created here by all processes, not in the thread
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -55,10 +55,10 @@ class CheckpointWriter:
         extra: Mapping[str, Any],
         keep: int = 2,
     ) -> None:
-        """Begin to write `folder/step-NNN`, then drop all but the newest `keep` checkpoints.
+        """Start to write `folder/step-NNN`, then remove all but the newest `keep` checkpoints.
 
-        Everything is written and flushed to disk under another name, then renamed in one go: a
-        checkpoint is there whole or not at all.
+        Everything is written and flushed to disk under another name, then renamed, so that
+        a checkpoint is always complete.
 
         tensors: on the CPU, shards of `DTensor`s included, and changed by nobody any more; see
             `local_copies`.
@@ -92,7 +92,7 @@ class CheckpointWriter:
             _remove(old)
 
     def wait(self) -> None:
-        """Until the last checkpoint is on the disk.
+        """Wait until the last checkpoint is on the disk.
 
         Raises:
             InputError: if it could not be written.
@@ -109,7 +109,7 @@ class CheckpointWriter:
 
 
 def write_tensors(folder: Path, tensors: dict[str, Any], processes: Processes) -> None:
-    """Every process its shards; back when all are on the disk."""
+    """Write the shards of every process, and wait until all are on the disk."""
     dcp.save(
         tensors,
         storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
@@ -119,13 +119,13 @@ def write_tensors(folder: Path, tensors: dict[str, Any], processes: Processes) -
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first; leftovers of an interrupted write are not among them."""
+    """Complete checkpoints, oldest first."""
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(path for path in found if re.fullmatch(rf"{_PREFIX}\d{{9,}}", path.name))
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove all checkpoints and what an interrupted write left; what else lies there stays."""
+    """Remove all checkpoints and partial files; other files stay."""
     for path in list(folder.iterdir()) if folder.is_dir() else ():
         ours = rf"{_PREFIX}\d{{9,}}({re.escape(_DAMAGED)})?|\.writing-\d+"
         if re.fullmatch(ours, path.name):
@@ -140,10 +140,10 @@ def _remove(checkpoint: Path) -> None:
 
 
 def newest_whole(folder: Path, tell: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint whose files are what was written; None if there is none at all.
+    """Find the newest undamaged checkpoint; None if there is no checkpoint.
 
     Args:
-        tell: is given a line for each damaged checkpoint, which is set aside.
+        tell: called with a line for each damaged checkpoint, which is renamed.
 
     Raises:
         InputError: if there are checkpoints, and all are damaged.
@@ -152,7 +152,7 @@ def newest_whole(folder: Path, tell: Callable[[str], None]) -> Path | None:
     for path in reversed(checkpoints(folder)):
         what = _damage(path)
         if not what:
-            for bad, why in damaged.items():  # else they would count as the newest ones
+            for bad, why in damaged.items():  # so that they do not count as the newest ones
                 _remove(aside := bad.with_name(f"{bad.name}{_DAMAGED}"))
                 bad.rename(aside)
                 tell(f"checkpoint {bad} is damaged ({why}): going on from {path.name}")
@@ -168,7 +168,7 @@ def newest_whole(folder: Path, tell: Callable[[str], None]) -> Path | None:
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint; empty if nothing is."""
+    """Report what is wrong with a checkpoint; empty if nothing is."""
     state = read_mapping(path / _EXTRA)
     if "step" not in state:
         return f"{_EXTRA} cannot be read"
@@ -187,7 +187,7 @@ class Checkpoint:
     """A checkpoint on the disk; nothing of it is unpickled.
 
     Attributes:
-        extra: what was saved beside the tensors, and `step`.
+        extra: saved values other than tensors, and `step`.
         shapes: of the tensors, by name.
     """
 
@@ -202,8 +202,9 @@ class Checkpoint:
         self.shapes = {name: tuple(one.size) for name, one in stored.items()}  # type: ignore[union-attr]
 
     def read_into(self, tensors: Mapping[str, Tensor], processes: Processes = _ALONE) -> None:
-        """Fill tensors, or this process's shards of them: just those that are stored, and with
-        their shapes.
+        """Fill tensors, or this process's shards of them, from the checkpoint.
+
+        Names and shapes must be equal.
         """
         for name in self.shapes.keys() - tensors.keys():
             raise self._unreadable(f"{name} is of no network here")
@@ -228,20 +229,21 @@ class Checkpoint:
 
 
 def _told(error: object) -> object:
-    """The first process's own error, out of what is told of all."""
+    """The first error of PyTorch's report over all processes."""
     if isinstance(error, dcp.CheckpointException):
         return next((found for found, _ in error.failures.values()), error)
     return error
 
 
 def local_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU of what this process holds: shards stay shards."""
+    """Copy this process's tensors or shards to the CPU."""
     return {k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}
 
 
 def snapshot(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
-    """Copies on the CPU, shards put together. Every process must take part; with `keep` False it
-    gets nothing.
+    """Copy tensors to the CPU with shards gathered.
+
+    All processes must call this; with `keep` False a process gets nothing.
     """
     copies = {}
     for name, tensor in tensors.items():

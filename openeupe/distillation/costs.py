@@ -1,4 +1,4 @@
-"""What a recipe costs, stage by stage, and the tables of it."""
+"""Costs of a recipe by stage, and their tables."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ class EncoderCost:
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage. `gflops_per_image`: teacher forwards plus three times the student's forward, and
-    four times where activations are checkpointed. Images, bytes and hours are of the whole stage,
-    memory of one device.
+    """Costs of one stage.
+
+    Images, bytes and hours are of the whole stage, memory of one device.
+
+    gflops_per_image: teacher forwards plus three times the student's forward; four times with
+        activation checkpointing.
 
     sharded: networks that are shared among the devices of a node.
-    read_gib: encoded images read; None where a source is not at hand.
+    read_gib: encoded images read; None if a source is not on this machine.
     cached_gib: teacher outputs on disk.
     """
 
@@ -45,7 +48,7 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe costs on some devices.
+    """Costs of a recipe on given devices.
 
     Attributes:
         recipe: its name.
@@ -83,7 +86,7 @@ class Plan:
         return Table(header, rows, title=f"recipe {self.recipe}")
 
     def table(self) -> Table:
-        """Images, memory, bytes and hours of each stage, and what the hours rest on."""
+        """Images, memory, bytes and hours of each stage, with assumptions as notes."""
         columns = ("images", "GFLOP\nan image", "memory\na device", "read", "cached")
         rows = []
         for cost in self.stages:

@@ -27,7 +27,7 @@ _PATIENCE = 5.0  # seconds of measuring: CPUs without bf16 instructions take lon
 
 
 def device_tflops(device: str, efficiency: float, precision: str = "bf16") -> float:
-    """Sustained TFLOP/s of a named device; `this` measures the machine at hand.
+    """Sustained TFLOP/s of a named device; `this` measures this machine.
 
     Args:
         efficiency: share of the peak that is reached.
@@ -42,7 +42,7 @@ def device_tflops(device: str, efficiency: float, precision: str = "bf16") -> fl
 
 
 def device_gib(device: str) -> float:
-    """Memory of a named device in GiB; `this` is the machine at hand."""
+    """Memory of a named device in GiB; `this` is this machine."""
     if device == "this":
         kind = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return device_memory(Processes(kind)) / 2**30
@@ -50,7 +50,7 @@ def device_gib(device: str) -> float:
 
 
 def device_has_bf16(device: str) -> bool:
-    """Whether it has bf16 instructions, as all named ones do."""
+    """Whether the device has bf16 instructions; all named ones do."""
     if device != "this":
         return True
     kind = torch.device("cuda" if torch.cuda.is_available() else "cpu")

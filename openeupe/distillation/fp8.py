@@ -1,4 +1,4 @@
-"""Teachers in fp8: matrix products of 8-bit floats, about twice the rate of bf16 on new GPUs."""
+"""Teachers in fp8: matrix products of 8-bit floats on new GPUs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORMAT = torch.float8_e4m3fn
 _LARGEST = 448.0  # of that format
 _WIDTH = 16  # both sides of a matrix must be multiples of it
 _LEAST_CAPABILITY = (8, 9)
-_TOLERANCE = 0.25  # relative error of standardized tokens from which on a run is refused
+_TOLERANCE = 0.25  # largest relative error of standardized tokens
 
 
 class Float8Linear(nn.Module):
@@ -63,7 +63,7 @@ def _scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def teachers_to_fp8(stage: Stage, images: Tensor) -> dict[str, Tensor]:
-    """Turn the blocks of all teachers to fp8; how far that moves their tokens on `images`.
+    """Convert the blocks of all teachers to fp8, and measure the error on `images`.
 
     Returns the relative error of each teacher's tokens (class and patch tokens, each centred over
     the images; the larger one), a scalar on the device.
@@ -103,7 +103,7 @@ def teachers_to_fp8(stage: Stage, images: Tensor) -> dict[str, Tensor]:
 
 
 def check_parity(stage: Stage, errors: Mapping[str, float]) -> None:
-    """Raise `InputError` where fp8 moves a teacher's tokens too far."""
+    """Raise `InputError` if the error of a teacher's tokens is too large."""
     for name, error in errors.items():
         if not error <= _TOLERANCE:
             raise InputError(
@@ -113,7 +113,7 @@ def check_parity(stage: Stage, errors: Mapping[str, float]) -> None:
 
 
 def hold_in_fp8(teacher: nn.Module) -> int:
-    """Replace the linear layers of a network's blocks; how many were."""
+    """Replace the linear layers of a network's blocks; return their number."""
     count = 0
     for block in repeated_layers(teacher):
         for module in block.modules():

@@ -21,7 +21,7 @@ _SHRINKAGE = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean eigenvalue of the acti
 
 
 class Regression:
-    """Ridge regression from sums over rows alone, so that rows need not be kept.
+    """Ridge regression from sums over rows alone, so that rows need not be saved.
 
     Args:
         inputs: width of the activations.
@@ -65,7 +65,7 @@ class Regression:
         return found
 
     def _error(self, weights: Tensor) -> float:
-        """Squared error of the second part, but for what does not depend on the weights."""
+        """Squared error of the second part, up to a constant."""
         fitted = (weights * (self.gram[1] @ weights)).sum()
         return float(fitted - 2 * (weights * self.cross[1]).sum())
 

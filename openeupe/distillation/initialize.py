@@ -1,4 +1,4 @@
-"""First weights of a student, cut out of those of a larger network of its kind."""
+"""Initialize a student with selected weights of a larger network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEAST = 0.5  # share of a student's parameters that must be found for the netwo
 
 @dataclass(frozen=True)
 class Cut:
-    """What became of a student's tensors.
+    """Which tensors of a student were initialized.
 
     taken: name -> name in the larger network.
     left: names of those that the larger network lacks, or has smaller or of other kernels.
@@ -92,7 +92,7 @@ def spread(small: int, large: int) -> list[int]:
 
 
 def _names(mine: Iterable[str], theirs: Iterable[str]) -> dict[str, str]:
-    """Each of my names -> theirs: numbers of layers are spread over those that stand there."""
+    """Map the student's names to the larger network's, with spread layer numbers."""
     there = set(theirs)
     small, large = _children(mine), _children(there)
     found = {}
@@ -127,7 +127,7 @@ def _children(names: Iterable[str]) -> dict[str, list[int]]:
 
 
 def _fits(mine: Tensor, theirs: Tensor, positions: bool) -> bool:
-    """Whether a tensor can be cut out of another: not larger, and kernels of equal size."""
+    """Whether a tensor can be selected from another: not larger, kernels of equal size."""
     if mine.ndim != theirs.ndim or mine.is_floating_point() != theirs.is_floating_point():
         return False
     if positions:

@@ -1,4 +1,4 @@
-"""How a stage's networks lie on its devices: in what precision, replicated or sharded, compiled."""
+"""Precision, sharding and compilation of a stage's networks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from openeupe.errors import InputError
 
 FROZEN_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}  # a teacher's weight
 TRAINED_BYTES = 16  # float32 weight, its gradient and AdamW's two moments
-_PROGRAMS = 256  # variants of one layer: widths, sides and students share its code
+_PROGRAMS = 256  # variants of one layer: widths, resolutions and students share its code
 _SHARE = 0.5  # of the device's memory; the rest is for activations
 
 
 def place(stage: Stage, processes: Processes) -> list[str]:
-    """Move the stage to the device as its config says; call before optimizers are made.
+    """Move the stage to the device as configured; call before optimizers are made.
 
     Returns the names of the networks that are sharded, as `teachers.NAME` or `students.NAME`.
     """
@@ -54,7 +54,7 @@ def place(stage: Stage, processes: Processes) -> list[str]:
 def unsharded(
     stage: Stage, name: str, processes: Processes
 ) -> tuple[Encoder, dict[str, nn.Module]]:
-    """A student and its heads by teacher, whole; all processes must ask, the first one gets them.
+    """Gather a student and its heads; all processes must call, the first one gets them.
 
     Of several processes the networks are copies on the CPU.
     """
@@ -67,7 +67,7 @@ def unsharded(
     if processes.first:
         here, student = student, encoders.create(student.name, **student.args)
         student.load_state_dict(weights)
-        student.set_constants(*here.constants)  # its own, where it starts from a stored encoder
+        student.set_constants(*here.constants)  # of a saved encoder, if it starts from one
         student.resolution = here.resolution
         hidden = stage.config.head_hidden
         teachers = cast(Mapping[str, TokenWidths], stage.teachers)
@@ -78,7 +78,7 @@ def unsharded(
 
 
 def choose_sharded(needs: Mapping[str, int], memory: int, shards: int, mode: str) -> list[str]:
-    """Which networks to shard: the largest first, until the rest fits half of the memory.
+    """Choose networks to shard: the largest first, until the rest fits in half the memory.
 
     Args:
         needs: bytes of weights, gradients and optimizer state by network.
@@ -110,7 +110,7 @@ def _spread(stage: Stage, processes: Processes, sharded: list[str]) -> None:
 
 
 def checkpoint_activations(student: Encoder) -> None:
-    """Keep only the blocks' inputs in the forward pass, and compute the rest again."""
+    """Enable activation checkpointing of the blocks."""
     set_checkpointing = getattr(getattr(student, "trunk", None), "set_grad_checkpointing", None)
     try:
         if set_checkpointing is None:
@@ -123,7 +123,7 @@ def checkpoint_activations(student: Encoder) -> None:
 
 
 def hold_in_bf16(teacher: nn.Module) -> None:
-    """Keep the weights of matrix products as autocast would cast them at every pass.
+    """Cast the weights of matrix products once, as autocast does at every pass.
 
     The outputs under autocast stay the same to the last bit; half the memory, and no cast. Layers
     that compute with their weights before (weight standardization) keep them in float32.
@@ -136,11 +136,11 @@ def hold_in_bf16(teacher: nn.Module) -> None:
 def compile_networks(stage: Stage, students: bool) -> None:
     """Compile repeated layers one by one; blocks of one shape share a program per resolution.
 
-    A network of fifty blocks compiles as fast as one block; what lies between the blocks stays
-    eager, random draws of the embedding among it.
+    A network of fifty blocks compiles as fast as one block. Layers between blocks, such as the
+    embedding with its random draws, are not compiled.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
-    torch._inductor.config.fallback_random = True  # blocks draw what they would draw uncompiled
+    torch._inductor.config.fallback_random = True  # the same random draws as uncompiled
     networks = [*stage.teachers.values()]
     if students:
         networks += [*stage.students.values()]
@@ -151,7 +151,7 @@ def compile_networks(stage: Stage, students: bool) -> None:
 
 
 def repeated_layers(module: nn.Module) -> Iterator[nn.Module]:
-    """Innermost items of lists that hold several of their class: a network's blocks."""
+    """A network's blocks: innermost items of lists of equal layers."""
     children = list(module.children())
     kinds = [type(child) for child in children]
     listed = isinstance(module, nn.ModuleList | nn.Sequential)

@@ -1,4 +1,4 @@
-"""What a recipe will cost, before anything runs: counted on the meta device, not guessed."""
+"""Estimate the costs of a recipe on the meta device."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from openeupe.encoders.create import is_name
 
 
 def petaflops(recipe: Recipe) -> dict[str, float]:
-    """What each stage will compute, in 1e15 FLOPs: all forwards and backwards, with statistics.
+    """Compute of each stage in 1e15 FLOPs, statistics included.
 
-    Nothing is taken off for outputs that a stage stores.
+    Cached teacher outputs are counted as if computed.
     """
     found = {}
     for name, config in recipe.stages.items():
@@ -54,7 +54,7 @@ def petaflops(recipe: Recipe) -> dict[str, float]:
 
 
 def _statistics_images(recipe: Recipe, config: StageConfig) -> int:
-    """Images that the teachers' statistics are measured on: none where they are carried over."""
+    """Images for the teachers' statistics; none if an earlier stage has them."""
     if carried_from(recipe, config):
         return 0
     iterations = config.statistics.batches(config.batch_size)
@@ -66,17 +66,17 @@ def _forward(encoder: Encoder, resolutions: Sequence[int]) -> tuple[float, list[
     if is_name(encoder.name):
         args = json.dumps(encoder.args, sort_keys=True)
         each = [_forward_at(encoder.name, args, resolution) for resolution in resolutions]
-    else:  # made by code of the user's
+    else:  # made by user code
         each = [_forward_of(encoder, resolution) for resolution in resolutions]
     return sum(flops for flops, _ in each) / len(each) / 1e9, [grid for _, grid in each]
 
 
 def _trained(config: StudentConfig, network: float, heads: float) -> float:
-    """GFLOPs of an image forward and backward; what is computed again has one forward more."""
+    """GFLOPs per image, forward and backward, with recomputed activations."""
     return (4 if config.checkpoint_activations else 3) * network + 3 * heads
 
 
-@lru_cache(maxsize=256)  # the same few networks come again in every recipe of a study
+@lru_cache(maxsize=256)  # a study's recipes repeat a few networks
 def _forward_at(name: str, args: str, resolution: int) -> tuple[float, tuple[int, int]]:
     with torch.device("meta"):
         encoder = encoders.create(name, **json.loads(args))
@@ -101,9 +101,9 @@ def plan(
 
     With several resolutions the mean over them is taken for FLOPs and the largest for memory.
     Memory of a device: weights of the teachers in their precision; float32 weights, gradients and
-    AdamW moments of students and heads, both as they are shared out; and what autograd keeps for
+    AdamW moments of students and heads, both sharded; and what autograd saves for
     the largest student (others run after it), in its precision, at the images that a device takes
-    at once. What the allocator adds is not in it.
+    at once. The allocator's overhead is not included.
 
     Args:
         tflops: sustained TFLOP/s of one device (peak times efficiency): of "bf16" and "fp32", as
@@ -114,8 +114,8 @@ def plan(
         bf16: whether the devices have instructions for it, which precision `auto` asks for.
 
     Raises:
-        InputError: for a recipe that `distill` would refuse, and if a stage's batch cannot be dealt
-            out to so many devices. Data may lie elsewhere: only what is here is checked.
+        InputError: for a recipe that `distill` would refuse, and if a stage's batch cannot be
+            divided among the devices. Data that are not on this machine are not checked.
     """
     check_networks(recipe)
     for name, config in recipe.stages.items():
@@ -128,7 +128,7 @@ def plan(
 
 
 def precisions(recipe: Recipe, bf16: bool) -> set[str]:
-    """Of "bf16" and "fp32", those that some network of the recipe computes in."""
+    """Precisions ("bf16", "fp32") that networks of the recipe use."""
     return {
         _rate(precision, bf16)
         for config in recipe.stages.values()
@@ -206,7 +206,7 @@ def _held(
     trained: list[tuple[EncoderCost, EncoderCost]],
     where: _Where,
 ) -> tuple[list[str], int]:
-    """Networks that are shared out, and the bytes that weights and optimizer take of a device.
+    """Sharded networks, and bytes of weights and optimizer states per device.
 
     trained: each student with its heads.
     """
@@ -223,7 +223,7 @@ def _held(
 def _cached(
     config: StageConfig, teachers: Mapping[str, Encoder], bytes_each: tuple[float, int] | None
 ) -> tuple[int, int] | None:
-    """Views of which a stage stores the teachers' outputs, and their bytes; None: it does not."""
+    """Number of cached views and their bytes; None without a cache."""
     if config.teacher_cache == "none" or not config.views or not bytes_each:
         return None
     views = bytes_each[1] * config.views
@@ -235,7 +235,7 @@ def _cached(
 
 
 def _bytes_each(data: DataConfig) -> tuple[float, int] | None:
-    """Mean encoded bytes of an image as batches draw them, and the number of images."""
+    """Mean encoded bytes per sampled image, and the number of images."""
     sources = check_sources(data, absent=True)
     if len(sources) < len(data.sources):
         return None
@@ -251,7 +251,7 @@ def _encoder_cost(name: str, encoder: Encoder, config: EncoderConfig) -> Encoder
 def _student_step(
     name: str, student: Encoder, heads: list[TeacherHeads], config: StageConfig, bf16: bool
 ) -> tuple[EncoderCost, Saved]:
-    """Cost of a student's heads, and the bytes autograd keeps at the largest resolution."""
+    """Cost of a student's heads, and the bytes autograd saves at the largest resolution."""
     resolutions = config.students[name].resolution
     gflops = _heads_gflops(student, heads, _forward(student, resolutions)[1])
     student.train()
@@ -284,7 +284,7 @@ def _heads_gflops(
 
 
 def _counted(network: Callable[[Any], Any], given: Any) -> tuple[int, Any]:
-    """FLOPs of a forward pass, and what came out of it."""
+    """FLOPs of a forward pass, and its output."""
     with FlopCounterMode(display=False) as counter:  # forward only; its hooks dislike no_grad
         found = network(given)
     return counter.get_total_flops(), found

@@ -1,4 +1,4 @@
-"""In which precision networks compute: autocast, and where it is the slower choice."""
+"""Precision of networks: autocast and its exceptions."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class _Begun(Saved):
 def settled(
     config: StageConfig, folder: Path, here: Processes, tell: Callable[[str], None]
 ) -> StageConfig:
-    """A stage's settings with the precisions that it began in, in place of `auto`.
+    """Replace `auto` by the precisions that a stage began with.
 
-    A stage that goes on elsewhere keeps them, or half of its steps would be of another kind. The
-    first process decides, and records them in the stage's folder.
+    A stage that is resumed on another machine keeps them. The first process decides, and
+    records them in the stage's folder.
 
     Args:
-        tell: is given a line where `auto` is something else here.
+        tell: called with a line if `auto` would be another precision here.
 
     Raises:
         InputError: if the record is damaged.
@@ -76,7 +76,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # Older versions of PyTorch do not tell; they keep float32.
+        # Older versions of PyTorch do not report it; they use float32.
         tell = getattr(torch.cpu, "get_capabilities", dict)
         capabilities: dict[str, bool] = tell() if device.type == "cpu" else {}
         native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -84,10 +84,10 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def depthwise_in_float32(wanted: bool) -> AbstractContextManager:
-    """Depthwise convolutions that autocast would make bf16 on a CPU stay float32, if `wanted`.
+    """Keep depthwise convolutions in float32 under autocast on a CPU, if `wanted`.
 
     Their gradients in bf16 fall back to reference code, up to a hundred times as slow as the
-    forward pass: for EfficientNet-Lite0 four fifths of a step. The result is only more exact.
+    forward pass: for EfficientNet-Lite0 four fifths of a step. The result is more exact.
     Enter it inside of `autocast`; where that is not a CPU's, no call pays for it.
     """
     return _DepthwiseInFloat32() if wanted and torch.is_autocast_enabled("cpu") else nullcontext()

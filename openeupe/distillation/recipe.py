@@ -1,4 +1,4 @@
-"""Recipes: named chains of stages, typed and validated in this one place, read from YAML."""
+"""Recipes: typed, validated chains of stages, read from YAML."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ TeacherPrecision = Annotated[
     Literal["auto", "fp32", "bf16", "fp8"],
     Field(
         description="as student_precision; fp8: matrix products of the blocks in 8-bit floats, "
-        "on GPUs of compute capability 8.9 or newer, with the error they make told before training"
+        "on GPUs of compute capability 8.9 or newer; the quantization error is reported before "
+        "training"
     ),
 ]
 
@@ -53,7 +54,7 @@ class StageConfig(Config):
     teachers: dict[Name, TeacherConfig] = Field(min_length=1)
     students: dict[Name, StudentConfig] = Field(min_length=1)
     steps: int = Field(gt=0, le=STEPS, description="training iterations")
-    batch_size: int = Field(gt=0, le=BATCH, description="images a step, over all devices")
+    batch_size: int = Field(gt=0, le=BATCH, description="images per step, over all devices")
     head_hidden: int = Field(
         gt=0,
         le=WIDTH,
@@ -86,7 +87,7 @@ class StageConfig(Config):
     )
     shard: Literal["auto", "never", "always"] = Field(
         "auto",
-        description="share each network among the processes of a node; auto: the largest ones, "
+        description="shard networks over the processes of a node; auto: the largest ones, "
         "until weights and optimizer states fill no more than half of the memory",
     )
     accumulate: int = Field(
@@ -130,21 +131,21 @@ class StageConfig(Config):
         taught = {teacher for name in self.students for teacher in self.teachers_of(name)}
         for teacher in self.teachers:
             if teacher not in taught:
-                raise ValueError(f"teachers.{teacher}: no student learns from it: leave it out")
+                raise ValueError(f"teachers.{teacher}: no student has this teacher: leave it out")
         return self
 
     def teachers_of(self, student: str) -> tuple[str, ...]:
-        """The teachers that a student learns from: its own choice, or all of the stage's."""
+        """Teachers that a student is distilled from; default: all of the stage."""
         return self.students[student].teachers or tuple(self.teachers)
 
     def optimizer_of(self, student: str) -> OptimizerConfig:
-        """The optimizer settings of a student: its own, laid over the stage's."""
+        """Optimizer settings of a student: its own, or else the stage's."""
         own = self.students[student].optimizer
         return own.over(self.optimizer) if own else self.optimizer
 
     @property
     def largest_resolution(self) -> int:
-        """The largest resolution of the stage's pyramid: images are cropped once, at this size."""
+        """The stage's largest resolution, at which images are cropped."""
         encoders: list[EncoderConfig] = [*self.teachers.values(), *self.students.values()]
         return max(resolution for e in encoders for resolution in e.resolution)
 
@@ -155,7 +156,7 @@ class Recipe(Config):
     name: Name = Field(description="names the run folder")
     seed: int = Field(0, ge=-SEED, le=SEED)
     tracker: TrackerName = Field(
-        "tensorboard", description="where the curves go; the others are extras of the package"
+        "tensorboard", description="experiment tracker; the others are optional extras"
     )
     budget: Duration | None = Field(
         None,
@@ -244,7 +245,7 @@ def load_recipe(
     encoders may be those of `python:package.module:factory`, whose code runs when they are made.
 
     Raises:
-        InputError: one line naming the file and field, and the mend.
+        InputError: one line with the file, the field and the fix.
     """
     recipe = load_settings(Recipe, "recipe", source, overrides)
     for key, _ in parsed_overrides(overrides):
@@ -254,7 +255,7 @@ def load_recipe(
 
 
 def _check_reach(recipe: Recipe, key: str) -> None:
-    """Refuse an override of a stage's optimizer that no student takes from the stage."""
+    """Refuse an override of a stage's optimizer that has no effect on any student."""
     group, _, field = key.rpartition(".")
     for name, stage in recipe.stages.items():
         own = [s.optimizer.model_fields_set if s.optimizer else () for s in stage.students.values()]

@@ -1,4 +1,4 @@
-"""Carrying out a recipe: its stages, one after the other."""
+"""Run the stages of a recipe."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_recipe(
     progress: Progress = LOGGED,
     on_log: Callable[[Stage, dict[str, float]], None] | None = None,
 ) -> Run:
-    """Carry out every stage of `recipe` in `folder`, resuming where an earlier call was cut off.
+    """Run every stage of `recipe` in `folder`, resuming an interrupted run.
 
     Args:
         recipe: the stages.
@@ -56,8 +56,8 @@ def run_recipe(
         on_log: called with each log record (see `Trainer`).
 
     Raises:
-        InputError: a mistake in the recipe, before any work; data that cannot be read; or another
-            process is at work in `folder`.
+        InputError: for an invalid recipe, before training; for data that cannot be read; or if
+            another process uses `folder`.
         Stopped: on SIGTERM or SIGINT, once a checkpoint of the step is on the disk.
     """
     with processes(device) as here, unchanged_draws(here.device):
@@ -77,7 +77,7 @@ def run_recipe(
                 for name in recipe.stages:
                     if name not in ahead:
                         run.check(name)
-                check_weights(recipe, ahead[1:])  # those of the first are loaded in a moment anyway
+                check_weights(recipe, ahead[1:])  # those of the first stage are loaded next anyway
             if images:
                 for name in run.check_images(images):
                     progress.message(
@@ -95,7 +95,7 @@ def run_recipe(
 
 
 def _alone(folder: Path, here: Processes) -> AbstractContextManager[None]:
-    """The lock of the run, which the first process holds for all."""
+    """Lock of the run folder, held by the first process."""
     return locked(folder, "the run") if here.first else nullcontext()
 
 
@@ -142,12 +142,14 @@ def _run_stage(
         images=images,
     )
     trainer.run(keep_statistics=carried)
-    _leave(stage, trainer, orphans, _info(run, stage, here))
+    _save_students(stage, trainer, orphans, _info(run, stage, here))
     here.wait()
 
 
-def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, Any]) -> None:
-    """Write the finished students, then that the stage has ended; then remove checkpoints."""
+def _save_students(
+    stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, Any]
+) -> None:
+    """Save the finished students, then the completion marker; then remove checkpoints."""
     stage.eval()
     for learner in trainer.students.alive():
         encoder, heads = unsharded(stage, learner.name, trainer.processes)
@@ -170,20 +172,20 @@ def _leave(stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, A
             },
             **info,
         }
-        # All students are on the disk; only when this is, too, may the checkpoints go.
+        # Checkpoints are removed only when this file is on the disk, too.
         write_atomically(trainer.folder / FINISHED, json.dumps(finished, indent=2))
         _tidy(trainer.folder)
 
 
 def _tidy(stage_folder: Path) -> None:
-    """Remove what a finished stage needs no more, and what killed writes left behind."""
+    """Remove checkpoints, caches and partial files of a finished stage."""
     remove_checkpoints(stage_folder / CHECKPOINTS)
     remove_cache(stage_folder / CACHE)
     remove_partials(stage_folder)
 
 
 def _info(run: Run, stage: Stage, here: Processes) -> dict[str, Any]:
-    """What is told beside each finished student."""
+    """Contents of `distillation.json` of each finished student."""
     config = stage.config
     return {
         "run": run.recipe.name,

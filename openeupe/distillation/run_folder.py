@@ -1,4 +1,4 @@
-"""A run folder: the recipe that it keeps, and what its stages have finished."""
+"""Run folders: resolved recipe and finished stages."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _IMAGES = "images.json"
 class Run(RunFolder):
     """A run folder with its resolved recipe.
 
-    What is finished is not done again; what was cut off resumes. Layout:
-    `recipe.yaml`, `STAGE/images.json` (what identifies the images), `STAGE/precision.json` (what
-    `auto` meant where the stage began), `STAGE/metrics.jsonl`,
+    Finished stages are not repeated; interrupted ones resume. Layout:
+    `recipe.yaml`, `STAGE/images.json` (identity of the images), `STAGE/precision.json`
+    (precision at the stage's beginning), `STAGE/metrics.jsonl`,
     `STAGE/STUDENT/` (an encoder folder with its heads and statistics), `STAGE/finished.json`
     (written last).
     """
@@ -42,10 +42,10 @@ class Run(RunFolder):
 
     @classmethod
     def start(cls, recipe: Recipe, folder: Path) -> Run:
-        """Make the folder, or go on in it.
+        """Create the folder, or resume in it.
 
-        What has begun must stay as it was: the data, the seed, and every stage with a folder.
-        Stages that have not begun may be changed, added or removed.
+        Data, seed and stages that have begun must not change. Other stages may be changed, added or
+        removed.
         """
         path = folder / RECIPE
         if path.exists():
@@ -63,7 +63,7 @@ class Run(RunFolder):
         return cls(folder, recipe)
 
     def check_images(self, now: list[dict[str, Any]]) -> list[str]:
-        """Refuse to go on with other images (see `image_sets`) than a stage was begun with.
+        """Refuse to resume with other images (see `image_sets`) than a stage began with.
 
         Batches are a function of the step and of the set of images, so that even one image more
         would change all of them. Returns the begun stages that have no record to compare.
@@ -89,22 +89,22 @@ class Run(RunFolder):
         return unknown
 
     def record_images(self, stage: str, now: list[dict[str, Any]]) -> None:
-        """Keep what identifies the images that a stage begins with, unless it is recorded."""
+        """Record the identity of the images that a stage begins with."""
         path = self.folder / stage / _IMAGES
         if not path.is_file():
             write_atomically(path, json.dumps(now, indent=2))
 
     def student(self, stage: str, student: str | None = None) -> DistilledStudent:
-        """A finished student of a stage, by default the stage's only one."""
+        """Load a finished student of a stage; default: the stage's only one."""
         return load_student(self.student_folder(stage, student))
 
 
 def load_stages(run: Run) -> dict[str, Encoder]:
-    """What each stage made: `untrained`, then the students of the finished stages, in eval mode.
+    """Load `untrained` and the students of all finished stages, in eval mode.
 
     `untrained` is the architecture of the last of them with random weights, a function of the
-    recipe's seed. A stage's only student goes by the stage's name, several by STAGE/STUDENT.
-    Students that diverged are left out. Empty while no stage has ended.
+    recipe's seed. The key of a stage's only student is the stage's name, else STAGE/STUDENT.
+    Diverged students are left out. Empty if no stage is finished.
     """
     students = {}
     for stage, names in run.students.items():
@@ -164,7 +164,7 @@ def settings_that_count(stage: StageConfig) -> dict[str, Any]:
 
 
 def data_that_count(data: DataConfig) -> dict[str, Any]:
-    """The data's settings as plain data, without those of how images are read."""
+    """The data's settings as plain data, without those of reading images."""
     return data.model_dump(mode="json", exclude={"workers", "cache_images", "max_broken"})
 
 

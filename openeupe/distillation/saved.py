@@ -1,4 +1,4 @@
-"""What `distillation.json` of a finished student must hold before anything is made of it."""
+"""Read and check `distillation.json` of a finished student."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Info(Saved):
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """What `distillation.json` holds: teachers and their widths, stage, seed, steps, versions.
+    """Read `distillation.json`: teachers and their widths, stage, seed, steps, versions.
 
     Raises:
         InputError: naming the file and the field that is missing or wrong.

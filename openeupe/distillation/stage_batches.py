@@ -26,7 +26,7 @@ from openeupe.seeds import derive_seed
 
 
 class Loaded(NamedTuple):
-    """This process's share of a step's images.
+    """This process's images of a step.
 
     images: uint8 `[b, 3, S, S]` on the device. cached: teacher tensors by name.
     waited_s: seconds that training waited for them.
@@ -45,9 +45,9 @@ class StageBatches:
         sources: of `data`, open.
 
     Attributes:
-        views: the views that images come in, where their number is limited.
-        teacher_cache: reads cached teacher outputs of these views, once they are there.
-        broken: the account of unreadable images.
+        views: fixed augmentations per image, if their number is limited.
+        teacher_cache: reads cached teacher outputs of these views, once they are computed.
+        broken: counts unreadable images.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class StageBatches:
         self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def __call__(self, first: int, last: int, stream: str) -> Iterator[Loaded]:
-        """The batches of the steps `first` to `last - 1`; another stream has other draws."""
+        """Iterate over the steps `first` to `last - 1`; each stream has its own random draws."""
         config = self.stage.config
         batches = Batches(
             self.data,
@@ -90,11 +90,11 @@ class StageBatches:
             yield Loaded(batch.step, images, cached, time.perf_counter() - start)
 
     def broken_names(self) -> list[str]:
-        """Unreadable images that any process met; all processes must ask."""
+        """Unreadable images of all processes; all processes must call this."""
         return sorted({n for names in self._gather_broken("names") for n in names})
 
     def broken_state(self) -> dict[str, Any]:
-        """The account of all processes, as a checkpoint keeps it."""
+        """State of all processes for a checkpoint."""
         return {"drawn": sum(self._gather_broken("drawn")), "names": self.broken_names()}
 
     def _gather_broken(self, field: str) -> list[Any]:
@@ -111,8 +111,8 @@ class StageBatches:
     def _sent(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Images and their cached teacher outputs, on the device.
 
-        On a GPU they go there, and are augmented if that is left to it, on a stream next to the
-        one that still computes the step before.
+        On a GPU, copies and `augment.on_device` run on a separate stream, in parallel with the step
+        before.
         """
         cuda = self.device.type == "cuda"
         with torch.cuda.stream(self.beside) if cuda else nullcontext():

@@ -15,7 +15,7 @@ from openeupe.limits import STEPS
 
 
 class StatisticsConfig(Config):
-    """How the teachers' standardization constants are measured before training."""
+    """Settings of the measurement of standardization constants."""
 
     iterations: int = Field(500, gt=0, le=STEPS, description="batches (paper section 4.1, stage 1)")
     standard_error: float | None = Field(
@@ -52,7 +52,7 @@ class Moments:
         self.squares = torch.zeros(dim, dtype=torch.float64, device=device)
 
     def add(self, rows: Tensor) -> None:
-        """Take `[n, D]` rows in."""
+        """Add `[n, D]` rows."""
         rows = rows.double()
         mean = rows.mean(dim=0)
         self._merge(rows.shape[0], mean, (rows - mean).square().sum(dim=0))
@@ -78,12 +78,12 @@ class Moments:
 
 
 class Standardizer(nn.Module):
-    """`(y - mean) / std` for one teacher, class and patch tokens apart, then fixed for good.
+    """`(y - mean) / std` for one teacher, separately for class and patch tokens.
 
-    Without it one token type of one teacher dominates the loss (paper section 3.3). Coordinates
-    that hardly move (dead channels of a ReLU network) would be blown up into noise, so no std is
-    taken below `min_std` times the root mean square std of its token kind. With `min_std` 0 only
-    coordinates that do not vary at all are left undivided.
+    Without it one token type of one teacher dominates the loss (paper section 3.3). Nearly
+    constant coordinates (dead channels of a ReLU network) would be amplified to noise, so std is
+    at least `min_std` times the root mean square std of its token kind. With `min_std` 0 only
+    constant coordinates are not divided.
     """
 
     cls_mean: Tensor

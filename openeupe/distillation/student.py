@@ -1,4 +1,4 @@
-"""What a stage leaves behind: a finished student with its adapter heads and teacher statistics."""
+"""Finished students: encoder, adapter heads and teacher statistics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DISTILLATION = "distillation.json"
 
 @dataclass
 class DistilledStudent:
-    """A student beside what it was taught with.
+    """A student with its adapter heads and teacher statistics.
 
     heads, statistics: by teacher name. info: `teachers` (name -> encoder and widths), stage, seed,
     steps and versions, as in `distillation.json`.
@@ -42,7 +42,7 @@ class DistilledStudent:
     info: dict[str, Any]
 
     def predict(self, tokens: Tokens, teacher: str) -> Tokens:
-        """The student's tokens -> its guess at the teacher's standardized tokens."""
+        """Predict the teacher's standardized tokens from the student's."""
         return self.heads[teacher](tokens)
 
 
@@ -53,7 +53,7 @@ def save_student(
     statistics: Mapping[str, nn.Module],
     info: dict[str, Any],
 ) -> None:
-    """Write the encoder folder with heads and statistics; it is on the disk when this returns."""
+    """Save the encoder folder with heads and statistics, flushed to the disk."""
     with written_whole(folder) as part:
         encoders.save(student, part)
         save_file(_flat(heads), part / _HEADS)
@@ -62,7 +62,7 @@ def save_student(
 
 
 def student_files(folder: Path) -> list[Path]:
-    """The files that a finished student consists of."""
+    """Files of a finished student."""
     names = ("config.json", "model.safetensors", _HEADS, _STATISTICS, DISTILLATION)
     return [folder / name for name in names]
 
@@ -93,7 +93,7 @@ def load_student(folder: Path) -> DistilledStudent:
 
 
 def load_heads(source: str | Path) -> dict[str, TeacherHeads]:
-    """The adapter heads that lie beside an encoder, by teacher, in eval mode.
+    """Load the adapter heads of an encoder, by teacher, in eval mode.
 
     Args:
         source: a distilled student, a folder that `openeupe save` wrote from one, or a released
@@ -130,7 +130,7 @@ def load_heads(source: str | Path) -> dict[str, TeacherHeads]:
 
 @dataclass
 class Widths:
-    """Token widths of a teacher that is not at hand itself."""
+    """Token widths of a teacher that is not loaded."""
 
     cls_dim: int
     patch_dim: int

@@ -1,7 +1,7 @@
 """On-disk cache of teacher tokens.
 
-A cache is a folder of safetensors shards, each with the tokens of so many views and what identifies
-the images that they show, and `teacher_cache.json`.
+A cache is a folder of safetensors shards, each with the tokens of a range of views and
+the identity of their images, and `teacher_cache.json`.
 `bf16` caches the teachers' own tokens; `int8` the standardized ones, with a float32 scale per
 token.
 """
@@ -90,7 +90,7 @@ def view_bytes(teachers: dict[str, tuple[int, int, int]], kind: str) -> int:
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """Where a shard lies."""
+    """Path of a shard."""
     return folder / f"{shard:08d}.safetensors"
 
 
@@ -112,7 +112,7 @@ def teachers_in(shard: Path) -> set[str]:
 
 
 def extend(shard: Path, tensors: dict[str, Tensor], off: dict[str, list[float]]) -> None:
-    """Add to new outputs, and to their errors, what a shard holds of other teachers.
+    """Merge new outputs and errors with those of other teachers in a shard.
 
     Raises:
         InputError: if the new outputs are not of the shard's images.
@@ -129,7 +129,7 @@ def extend(shard: Path, tensors: dict[str, Tensor], off: dict[str, list[float]])
 
 
 def is_whole(shard: Path) -> bool:
-    """Whether a shard holds what was written to it."""
+    """Whether a shard equals what was written."""
     try:
         with safe_open(shard, "pt") as file:
             digest = (file.metadata() or {}).get(DIGEST)

@@ -92,7 +92,7 @@ class TeacherCacheWriter:
             return self._write(damaged, progress)
 
     def _damaged(self) -> set[int]:
-        """Shards that are not what was written; each process looks at its part."""
+        """Find damaged shards; each process checks its part."""
         here = self.processes
         there = here.gather_plain(sorted(shards_there(self.folder)))[0]
         with ThreadPoolExecutor(_READERS) as pool:
@@ -102,7 +102,7 @@ class TeacherCacheWriter:
         return {shard for some in here.gather_plain(bad) for shard in some}
 
     def _alone(self, damaged: set[int]) -> AbstractContextManager[None]:
-        """The lock of the folder; none where nothing is missing: several runs may read it."""
+        """Lock of the folder; none for a complete cache, which several runs may read."""
         per_shard = read_mapping(self.folder / SETTINGS).get("per_shard")
         shards = range(-(-len(self.views) // per_shard)) if per_shard else range(0)
         whole = shards and not damaged and set(shards) <= shards_there(self.folder)
@@ -128,8 +128,8 @@ class TeacherCacheWriter:
         others = [name for name in held if name not in self.stage.teachers]
         if missing and others:
             raise InputError(
-                f"{self.folder} is not whole yet, and {', '.join(others)} of it is no teacher of "
-                f"{self.stage.name}: let the run that began it go on, or choose another folder"
+                f"{self.folder} is incomplete, and {', '.join(others)} of it is no teacher of "
+                f"{self.stage.name}: finish the run that began it, or choose another folder"
             )
         teachers = list(self.stage.teachers)
         new = [name for name in teachers if any(name in some for some in lacking.values())]
@@ -147,7 +147,7 @@ class TeacherCacheWriter:
         return CachedTokens(self.folder, self.per_shard, tuple(teachers))
 
     def _lacking(self, shards: Iterable[int]) -> dict[int, list[str]]:
-        """Teachers of the stage that shards lack, by shard; those that have all are left out."""
+        """Teachers that are missing in shards, by shard."""
         held = {shard: teachers_in(shard_path(self.folder, shard)) for shard in shards}
         lacking = {s: [t for t in self.stage.teachers if t not in own] for s, own in held.items()}
         return {shard: names for shard, names in lacking.items() if names}
@@ -175,10 +175,11 @@ class TeacherCacheWriter:
     def _compute(
         self, missing: list[int], teachers: list[str], extends: bool, progress: Progress
     ) -> None:
-        """Each process takes its shards; all make as many teacher passes, as shards of weights
-        demand.
+        """Compute shards; each process takes its part.
 
-        extends: the shards are there, and get these teachers' outputs besides those that they have.
+        All processes run equally many teacher passes, as sharded weights require.
+
+        extends: the shards exist, and these teachers are added.
         """
         here = self.processes
         rounds = -(-len(missing) // here.count)
@@ -232,7 +233,7 @@ class TeacherCacheWriter:
         return packed
 
     def _finish(self, shard: int, tensors: dict[str, Tensor], off: dict[str, list[float]]) -> None:
-        """Write a shard whole or not at all, with the errors of its tokens by teacher."""
+        """Write a shard atomically, with the errors of its tokens by teacher."""
         path = shard_path(self.folder, shard)
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         about = {"off": json.dumps(off), DIGEST: tensors_identity(contiguous)}
@@ -247,8 +248,8 @@ class TeacherCacheWriter:
     def _compare(self, shards: list[int], teachers: list[str]) -> None:
         """Compare some views of an existing cache with what the teachers compute now.
 
-        Images and settings are compared as such; this finds what they do not name, such as a
-        library that draws other crops.
+        Images and settings are compared separately; this finds other differences, such as a
+        library with other crops.
         """
         first = [shard * self.per_shard for shard in shards]
         rows = len(shards) * self.per_shard

@@ -1,4 +1,4 @@
-"""Where a stage's numbers are drawn: TensorBoard, or a tracker that the recipe names."""
+"""Experiment trackers: TensorBoard, wandb, mlflow and trackio."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class Tracker(Protocol):
-    """What is asked of a tracker."""
+    """Interface of trackers."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Take in the scalars of a step."""
+        """Log the scalars of a step."""
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Flush and close."""
 
 
 def check_tracker(name: TrackerName) -> None:
@@ -30,13 +30,13 @@ def check_tracker(name: TrackerName) -> None:
 
 
 def open_tracker(name: TrackerName, folder: Path, run: str, stage: str, first_step: int) -> Tracker:
-    """The tracker of one stage; a resumed stage goes on where it was.
+    """Open the tracker of one stage; a resumed stage continues its run.
 
     Args:
-        folder: of the stage; what is kept on this machine lies in it (trackio: in $TRACKIO_DIR).
+        folder: of the stage; local files are written to it (trackio: to $TRACKIO_DIR).
         run: the recipe's name, which is the project of wandb, mlflow and trackio.
         stage: the name of their run.
-        first_step: steps finished before; what came later is redone.
+        first_step: finished steps; later records are replaced.
 
     Raises:
         InputError: if the tracker's package is not installed.
@@ -80,7 +80,7 @@ class TensorBoard:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """A write of its thread that failed comes back without the name of the file."""
+        """Report a failed write of TensorBoard's thread with the folder."""
         try:
             yield
         except OSError as error:
@@ -91,7 +91,7 @@ class TensorBoard:
 
 
 class _Wandb:
-    """wandb, and trackio, which speaks as wandb does. The id lets a resumed stage go on."""
+    """wandb, and trackio with the same API. The id identifies a resumed stage."""
 
     def __init__(self, module: Any, name: str, folder: Path, run: str, stage: str) -> None:
         more = {"dir": str(folder), "id": _identity(folder)} if name == "wandb" else {}
@@ -130,7 +130,7 @@ class _Mlflow:
 
 
 def _identity(folder: Path) -> str:
-    """An id that stays with the folder: the same run when a stage is resumed."""
+    """Id that is saved in the folder, for resumed stages."""
     import uuid
 
     path = folder / "wandb-run"

@@ -41,17 +41,17 @@ _BATCH_NORM = 8  # batches for the running statistics of a student with `init`
 
 
 class Trainer:
-    """Trains the students of a stage, checkpoints, and resumes to the same result.
+    """Trains the students of a stage with checkpoints and exact resume.
 
     Args:
         stage: the stage, its networks built and placed.
         data: where images come from.
         folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
-        processes: this one among its like; the first one writes.
-        progress: what to report messages, steps and log records to.
+        processes: of the run; the first one writes.
+        progress: receives messages, steps and log records.
         on_log: called with each log record, in every process; it may evaluate the students, but
             must leave the global random state and the networks' mode as they were.
-        tracker: opens what curves go to, given the number of steps that are done.
+        tracker: opens the experiment tracker, given the number of finished steps.
         sources: those of `data`, if they are open.
         images: `image_sets` of the sources, if the first process has read them.
     """
@@ -125,7 +125,7 @@ class Trainer:
         """One iteration on uint8 images `[b, 3, S, S]`, this process's share of the batch.
 
         One teacher pass, or its `cached` outputs, serves every student, in `accumulate` parts.
-        Returns device scalars by name; nothing is read to the host.
+        Returns device scalars by name, without synchronizing.
         """
         sums: dict[str, Tensor] = {}
         norms: dict[str, Tensor] = {}
@@ -185,9 +185,9 @@ class Trainer:
         self.progress.message(f"{self.stage.name}: {line}")
 
     def _means(self, last: bool) -> dict[str, float]:
-        """Means since the last log; a student that is not finite is reported and dropped.
+        """Average the metrics since the last log; drop students that diverged.
 
-        last: after the stage's last update, whose weights no loss shows any more.
+        last: after the stage's last update, whose weights are checked as well.
         """
         for learner in self.students.alive() if last else ():
             learner.watch_weights(self.config.steps - 1)
@@ -210,7 +210,7 @@ class Trainer:
         return {f"lr/{name}": rate for name, rate in rates.items()}
 
     def _to_fp8(self) -> None:
-        """Turn the teachers to fp8 and tell what that changes, on the first images."""
+        """Convert the teachers to fp8 and report the error on the first images."""
         _, images, *_ = next(self.batches(0, 1, "statistics"))
         images = images[: max(2, len(images) // self.config.accumulate)]
         errors = teachers_to_fp8(self.stage, images)
@@ -285,7 +285,7 @@ class Trainer:
             tensors["meter"] = self.processes.mean(self.meter.sums)
             extra["meter"] = {"names": self.meter.names, "count": self.meter.count}
         if self.log:
-            self.log.flush()  # a checkpoint never knows more steps than the metrics
+            self.log.flush()  # a checkpoint never has more steps than the metrics
         self.writer.save(self.folder / CHECKPOINTS, step, local_copies(tensors), extra)
 
     def _resume(self) -> int | None:
@@ -304,12 +304,12 @@ class Trainer:
             self.meter.sums = torch.zeros(len(self.meter.names), device=self.device)
             tensors["meter"] = self.meter.sums
         checkpoint.read_into(tensors, self.processes)
-        if self.processes.first:  # one account goes on; the others begin theirs
+        if self.processes.first:  # the first one continues; others start at 0
             self.batches.broken.restore(checkpoint.extra["broken"])
         return int(checkpoint.extra["step"])
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The tensors that a checkpoint holds, themselves."""
+        """Tensors of a checkpoint, not copied."""
         tensors: dict[str, Tensor] = {}
         for name, module in self._modules().items():
             tensors |= module_tensors(module, name)

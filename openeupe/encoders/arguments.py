@@ -1,4 +1,4 @@
-"""Arguments of architectures, checked against the constructor's own types and our limits."""
+"""Check encoder arguments against constructor types and limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from openeupe.errors import InputError
 from openeupe.limits import MODULES, NAME_CHARACTERS, PARAMETERS, RESOLUTION, WIDTH
 
-# What `create` itself sets, or what would load weights behind its back or not at all.
+# Arguments that `create` sets itself, or that would change how weights are loaded.
 RESERVED = {
     *("self", "name", "timm_name", "model_name", "pretrained", "checkpoint_path", "cache_dir"),
     *("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn"),
@@ -36,11 +36,11 @@ _MOST_VALUES = 1_000
 
 
 def check_arguments(name: str, args: Mapping[str, Any], *makers: Callable[..., Any]) -> None:
-    """Refuse arguments that are reserved, of another type than a maker states, or absurdly large.
+    """Refuse arguments that are reserved, of a wrong type, or too large.
 
     Args:
-        name: what the message calls the architecture.
-        makers: constructors that take the arguments; the first that names one states its type.
+        name: of the architecture, for messages.
+        makers: constructors that take the arguments; the first that has one defines its type.
 
     Raises:
         InputError: naming the argument.
@@ -65,14 +65,14 @@ def check_arguments(name: str, args: Mapping[str, Any], *makers: Callable[..., A
 
 
 def timm_class(timm_name: str) -> Callable[..., Any]:
-    """The class of a timm architecture; where timm does not say, something without types."""
+    """The class of a timm architecture, or an untyped function if timm does not tell."""
     entry = timm.model_entrypoint(timm_name)
     found = _hints(entry).get("return")
     return found if inspect.isclass(found) else entry
 
 
 def check_size(name: str, build: Callable[[], nn.Module]) -> None:
-    """Build a network without memory and refuse one that is absurdly large, as soon as it is.
+    """Build a network on the meta device; refuse one that is too large.
 
     Raises:
         InputError: naming the limit; or what `build` raises as one.
@@ -114,7 +114,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _kinds(hint: Any) -> set[type] | None:
-    """The plain types that an annotation lets through; None if it is open."""
+    """The plain types that an annotation accepts; None if any."""
     if hint is None or hint is type(None):
         return set()
     if hint in _PLAIN:

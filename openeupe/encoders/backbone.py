@@ -16,35 +16,35 @@ from openeupe.encoders.encoder import Encoder, Tokens
 from openeupe.encoders.weights import first_line, observed_loads, read_weights
 from openeupe.errors import InputError
 
-# Lets a network take other sizes than its native one; tried in turn, since timm has no common way.
+# Arguments that let a network take other sizes; tried in turn, since timm has no common way.
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
-# Parts that timm leaves out on purpose where a network is used without them.
+# Parts that timm leaves out where a network is used without them.
 _LEFT_OUT = ("attn_pool.", "AuxLogits.")
 
 
 class TimmEncoder(Encoder):
-    """A timm network with its classifier cut off.
+    """A timm network without its classifier.
 
-    Patch tokens are the last feature map after the final norm, prefix tokens dropped. Where the
-    norm sits behind the pooling (ConvNeXt, BEiT), it is applied to the pooled token and to every
-    patch alike, as the released EUPE code does for ConvNeXt.
+    Patch tokens are the last feature map after the final norm, prefix tokens dropped. If the
+    norm follows the pooling (ConvNeXt, BEiT), it is applied to the pooled token and to every
+    patch, as the released EUPE code does for ConvNeXt.
 
     Args:
         timm_name: architecture, with or without a weights tag ("convnext_tiny.fb_in1k").
         pretrained: False, True (timm's own download), or a weights file (.safetensors or a
             .pt/.pth that holds tensors only); released EUPE, DINOv3 and PE files are understood.
-        class_token: what stands for the whole image:
-            "own" the network's class token; "pooled" what its classifier would see (average or
+        class_token: token of the whole image:
+            "own" the network's class token; "pooled" the input of its classifier (average or
             attention pool, and the layers between pool and classifier); "projected" that, through
             the head kept from pretraining (PEcore: the CLIP space); "mean" the mean patch token.
             By default "own" where the network was trained to use one, else "pooled".
-        resolution: native resolution in pixels, if it shall differ from timm's.
-        name: what to call it in errors and configs; `timm_name` by default.
+        resolution: native resolution in pixels; default: timm's.
+        name: in errors and configs; default: `timm_name`.
         timm_args: settings of the timm constructor (depth, embed_dim, drop_path_rate, ...).
 
     Raises:
-        InputError: for arguments timm does not take and weights that cannot be had.
+        InputError: for arguments that timm does not take and weights that cannot be loaded.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class TimmEncoder(Encoder):
         return Tokens(self.trunk.forward_head(features, pre_logits=pooled), patches)
 
     def grid(self, features: Tensor, height: int, width: int) -> Tensor:
-        """The patch tokens as `[B, Dp, h, w]`, from whichever layout the trunk has."""
+        """Patch tokens as `[B, Dp, h, w]`, from any layout of the trunk."""
         grid = (height // self.patch_size, width // self.patch_size)
         if features.ndim == 4:
             channels_first = features.shape[1] == self.patch_dim
@@ -141,7 +141,7 @@ def _build(
     keep_head: bool,
     timm_args: dict[str, Any],
 ) -> Any:
-    """Build the trunk; arguments are judged before any weights are fetched."""
+    """Build the trunk; arguments are checked before weights are fetched."""
     if reserved := sorted(RESERVED & set(timm_args)):
         raise InputError(f"{name}: {reserved[0]} cannot be set here: leave it out")
     if not keep_head:
@@ -206,9 +206,9 @@ def _with_weights(
 
 
 def _misfit(trunk: Any, missing: list[str], unexpected: list[str]) -> str | None:
-    """What is wrong with weights that were loaded leniently; None if they fit.
+    """Report what is wrong with weights that were not loaded strictly; None if they fit.
 
-    Every tensor of the trunk must be there, and nothing else but a classifier that it lacks.
+    Every tensor of the trunk must exist, and no other one but the classifier's.
     """
     if missing:
         return f"it lacks {_counted(missing)}"
@@ -228,7 +228,7 @@ def _counted(keys: list[str]) -> str:
 
 
 def _choose_class_token(trunk: Any, choice: str | None, name: str) -> str:
-    """Check the wished class token, or choose it; drop the pool that is then unused."""
+    """Check or choose the class token, and remove an unused pool."""
     own = isinstance(getattr(trunk, "cls_token", None), nn.Parameter)
     attention_pool = getattr(trunk, "attn_pool", None) is not None
     possible = ["pooled", "mean"] + ["own"] * own
@@ -253,7 +253,7 @@ def _keeps_head(trunk: Any) -> bool:
 
 
 def norm_behind_pool(trunk: Any) -> nn.Module | None:
-    """The final norm where the network applies it to the pooled token instead of to every token."""
+    """The final norm, if the network applies it to the pooled token only."""
     head = getattr(trunk, "head", None)
     if isinstance(head, (NormMlpClassifierHead, ClNormMlpClassifierHead)):
         norm = head.norm
@@ -269,7 +269,7 @@ def _stride(trunk: Any, name: str) -> int:
     try:
         return int(trunk.feature_info[-1]["reduction"])
     except (AttributeError, TypeError, IndexError, KeyError) as error:
-        raise InputError(f"{name}: timm does not tell its stride: choose another") from error
+        raise InputError(f"{name}: timm does not report its stride: choose another") from error
 
 
 def _native_resolution(trunk: Any, timm_args: dict[str, Any], stride: int) -> int:

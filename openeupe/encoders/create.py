@@ -1,4 +1,4 @@
-"""From a name to an encoder."""
+"""Create an encoder from its name."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from openeupe.encoders.experts import EXPERTS
 from openeupe.encoders.pixels import RawPixels
 from openeupe.errors import InputError
 
-_OURS: dict[str, type[Encoder]] = {**EXPERTS, "raw_pixels": RawPixels}  # made here, not by timm
+_OURS: dict[str, type[Encoder]] = {**EXPERTS, "raw_pixels": RawPixels}  # not timm's
 
 
 def names() -> list[str]:
-    """The names that are OpenEUPE's own; any timm name is understood besides."""
+    """Names of OpenEUPE's own encoders; any timm name works as well."""
     return [*FAMILY, "eupe_proxy", *_OURS]
 
 
 def is_name(name: str) -> bool:
-    """Whether `create` knows an encoder of this name."""
+    """Whether `create` has an encoder of this name."""
     return name in names() or timm.is_model(name)
 
 
@@ -39,7 +39,7 @@ def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> 
         args: settings of the architecture, such as depth, class_token or patches.
 
     Raises:
-        InputError: for an unknown name or setting, or weights that cannot be had.
+        InputError: for an unknown name or setting, or weights that cannot be loaded.
     """
     check_arguments(name, args, *_makers(name))
     try:
@@ -64,10 +64,10 @@ def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> 
 
 
 def remade(encoder: Encoder, **args: Any) -> Encoder:
-    """A new encoder of the same weights and input constants, in float32 on the CPU.
+    """Copy an encoder with its weights and input constants, in float32 on the CPU.
 
     Args:
-        args: laid over those that the encoder was made with; its weights must still fit.
+        args: replace those of the encoder; its weights must still fit.
 
     Raises:
         InputError: if the architecture cannot be made.

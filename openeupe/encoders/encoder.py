@@ -16,10 +16,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Tokens(NamedTuple):
-    """What an encoder says of a batch of images.
+    """Encoder output for a batch of images.
 
     cls: `[B, Dc]` class token, or the pooled token of a network that has none.
-    patches: `[B, Dp, h, w]` patch tokens on their grid, so that position is never lost.
+    patches: `[B, Dp, h, w]` patch tokens on their grid.
     `Dc` and `Dp` may differ (PEcore-G: 1280 and 1536).
     """
 
@@ -28,7 +28,7 @@ class Tokens(NamedTuple):
 
 
 class TokenWidths(Protocol):
-    """Widths `Dc` and `Dp` of an encoder's tokens: all that an adapter head asks of it."""
+    """Widths `Dc` and `Dp` of an encoder's tokens, as adapter heads need them."""
 
     cls_dim: int
     patch_dim: int
@@ -37,8 +37,8 @@ class TokenWidths(Protocol):
 class Encoder(nn.Module):
     """A frozen or trainable vision backbone that owns its input constants.
 
-    Because normalization lives here, one batch serves every encoder, whatever constants it was
-    trained with, and an exported file takes raw pixels.
+    Normalization is part of the encoder, so that one batch serves all encoders and an exported
+    file takes raw pixels.
 
     Args:
         name: the name that `openeupe.encoders.create` rebuilds this architecture from.
@@ -73,14 +73,14 @@ class Encoder(nn.Module):
         self.patch_dim = patch_dim
         self.patch_size = patch_size
         self.resolution = resolution
-        # Constants of the architecture: kept in the config, not among the weights.
+        # Constants of the architecture: saved in the config, not with the weights.
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.ones(1, 3, 1, 1), persistent=False)
         self.set_constants(mean, std)
 
     @property
     def constants(self) -> tuple[list[float], list[float]]:
-        """Input constants (mean, std), exact even where the network is in bfloat16 by now."""
+        """Input constants (mean, std), exact even if the network is in bfloat16."""
         mean, std = (
             exact if torch.equal(torch.tensor(exact).to(now), now.flatten()) else now.tolist()
             for exact, now in zip(
@@ -115,15 +115,15 @@ class Encoder(nn.Module):
         return self.tokens((images - self.mean) / self.std)
 
     def tokens(self, pixels: Tensor) -> Tokens:
-        """Encode pixels that are already normalized; each kind of encoder defines it."""
+        """Encode normalized pixels; subclasses implement it."""
         raise NotImplementedError
 
 
 @contextmanager
 def evaluating(encoder: Network) -> Iterator[Network]:
-    """The network in eval mode; afterwards each of its modules is in the mode that it had.
+    """Put the network in eval mode inside the block, then restore each module's mode.
 
-    In training mode batch norm would mix the images of a batch, and learn from them.
+    In training mode batch norm would mix the images of a batch and update its statistics.
     """
     modes = [(module, module.training) for module in encoder.modules()]
     encoder.eval()

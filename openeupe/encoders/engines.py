@@ -1,4 +1,4 @@
-"""Engines that run exported files, each with its file format. Writing the files is `deploy`'s."""
+"""Inference engines that run exported files."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Session = Callable[[Tensor], Tokens]
 
 INPUT, OUTPUTS = "images", ("cls", "patches")  # as they are named in every file
-# What OpenVINO computes in. Left to itself it takes bf16 wherever the processor has it.
+# Precision of OpenVINO's computation. Its default is bf16 where the processor has it.
 INFERENCE = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "bf16"}
 
 
 class Engine:
-    """A file format, and how its files are run.
+    """A file format and its inference engine.
 
-    precisions: those it can have; the first is the default.
+    precisions: supported ones; the first is the default.
     runtime: packages that must be importable to run a file.
     extra: the extra of this package that installs them.
     batch: the batch size a file is fixed to; None: any.
-    runs_here: whether this machine can run a file; else its parity stays unproved, and says so.
+    runs_here: whether this machine can run a file; otherwise parity is not verified, and this is
+        reported.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Engine:
             path: the file.
             precision: that it was exported with.
             threads: of the engine.
-            batch: the one batch size that will be asked for, which some engines profit from.
+            batch: the only batch size that will be used, which makes some engines faster.
         """
         raise NotImplementedError
 
@@ -151,7 +152,7 @@ class OnnxRuntime(Engine):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Waiting threads would take the processor from whatever runs beside.
+        # Waiting threads would take the processor from other programs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if batch is not None:
             options.add_free_dimension_override_by_name("batch", batch)

@@ -1,4 +1,4 @@
-"""Where the experts' weights come from, and how their files are read: tensors only, no code."""
+"""Sources of the experts' weights, and readers that run no code."""
 
 from __future__ import annotations
 

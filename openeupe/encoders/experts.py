@@ -1,7 +1,7 @@
 """Expert teachers whose weights a package registry carries: semantics, boundaries and text.
 
 Each is a small convolutional network of another domain, so that distillation from several experts
-can be run, tested and taught anywhere; they give patch tokens 16 pixels apart. A fine-tuned DINOv2
+can be run and tested anywhere; they give patch tokens 16 pixels apart. A fine-tuned DINOv2
 is the one transformer.
 """
 
@@ -137,7 +137,7 @@ class CraftEncoder(Encoder):
     Args:
         pretrained: fetch the weights and set eval mode; else random, ready to be trained.
         patches: "fc7" the last map of the VGG16 trunk (1024-d), or "fc7+relu5" with the one below
-            it (512-d) beside.
+            it (512-d), concatenated.
     """
 
     def __init__(self, *, pretrained: bool = False, patches: str = "fc7+relu5") -> None:
@@ -185,8 +185,8 @@ class Dinov2SmallFocus(Encoder):
     """DINOv2 ViT-S/14 fine-tuned for saliency (MIT/Apache-2.0, 22.1 M): not DINOv2 as published.
 
     The one pretrained transformer of the package registry. Fine-tuning at 224 px cost it much of
-    what DINOv2 knows (its nearest neighbours are far worse than EfficientNet-Lite0's): use it to
-    exercise real ViT weights, never as the figure for DINOv2. Class token: its own.
+    DINOv2's accuracy (its kNN accuracy is far below EfficientNet-Lite0's): use it to
+    test real ViT weights, never as a result for DINOv2. Class token: its own.
     """
 
     def __init__(self, *, pretrained: bool = False) -> None:
@@ -227,7 +227,7 @@ EXPERTS: dict[str, type[Encoder]] = {
 
 
 def _split(layers: nn.Sequential, ends: tuple[int, ...]) -> list[nn.Sequential]:
-    """Cut a network in pieces; each layer keeps its number, which the weight files use."""
+    """Split a network; layers keep their numbers, which the weight files use."""
     parts, start = [], 0
     for end in ends:
         numbered = OrderedDict((str(i), layers[i]) for i in range(start, end))

@@ -1,4 +1,4 @@
-"""Layout of an exported folder: what `export.json` must hold, and which files belong to it."""
+"""Layout of an exported folder: `export.json` and its files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def is_export(path: Path) -> bool:
 
 
 def named_files(folder: Path) -> tuple[str, list[str]]:
-    """Target and names of the files in `export.json`, whatever else is wrong with it.
+    """Read the target and the file names of `export.json`, even if other fields are wrong.
 
     Raises:
         InputError: if these are missing or wrong.
@@ -73,7 +73,7 @@ def named_files(folder: Path) -> tuple[str, list[str]]:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What `export.json` holds.
+    """Read and check `export.json`.
 
     Raises:
         InputError: if it is missing, damaged, or of another version.
@@ -114,7 +114,7 @@ def contents(folder: Path, target: str, files: Mapping[str, str]) -> str:
 
 
 def check_contents(folder: Path, about: Mapping[str, Any]) -> str:
-    """Identity of the files, which must be those that were exported and proved.
+    """Identity of the files, which must equal the exported and verified ones.
 
     Raises:
         InputError: if they are damaged or incomplete.
@@ -134,7 +134,7 @@ def size_name(size: Sequence[int]) -> str:
 
 
 def file_key(size: Size | None) -> str:
-    """How `files` calls a size; "any" where height and width are open."""
+    """Key of a size in `files`; "any" if height and width are dynamic."""
     return "any" if size is None else size_name(size)
 
 

@@ -1,4 +1,4 @@
-"""An exported folder as an encoder again, so that files are judged by the same evaluations."""
+"""Load an exported folder as an encoder, so that it can be evaluated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ExportedEncoder(Encoder):
         threads: of the engine; default: as many as torch uses.
 
     Raises:
-        InputError: if the folder is not whole, or the engine is not installed.
+        InputError: if the folder is incomplete, or the engine is not installed.
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
@@ -70,7 +70,7 @@ class ExportedEncoder(Encoder):
         return Tokens(tokens.cls.to(pixels.device), tokens.patches.to(pixels.device))
 
     def session(self, size: Size, batch: int | None = None) -> Session:
-        """The engine with the file of one size, opened once."""
+        """Open the engine with the file of one size, once."""
         file = file_for(self.folder, self.about, size)
         opened = f"{file} {batch}"
         if opened not in self._sessions:
@@ -107,4 +107,6 @@ def check_precision(encoder: Encoder, precision: str, option: str) -> None:
         InputError: naming the option.
     """
     if precision != "fp32" and isinstance(encoder, ExportedEncoder):
-        raise InputError(f"{option}: {encoder.folder} computes as it was exported: leave it out")
+        raise InputError(
+            f"{option}: {encoder.folder} has the precision that it was exported with: leave it out"
+        )

@@ -1,4 +1,4 @@
-"""Encoders from a Hugging Face hub: the files named, verified, and never code beside them."""
+"""Download encoders from a Hugging Face hub: weights and config only, verified."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _FOLDER = ("config.json", "preprocessor_config.json", "model.safetensors", "head
 def download(source: str) -> Path:
     """Fetch `hf-hub:OWNER/NAME[@REVISION]`; a folder, or the one weights file of the repository.
 
-    Weights are compared with the sha256 that the hub states for them. Without a network, what the
-    hub client's cache holds is used as it is. The token, if one is needed, is the client's own.
+    Weights are compared with the sha256 that the hub states for them. Without a network, the
+    hub client's cache is used. The token, if one is needed, is the client's own.
 
     Raises:
-        InputError: if it cannot be had, or holds no encoder.
+        InputError: if it cannot be loaded, or contains no encoder.
     """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -28,13 +28,13 @@ def download(source: str) -> Path:
     try:
         info = HfApi().model_info(name, revision=revision or None, files_metadata=True)
     except Exception as error:  # hub clients raise whatever their network library raises
-        # The hub's own answer, that there is no such thing (for you), is no lack of a network.
+        # If the hub answers that the file does not exist, the network is not the problem.
         answered = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
         if not answered and (cached := _cached(name, revision or None)):
             return cached
         raise InputError(
-            f"{source} cannot be had ({first_line(error)}): check the name, the network, and "
-            "whether it asks for a login (hf auth login)"
+            f"{source} cannot be downloaded ({first_line(error)}): check the name, the network, "
+            "and whether it asks for a login (hf auth login)"
         ) from None
     files = {file.rfilename: file for file in info.siblings or []}
     wanted = [file for file in _FOLDER if file in files]
@@ -48,7 +48,8 @@ def download(source: str) -> Path:
         try:
             path = Path(hf_hub_download(name, file, revision=info.sha))
         except Exception as error:
-            raise InputError(f"{source}: {file} cannot be had ({first_line(error)})") from error
+            reason = first_line(error)
+            raise InputError(f"{source}: {file} cannot be downloaded ({reason})") from error
         lfs = files[file].lfs
         if lfs is not None and _sha256(path) != lfs.sha256:
             raise InputError(f"{source}: {file} is not the file that the hub names: fetch it again")

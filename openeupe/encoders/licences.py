@@ -1,4 +1,4 @@
-"""Under what terms published weights come, and what follows for a student made from them.
+"""Licences of published weights, and their consequences for students.
 
 A reading aid, no legal advice: whether a licence reaches a model that was trained on another
 model's outputs is settled by its text and the law where you are, not here.
@@ -37,14 +37,17 @@ PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause")
 
 @dataclass(frozen=True)
 class Licence:
-    """name: an identifier, or the publisher's words. follows: what for a student."""
+    """Licence of weights.
+
+    name: an identifier, or the publisher's words. follows: consequence for a student.
+    """
 
     name: str
     follows: str
 
     @property
     def permissive(self) -> bool:
-        """Whether nothing but a notice follows from it."""
+        """Whether it only requires a notice."""
         return self.name in PERMISSIVE
 
 
@@ -80,7 +83,7 @@ def _named(encoder: str) -> str:
 
 
 def _of_card(folder: Path) -> str | None:
-    """What the model card in a folder says."""
+    """Licence that the model card in a folder states."""
     from huggingface_hub import ModelCard
 
     path = folder / "README.md"

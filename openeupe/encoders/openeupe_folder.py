@@ -1,4 +1,4 @@
-"""An encoder as a folder: config.json and model.safetensors, and nothing that could run code."""
+"""OpenEUPE's folder layout: config.json and model.safetensors, no code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from openeupe.version import package_version
 
 FORMAT = 1
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
-# All that a saved encoder consists of: what else lies in its folder is not ours.
+# All files of a saved encoder; other files in its folder are not changed.
 FILES = (
     *("README.md", _CONFIG, "preprocessor_config.json", _WEIGHTS),
     *("heads.safetensors", "statistics.safetensors", "distillation.json"),
@@ -37,7 +37,7 @@ _FIELDS = ("name", "args", "cls_dim", "patch_dim", "patch_size", "resolution", "
 
 
 def save(encoder: Encoder, folder: str | Path) -> Path:
-    """Write an encoder to `folder`, replacing the files of one that was saved there before.
+    """Save an encoder to `folder`, replacing a previously saved one.
 
     It is written next to its place, flushed to the disk, and then moved there.
 
@@ -76,9 +76,9 @@ def save(encoder: Encoder, folder: str | Path) -> Path:
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write an encoder into; at the end it is flushed, and `folder` gets its files.
+    """Yield a temporary folder whose files replace those of `folder` at the end.
 
-    Of an encoder that we wrote to `folder` before, only the files that we know are replaced.
+    Only files that belong to a saved encoder are replaced.
 
     Raises:
         InputError: if `folder` holds something else, or it cannot be written.
@@ -114,7 +114,7 @@ def load(folder: Path) -> Encoder:
                 f"{folder / _CONFIG}: {field} is {config[field]}, but {encoder.name} has "
                 f"{getattr(encoder, field)}: the file was changed, or made by another version"
             )
-    # A constant belongs to the weights: it holds even if a later timm states another.
+    # The saved constant is used even if a later timm has another one.
     encoder.resolution = config["resolution"]
     try:
         encoder.set_constants(config["mean"], config["std"])
@@ -125,7 +125,7 @@ def load(folder: Path) -> Encoder:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `save` wrote in config.json: name, args, widths and input constants, checked.
+    """Read and check config.json: name, args, widths and input constants.
 
     Raises:
         InputError: if the file is missing, damaged or not an encoder's.
@@ -185,7 +185,7 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _take_place(part: Path, folder: Path) -> None:
-    """Move the files of `part` to `folder`, config.json last; what else lies there stays."""
+    """Move the files of `part` to `folder`, config.json last; other files stay."""
     if vacant(folder):
         if folder.is_dir():
             folder.rmdir()  # only Windows needs this

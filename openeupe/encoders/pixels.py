@@ -1,4 +1,4 @@
-"""The floor of every evaluation: what the pixels themselves say, without any network."""
+"""Baseline encoder whose tokens are averaged pixels, without a network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from openeupe.encoders.encoder import Encoder, Tokens
 
 
 class RawPixels(Encoder):
-    """No network and no weights: tokens are small pictures of what they stand for.
+    """Encoder without a network: tokens are downsampled pixels.
 
     Patch tokens: each 16 x 16 patch averaged to 8 x 8 pixels of three channels (192). Class token:
-    the whole image averaged to 16 x 16 pixels (768). An encoder that does not beat this has learned
-    nothing that an evaluation asks for. `pretrained` means nothing here.
+    the whole image averaged to 16 x 16 pixels (768). An encoder should beat this baseline.
+    `pretrained` has no effect.
     """
 
     def __init__(self, *, pretrained: bool = False) -> None:

@@ -1,7 +1,7 @@
 """The files that the paper's authors released: EUPE-ViT-{T,S,B}.pt and EUPE-ConvNeXt-{T,S,B}.pt.
 
 The layout: the backbone's tensors by the authors' own names, and the adapter heads of the last
-stage under `projectors.`. timm knows the names; what it takes for granted is checked here.
+stage under `projectors.`. timm knows the names; its assumptions are checked here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CONVNEXT = {(96, 9): "eupe_convnext_t", (96, 27): "eupe_convnext_s", (128, 27):
 
 
 def architecture(path: Path) -> str:
-    """Which of the six students a file holds, told by its tensors and not by its name.
+    """Identify which of the six students a file contains, by its tensors.
 
     Raises:
         InputError: if the file cannot be read or holds something else.
@@ -56,9 +56,9 @@ def architecture(path: Path) -> str:
 def read_heads(path: Path) -> dict[str, dict[str, Tensor]]:
     """The adapter heads of a released file: `{"cls": ..., "patches": ...}`, each a state dict.
 
-    A head is Linear, LayerNorm, GELU, Linear without biases: four tensors. Which is which is told
-    by the word cls or patch in its name; failing that, the class head comes first (our choice: the
-    released names behind `projectors.` are not documented).
+    A head is Linear, LayerNorm, GELU, Linear without biases: four tensors. They are
+    identified by the word cls or patch in the name; otherwise the class head comes first (our
+    choice: the released names behind `projectors.` are not documented).
 
     Raises:
         InputError: if the file holds no such heads.

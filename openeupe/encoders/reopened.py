@@ -1,4 +1,4 @@
-"""Whether a saved folder, once opened again, gives the tokens of its encoder."""
+"""Check that a saved folder gives the same tokens when it is loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOLERANCE = 2e-6
 
 
 def in_float32(encoder: Encoder) -> Encoder:
-    """The encoder itself, or a copy in float32 on the CPU where it is not that."""
+    """The encoder in float32 on the CPU, copied if needed."""
     if all(p.dtype == torch.float32 and p.device.type == "cpu" for p in encoder.parameters()):
         return encoder
     return remade(encoder)

@@ -1,4 +1,4 @@
-"""What a user writes for an encoder, read in one place: YAML, commands, Python, licences, cards."""
+"""Resolve a source string to an encoder, for YAML, commands and Python."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def random_network(source: Written) -> Encoder:
 
 
 def resolve(source: Written, *, allow_code: bool = False) -> Source:
-    """Return what `source` means, as `load` takes it; `stage:NAME` of a recipe is known, too.
+    """Resolve a source as `load` takes it, or `stage:NAME` of a recipe, to a typed value.
 
-    Folders and files are looked for; nothing is read of them but which students a run has.
+    Only the names of a run's students are read from files.
 
     Raises:
         InputError: if it is a path and nothing of an encoder is there, or `python:` without
@@ -116,7 +116,7 @@ def resolve(source: Written, *, allow_code: bool = False) -> Source:
 
 
 def earlier_stage(text: str) -> EarlierStage | None:
-    """The meaning of `stage:NAME[/STUDENT]`; None for anything else. No folder is looked at."""
+    """Parse `stage:NAME[/STUDENT]`; None for anything else. No file is read."""
     if not text.startswith(STAGE):
         return None
     stage, _, student = text.removeprefix(STAGE).partition("/")
@@ -124,7 +124,7 @@ def earlier_stage(text: str) -> EarlierStage | None:
 
 
 def is_published(source: str) -> bool:
-    """Whether `source` is a name that stands for published weights, and not a folder here."""
+    """Whether `source` is the name of published weights, not a folder."""
     return is_name(source) and isinstance(resolve(source), Published)
 
 
@@ -135,13 +135,13 @@ def holds_encoder(folder: Path) -> bool:
 
 
 def looks_like_path(text: str) -> bool:
-    """Whether a source is a path by its words alone, whatever is on this disk."""
+    """Whether a source is written as a path, without looking at the disk."""
     separated = "/" in text or os.sep in text
     return separated and not text.startswith(_PREFIXES) and not is_name(text)
 
 
 def check_code(text: str, allow_code: bool) -> None:
-    """Refuse `python:` where code may not be run.
+    """Refuse `python:` sources unless code may be run.
 
     Raises:
         InputError: in one line.
@@ -167,7 +167,7 @@ def _run_student(source: str | Path) -> RunStudent | None:
         return RunStudent(text, path, path, list(RunFolder.read(path).students)[-1])
     if not is_run(path.parent) or (path / "config.json").is_file():
         return None
-    # In the folder of a run, or beside a recipe of one's own, a name is still a name.
+    # A plain name is never resolved to a file of the working directory.
     if isinstance(source, str) and not looks_like_path(text) and not path.is_dir():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Layout of a run folder, as far as finished students are found in it."""
+"""Layout of a run folder: where finished students are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Ending(Saved):
 
 
 def read_ending(path: Path) -> dict[str, Any]:
-    """What `finished.json` holds.
+    """Read and check `finished.json`.
 
     Raises:
         InputError: naming the file and the field that is missing or wrong.
@@ -78,14 +78,14 @@ def check_files(stage: Path, student: str) -> None:
 
 
 def check_student(folder: Path) -> None:
-    """`check_files` of the one student in `folder`, where a finished stage lies around it.
+    """Check the files of one student folder, if it is in a finished stage.
 
     Raises:
         InputError: naming the file that is missing or damaged, and what to do.
     """
     if not folder.is_dir():
         return
-    there = folder.resolve()  # of a study: the stage itself, not a link to it
+    there = folder.resolve()  # in a study the stage is a link
     if (there.parent / FINISHED).is_file():
         check_files(there.parent, there.name)
 
@@ -104,7 +104,7 @@ class RunFolder:
 
     @classmethod
     def read(cls, folder: Path) -> RunFolder:
-        """Read which students a run has; the rest of its recipe is not looked at.
+        """Read the names of a run's students; the rest of its recipe is ignored.
 
         Raises:
             InputError: if the recipe is missing or damaged.
@@ -125,7 +125,7 @@ class RunFolder:
         return (self.folder / stage / FINISHED).is_file()
 
     def dropped(self, stage: str) -> dict[str, int]:
-        """Students that diverged, with the step; step 0: what they come from had diverged."""
+        """Students that diverged, with the step; 0: their first weights had diverged."""
         dropped: dict[str, int] = self._ending(stage).get("dropped", {})
         return dropped
 
@@ -141,7 +141,7 @@ class RunFolder:
                 check_files(self.folder / stage, name)
 
     def student_folder(self, stage: str, student: str | None = None) -> Path:
-        """Where a finished student of a stage lies, by default the stage's only one.
+        """Folder of a finished student of a stage; default: the stage's only one.
 
         Raises:
             InputError: if the stage has not ended, the student was dropped, or its files differ

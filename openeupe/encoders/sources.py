@@ -1,4 +1,4 @@
-"""Where an encoder comes from, as a typed value; `resolver` makes it from what a user writes."""
+"""Typed sources of encoders; `resolver` makes them from strings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from openeupe.seeds import seeded
 
 @dataclass(frozen=True)
 class Source:
-    """What every kind of source offers.
+    """Interface of all sources.
 
     Attributes:
         text: the source as the user wrote it.
@@ -33,14 +33,14 @@ class Source:
 
     @property
     def brings_weights(self) -> bool:
-        """Whether it has weights of its own, which `pretrained` cannot choose."""
+        """Whether it always has its own weights, independent of `pretrained`."""
         return True
 
     def describe(self) -> tuple[str, dict[str, Any]]:
         """Name and arguments that `create` makes the architecture from.
 
         Raises:
-            InputError: as `load`, as far as it can be known without the weights.
+            InputError: as `load`, without reading weights.
         """
         raise NotImplementedError
 
@@ -53,11 +53,11 @@ class Source:
         raise NotImplementedError
 
     def folder(self) -> Path | None:
-        """The folder with the encoder's own files; None where there is none on this disk."""
+        """Folder with the encoder's files; None if it has none."""
         return None
 
     def results_folder(self) -> Path | None:
-        """The folder that the source names, in which its results are saved; None: it names none."""
+        """Folder in which results are saved; None if the source is not a folder."""
         return None
 
 
@@ -90,7 +90,7 @@ class Untrained(Source):
 
 
 class _Stored(Source):
-    """An encoder of which config and weights lie in a folder, or all in one released file."""
+    """An encoder in a folder, or in one released file."""
 
     def place(self) -> Path:
         """That folder or file, fetched if need be."""
@@ -147,7 +147,7 @@ class Folder(_Stored):
 
 @dataclass(frozen=True)
 class Carried(_Stored):
-    """An encoder that the package carries, by its name."""
+    """A bundled model, by its name."""
 
     path: Path
 
@@ -257,7 +257,7 @@ class Code(Source):
 
 @dataclass(frozen=True)
 class Given(Source):
-    """An encoder that is there already, in Python."""
+    """An encoder that is already in memory."""
 
     encoder: Encoder
 
@@ -269,7 +269,7 @@ class Given(Source):
 
 
 def _layout(folder: Path) -> tuple[dict[str, Any], Any]:
-    """A folder's config, and the module that reads it; None where it is our own layout."""
+    """A folder's config and the module that reads it; None for OpenEUPE's layout."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

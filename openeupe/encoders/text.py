@@ -1,4 +1,4 @@
-"""Text towers, and the spaces that they share with the class tokens of text-aligned experts."""
+"""Text towers, and mappings of experts' class tokens to their spaces."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MINILM_TOKENS = 256  # as its authors cut texts
 
 
 class TextTower(nn.Module):
-    """A frozen text encoder. name: kept with every result."""
+    """A frozen text encoder. name: saved with every result."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
 
     def embed(self, texts: list[str]) -> Tensor:
-        """`[N, D]` vectors of a batch; each kind of tower defines it."""
+        """Encode a batch to `[N, D]`; subclasses implement it."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -42,11 +42,11 @@ class TextTower(nn.Module):
 class MiniLM(TextTower):
     """all-MiniLM-L6-v2, a sentence encoder of 384 dimensions (Apache-2.0, 22 M), mean-pooled.
 
-    Its weights come from the package registry. It never saw an image: what it shares with one
-    are the words of a classifier's classes.
+    Its weights come from the package registry. It was trained on text only: images are
+    mapped to it by the class names of a classifier.
 
     Raises:
-        InputError: if transformers is not installed or the weights cannot be had.
+        InputError: if transformers is not installed or the weights cannot be loaded.
     """
 
     def __init__(self) -> None:
@@ -84,15 +84,16 @@ class MiniLM(TextTower):
 
 
 class OpenClipTower(TextTower):
-    """The text side of an open_clip model; its own tokenizer cleans the text (SigLIP2: lower case,
-    no punctuation).
+    """Text tower of an open_clip model.
+
+    Its tokenizer cleans the text (SigLIP2: lower case, no punctuation).
 
     Args:
         architecture: open_clip's name, such as "PE-Core-bigG-14-448".
         pretrained: open_clip's weights tag; None: random weights.
 
     Raises:
-        InputError: if open_clip is not installed or the weights cannot be had.
+        InputError: if open_clip is not installed or the weights cannot be loaded.
     """
 
     def __init__(self, architecture: str, pretrained: str | None) -> None:
@@ -121,7 +122,7 @@ class OpenClipTower(TextTower):
 
 
 class TextSpace:
-    """A text tower, and how an expert's class tokens become vectors in its space.
+    """A text tower and a mapping from class tokens to its space.
 
     expert: encoder name. width: of the expert's class tokens.
     """
@@ -135,8 +136,10 @@ class TextSpace:
 
 
 class Conse(TextSpace):
-    """A classifier's words as text space (ConSE, arXiv 1312.5650): an image's vector is the mean of
-    the text vectors of its ten likeliest ImageNet classes, weighted by their probabilities.
+    """Text space of a classifier's class names (ConSE, arXiv 1312.5650).
+
+    An image's vector is the mean of the text vectors of its ten likeliest ImageNet classes,
+    weighted by their probabilities.
     """
 
     likeliest = 10
@@ -169,10 +172,10 @@ TEXT_SPACES: dict[str, Callable[[], TextSpace]] = {
 
 @functools.cache
 def text_space(expert: str) -> TextSpace:
-    """The text space of a text-aligned expert, loaded once a process.
+    """Load the text space of a text-aligned expert, once per process.
 
     Raises:
-        InputError: for an expert without one, a missing extra, or weights that cannot be had.
+        InputError: for an expert without one, a missing extra, or weights that cannot be loaded.
     """
     if expert not in TEXT_SPACES:
         raise InputError(f"{expert} shares no space with text: use one of {', '.join(TEXT_SPACES)}")

@@ -1,4 +1,4 @@
-"""Folders in timm's layout, as `timm.create_model("local-dir:...")` and its hub names open them."""
+"""Read and write folders in timm's layout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OURS = "openeupe"  # tag of the weights, and key of config.json that timm does 
 
 @dataclass(frozen=True)
 class Opening:
-    """How timm's users get the tokens, in Python's words: features, and cls, which may use them."""
+    """Python expressions by which timm's users get the tokens."""
 
     features: str
     cls: str
@@ -55,20 +55,20 @@ def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]
 
 
 def _class_token(config: dict[str, Any], args: dict[str, Any]) -> str | None:
-    """The class token that `save` noted; None in folders of others."""
+    """Class token that `save` recorded; None in folders of other programs."""
     noted = config.get(_OURS)
     if isinstance(noted, dict):
         token = noted.get("class_token")
         return token if isinstance(token, str) else None
     stated = config.get("pretrained_cfg")
     if isinstance(stated, dict) and stated.get("tag") == _OURS:
-        # Written before it was noted: the class token was what the network pools to.
+        # Older folders do not record it: the class token was the pooled token.
         return "own" if args.get("global_pool") == "token" else "pooled"
     return None
 
 
 def load(folder: Path, config: dict[str, Any]) -> Encoder:
-    """The encoder of a folder, with the input constants that its config states.
+    """Load the encoder of a folder with the input constants of its config.
 
     Raises:
         InputError: if the weights are missing, damaged or not those of the architecture.
@@ -88,7 +88,7 @@ def load(folder: Path, config: dict[str, Any]) -> Encoder:
         raise InputError(f"{folder}: mean or std in config.json is wrong ({error})") from None
     size = stated.get("input_size")
     if isinstance(size, list) and size and isinstance(size[-1], int) and size[-1] > 0:
-        # The nearest that the patches divide: some ConvNets were trained at others.
+        # The nearest multiple of the patch size: some ConvNets were trained at other sizes.
         encoder.resolution = max(round(size[-1] / encoder.patch_size), 1) * encoder.patch_size
     return encoder
 
@@ -128,7 +128,7 @@ def _write(encoder: TimmEncoder, folder: Path, licence: str) -> None:
     save_for_hf(
         encoder.trunk,
         str(folder),
-        # What these weights are, not those that timm publishes under the architecture's name.
+        # These describe our weights, not those that timm publishes for the architecture.
         model_config={
             "pretrained_cfg": {
                 "tag": _OURS,
@@ -144,7 +144,7 @@ def _write(encoder: TimmEncoder, folder: Path, licence: str) -> None:
 
 
 def _changes(class_token: str, trunk: Any) -> list[dict[str, Any]]:
-    """Changes of timm's arguments to try: such that the model pools to the class token, or none."""
+    """Changes of timm's arguments to try, so that the model pools to the class token."""
     pool = {"own": "token", "mean": "avg"}.get(class_token)
     if pool is None:
         return [{}]
@@ -157,7 +157,7 @@ def _changes(class_token: str, trunk: Any) -> list[dict[str, Any]]:
 
 @torch.inference_mode()
 def _opening(encoder: Any, folder: Path) -> Opening | None:
-    """The simplest lines by which timm gives the encoder's tokens; None if none does."""
+    """The simplest expressions by which timm gives the tokens; None if there is none."""
     images, tokens = sample(encoder)
     pixels = ((images - encoder.mean) / encoder.std).contiguous(memory_format=torch.channels_last)
     features = "model.forward_features(pixels)"
@@ -176,7 +176,7 @@ def _opening(encoder: Any, folder: Path) -> Opening | None:
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         known = {"model": model, "pixels": pixels}
-        # The very words of the card are tried; they are written above.
+        # The expressions of the card are run as they are; they are constants above.
         known["features"] = eval(features, known)
         if not equal(tokens.patches, encoder.grid(known["features"], *images.shape[-2:])):
             return None

@@ -1,4 +1,4 @@
-"""Folders in the layout of transformers' DINOv3 classes, read and written without transformers.
+"""Read and write the layout of transformers' DINOv3 classes, without transformers.
 
 Both layouts name the same tensors; only names differ, and that timm keeps query, key and value in
 one matrix.
@@ -116,7 +116,7 @@ def _describe_convnext(folder: Path, config: dict[str, Any]) -> tuple[str, dict[
 
 
 def _demand(folder: Path, config: dict[str, Any], fixed: dict[str, Any]) -> None:
-    """Refuse settings that timm's class does not have; what is not stated has the usual value."""
+    """Refuse settings that timm's class does not have; missing ones have the default."""
     for field, value in fixed.items():
         if config.get(field, value) != value:
             raise InputError(
@@ -125,7 +125,7 @@ def _demand(folder: Path, config: dict[str, Any], fixed: dict[str, Any]) -> None
 
 
 def load(folder: Path, config: dict[str, Any]) -> Encoder:
-    """The encoder of a folder, with the constants of its preprocessor_config.json.
+    """Load the encoder of a folder with the constants of preprocessor_config.json.
 
     Raises:
         InputError: if it cannot be read, or its weights do not fit its config.

@@ -1,4 +1,4 @@
-"""Weights files read without running code that they might hold, and loaded without leniency."""
+"""Weights files: read without running code, loaded strictly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openeupe.errors import InputError
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` or a `.pt`/`.pth`/`.bin` file; nothing is ever unpickled.
+    """Read the tensors of a `.safetensors`, `.pt`, `.pth` or `.bin` file, without pickle.
 
     Raises:
         InputError: naming `name` and the file, if it cannot be read or holds something else.
@@ -62,10 +62,10 @@ _observing = threading.Lock()
 
 @contextmanager
 def observed_loads(kind: type[nn.Module]) -> Iterator[list[tuple[list[str], list[str]]]]:
-    """Collect what each `load_state_dict` of a class misses and ignores, also a lenient one.
+    """Collect the missing and unexpected tensors of each `load_state_dict` of a class.
 
-    timm gives no other access to it: for some networks, and wherever it cuts a classifier off, it
-    loads leniently, and a wrong file would leave random weights without an error.
+    timm gives no other access to them. It does not load strictly for some networks, so that a
+    wrong file would leave random weights without an error.
     """
     found: list[tuple[list[str], list[str]]] = []
     original, inherited = kind.load_state_dict, "load_state_dict" not in vars(kind)

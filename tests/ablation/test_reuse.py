@@ -288,4 +288,4 @@ def test_a_precision_that_an_exported_arm_does_not_have_is_refused(
     file = write(colors, tmp_path, a=str(tmp_path / "export"))
     (failed,) = run_study(load_study(file, ["evaluation.precision=bf16"]), place)
     assert "evaluation.precision: " in failed
-    assert "computes as it was exported" in failed
+    assert "has the precision that it was exported with" in failed

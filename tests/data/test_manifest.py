@@ -104,7 +104,7 @@ def test_mistakes_are_one_line(manifest: Path, tmp_path: Path) -> None:
     for path, message in [
         (tmp_path / "none.parquet", "does not exist"),
         (write_manifest(tmp_path / "old.parquet", [], [], version=0), "is of version 0"),
-        (write_manifest(tmp_path / "empty.parquet", [], []), "keeps no image"),
+        (write_manifest(tmp_path / "empty.parquet", [], []), "has no images"),
     ]:
         with pytest.raises(InputError, match=message):
             open_source(SourceConfig(path=str(path)))

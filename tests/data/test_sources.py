@@ -90,7 +90,7 @@ def test_the_identity_of_a_saved_dataset_leaves_caches_out(tmp_path: Path) -> No
 
 
 def test_a_column_that_nothing_reads_is_refused(make_folder: Maker) -> None:
-    with pytest.raises(InputError, match="column is of Hugging Face datasets, not of folder"):
+    with pytest.raises(InputError, match="column works for Hugging Face datasets, not for folder"):
         open_source(SourceConfig(path=str(make_folder(1)), column="photo"))
 
 

@@ -87,7 +87,7 @@ def test_the_example_runs_anywhere(exported: dict[str, Path], name: str, tmp_pat
 def test_evaluate_refuses_a_precision_that_an_export_does_not_have(
     exported: dict[str, Path],
 ) -> None:
-    with pytest.raises(InputError, match=r"--precision.*computes as it was exported"):
+    with pytest.raises(InputError, match=r"--precision.*has the precision that it was"):
         call("evaluate", exported["onnx-fp32"], "--precision", "bf16", "--only", "knn")
 
 

@@ -62,7 +62,7 @@ def test_the_cache_of_the_hub_client_stands_in_for_the_network_only(
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", info)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
-    with pytest.raises(InputError, match=r"cannot be had \(no network\)"):
+    with pytest.raises(InputError, match=r"cannot be downloaded \(no network\)"):
         download("hf-hub:facebook/EUPE-ViT-T")  # something else of it is in the cache
     (tmp_path / "EUPE-ViT-T.pt").touch()
     assert download("hf-hub:facebook/EUPE-ViT-T") == tmp_path / "EUPE-ViT-T.pt"
@@ -70,5 +70,5 @@ def test_the_cache_of_the_hub_client_stands_in_for_the_network_only(
         (tmp_path / name).touch()
     assert download("hf-hub:timm/net") == tmp_path
     trouble[0] = RevisionNotFoundError.__new__(RevisionNotFoundError, "no such revision")
-    with pytest.raises(InputError, match=r"timm/net@v9 cannot be had"):
+    with pytest.raises(InputError, match=r"timm/net@v9 cannot be downloaded"):
         download("hf-hub:timm/net@v9")
