@@ -73,7 +73,7 @@ def test_a_student_learns_from_the_teachers_it_names_as_if_the_others_were_not_t
 
 @pytest.mark.parametrize(
     ("teachers", "told"),
-    [(["nett"], "the stage has no teacher 'nett'"), (["net"], "teachers.vit: no student learns")],
+    [(["nett"], "the stage has no teacher 'nett'"), (["net"], "teachers.vit: no student has")],
 )
 def test_teachers_that_are_not_there_or_not_heard_are_told(
     teachers: list[str], told: str, family: dict[str, Any]
