@@ -1,4 +1,4 @@
-"""Folders that take their place whole, also when the process is killed or the power fails."""
+"""Atomic replacement of folders."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Ours = Callable[[Path], set[str]]
 
 @contextlib.contextmanager
 def partial_folder(folder: Path, ours: Ours) -> Iterator[Path]:
-    """A new, empty folder next to `folder`, to write what shall take its place.
+    """Yield a new, empty folder next to `folder` that will replace it.
 
-    What killed processes left of earlier attempts is removed first. What is left at the end, too.
+    Partial folders of killed processes are removed first.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover(folder, ours)
@@ -31,8 +31,8 @@ def partial_folder(folder: Path, ours: Ours) -> Iterator[Path]:
 def take_place(partial: Path, folder: Path, ours: Ours) -> None:
     """Flush `partial` to the disk and move it to `folder`.
 
-    After a crash there is the old folder or the new one, whole (`recover` completes it). Of an old
-    folder only our own files are deleted: all others move to the new one.
+    After a crash the old or the new folder is complete (`recover` finishes the replacement). Only
+    our own files of an old folder are deleted; others are moved to the new one.
     """
     flush_folder(partial)
     before = partial_path(folder, _BEFORE)
@@ -56,7 +56,7 @@ def take_place(partial: Path, folder: Path, ours: Ours) -> None:
 
 
 def recover(folder: Path, ours: Ours) -> None:
-    """Complete what killed processes left of replacing `folder`."""
+    """Finish replacements of `folder` that killed processes left."""
     for path in leftovers(folder.parent, folder.name, _BEFORE):
         if path.is_symlink() or not path.is_dir():
             continue

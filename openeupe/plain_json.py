@@ -1,4 +1,4 @@
-"""JSON and NumPy files that somebody else may have written, or that a crash has damaged."""
+"""Read untrusted or damaged JSON and NumPy files safely."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from openeupe.limits import JSON_BYTES
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The plain value of a JSON text; `NaN` and `Infinity` are no JSON.
+    """Parse strict JSON text, without `NaN` and `Infinity`.
 
     Raises:
-        ValueError: for whatever is wrong with the text.
+        ValueError: for invalid text.
     """
 
     def refuse(constant: str) -> None:
@@ -51,7 +51,7 @@ def read_json(path: Path, fix: str) -> Any:
 
 
 class Saved(BaseModel):
-    """Fields that we read of a file; a newer version may have written others, too."""
+    """Fields of a file; unknown fields are allowed."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 

@@ -1,4 +1,4 @@
-"""YAML as plain data: no key twice, no octal numbers, and limits that stop alias bombs early."""
+"""YAML as plain data: unique keys, decimal numbers, and size limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openeupe.limits import YAML_BYTES, YAML_DEPTH, YAML_VALUES
 
 
 class _UniqueKeys:
-    """Refuses a mapping that gives a key twice, of which PyYAML keeps the last."""
+    """Loader that refuses duplicate keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[misc]
@@ -27,7 +27,7 @@ class _UniqueKeys:
 
 
 class _Loader(_UniqueKeys, yaml.SafeLoader):
-    """Safe loader for which 010 is not 8 and 1:30 is not 90, as they are for PyYAML.
+    """Safe loader that does not read 010 as 8 or 1:30 as 90, as PyYAML does.
 
     Both stay text, and a setting that is a number reads text as decimal digits: 010 is 10.
     """
@@ -52,10 +52,10 @@ def parse_yaml(content: str | bytes, *, words: bool = False) -> Any:
 
     Args:
         content: the text, or its UTF-8 bytes.
-        words: leave every value as the text that stands there, for lists of names.
+        words: return every value as text, for lists of names.
 
     Raises:
-        yaml.YAMLError: for whatever is wrong with the text, a key given twice and limits included.
+        yaml.YAMLError: for invalid text, duplicate keys and exceeded limits.
     """
     loader = _WordLoader if words else _Loader
     if len(content) > YAML_BYTES:
@@ -85,7 +85,7 @@ def _too_deep() -> str:
 
 
 def _check_size(root: yaml.Node) -> None:
-    """Refuse what is too large or too deep once every alias is written out, without doing so."""
+    """Refuse documents that are too large or too deep with expanded aliases."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 

@@ -193,7 +193,7 @@ def load_study(
     `allow_code` encoders may be those of `python:package.module:factory`, which run code.
 
     Raises:
-        InputError: one line naming the file and field, and the mend.
+        InputError: one line naming the file and field, and the fix.
     """
     study = check_settings(Study, "study", str(source), read_settings("study", source, overrides))
     file = own_file("study", source)

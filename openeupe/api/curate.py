@@ -80,8 +80,8 @@ def curate(
 ) -> Curated:
     """Drop copies, leaked evaluation images and broken files from image folders; balance the rest.
 
-    Call it again to go on where it was interrupted, or with other settings: what was read and
-    embedded is kept in `OUT.work`. Under torchrun all processes share the work.
+    Call it again to resume, or with other settings: scans and embeddings are cached in
+    `OUT.work`. Under torchrun all processes share the work.
 
     Example:
         >>> import openeupe
@@ -94,7 +94,7 @@ def curate(
     Args:
         folders: folders of images, and tar shards.
         out: the manifest to write, a file ending in `.parquet`.
-        encoder: finds which images are alike; None: bytes and perceptual hashes alone are compared,
+        encoder: compares images; None: bytes and perceptual hashes alone are compared,
             and nothing is balanced.
         against: folders or shards of evaluation images; images that duplicate these are removed.
         like: folders or shards of a seed set; only the images nearest to it stay.

@@ -1,4 +1,4 @@
-"""The commands, nothing else: a file for each kind of work."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
 
 
 def main() -> None:
-    """Run a command; a user's mistake is one line and exit code 2, a bug one line and 1.
+    """Run a command; invalid input gives one line and exit code 2, a bug exit code 1.
 
     `--debug` adds the traceback. If the reader of the output goes away (`| head`), the command
     ends silently.

@@ -1,4 +1,4 @@
-"""Putting claims to the test: ablate."""
+"""The command ablate."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ablate(
     ],
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for all of it.  [default: studies/NAME]")
+        Path | None, typer.Option(help="Output folder.  [default: studies/NAME]")
     ] = None,
     data: Annotated[
         Path,
@@ -44,12 +44,12 @@ def ablate(
     ] = 1,
     device: Device = None,
     run: Annotated[
-        bool, typer.Option("--run/--no-run", help="Or only draw the tables of what is there.")
+        bool, typer.Option("--run/--no-run", help="Only rebuild tables from existing results.")
     ] = True,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study: recipes x seeds, trained, evaluated and compared; again to go on.
+    """Run a study: recipes x seeds, trained, evaluated and compared; repeat to resume.
 
     Stages that several recipes share are trained once. Writes results-NAME.json and
     tables-NAME.md.

@@ -1,4 +1,4 @@
-"""The application that the commands join, and the options that several of them share."""
+"""The application and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ AllowCode = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: cuda if there is one]")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
 def packaged(kind: str) -> Callable[[], list[str]]:
-    """Completes the names of the files of a kind that the package carries."""
+    """Completion of the names of packaged files of a kind."""
 
     def names() -> list[str]:
         from openeupe.config import packaged_names
@@ -77,7 +77,7 @@ def openeupe(
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
     debug: Annotated[  # read by `main`, which takes it anywhere on the line
-        bool, typer.Option("--debug", help="Show where a mistake was found, as a traceback.")
+        bool, typer.Option("--debug", help="Show a traceback for invalid input.")
     ] = False,
 ) -> None:
     # No docstring: it would replace the help text that `app` has.
@@ -85,12 +85,12 @@ def openeupe(
 
 
 def print_json(content: Any) -> None:
-    """What `--json` prints: strict JSON, in which a number that is no number is null."""
+    """Print strict JSON; numbers that are not finite become null."""
     print(strict_json(content))
 
 
 def first_process() -> bool:
-    """Whether this process may speak: of those that torchrun started, one does."""
+    """Whether this process prints: the first one of a torchrun job does."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""Making a training set: curate."""
+"""The command curate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def curate(
     out: Annotated[Path, typer.Option(help="The manifest to write, ending in .parquet.")],
     encoder: Annotated[
         str,
-        typer.Option(help="Finds which images are alike, as `look` takes it; none: bytes only."),
+        typer.Option(help="Encoder to compare images with, as `look` takes it; none: bytes only."),
     ] = "efficientnet_lite0",
     against: Annotated[
         list[str] | None,
@@ -37,15 +37,15 @@ def curate(
     ] = None,
     like: Annotated[
         list[str] | None,
-        typer.Option(help="A seed set: only what is nearest to it stays. Can be repeated."),
+        typer.Option(help="A seed set: only the images nearest to it stay. Can be repeated."),
     ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a training set of image folders: no copies, no test images, balanced.
 
-    Writes a manifest that `distill` reads, a summary (.md) and a page (.html) beside it. Called
-    again, it goes on where it was. All settings, with their defaults, are on the page
+    Writes a manifest that `distill` reads, a summary (.md) and a page (.html) next to it. Repeat
+    the command to resume. All settings, with their defaults, are on the page
     docs/curate.md.
 
     Example: `openeupe curate photos --out curated.parquet --against test size=10000`

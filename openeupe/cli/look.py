@@ -1,4 +1,4 @@
-"""Seeing what encoders see: look, report, demo."""
+"""The commands look, report and demo."""
 
 from __future__ import annotations
 
@@ -116,18 +116,20 @@ def report(
     ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option(help="Photos or a folder, instead of held-out photos of the recipe; again."),
+        typer.Option(
+            help="Images or a folder, instead of held-out images of the recipe. Can be repeated."
+        ),
     ] = None,
     beside: Annotated[
-        list[str] | None, typer.Option(help="A further encoder to show; may be given again.")
+        list[str] | None, typer.Option(help="A further encoder to show. Can be repeated.")
     ] = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option(help="A further encoder's results folder of `evaluate`; again."),
+        typer.Option(help="A further encoder's results folder of `evaluate`. Can be repeated."),
     ] = None,
     device: Device = None,
 ) -> None:
-    """Tell the story of a run in one page that opens anywhere, without a network.
+    """Write a report of a run as one self-contained HTML page.
 
     Recipe, losses, results, pictures, and similarities of patches to point at.
 

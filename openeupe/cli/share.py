@@ -1,4 +1,4 @@
-"""Giving encoders to other people: save, push."""
+"""The commands save and push."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ def save(
     folder: Annotated[Path, typer.Argument(help="New folder, or an encoder to replace.")],
     layout: Annotated[
         Literal["openeupe", "timm", "transformers"],
-        typer.Option("--for", help="Whose one-liners shall open it."),
+        typer.Option("--for", help="Library that can load the folder."),
     ] = "openeupe",
     licence: Annotated[
         str | None,
-        typer.Option(help="To publish under, as SPDX.  [default: what the teachers leave]"),
+        typer.Option(help="SPDX licence for the card.  [default: the strictest teacher's]"),
     ] = None,
 ) -> None:
     """Save an encoder as a folder: safetensors, config and a model card.
 
-    The card holds results, recipe, data, and every teacher's licence with what follows from it.
+    The card contains results, recipe, data, and the licences of all teachers.
 
     Example: `openeupe save runs/quickstart my-encoder --for timm`
     """
     from openeupe.share.saving import save as save_folder
 
     save_folder(encoder, folder, layout, licence=licence, evaluations=EVALUATIONS)
-    console.print(f"Saved {folder}; its README.md says how to open it.", soft_wrap=True)
+    console.print(f"Saved {folder}; its README.md explains how to load it.", soft_wrap=True)
 
 
 @app.command()
@@ -41,7 +41,7 @@ def push(
     repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
     private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
 ) -> None:
-    """Upload a saved folder to a hub repository, which is made if need be.
+    """Upload a saved folder to a hub repository, which is created if needed.
 
     The token comes from HF_TOKEN or `hf auth login`.
 

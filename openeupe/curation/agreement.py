@@ -1,9 +1,9 @@
-"""Do two images show the same, point for point? The second look at what hash and encoder find near.
+"""Compare the edges of two images after alignment, to confirm near copies.
 
 One image is turned, moved and stretched onto the other (Evangelidis & Psarakis 2008, "Parametric
-image alignment using enhanced correlation coefficient maximization", by OpenCV); then the edges
-must agree. Crops, other sizes, compression and brightness are undone by that; the next frame of a
-film, or another photo of the same thing, is not.
+image alignment using enhanced correlation coefficient maximization", by OpenCV); then the edges are
+correlated. Crops, resizing, compression and brightness keep the correlation high; the next frame of
+a film, or another photo of the same object, does not.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from openeupe.files import durable
 
 _RESOLUTIONS = (32, 64)  # pixels: coarse first, which finds larger moves
 _STEPS = 30
-_VERSION = 2  # of how images are compared: what an older one found is not used
-_OVERLAP = 0.5  # of the area, at least: less of the same is no copy
+_VERSION = 2  # of the comparison: results of older versions are not used
+_OVERLAP = 0.5  # minimum share of the area
 
 Gray = NDArray[np.float32]
 
 
 class Agreement:
-    """Compares images of a pool with others; what an earlier call compared is known.
+    """Compares images of a pool with others; results of earlier calls are cached.
 
     Args:
         ours, theirs: an image pool and the digests of its images, uint64 `[N, 2]`; may be the same.
         folder: gets a file for each list of pairs.
-        mirrored: whether one image may be mirrored; it may be turned by 90 degrees anyhow.
+        mirrored: whether one image may be mirrored; rotations by 90 degrees are always allowed.
         workers: threads.
     """
 
@@ -72,7 +72,7 @@ class Agreement:
 
     @staticmethod
     def _read(file: Path, count: int) -> NDArray[np.float32] | None:
-        """What an earlier call wrote; None where it is missing or damaged."""
+        """Read cached results; None if they are missing or damaged."""
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 found: NDArray[np.float32] = arrays["agreement"]
@@ -88,9 +88,9 @@ class Agreement:
 
 
 def agreement(one: Image.Image, two: Image.Image, mirrored: bool = True) -> float:
-    """Correlation of the edges of two RGB images laid upon one another: 1 for the same.
+    """Correlation of the edges of two aligned RGB images: 1 for equal images.
 
-    At most 0 where they cannot be laid upon one another, or one of them is flat.
+    At most 0 if they cannot be aligned, or one of them has no edges.
 
     The first is also turned by 90, 180 and 270 degrees; the best counts.
 
@@ -102,7 +102,7 @@ def agreement(one: Image.Image, two: Image.Image, mirrored: bool = True) -> floa
     if mirrored:
         upright += [_mirrored(grays) for grays in upright]
         turned += [_mirrored(grays) for grays in turned]
-    # Of the turned ones only the likeliest is aligned, which takes nearly all of the time.
+    # Only the likeliest rotation is aligned, since alignment takes most of the time.
     turned.sort(key=lambda grays: -_correlation(grays[0], theirs[0]))
     return max(_aligned(grays, theirs) for grays in [*upright, turned[0]])
 
@@ -134,7 +134,7 @@ def _aligned(ours: list[Gray], theirs: list[Gray]) -> float:
             warp[:, 2] *= _RESOLUTIONS[level] / _RESOLUTIONS[level - 1]
         try:
             _, warp = cv2.findTransformECC(one, two, warp, cv2.MOTION_AFFINE, until, None, 1)
-        except cv2.error:  # it does not converge: nothing to lay upon one another
+        except cv2.error:  # it does not converge: the images cannot be aligned
             return 0.0
     back = cv2.WARP_INVERSE_MAP
     moved = cv2.warpAffine(two, warp, one.shape, flags=cv2.INTER_CUBIC | back)

@@ -1,10 +1,9 @@
-"""Hierarchical clusters, and a choice of images that is balanced at each level of them.
+"""Hierarchical clustering, and sampling that is balanced at each level.
 
 Vo et al. 2024, "Automatic Data Curation for Self-Supervised Learning: A Clustering-Based Approach"
-(arXiv 2405.15613): k-means spends most of its clusters on what there is most of. Clustering the
-centres again, level after level, brings clusters nearer to being spread evenly over what there is,
-not over how often it is; sampling gives every top cluster the same budget, each of its children the
-same part of it, and so on down.
+(arXiv 2405.15613): k-means uses most of its clusters for the most frequent kinds of images.
+Clustering the centres again, level after level, spreads clusters more evenly over kinds; sampling
+gives every top cluster the same budget, each of its children the same part of it, and so on.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from openeupe.seeds import derive_seed
 _LARGEST = 4096  # clusters by default: k-means costs images times clusters
 _SIZE = 8  # images of a cluster by default, on average
 _FANOUT = 4
-_TOPS = 256  # at least, by default: fewer than there are kinds of things would mix them
+_TOPS = 256  # default minimum: fewer clusters would mix kinds of images
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ def cluster(
 ) -> Tree:
     """Resampled hierarchical k-means of vectors that are centred first.
 
-    What all images have in common (pooled features of a ReLU network lie in a narrow cone) tells
-    nothing of their kinds.
+    The mean is removed, since pooled features of a ReLU network lie in a narrow cone.
 
     Args:
         sizes: clusters of each level, the finest first, each fewer than before.
@@ -114,7 +112,7 @@ def _resampled(points: NDArray[np.float32], clusters: int, rounds: int, seed: in
 def allocate(tree: Tree, capacities: NDArray[Any], budget: float) -> NDArray[np.float64]:
     """Share a budget among the finest clusters, evenly at every level from the top down.
 
-    No cluster gets more than its capacity; what it cannot take goes to its brothers.
+    No cluster gets more than its capacity; the rest goes to clusters of the same parent.
 
     Args:
         capacities: `[clusters]` of the finest level.
@@ -137,7 +135,7 @@ def _fill(capacities: NDArray[np.float64], budget: float) -> NDArray[np.float64]
     """min(capacity, level) with the level at which the sum is the budget."""
     ordered = np.sort(capacities)
     count = len(ordered)
-    # Budget that fills the i smallest to the brim and lifts all others to the i-th capacity.
+    # Budget that fills the i smallest, and all others to the i-th capacity.
     needed = np.cumsum(ordered) + ordered * np.arange(count - 1, -1, -1)
     full = int(np.searchsorted(needed, budget, side="left"))
     if full >= count:
@@ -147,7 +145,7 @@ def _fill(capacities: NDArray[np.float64], budget: float) -> NDArray[np.float64]
 
 
 def choose(tree: Tree, size: int, seed: int) -> NDArray[np.bool_]:
-    """Which images to keep so that `size` remain, balanced at every level; by chance in one."""
+    """Choose `size` images, balanced at every level and at random within clusters."""
     counts = tree.counts(tree.leaf)
     size = min(size, len(tree.leaf))
     shares = allocate(tree, counts.astype(np.float64), size)
@@ -165,10 +163,10 @@ def choose(tree: Tree, size: int, seed: int) -> NDArray[np.bool_]:
 
 
 def weights(tree: Tree, kept: NDArray[np.bool_], largest: float) -> NDArray[np.float32]:
-    """How often to draw each kept image so that every level is balanced; 0 for the others.
+    """Sampling weights of the remaining images that balance every level; 0 for others.
 
-    The mean of the kept is 1. No weight is above `largest`, so that a cluster of one odd image is
-    not drawn all the time.
+    The mean is 1. No weight is above `largest`, so that a cluster of one image is not sampled
+    too often.
     """
     counts = tree.counts(tree.leaf[kept])
     draws = allocate(tree, largest * counts, float(kept.sum()))
@@ -177,7 +175,7 @@ def weights(tree: Tree, kept: NDArray[np.bool_], largest: float) -> NDArray[np.f
 
 
 def gini(amounts: NDArray[Any]) -> float:
-    """0: all clusters have the same; towards 1: one has all."""
+    """Gini coefficient. 0: equal clusters; towards 1: one cluster has all images."""
     ordered = np.sort(amounts)
     count, total = len(ordered), ordered.sum()
     if not total:

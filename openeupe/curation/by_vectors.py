@@ -1,4 +1,4 @@
-"""What the encoder's vectors decide: leaks, near copies, likeness to a seed set, and balance."""
+"""Curation by embeddings: leaks, near copies, a seed set, and balance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUERIES = 1024  # seed images compared at once
 
 @dataclass
 class Shares:
-    """What balancing gives each image of the pool.
+    """Clusters and sampling weights of the images of a pool.
 
     clusters: int32 `[N]`, of the finest level; -1: none. weights: float32 `[N]`.
     tree: of the clusters; None where nothing was balanced.
@@ -34,12 +34,12 @@ class Shares:
     tree: balance.Tree | None = None
 
     @classmethod
-    def alike(cls, count: int) -> Shares:
+    def equal(cls, count: int) -> Shares:
         """No clusters; all weights 1."""
         return cls(np.full(count, -1, np.int32), np.ones(count, np.float32))
 
     def settle(self, decided: Decisions) -> None:
-        """Copies are of the cluster of what they are copies of; what was dropped weighs nothing."""
+        """Give copies the cluster of their original; dropped images have weight 0."""
         copies = np.flatnonzero(decided.of >= 0)
         self.clusters[copies] = self.clusters[decided.of[copies]]
         self.weights[decided.reason != KEPT] = 0
@@ -67,16 +67,16 @@ def drop_leaks(
     those: Embeddings,
     agree: Agree | None,
 ) -> None:
-    """Drop what shows an evaluation image by its hash, or by hash and embedding."""
+    """Drop near copies of evaluation images, by hash or by hash and embedding."""
     decided.leaks_by_hash(theirs, agree)
     for pairs in _leaks(decided, made, those, theirs):
         decided.drop_leaks(pairs, agree)
 
 
 def drop_copies(decided: Decisions, made: Embeddings, agree: Agree | None) -> None:
-    """Drop what hash and embedding both find near, or the hash alone (and whose edges agree).
+    """Drop near copies, by hash and embedding or by hash, if their edges agree.
 
-    All at once, so that every dropped one is near the very one that is kept.
+    All at once, so that every dropped image is near one that remains.
     """
     pairs = [*_pairs(decided, made.only(decided.left)), *decided.near_by_hash()]
     decided.drop_copies(joined(pairs), agree)
@@ -96,13 +96,13 @@ def drop_unlike(decided: Decisions, made: Embeddings, wanted: Embeddings) -> Non
 
 
 def balanced(decided: Decisions, made: Embeddings, progress: Progress) -> Shares:
-    """Cluster what is left and share the draws among it; drop what `size` leaves out."""
+    """Cluster the remaining images, choose `size` of them, and set sampling weights."""
     config, pool = decided.config, made.only(decided.left)
     wanted = config.clusters or balance.default_clusters(len(pool))
     sizes = [min(size, len(pool)) for size in wanted]
     seed = derive_seed(config.seed, "clusters")
     tree = balance.cluster(pool, sizes, config.resampling, seed, progress)
-    shares = Shares.alike(len(decided.reason))
+    shares = Shares.equal(len(decided.reason))
     shares.tree = tree
     shares.clusters[pool.rows] = tree.leaf
     kept = np.ones(len(pool), bool)

@@ -29,7 +29,7 @@ Cosine = Annotated[float, Field(gt=0, le=1)]
 
 
 class CurateConfig(Config):
-    """What is dropped, and how the rest is balanced; every number is kept in the manifest."""
+    """Settings of a curation, saved in the manifest."""
 
     seed: int = Field(
         default=0, ge=0, le=SEED, description="Of k-means and of the balanced choice."
@@ -57,15 +57,15 @@ class CurateConfig(Config):
     )
     leak_similarity: Cosine = Field(
         default=0.8,
-        description="The same for evaluation images: lower, for a leak missed costs more than an "
+        description="The same for evaluation images: lower, since a missed leak costs more than an "
         "image lost.",
     )
     agreement: float = Field(
         default=0.92,
         ge=0,
         le=1,
-        description="Correlation of the edges of copies, once laid upon one another; 0: copies are "
-        "not looked at again.",
+        description="Correlation of the edges of copies after alignment; 0: edges are "
+        "not compared.",
     )
     leak_agreement: float = Field(
         default=0.8,
@@ -115,15 +115,14 @@ class CurateConfig(Config):
         default=8.0,
         ge=1,
         le=IMAGE_WEIGHT,
-        description="An image is drawn at most this many times as often as a mean one.",
+        description="Maximum sampling weight relative to the average image.",
     )
     workers: int = Field(default=2, ge=1, le=WORKERS, description="Threads that read and decode.")
     work: str | None = Field(
         default=None,
-        description="Folder that keeps what was read and embedded, for other settings too.  "
-        "[OUT.work]",
+        description="Folder that caches scans and embeddings, for other settings too.  [OUT.work]",
     )
     shards: Annotated[int, BeforeValidator(_bytes)] | None = Field(
         default=None,
-        description="Also copy what is kept to tar shards of at most so many bytes: 500MB, 1GB.",
+        description="Also copy the remaining images to tar shards of at most this size: 500MB.",
     )

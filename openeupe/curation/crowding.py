@@ -1,7 +1,7 @@
-"""Balance without clusters: the more images are like one, the less often it is drawn.
+"""Balance by neighbours: images with many similar ones are sampled less often.
 
-k-means gives a kind of thing that has more images more clusters, and mixes rare kinds; counting
-what is alike around each image does neither (docs/curate.md holds both against true classes).
+k-means gives frequent kinds of images more clusters and mixes rare ones; counting neighbours does
+neither (docs/curate.md compares both with true classes).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BLOCK = 2048
 
 
 def crowding(embeddings: Embeddings, cosine: float, seed: int) -> NDArray[np.int64]:
-    """How many images are as near to each, itself among them: int64 `[N]`, at least 1.
+    """Number of neighbours of each image, itself included: int64 `[N]`.
 
     Vectors are centred first. Above 8,192 images only those of the same region are counted.
 
@@ -38,7 +38,7 @@ def crowding(embeddings: Embeddings, cosine: float, seed: int) -> NDArray[np.int
 
 
 def choose(counts: NDArray[np.int64], size: int, seed: int) -> NDArray[np.bool_]:
-    """Which images to keep so that `size` remain: by chance, each in proportion to 1 / count.
+    """Choose `size` images at random, in proportion to 1 / count.
 
     Efraimidis & Spirakis 2006, "Weighted random sampling with a reservoir".
     """

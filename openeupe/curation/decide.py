@@ -1,4 +1,4 @@
-"""Which images are dropped, in what order of reasons, and which of the kept each is a copy of."""
+"""Decisions about images: reasons for dropping, and originals of copies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openeupe.curation.duplicates import (
 from openeupe.curation.hashing import HashIndex
 from openeupe.curation.scan import Scanned
 
-# In the order in which they are looked for; what an image is dropped for first, counts.
+# In the order of the checks; the first reason counts.
 REASONS = (
     "kept",
     "unreadable",
@@ -39,7 +39,7 @@ _PAIRS = 1 << 20  # while they find about so many at most
 
 
 class Decisions:
-    """One entry for each image; filled step by step.
+    """Decisions per image, filled step by step.
 
     reason: uint8, of `REASONS`. of: int64, the row that a copy is a copy of, or -1.
     bits: uint8, by which the hashes of the two differ, or `NONE`.
@@ -67,11 +67,11 @@ class Decisions:
 
     @property
     def left(self) -> Rows:
-        """Rows that nothing was held against yet, ascending."""
+        """Rows that are not dropped, ascending."""
         return np.flatnonzero(self.reason == KEPT)
 
     def by_shape(self) -> None:
-        """Drop what cannot be read, is too small, or too narrow."""
+        """Drop images that are unreadable, too small or too narrow."""
         width, height = self.scanned.width, self.scanned.height
         short, long = np.minimum(width, height), np.maximum(width, height)
         self.reason[long > self.config.max_aspect * short] = NARROW
@@ -93,20 +93,20 @@ class Decisions:
         self.reason[copies], self.of[copies] = COPY, first
 
     def leaks_by_hash(self, against: Scanned, agree: Agree | None) -> None:
-        """Drop leaks that perceptual hashes find by themselves, block by block."""
+        """Drop leaks that perceptual hashes find without an encoder, block by block."""
         others = np.flatnonzero(against.hash != 0)
         for pairs in self._near(self._hashed(), against.hash, others):
             self.drop_leaks(pairs, agree)
 
     def copies_by_hash(self, agree: Agree | None) -> None:
-        """Drop near copies that perceptual hashes find by themselves, block by block."""
+        """Drop near copies that perceptual hashes find without an encoder, block by block."""
         for pairs in self.near_by_hash():
             self.drop_copies(pairs, agree)
 
     def near_by_hash(self) -> Iterator[Pairs]:
         """Pairs that may be near copies by their hashes alone, the better one first."""
         rows = self._hashed()
-        rows = rows[np.argsort(self._rank[rows], kind="stable")]  # all that it may drop come later
+        rows = rows[np.argsort(self._rank[rows], kind="stable")]  # best first
         for pairs in self._near(rows, self.scanned.hash, rows):
             yield pairs.where(self._rank[pairs.one] < self._rank[pairs.two])
 
@@ -137,14 +137,14 @@ class Decisions:
         self.agreement[rows] = said[at]
 
     def hash_bits(self, rows: Rows, others: Rows, against: Scanned | None = None) -> Rows:
-        """By how many bits the hashes differ, turned as is nearest; `NONE` without a hash."""
+        """Differing bits of the hashes in the nearest rotation; `NONE` without a hash."""
         theirs = (against or self.scanned).hash[others]
         faces = self.scanned.faces(rows, self.config.mirrored)
         bits = np.min([np.bitwise_count(face ^ theirs) for face in faces], axis=0)
         return np.where((faces[0] == 0) | (theirs == 0), NONE, bits).astype(np.int64)
 
     def settle(self) -> None:
-        """Copies of copies become copies of what was kept; copies of a leak are leaks."""
+        """Resolve chains of copies to remaining images; copies of a leak are leaks."""
         while True:
             further = np.where(self.of >= 0, self.of[self.of], -1)
             if not (further >= 0).any():
@@ -176,7 +176,7 @@ class Decisions:
             found = zip(*map(index.near, faces), strict=True)
             one, two, bits = _nearest(*(np.concatenate(columns) for columns in found))
             yield Pairs(block[one], others[two], bits, np.full(len(one), np.nan, np.float32))
-            # Many images of one hash: fewer at once, while those that are found go.
+            # Many images of one hash: smaller blocks, since those found are removed.
             size = min(_BLOCK, max(1, size * _PAIRS // max(len(one), _PAIRS // 4)))
 
 

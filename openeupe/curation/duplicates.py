@@ -1,4 +1,4 @@
-"""Of images that are copies of one another, one stays."""
+"""Choose one image of each group of copies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pairs(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """Rows to drop, and what speaks for it: `[C]` each."""
+    """Rows to drop, with the evidence: `[C]` each."""
 
     rows: Rows
     of: Rows  # what each is a copy of
@@ -61,7 +61,7 @@ def exact_copies(digests: NDArray[np.uint64], rows: Rows) -> tuple[Rows, Rows]:
 
 
 def compared(pairs: Pairs, agree: Agree | None) -> NDArray[np.float32]:
-    """What `agree` says of all pairs, `[P]`, some at a time; nan without it."""
+    """Agreement of all pairs, `[P]`, computed in batches; nan without `agree`."""
     said = np.full(len(pairs.one), np.nan, np.float32)
     if agree is not None:
         for start in range(0, len(said), _BATCH):
@@ -75,9 +75,9 @@ def near_copies(
 ) -> Copies:
     """Which rows to drop as near copies, and which row each is a copy of.
 
-    Taken by rank: a row that is still there drops all of lower rank that are near it. So every
-    dropped one is near the very one that is kept (joining all that hang together would drop a
-    whole film because each frame is like the next).
+    In order of rank, each remaining row drops all near rows of lower rank. So every dropped row is
+    near one that remains (joining connected rows would drop a whole film, since each frame is near
+    the next).
 
     Args:
         pairs: may come twice.

@@ -1,4 +1,4 @@
-"""Unit vectors of images by any encoder, kept on disk."""
+"""Embeddings of images by any encoder, cached on disk."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Embeddings:
     """Class tokens of some images of a pool, brought to unit length, float16.
 
     A safetensors file for each part of the pool; a file that an earlier call wrote is used for
-    the images that it holds, so that another threshold costs only what it adds. The whole image
-    is seen, squashed to a square, so that what stands at its border counts too.
+    the images that it holds, so that another threshold only adds missing ones. The whole image
+    is squashed to a square, so that its borders are included.
 
     Args:
         rows: which images of the pool have vectors, ascending.
@@ -74,7 +74,7 @@ class Embeddings:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What made the vectors."""
+        """The encoder of the vectors."""
         return {"name": self.encoder.name, "identity": self.identity, "resolution": self.resolution}
 
     def only(self, rows: NDArray[np.int64]) -> Embeddings:
@@ -84,7 +84,7 @@ class Embeddings:
         return some
 
     def make(self, here: Processes, workers: int, progress: Progress) -> None:
-        """Compute what is not there yet; all processes are waited for."""
+        """Compute missing vectors, and wait for all processes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with progress.task(f"{self.encoder.name} looks", len(self)) as task:
             for part in here.mine(self.image_pool.parts):

@@ -1,8 +1,8 @@
-"""What tells copies of an image: bytes, and 64 bits of how it looks.
+"""Digests of bytes and perceptual hashes, to find copies.
 
 The perceptual hash is the usual one of low DCT frequencies against their median (Zauner 2010,
 "Implementation and benchmarking of perceptual image hash functions"): scaling, recompression and
-brightness leave most signs as they are.
+brightness change few bits.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _transposed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def _bits(low: NDArray[np.floating]) -> int:
     changing = low.ravel()[1:]  # without the mean, whose bit would be always set
-    middle = len(changing) // 2  # of an odd number: the median, without np.median's ceremony
+    middle = len(changing) // 2  # of an odd number: the median, faster than np.median
     median = np.partition(changing, middle)[middle]
     return int(_POWERS[1:][changing > median].sum(dtype=np.uint64))
 

@@ -29,7 +29,7 @@ PART = 2048  # images that are read, written and resumed together
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image lies: a file of a root, or the bytes from `offset` on of a shard of it."""
+    """Location of an image: a file of a root, or bytes of a shard."""
 
     source: int
     path: str
@@ -91,7 +91,7 @@ class ImagePool:
         return range(part * PART, min((part + 1) * PART, len(self)))
 
     def place(self, row: int) -> Place:
-        """Where image `row` lies."""
+        """Location of image `row`."""
         number, index = self._find(row)
         source = self.sources[number]
         if isinstance(source, FolderSource):
@@ -114,8 +114,7 @@ class ImagePool:
             digests: `[len(image_pool), 2]` of the images that were scanned.
 
         Raises:
-            InputError: if it cannot be read, or is another image by now. What is computed of it
-                would be saved under the digest of the image that was scanned.
+            InputError: if it cannot be read, or has changed since it was scanned.
         """
         try:
             encoded = self.encoded(row)
@@ -126,7 +125,7 @@ class ImagePool:
         raise InputError(f"{self.name(row)} changed since it was scanned: curate again")
 
     def name(self, row: int) -> str:
-        """What people call image `row`: its path, or shard and key."""
+        """Name of image `row`: its path, or shard and key."""
         number, index = self._find(row)
         return self.sources[number].name(index)
 

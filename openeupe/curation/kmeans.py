@@ -1,4 +1,4 @@
-"""k-means on vectors that lie on disk, by faiss."""
+"""k-means on vectors on disk, by faiss."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from openeupe.curation.embed import Embeddings
 from openeupe.curation.libraries import import_faiss
 
 Centres = NDArray[np.float32]
-_TAUGHT = 64  # vectors a cluster that centres are found from; all are assigned afterwards
+_SAMPLED = 64  # vectors per cluster that k-means is fitted on; all are assigned afterwards
 _ITERATIONS = 20
 
 
 def sample(embeddings: Embeddings, clusters: int, seed: int) -> NDArray[np.float32]:
     """Vectors to find that many centres from: 64 for each, or all."""
-    count = min(len(embeddings), _TAUGHT * clusters)
+    count = min(len(embeddings), _SAMPLED * clusters)
     places = np.random.default_rng(seed).choice(len(embeddings), count, replace=False)
     return embeddings.take(np.sort(places))
 

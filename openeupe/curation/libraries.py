@@ -1,4 +1,4 @@
-"""The optional libraries of curating, or an `InputError` that says how to get them."""
+"""Import optional libraries, or raise an `InputError` with the fix."""
 
 from __future__ import annotations
 

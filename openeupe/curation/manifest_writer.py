@@ -1,4 +1,4 @@
-"""The manifest: one row for each image of the pool, kept or dropped, and why."""
+"""Write the manifest: one row per image, with the reason if it is dropped."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write_manifest(
     against: ImagePool | None,
     about: Mapping[str, Any],
 ) -> None:
-    """Write all rows, part after part, whole or not at all.
+    """Write all rows atomically, part after part.
 
     Args:
         scans: folder of the parts that `scan` wrote.

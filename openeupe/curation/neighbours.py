@@ -1,4 +1,4 @@
-"""Which vectors are near which, a cell of space at a time: memory stays that of a cell."""
+"""Nearest neighbours of vectors, by cells of space to limit memory."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class _Images:
 
 @dataclass
 class _Work:
-    """What every step needs."""
+    """Encoder, settings and folders of all steps."""
 
     folder: Path
     config: CurateConfig
@@ -72,7 +72,7 @@ class _Work:
         return _Images(image_pool, scanned, [image_pool.name(int(row)) for row in rows])
 
     def agreement(self, least: float, ours: _Images, other: _Images | None) -> Agreement | None:
-        """Compares two sets of images; None where no agreement is asked for."""
+        """Comparison of two sets of images; None without agreement."""
         if not least or other is None:
             return None
         one, two = ((images.image_pool, images.scanned.digest) for images in (ours, other))
@@ -103,22 +103,21 @@ def curate(
 ) -> dict[str, Any]:
     """Curate an image pool: drop what is broken, copied or leaked, and balance the rest.
 
-    What was read and embedded lies in a folder (`config.work`): cut off and called again, only the
-    rest is done, to the same manifest. It may be deleted afterwards, or serve other settings. Under
-    torchrun all processes call this alike, share reading and embedding, and the first one does
-    the rest.
+    Scans and embeddings are cached in a folder (`config.work`), so that an interrupted call
+    resumes. It can be deleted afterwards, or used with other settings. Under torchrun all
+    processes call this and share reading and embedding; the first one does the rest.
 
     Args:
         paths: folders of images, and tar shards.
         out: the manifest, a file ending in `.parquet`.
-        encoder: sees which images are alike; None: only bytes and perceptual hashes are compared,
-            and nothing is balanced.
-        against: folders or shards of evaluation images; what shows one of them is dropped.
+        encoder: compares images; None: only bytes and perceptual hashes are compared, and
+            nothing is balanced.
+        against: folders or shards of evaluation images; images that duplicate these are removed.
         like: folders or shards of a seed set; only the images nearest to it stay.
 
     Returns:
-        What the manifest says of itself: counts, settings, seeds, sizes; empty in all processes
-        but the first.
+        Metadata of the manifest: counts, settings, seeds, sizes; empty in all processes but
+        the first.
 
     Raises:
         InputError: if there are no images, a path is wrong, faiss is missing or nothing would be
@@ -165,7 +164,7 @@ def curate(
 
 
 def _decided_alone(work: _Work, ours: _Images, leaks: _Images | None) -> Decisions:
-    """What shape and bytes decide."""
+    """Decide by shape and bytes."""
     config = work.config
     bits = _bits(config, work.encoder)
     alone = bits if work.encoder is None else min(bits, _bits_alone(config))
@@ -173,18 +172,18 @@ def _decided_alone(work: _Work, ours: _Images, leaks: _Images | None) -> Decisio
     decided.by_shape()
     _somebody_left(decided, "can be read and is large enough")
     decided.by_bytes(leaks.scanned if leaks else None)
-    _somebody_left(decided, "is left beside the leaks")
+    _somebody_left(decided, "is left, every image is a leaked evaluation image")
     return decided
 
 
 def _by_hash(work: _Work, decided: Decisions, ours: _Images, leaks: _Images | None) -> Shares:
-    """Decide on leaks and copies without an encoder; all images that stay have the same share."""
+    """Decide on leaks and copies without an encoder; sampling is uniform."""
     if work.here.first:
         if leaks:
             agree = work.agreement(work.config.leak_agreement, ours, leaks)
             decided.leaks_by_hash(leaks.scanned, agree)
         decided.copies_by_hash(work.agreement(work.config.agreement, ours, ours))
-    return Shares.alike(len(ours.image_pool))
+    return Shares.equal(len(ours.image_pool))
 
 
 def _by_vectors(
@@ -194,12 +193,12 @@ def _by_vectors(
     leaks: _Images | None,
     seeds: _Images | None,
 ) -> tuple[Shares, Embeddings]:
-    """Decide on leaks, copies and what is unlike the seed set; then balance what is left."""
+    """Decide on leaks, copies and the seed set; then balance the remaining images."""
     made = work.embed(ours, "pool", decided.left)
     those = work.embed(leaks, "against", readable(leaks.scanned)) if leaks else None
     wanted = work.embed(seeds, "like", readable(seeds.scanned)) if seeds else None
     if not work.here.first:  # the others' share is done
-        return Shares.alike(len(ours.image_pool)), made
+        return Shares.equal(len(ours.image_pool)), made
     if leaks and those:
         agree = work.agreement(work.config.leak_agreement, ours, leaks)
         by_vectors.drop_leaks(decided, made, leaks.scanned, those, agree)
@@ -213,7 +212,7 @@ def _by_vectors(
 def _about(
     out: Path, decided: Decisions, ours: _Images, seen: Embeddings | None, config: CurateConfig
 ) -> dict[str, Any]:
-    """What a manifest says of its making; not where the work lies, and what else was written."""
+    """Settings in the manifest, without paths of the work folder and shards."""
     return {
         "version": VERSION,
         "openeupe": package_version(),
@@ -239,12 +238,12 @@ def _bits(config: CurateConfig, encoder: Encoder | None) -> int:
 
 
 def _bits_alone(config: CurateConfig) -> int:
-    """By which copies may differ whatever an encoder sees in them."""
+    """Bits by which hashes of copies may differ without an encoder's vote."""
     return _HASH_AND_AGREEMENT if config.agreement else _HASH_ALONE
 
 
 def _folder(out: Path, work: str | None) -> Path:
-    """Where to keep what was read and embedded; and the manifest's folder, made."""
+    """The work folder; also creates the manifest's folder."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(work) if work else out.with_suffix(".work")
@@ -275,8 +274,8 @@ def _check(
     _check_used(config, encoder is not None, bool(like), bool(against))
     if encoder is None and (config.hash_distance or 0) > MOST_BITS:
         raise InputError(
-            f"hash_distance {config.hash_distance} finds too much by itself: name an encoder "
-            f"that must agree, or at most {MOST_BITS}"
+            f"hash_distance {config.hash_distance} finds too many copies without an encoder: "
+            f"name an encoder, or at most {MOST_BITS}"
         )
     if encoder is not None and config.resolution:
         check_resolution(encoder, config.resolution)
@@ -301,7 +300,7 @@ def _check_used(config: CurateConfig, encoder: bool, like: bool, against: bool) 
 
 
 def _root(root: Path, out: Path) -> str:
-    """Relative to the manifest where the images lie beside or below it, so that both can move."""
+    """Path relative to the manifest if the images are next to it, so that both can be moved."""
     here = out.resolve().parent
     return root.relative_to(here).as_posix() if root.is_relative_to(here) else str(root)
 

@@ -1,4 +1,4 @@
-"""Every image is read once: can it be decoded, how large is it, what do its bytes and looks say."""
+"""Read every image once: size, digest and perceptual hash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from openeupe.distributed import Processes
 from openeupe.files import durable
 from openeupe.progress import Progress
 
-_VERSION = 2  # of what a scan holds and how it is computed: an older one is made again
+_VERSION = 2  # of the scan's format: older scans are repeated
 _HASHED = 96  # pixels that a JPEG may be decoded at for its hash: more than the hash looks at
 _SCHEMA = pa.schema(
     [
@@ -43,7 +43,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Scanned:
-    """What is known of all images; arrays of one entry each.
+    """Scan results of all images; arrays of one entry each.
 
     width, height: int32 pixels; 0 where the image cannot be read.
     size_bytes: int64. digest: `[N, 2]` uint64. hash, mirrored, flipped, turned: uint64, 0 for
@@ -85,7 +85,7 @@ def scan(
             if _listing(folder, part, len(image_pool.rows(part))) != listing:
                 rows = list(pool.map(lambda row: _look(image_pool, row), image_pool.rows(part)))
                 if any(row.get("failed") for row in rows):
-                    listing = ""  # bytes could not be had, perhaps for a moment: look again
+                    listing = ""  # bytes could not be read, perhaps temporarily: read again
                 table = pa.Table.from_pylist(rows, _SCHEMA.with_metadata({"listing": listing}))
                 with durable(file_of(folder, part)) as partial:
                     pq.write_table(table, partial, write_page_checksum=True)
@@ -105,7 +105,7 @@ def file_of(folder: Path, part: int) -> Path:
 
 
 def _listing(folder: Path, part: int, count: int) -> str | None:
-    """What a part of so many images was read from; None where it is missing or damaged."""
+    """Listing that a part was read from; None if it is missing or damaged."""
     try:
         table = pq.read_table(file_of(folder, part), page_checksum_verification=True)
     except (OSError, pa.ArrowException):

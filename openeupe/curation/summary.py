@@ -1,4 +1,4 @@
-"""What a manifest says, for people: Markdown."""
+"""Summary of a manifest in Markdown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def summary(manifest: Path) -> str:
     lines = [
         f"# {manifest.name}",
         "",
-        f"{about['kept']:,} of {about['images']:,} images are kept.",
+        f"{about['kept']:,} of {about['images']:,} images remain.",
         "",
         "| dropped | images | because |",
         "|---|---:|---|",
@@ -49,7 +49,7 @@ def summary(manifest: Path) -> str:
             "",
             "| finest clusters | before | after, as drawn |",
             "|---|---:|---:|",
-            f"| Gini coefficient (0: all alike) | {before['gini']} | {after['gini']} |",
+            f"| Gini coefficient (0: all equal) | {before['gini']} | {after['gini']} |",
             "| effective number (exponential of the entropy) "
             f"| {before['effective_clusters']} | {after['effective_clusters']} |",
             "",

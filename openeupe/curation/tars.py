@@ -1,4 +1,4 @@
-"""The kept images as tar shards of a limited size, with a manifest of their own beside them."""
+"""Write the remaining images as tar shards with a manifest."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _UNFINISHED = ".manifest.parquet.writing"
 def write_shards(
     manifest: Path, folder: Path, size_bytes: int, progress: Progress = LOGGED
 ) -> Path:
-    """Copy the kept images, as they are, into `folder/00000.tar` and so on.
+    """Copy the remaining images, unchanged, into `folder/00000.tar` and so on.
 
-    The folder can be moved: its manifest names shards next to it. It is written from the start
-    each time, in another place, and replaces shards that were written here before.
+    The folder can be moved: its manifest names shards next to it. It is always written
+    completely, in another place, and replaces earlier shards.
 
     Args:
         size_bytes: of a shard at most, unless one image alone is larger.

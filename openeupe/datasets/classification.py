@@ -23,18 +23,18 @@ from openeupe.errors import InputError
 from openeupe.identity import facts_identity
 from openeupe.plain_yaml import parse_yaml
 
-_CHECKED: set[tuple[Path, str]] = set()  # three benchmarks over one data set read its headers once
+_CHECKED: set[tuple[Path, str]] = set()  # checked once for all benchmarks
 
 
 class _Named(Config):
-    """Images with classes, whose names for people a file may give."""
+    """Images with classes and their names."""
 
     names: Path | None = Field(
         None, description="YAML of class folder: name for people; default: the folder's name"
     )
 
     def titles(self, root: Path, classes: Sequence[str]) -> list[str]:
-        """What people call each of `classes`: as `names` says, or the usual.
+        """Names of the `classes`: those of the file `names`, or the default ones.
 
         Raises:
             InputError: if the file of names cannot be read or lacks a class.
@@ -60,7 +60,7 @@ class _Named(Config):
 
 
 class ClassFolders(_Named):
-    """Two folders of class sub-folders: one to look up ("train") and one to judge ("test")."""
+    """Two folders of class sub-folders, for training and test."""
 
     layout: Literal["folder"] = "folder"
     path: Path = Field(description="The data set's folder")
@@ -164,7 +164,7 @@ class ClassFolder(FolderSource):
         return decode(file, printable(str(file)), min_resolution)
 
     def check(self) -> None:
-        """Read every image's header; `InputError` names the first that has none."""
+        """Check the header of every image."""
         this = (self.root.resolve(), self.fingerprint)
         if this in _CHECKED:
             return

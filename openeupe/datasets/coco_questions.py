@@ -1,4 +1,4 @@
-"""Questions with true answers from boxes around the objects of photos: what is there, how many."""
+"""Questions about objects and their counts, answered from bounding boxes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SAME = {"sheep", "skis", "scissors", "broccoli"}
 
 
 class BoxQuestions:
-    """Photos with YOLO boxes, asked as POPE asks, and for numbers: a `QuestionedImages`.
+    """Images with YOLO boxes and questions of POPE's kind and about counts.
 
-    exist: for each image, classes that are there and as many that are not; of the latter every
+    exist: for each image, classes that are present and as many that are absent; of the latter every
     second one is drawn at random, the others are the most popular classes of the set that this
-    image lacks (POPE's splits "random" and "popular"). count: of each class that is there, if there
-    are at most `most` of it. Answers hold as far as the boxes are complete.
+    image lacks (POPE's splits "random" and "popular"). count: of each present class, if there
+    are at most `most` of it. Answers are correct if the boxes are complete.
 
     Args:
         images: folder of the images, at any depth.
@@ -43,7 +43,7 @@ class BoxQuestions:
         seed: of what is drawn.
 
     Raises:
-        InputError: if something is missing, or a line or a class number makes no sense.
+        InputError: if something is missing, or a line or a class number is invalid.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class BoxQuestions:
         return facts_identity(self.fingerprint, self.classes, boxes, asked)
 
     def check(self) -> None:
-        """Read every image's header; `InputError` names the first that has none."""
+        """Check the header of every image."""
         for index in range(len(self)):
             image_size(self.root / self._relative(index))
 
@@ -106,7 +106,7 @@ class BoxQuestions:
         return self._boxes[index]
 
     def questions(self) -> list[Question]:
-        """Of each image: what is there, what is not, and how many."""
+        """Questions of each image: present and absent classes, and counts."""
         popular = Counter(int(number) for found in self._boxes for number in np.unique(found[:, 0]))
         ranked = sorted(range(len(self.classes)), key=lambda k: (-popular[k], k))
         return [q for index in range(len(self)) for q in self._asked(index, ranked)]
@@ -138,7 +138,7 @@ class BoxQuestions:
         return found
 
     def _check_shared(self) -> None:
-        """Refuse two images whose names differ only in the ending: boxes do not say of which."""
+        """Refuse two images whose names differ only in the ending."""
         first: dict[Path, int] = {}
         for index, file in enumerate(self._files):
             other = first.setdefault(file, index)

@@ -1,4 +1,4 @@
-"""What data sets with masks and those with depths have in common."""
+"""Common parts of data sets with masks and with depths."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ P = TypeVar("P", bound=Pairs)
 class PartFolders(Config):
     """One part of a plain folder layout, inside the data set's path.
 
-    labels: files named as their images but for the ending; they say which images there are.
+    labels: files with the names of their images; images without one are left out.
     """
 
     images: Path
     labels: Path
 
     def files(self, path: Path, what: str) -> list[tuple[Path, Path]]:
-        """(image, labels) of each sample in `path`; what: what a message calls the labels."""
+        """(image, labels) of each sample in `path`; what: name of the labels in messages."""
         return by_stem(path / self.images, path / self.labels, what)
 
 

@@ -1,4 +1,4 @@
-"""Image files with a file each that says something of every pixel: a class or a depth."""
+"""Images with a label file each: a class or a depth per pixel."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from openeupe.data.string_array import printable
 from openeupe.errors import InputError
 from openeupe.identity import facts_identity, files_identity
 
-IGNORE = 255  # the mask value that is not judged
+IGNORE = 255  # the mask value that is not evaluated
 _UNKNOWN = -1
 
 
 class Pairs:
-    """Images in a fixed order, each with a file of one value a pixel: an `Images`.
+    """Images in a fixed order, each with a file of one value per pixel.
 
     Args:
         root: the folder that names and the fingerprint are relative to.
         files: (image, labels) of each sample.
-        what: what a message calls the second file: "mask" or "depth map".
+        what: name of the second file in messages: "mask" or "depth map".
     """
 
     def __init__(self, root: Path, files: Sequence[tuple[Path, Path]], what: str) -> None:
@@ -56,7 +56,7 @@ class Pairs:
         return facts_identity(self.fingerprint, labels, self._meaning())
 
     def check(self) -> None:
-        """Read every image's header and every label file; `InputError` names the first bad one."""
+        """Check every image's header and every label file."""
         with ThreadPoolExecutor(8) as pool:
             for _ in pool.map(self._check, range(len(self))):
                 pass
@@ -93,7 +93,7 @@ class Pairs:
         return self.values(index)
 
     def _meaning(self) -> object:
-        """What a value of a label file stands for, as plain data."""
+        """Meaning of the values of a label file, as plain data."""
         raise NotImplementedError
 
 
@@ -102,7 +102,7 @@ class MaskFiles(Pairs):
 
     Args:
         classes: names; number k is mask value k.
-        numbers: from a file's pixel value to the class's number; what is missing is an error.
+        numbers: from a file's pixel value to the class's number; other values are errors.
         ignore: values that have no label. 255 has none unless `numbers` has it.
     """
 
@@ -121,7 +121,7 @@ class MaskFiles(Pairs):
         self._numbers[list(numbers)] = list(numbers.values())
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """`[H, W]` uint8, 255 is not judged. Raises `InputError` for a value without a class."""
+        """`[H, W]` uint8, 255 is not evaluated. Raises `InputError` for a value without a class."""
         return self._read_labels(index)
 
     def _read_labels(self, index: int) -> NDArray[np.uint8]:
@@ -171,9 +171,9 @@ def by_stem(
     rename: Callable[[str], str] = str,
     prefix: str = "",
 ) -> list[tuple[Path, Path]]:
-    """(image, labels) of equal relative paths but for the ending, in the order of these paths.
+    """Pairs (image, labels) of equal relative paths without the ending, in order.
 
-    The labels say which images there are: an image without labels is left out.
+    Images without labels are left out.
 
     Args:
         rename: from the labels' relative path without ending to the image's.

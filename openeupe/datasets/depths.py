@@ -1,4 +1,4 @@
-"""Where images with a distance for each pixel are: plain folders, NYUv2, procedural scenes."""
+"""Data sets with depths: plain folders, NYUv2, procedural scenes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What evaluation data sets offer: images in a fixed order, with labels of one kind."""
+"""Interfaces of evaluation data sets: images in a fixed order with labels."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Images(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What messages and per-sample results call image `index`; unique in the set."""
+        """Unique name of image `index`, for messages and per-sample results."""
         ...
 
 
 def check_apart(train: Images, test: Images) -> None:
-    """Refuse two parts that are the same images: a score would be that of learning by heart.
+    """Refuse two parts with the same images: the score would measure memorization.
 
     Raises:
         InputError: in one line.
@@ -48,7 +48,7 @@ class WithLabels(Images, Protocol):
 
     @property
     def identity(self) -> str:
-        """Identity of images and labels, in hex digits: what a saved result depends on."""
+        """Identity of images and labels, in hex digits, for saved results."""
         ...
 
 
@@ -74,7 +74,7 @@ class MaskedImages(WithLabels, Protocol):
         ...
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """`[H, W]` uint8 of the image's own size; 255 is not to be judged."""
+        """`[H, W]` uint8 of the image's own size; 255 is not evaluated."""
         ...
 
 
@@ -87,7 +87,7 @@ class DepthImages(WithLabels, Protocol):
 
 
 class KeypointImages(WithLabels, Protocol):
-    """Images of objects with named points, and which pairs of them are to be matched."""
+    """Images of objects with named points, and the pairs to match."""
 
     def keypoints(self, index: int) -> dict[str, tuple[float, float]]:
         """Visible points of image `index`: name -> (x, y) in pixels of the image."""

@@ -1,4 +1,4 @@
-"""Where images with keypoints are: SPair-71k, tables (CSV), procedural scenes."""
+"""Data sets with keypoints: SPair-71k, tables (CSV), procedural scenes."""
 
 from __future__ import annotations
 

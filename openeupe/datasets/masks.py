@@ -1,4 +1,4 @@
-"""Where images with a class for each pixel are: plain folders, ADE20K, procedural scenes."""
+"""Data sets with masks: plain folders, ADE20K, procedural scenes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ADE_CLASSES = 150
 
 
 class MaskFolders(Config):
-    """Folders of images and masks; `classes` or `names` say what the values mean."""
+    """Folders of images and masks, with `classes` or `names` of the values."""
 
     layout: Literal["folder"] = "folder"
     path: Path = Field(description="The data set's folder")
@@ -77,7 +77,7 @@ class MaskFolders(Config):
 
 
 class ADE20K(Config):
-    """ADEChallengeData2016 as it is unpacked; 0 ("other") is not judged, 1..150 -> 0..149."""
+    """ADEChallengeData2016 as it is unpacked; 0 ("other") is not evaluated, 1..150 -> 0..149."""
 
     layout: Literal["ade20k"] = "ade20k"
     path: Path = Field(description="That folder, or the one around it")

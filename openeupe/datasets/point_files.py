@@ -1,4 +1,4 @@
-"""Image files with named points, boxes and pairs, whatever their annotations look like."""
+"""Images with named points, boxes and pairs, for all annotation formats."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class KeypointSet:
         points: for each image, visible points by name: (x, y) in pixels of the image.
         boxes: for each image the object's box (x0, y0, x1, y1) in pixels.
         pairs: (source image, target image, category).
-        sizes: (width, height) that the annotations say, checked against each upright image's.
+        sizes: (width, height) of the annotations, compared with the images.
 
     Raises:
         InputError: for an image that is missing, damaged or of another size, for a point outside

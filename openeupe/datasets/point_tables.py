@@ -24,7 +24,7 @@ class PointTable(Config):
     csv: a table with the columns image, keypoint, x, y and, if there are several, category.
 
     Tables have no boxes: an object's box is the extent of its visible points, widened on each side
-    by `margin` of its larger side. Nor have they pairs: those are ordered pairs of images of one
+    by `margin` of its larger side. Pairs are ordered pairs of images of one
     category that share a point, drawn without replacement by a fixed seed.
     """
 
@@ -46,7 +46,7 @@ class PointTable(Config):
 def read_deeplabcut(path: Path, *, margin: float = 0.1, pairs: int = 10_000) -> KeypointSet:
     """A `CollectedData.csv` of DeepLabCut (one animal an image); see `PointTable`.
 
-    Image paths are looked for beside the table and in the two folders above it (DeepLabCut writes
+    Image paths are searched in the table's folder and the two folders above it (DeepLabCut writes
     them from the project's folder). Paths divided over several columns are joined.
     """
     rows = _rows(path)

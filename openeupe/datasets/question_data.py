@@ -1,4 +1,4 @@
-"""Which images with questions: photos with boxes, procedural scenes; and what is true of them."""
+"""Data sets with questions: images with boxes, procedural scenes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from openeupe.datasets.scenes.dataset import CLASSES, Scenes
 from openeupe.datasets.scenes.staging import COLOURS
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_LONGEST = 8  # letters of a sign that the truth spells
-# The truth of a scene, mark by mark: shapes, colours, then sign, log distance, place inside the
+_LONGEST = 8  # letters of a sign in the ground truth
+# The ground truth of a scene by channel: shapes, colours, then sign, log distance, position in the
 # cell, then the letters.
 _SHAPES, _COLOURS = list(CLASSES), list(COLOURS)
 _MARKS = len(_SHAPES) + len(_COLOURS)
@@ -25,7 +25,7 @@ _FIRST_LETTER = _MARKS + 3
 
 
 class BoxedPhotos(Config):
-    """Photos and YOLO boxes, as COCO-128 comes: PATH/images/PART, PATH/boxes/PART, PATH/NAMES."""
+    """Images and YOLO boxes in COCO-128's layout: PATH/images/PART, PATH/boxes/PART, PATH/NAMES."""
 
     layout: Literal["boxes"] = "boxes"
     path: Path = Field(description="The data set's folder")
@@ -37,7 +37,7 @@ class BoxedPhotos(Config):
     seed: int = Field(0, description="Which questions")
 
     def open(self, root: Path) -> tuple[BoxQuestions, BoxQuestions]:
-        """(train, test): to learn from and to judge by.
+        """(train, test).
 
         Args:
             root: the folder that a relative `path` starts from.
@@ -82,10 +82,10 @@ QuestionData = Annotated[BoxedPhotos | QuestionScenes, Field(discriminator="layo
 
 
 def symbols(images: QuestionedImages, grid: int) -> NDArray[np.float32]:
-    """`[N, S, grid, grid]`: the truth about each image, said where it is.
+    """Ground truth `[N, S, grid, grid]` about each image, in the cells of its objects.
 
-    What a perfect encoder could say at best: each object's class, colour, place in its cell and
-    distance, written in the cell its middle lies in; a sign spells its word there.
+    The upper bound of an encoder: each object's class, colour, position in its cell and distance,
+    in the cell of its centre; for a sign its word.
     """
     if isinstance(images, Scenes):
         return np.stack([_scene(images, index, grid) for index in range(len(images))])
@@ -118,7 +118,7 @@ def _scene(scenes: Scenes, index: int, grid: int) -> NDArray[np.float32]:
 
 
 def spelling(word: str) -> NDArray[np.float32]:
-    """`[S]`: the marks of a word in small letters, as the truth of scenes spells it."""
+    """`[S]`: the channels of a word in small letters."""
     marks = np.zeros(_FIRST_LETTER + _LONGEST * len(_LETTERS), np.float32)
     for place, letter in enumerate(word[:_LONGEST]):
         marks[_FIRST_LETTER + place * len(_LETTERS) + _LETTERS.index(letter)] = 1

@@ -15,7 +15,7 @@ class Question:
     image: index of the image in its set.
     text: the question as a person would ask it, without a prompt's suffix.
     answers: accepted answers, the first being what is trained on ("yes", "3", "red", "B").
-    ability: what answering needs: exist, count, attribute, spatial, read, choose.
+    ability: that is tested: exist, count, attribute, spatial, read, choose.
     choices: of a multiple-choice question, in the order of the letters A, B, ...; else empty.
     """
 

@@ -1,4 +1,4 @@
-"""Where images with words over them are: photos that get some, procedural scenes."""
+"""Data sets with words: images with drawn words, procedural scenes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from openeupe.seeds import derive_seed
 
 
 class WordFolders(Config):
-    """Photos at any depth under two folders without a common image; words are drawn over them."""
+    """Two folders of different images; words are drawn over them."""
 
     layout: Literal["folder"] = "folder"
-    train: Path = Field(description="Folder of the photos to learn on")
-    test: Path = Field(description="Folder of the photos to judge on")
+    train: Path = Field(description="Folder of the training images")
+    test: Path = Field(description="Folder of the test images")
     train_count: int | None = Field(300, ge=1, description="Evenly spaced; null: all")
     test_count: int | None = Field(150, ge=1, description="Evenly spaced; null: all")
     seed: int = Field(0, description="Which words, fonts and places")
@@ -56,8 +56,8 @@ class WordScenes(Config):
     """Procedural objects with words; needs no files."""
 
     layout: Literal["scenes"] = "scenes"
-    train_count: int = Field(300, ge=1, description="Images to learn on")
-    test_count: int = Field(150, ge=1, description="Images to judge on")
+    train_count: int = Field(300, ge=1, description="Training images")
+    test_count: int = Field(150, ge=1, description="Test images")
     seed: int = Field(0, description="Which images, words, fonts and places")
 
     def open(self, root: Path) -> tuple[WordPhotos, WordPhotos]:
@@ -80,7 +80,7 @@ def _with_words(train: Images, test: Images, seed: int) -> tuple[WordPhotos, Wor
 
 
 class _Photos(FolderSource):
-    """A folder of photos, each of which was seen to be an image."""
+    """A folder of images whose headers were checked."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

@@ -1,4 +1,4 @@
-"""Writing an exported folder: what the file is, an example, and whose weights it holds."""
+"""Write an exported folder: description, example and licences."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def describe(
     pixels: Pixels,
     files: dict[str, str],
 ) -> dict[str, Any]:
-    """What `export.json` says before parity is known."""
+    """Contents of `export.json` without parity."""
     scale = "RGB in [0, 1]" if pixels == "float32" else "RGB in 0..255"
     cls, patches = encoder.cls_dim, encoder.patch_dim
     return {
@@ -88,7 +88,7 @@ def describe(
 
 
 def write(folder: Path, about: dict[str, Any], licences: Mapping[str, Licence]) -> None:
-    """Write `export.json`, `example.py` and `LICENCE.txt` beside the files.
+    """Write `export.json`, `example.py` and `LICENCE.txt`.
 
     Args:
         licences: of the published weights that the files hold or were made from, by name.
@@ -104,7 +104,7 @@ def write(folder: Path, about: dict[str, Any], licences: Mapping[str, Licence]) 
 
 
 def own_files(folder: Path) -> set[str]:
-    """Names in an exported folder that the next export may delete: all that we wrote there."""
+    """Files of an export, which the next export may delete."""
     own = {ABOUT, LATENCY, "example.py", "LICENCE.txt"}
     with suppress(InputError):
         target, names = named_files(folder)
@@ -114,12 +114,12 @@ def own_files(folder: Path) -> set[str]:
 
 
 def replaceable(folder: Path) -> bool:
-    """Whether an export may be written here: nothing is there, or an export is."""
+    """Whether a folder is missing, empty or an export."""
     return vacant(folder) or "openeupe" in read_mapping(folder / ABOUT)
 
 
 def example(about: dict[str, Any]) -> str:
-    """A program of a few lines that runs the first file on a photo."""
+    """Example program that runs the first file on an image."""
     size, file = next(iter(about["files"].items()))
     native = about["encoder"]["resolution"]
     height, width = parse_size(size) or (native, native)

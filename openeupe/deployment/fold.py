@@ -1,4 +1,4 @@
-"""What an export may fold into the weights: each fold is exact to rounding."""
+"""Fold constant operations into the weights, exact to rounding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def fold_layer_scales(network: nn.Module) -> int:
     """Multiply layer scales into the linear layer before them, in place.
 
     Knows timm's transformer blocks (`ls1`/`ls2` and `gamma_1`/`gamma_2` behind attention and MLP)
-    and ConvNeXt's (`gamma` behind the MLP). Returns how many scales are gone.
+    and ConvNeXt's (`gamma` behind the MLP). Returns the number of folded scales.
     """
     folded = 0
     for block in network.modules():
@@ -42,7 +42,7 @@ def fold_layer_scales(network: nn.Module) -> int:
 
 
 def pixel_layer(encoder: Encoder) -> nn.Conv2d | None:
-    """The one plain convolution that sees the pixels, if there is just one."""
+    """The only convolution on the pixels, if there is exactly one."""
     seen: list[nn.Conv2d] = []
     shape = (1, 3, encoder.resolution, encoder.resolution)
     pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
@@ -62,7 +62,7 @@ def pixel_layer(encoder: Encoder) -> nn.Conv2d | None:
     finally:
         for hook in hooks:
             hook.remove()
-    # Subclasses that change their weights on the fly (standardized ones) cannot be scaled.
+    # Subclasses that standardize their weights cannot be scaled.
     plain = len(seen) == 1 and type(seen[0]) in (nn.Conv2d, Conv2dSame) and seen[0].groups == 1
     return seen[0] if plain else None
 
@@ -70,8 +70,8 @@ def pixel_layer(encoder: Encoder) -> nn.Conv2d | None:
 def fold_normalization(layer: nn.Conv2d, mean: Tensor, std: Tensor) -> Tensor | None:
     """Make a convolution of `(x - mean) / std` one of `x`, in place; constants are `[1, 3, 1, 1]`.
 
-    Returns what must still be subtracted from `x`: the mean, where the convolution pads (its zeros
-    stand for the mean colour, which no bias can say), else None.
+    Returns what must still be subtracted from `x`: the mean if the convolution pads (its zeros mean
+    the mean colour, which a bias cannot express), else None.
     """
     weight = layer.weight.data.div_(std)
     if type(layer) is not nn.Conv2d or layer.padding not in (0, (0, 0), "valid"):
@@ -85,7 +85,7 @@ def fold_normalization(layer: nn.Conv2d, mean: Tensor, std: Tensor) -> Tensor | 
 
 
 class SymbolicRope(nn.Module):
-    """DINOv3's rotary embedding for grids whose size is not known yet.
+    """DINOv3's rotary embedding for dynamic grid sizes.
 
     timm turns the sizes into Python floats, which an exporter freezes at those of its example: the
     file then runs at any size and is wrong at all others.
@@ -119,7 +119,7 @@ def free_rope(network: nn.Module) -> None:
 
 
 def fold_constants(graph: torch.fx.GraphModule) -> None:
-    """Compute once, in place, whatever depends on no input: position embeddings above all."""
+    """Precompute everything that does not depend on the input, in place."""
     values: dict[torch.fx.Node, Any] = {}
     for node in list(graph.graph.nodes):
         if node.op == "get_attr":

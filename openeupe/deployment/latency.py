@@ -1,4 +1,4 @@
-"""Speed, memory and size of encoders and exported files on this machine, measured in turns."""
+"""Measure latency, memory and size of encoders and exported files, interleaved."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COMPUTES_IN = {"fp32": "fp32", "fp16": "fp32", "bf16": "bf16", "int8": "int8"}
 
 @dataclass(frozen=True)
 class Contender:
-    """What is measured.
+    """An encoder or exported file to measure.
 
     label: its name in the table. encoder: name and args, whose eager float32 form is the baseline.
     what: the worker's description of it.
@@ -49,7 +49,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one contender at one number of threads; times of single images, batch 1.
+    """Results of one contender at one number of threads; times at batch size 1.
 
     ratio_median, ratio_minimum: times as fast as the baseline, from rounds in turns.
     memory_mb: growth of the peak resident set while it was loaded and run at batch 1, with this
@@ -77,7 +77,7 @@ class Row:
 
 
 def eager(encoder: Encoder, label: str, precision: str = "fp32") -> Contender:
-    """The PyTorch encoder as it is; its weights do not matter for speed."""
+    """An eager PyTorch encoder; its weights do not matter for speed."""
     said = (encoder.name, encoder.args)
     what = {"kind": "eager", "name": said[0], "args": said[1], "precision": precision}
     size = sum(p.numel() * 4 for p in encoder.parameters()) / 1e6
@@ -113,7 +113,7 @@ def measure(
     batch: int = 8,
     progress: Progress = LOGGED,
 ) -> list[Row]:
-    """Measure contenders in turns with the eager baselines of their encoders, which are added.
+    """Measure contenders, interleaved with the eager baselines of their encoders.
 
     Args:
         size: (height, width); default: that of a fixed file, else the encoder's resolution.
@@ -121,7 +121,7 @@ def measure(
         rounds: turns of each contender, of about 0.3 s.
         batch: images at once for the throughput.
 
-    Also leaves `latency.json` in exported folders.
+    Also writes `latency.json` to exported folders.
 
     Raises:
         InputError: if a contender cannot run at that size or on this machine.
@@ -217,7 +217,7 @@ def _in_turns(
 
 @dataclass
 class _Series:
-    """What one worker answered in its turns with one number of threads."""
+    """Measurements of one worker with one number of threads."""
 
     times: list[float] = field(default_factory=list)
     medians: list[float] = field(default_factory=list)

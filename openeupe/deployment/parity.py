@@ -1,4 +1,4 @@
-"""Does a file say what the encoder says? Measured on real photos, judged by fixed limits."""
+"""Parity: compare a file's tokens with the encoder's on real images."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from openeupe.encoders.weights import first_line
 # The lowest cosine allowed. fp32 must also agree to 1e-4 of the largest magnitude.
 COSINE = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.995, "int8": 0.99}
 RELATIVE_ERROR = 1e-4
-# Of the worst photo and patch; but of the mean where rounding is coarse: the worst patch is then
-# one of nearly no contrast, whose small token is all rounding.
+# Of the worst image and patch; with coarse rounding of the mean, since the worst patch then has
+# nearly no contrast, and its small token is dominated by rounding.
 FIGURE = {"fp32": "worst", "fp16": "worst", "bf16": "mean", "int8": "mean"}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near one kind of token comes: cosines, and the largest error beside the largest value.
+    """Agreement of one kind of token: cosines and largest error.
 
-    worst: lowest cosine of any photo (or any patch of any photo).
+    worst: lowest cosine of any image (or any patch of any image).
     percentile: the cosine that 99 of 100 exceed.
     """
 
@@ -61,7 +61,7 @@ class Parity:
 
     @property
     def line(self) -> str:
-        """Figures and verdict for people."""
+        """Results as text."""
         if self.error:
             return f"{size_name(self.size)}: FAILED ({self.error})"
         error = max(self.cls.relative_error, self.patches.relative_error)
@@ -72,7 +72,7 @@ class Parity:
         )
 
     def said(self) -> dict[str, Any]:
-        """Plain values, for JSON: an error beyond all numbers is null."""
+        """Plain values for JSON; an infinite error is null."""
         said = {**asdict(self), "size": size_name(self.size)}
         for kind in ("cls", "patches"):
             if said[kind]["relative_error"] == float("inf"):
@@ -81,12 +81,12 @@ class Parity:
 
 
 def as_input(images: Tensor, pixels: Pixels) -> Tensor:
-    """uint8 photos as a file takes them."""
+    """uint8 images as a file takes them."""
     return images if pixels == "uint8" else images.float() / 255
 
 
 def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> Parity:
-    """Judge tokens by the limits of a precision; a shape or a value that is no number fails."""
+    """Compare tokens with the limits of a precision; wrong shapes and nan fail."""
     kinds = []
     for true, said in zip(expected, got, strict=True):
         if true.shape != said.shape or not bool(said.isfinite().all()):
@@ -101,9 +101,9 @@ def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> 
 
 
 class Proof:
-    """Photos of one size, uint8 `[N, 3, H, W]`, and the float32 tokens that files must give.
+    """Images of one size, uint8 `[N, 3, H, W]`, and the float32 tokens that files must give.
 
-    The tokens are those of eval mode; the encoder itself is copied, and stays as it is.
+    The tokens are those of eval mode; the encoder itself is copied and not changed.
     """
 
     def __init__(self, encoder: Encoder, photos: Tensor) -> None:
@@ -116,7 +116,7 @@ class Proof:
         )
 
     def check(self, engine: Engine, path: Path, precision: Precision, pixels: Pixels) -> Parity:
-        """Run a file on the photos and judge what it says."""
+        """Run a file on the images and compare its tokens."""
         size = (self.photos.shape[-2], self.photos.shape[-1])
         try:
             session = engine.open(path, precision, torch.get_num_threads(), engine.batch)
@@ -130,7 +130,7 @@ class Proof:
 
 
 def _layouts(images: Tensor) -> list[Tensor]:
-    """Half of the images contiguous, half as decoders leave them: with channels last in memory."""
+    """Half of the images contiguous, half with channels last in memory."""
     first, *rest = images.chunk(2)
     return [first, *(part.contiguous(memory_format=torch.channels_last) for part in rest)]
 

@@ -14,13 +14,13 @@ from openeupe.encoders.export_layout import Pixels, Size
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
-# A traced batch of 1 would be taken for a constant; sides of an even number of patches likewise.
+# A traced batch of 1 would be taken for a constant; even numbers of patches likewise.
 _EXAMPLE_BATCH = 2
-_MOST_PATCHES = 256  # along a side, of a dynamic program
+_MOST_PATCHES = 256  # across, of a dynamic program
 
 
 class PixelProgram(nn.Module):
-    """`images [B, 3, H, W]` -> `(cls [B, Dc], patches [B, Dp, h, w])`, with its folds made.
+    """`images [B, 3, H, W]` -> `(cls [B, Dc], patches [B, Dp, h, w])`, with folded weights.
 
     The encoder is copied; the outputs are equal to the encoder's up to rounding.
 
@@ -100,9 +100,9 @@ def trace(
         raise
     except Exception as error:  # torch.export raises errors of many kinds
         what = "with dynamic height and width" if size is None else f"at {height}x{width}"
-        mend = "give --resolution instead of --dynamic" if size is None else "try another target"
+        fix = "give --resolution instead of --dynamic" if size is None else "try another target"
         raise InputError(
-            f"{encoder.name} cannot be traced {what} ({first_line(error)}): {mend}"
+            f"{encoder.name} cannot be traced {what} ({first_line(error)}): {fix}"
         ) from error
     return program
 
@@ -115,8 +115,8 @@ def parse_sizes(text: str) -> list[Size]:
     """
     sizes = []
     for part in text.split(","):
-        sides = part.strip().lower().split("x")
-        if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+        lengths = part.strip().lower().split("x")
+        if len(lengths) > 2 or not all(one.isdigit() and int(one) for one in lengths):
             raise InputError(f"--resolution {text}: write it as 256, 256,512 or 512x384")
-        sizes.append((int(sides[0]), int(sides[-1])))
+        sizes.append((int(lengths[0]), int(lengths[-1])))
     return list(dict.fromkeys(sizes))

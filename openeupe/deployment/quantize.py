@@ -1,4 +1,4 @@
-"""int8 by post-training quantization, with layers left out where they break the tokens."""
+"""Post-training int8 quantization; layers that break the tokens are left out."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def leave_out(
     """Leave out parts of the layers until the limit is met; returns those left out.
 
     Args:
-        write: quantizes all but the given layers and returns the file's fidelity; its last call is
-            the one that counts.
+        write: quantizes all but the given layers and returns the file's fidelity; its last call
+            is the result.
 
     The first part that suffices is taken; if none does, the one that helps most, and the search
-    goes on. It gives up when one part of the layers is left; the file then misses its limit.
+    goes on. It stops when one part of the layers is left; the file then misses its limit.
     """
     left_out: list[str] = []
     size = max(-(-len(layers) // _PARTS), 1)
@@ -150,7 +150,7 @@ def _fidelity(job: Job, path: Path, left_out: Sequence[str]) -> float:
 
 
 class _Reader:
-    """Calibration photos, one at a time, as ONNX Runtime's quantizer asks for them."""
+    """Calibration images for ONNX Runtime's quantizer, one at a time."""
 
     def __init__(self, images: Tensor | None) -> None:
         assert images is not None

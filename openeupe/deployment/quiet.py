@@ -1,4 +1,4 @@
-"""Silence for exporters and quantizers."""
+"""Silence exporters' stdout, stderr, warnings and logging."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Exporters tell stories on every channel; the user's own lines must stay readable."""
+    """Silence exporters' stdout, stderr, warnings and logging inside the block."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Photos that files are proved on, and calibrated with."""
+"""Sample images for parity checks and calibration."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from openeupe.data.registry_images import registry_photos
 from openeupe.encoders.export_layout import Size
 from openeupe.errors import InputError
 
-PROOF = 8  # that parity is proved on; calibration never sees them
-TRIAL = 8  # that int8's tries are judged by, at most: calibration's own photos flatter them
+PROOF = 8  # for the parity check; not used for calibration
+TRIAL = 8  # maximum for choosing int8 settings; separate from calibration images
 CALIBRATION = 64  # at most
 _LEAST_PROOF, _LEAST_CALIBRATION = 2, 4  # the latter with those of the trial
 
 
 class Photos:
-    """Photos of a folder, or the package registry's, for proof, trial and calibration; none twice.
+    """Disjoint images for the parity check, trials and calibration.
 
     Args:
         calibrate: whether some are wanted for trial and calibration.
@@ -32,7 +32,7 @@ class Photos:
     def __init__(self, folder: Path | None, calibrate: bool) -> None:
         source = FolderSource(folder or registry_photos())
         wanted = min(PROOF + (TRIAL + CALIBRATION if calibrate else 0), len(source))
-        # Spread over the folder: neighbours by name are often alike.
+        # Spread over the folder: neighbours by name are often similar.
         order = torch.linspace(0, len(source) - 1, wanted).round().long()
         images = []
         for index in order.unique().tolist():
@@ -60,7 +60,7 @@ class Photos:
         return torch.stack([View(*size).image(image) for image in self._proof])
 
     def trial(self, size: Size) -> Tensor:
-        """As `proof`, the photos that tries are judged by."""
+        """As `proof`, the images for choosing int8 settings."""
         return torch.stack([View(*size).image(image) for image in self._trial])
 
     def calibration(self, size: Size) -> Tensor:
@@ -69,7 +69,7 @@ class Photos:
 
 
 def _spread(images: list[Image], count: int) -> tuple[list[Image], list[Image]]:
-    """Some that lie apart, so that both groups see every part of a folder; and the others."""
+    """Split into evenly spaced images and the others."""
     step = max(len(images) // max(count, 1), 1)
     chosen = range(0, len(images), step)[:count]
     return [images[i] for i in chosen], [x for i, x in enumerate(images) if i not in chosen]

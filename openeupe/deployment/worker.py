@@ -1,4 +1,6 @@
-"""One contender in a process of its own: python -m openeupe.deployment.worker.
+"""Worker process that measures one contender.
+
+Started as python -m openeupe.deployment.worker.
 
 A process each makes memory measurable and keeps the engines' threads apart. Requests and answers
 are lines of JSON: first what to run, then how long and with how many threads.
@@ -26,7 +28,7 @@ from openeupe.encoders.export_layout import file_for, read_about
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
-_SIZE = 1536  # of the matrices whose product is the machine's measured peak
+_SIZE = 1536  # of the matrices whose product measures the machine's peak
 _SMALL_SIZE = 256  # of those that show whether it is worth measuring
 
 
@@ -43,17 +45,17 @@ def main() -> None:
                 answer: dict[str, Any] = {"ready": True}
             else:
                 answer = work.measure(**request)
-        except Exception as error:  # the parent tells it, whatever it is
+        except Exception as error:  # the parent reports it
             answer = {"error": first_line(error)}
         print(json.dumps(answer), file=answers, flush=True)
 
 
 class Worker:
-    """What runs, on inputs of one size.
+    """The network or file to run, on inputs of one size.
 
     Args:
         what: `{"kind": "eager", "name", "args", "precision"}`, `{"kind": "export", "folder"}`, or
-            `{"kind": "matmul", "precision"}`; beside it `size`, and `threads` to begin with.
+            `{"kind": "matmul", "precision"}`; with `size` and initial `threads`.
     """
 
     def __init__(self, what: dict[str, Any]) -> None:
@@ -131,10 +133,10 @@ class Worker:
 
 
 class Process:
-    """A worker in a process of its own, from outside.
+    """Client of a worker process.
 
     Raises:
-        InputError: from whatever is asked, if the worker cannot do it.
+        InputError: if the worker cannot do a request.
     """
 
     def __init__(self, what: dict[str, Any]) -> None:
@@ -149,7 +151,7 @@ class Process:
             text=True,
             env=environment,
         )
-        self.tell(what)  # all start at once; `answer` waits for it
+        self.tell(what)  # workers start in parallel; `answer` waits
 
     def tell(self, request: dict[str, Any]) -> None:
         """Send a request without waiting."""
@@ -163,12 +165,12 @@ class Process:
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        """Wait for the answer to what was told."""
+        """Wait for the answer to the last request."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             raise InputError(
-                f"a process that measured ended by itself (exit code {self.process.wait()})"
+                f"a measuring process ended unexpectedly (exit code {self.process.wait()})"
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -229,13 +231,13 @@ def matmul_gflop() -> float:
 
 
 def _forget_peak() -> None:
-    """Importing needs more memory for a moment than what then runs: Linux can forget that."""
+    """Reset the peak memory on Linux, which importing raises."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_memory() -> int:
-    """Bytes of the largest resident set, since it was forgotten where it can be."""
+    """Peak resident set in bytes, since the last reset if the system has one."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))

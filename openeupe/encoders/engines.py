@@ -47,7 +47,8 @@ class Engine:
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
         if missing:
             raise InputError(
-                f"{self.name} needs {missing[0]}: pip install 'openeupe[{self.extra}]'"
+                f"{self.name} export needs the extra package {missing[0]}: "
+                f"pip install 'openeupe[{self.extra}]'"
             )
 
     def open(self, path: Path, precision: Precision, threads: int, batch: int | None) -> Session:

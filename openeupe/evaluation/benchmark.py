@@ -57,7 +57,7 @@ class Benchmark(Config):
             root: the folder that relative paths of the suite start from (`--data`).
 
         Raises:
-            InputError: in one line that names the file or setting and the mend.
+            InputError: in one line that names the file or setting and the fix.
         """
         raise NotImplementedError
 

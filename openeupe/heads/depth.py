@@ -1,4 +1,4 @@
-"""Monocular depth: patch tokens -> the distance of every pixel in metres."""
+"""Depth head: patch tokens -> metres per pixel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DepthHeadSettings(HeadSettings):
 
 
 class DepthHead(LinearHead):
-    """A weight of each depth bin for each patch: the linear protocol of the EUPE paper (C.4).
+    """Linear depth head with depth bins (the EUPE paper, C.4).
 
     Tokens `[B, D, h, w]` float32 -> bin logits `[B, bins, h, w]` float32; `depth` gives metres.
 

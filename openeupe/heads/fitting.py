@@ -1,4 +1,4 @@
-"""Fitting a head on frozen patch tokens: one loop, and the batches that it takes."""
+"""Fit a head on frozen patch tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openeupe.heads.settings import FitSettings
 from openeupe.seeds import derive_seed, seeded, shuffled
 
 HeadT = TypeVar("HeadT", bound=nn.Module)
-# Patch tokens `[B, D, h, w]` of some images, and what the loss needs to know of these images.
+# Patch tokens `[B, D, h, w]` of some images, and targets for the loss.
 Batch = tuple[Tensor, tuple[Tensor, ...]]
 Loss = Callable[[HeadT, Tensor, tuple[Tensor, ...], int], Tensor]
 Sample = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]
@@ -32,7 +32,7 @@ def fit_head(
 ) -> HeadT:
     """Fit a head with AdamW; returns the last iterate, in eval mode.
 
-    The caller's random state stays as it is.
+    The caller's random state does not change.
 
     Args:
         make: creates the head; its weights are drawn under `seed`.

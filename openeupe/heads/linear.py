@@ -1,4 +1,4 @@
-"""The linear map that every head is made of: BatchNorm and a 1x1 convolution on patch tokens."""
+"""Linear head: BatchNorm and a 1x1 convolution on patch tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openeupe.limits import WIDTH
 
 
 class HeadSettings(Config):
-    """What a head's network is built from; it is saved with the weights."""
+    """Settings of a head's network, saved with the weights."""
 
     width: int = Field(ge=1, le=WIDTH, description="Of the patch tokens")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of channels dropped in training")

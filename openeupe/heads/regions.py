@@ -1,8 +1,8 @@
-"""Regions and lines: patch tokens -> a yes-or-no value of every pixel, such as "this is text".
+"""Region head: patch tokens -> a logit per pixel, for text and boundaries.
 
-A linear map of a 16 px patch token to one value cannot tell where in the patch a letter or an edge
-is. Here it gives `cells * cells` values, laid out as the cells of the patch (pixel shuffle): still
-one linear map of each token, but an encoder that keeps position inside a patch can show it.
+A linear map of a 16 px patch token to one value cannot resolve a letter or an edge inside the
+patch. Here it gives `cells * cells` values, arranged as the cells of the patch (pixel shuffle):
+still one linear map of each token, but positions inside a patch can be predicted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A fitted head as a folder: head.json and head.safetensors, and nothing that could run code."""
+"""A fitted head as a folder: head.json and head.safetensors, no code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Description(Saved):
 
 
 def save_head(head: Head, folder: str | Path, encoder: Encoder) -> Path:
-    """Write a head to `folder`, whole or not at all; a head that was saved there is replaced.
+    """Save a head to `folder` atomically, replacing a saved one.
 
     Args:
         head: the fitted head, on any device.

@@ -1,4 +1,4 @@
-"""Learning rates: a linear warm-up, then half a cosine."""
+"""Learning-rate schedule: linear warm-up, then half a cosine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation: patch tokens -> the class of every pixel."""
+"""Segmentation head: patch tokens -> class of every pixel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SegmentationHeadSettings(HeadSettings):
 
 
 class SegmentationHead(LinearHead):
-    """A logit of each class for each patch: the linear protocol of the EUPE paper (C.3).
+    """Linear segmentation head (the EUPE paper, C.3).
 
     Tokens `[B, D, h, w]` float32 -> logits `[B, C, h, w]` float32.
 

@@ -1,4 +1,4 @@
-"""Settings of how a head is fitted."""
+"""Settings of fitting a head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model cards: what a hub's page and a careful reader want to know of an encoder."""
+"""Model cards for the hub."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ told = model(**processor(photo, return_tensors="pt"))  # .pooler_output, .last_h
 
 
 def card_licence(origin: Origin, chosen: str | None) -> tuple[str, str | None]:
-    """`license` and `license_name` of the card: the user's choice, else what the teachers allow."""
+    """`license` and `license_name` of the card: the user's choice, else the strictest."""
     if chosen:
         return chosen, None
     special = [licence.name for licence in origin.experts.values() if not licence.permissive]
@@ -50,12 +50,12 @@ def model_card(
     licence: str | None = None,
     opening: Opening | None = None,
 ) -> str:
-    """The text of README.md: YAML for machines with a `model-index`, then words.
+    """Text of README.md: YAML metadata with a `model-index`, then sections.
 
     Args:
         layout: openeupe, timm or transformers.
         name: the folder's, which the reader will load.
-        licence: an SPDX identifier to publish under, if the teachers' licences let you choose.
+        licence: an SPDX identifier, if the teachers' licences let you choose.
         opening: for timm, how its users get the tokens.
     """
     identifier, licence_name = card_licence(origin, licence)
@@ -137,16 +137,16 @@ def _making(origin: Origin) -> str:
 
 def _licences(origin: Origin) -> str:
     if not origin.experts:
-        return "## Licences\n\nNo teacher's weights are known to stand behind these.\n"
+        return "## Licences\n\nNo teachers are known.\n"
     rows = [
         f"| {name} | {licence.name} | {licence.follows} |"
         for name, licence in origin.experts.items()
     ]
     strict = [name for name, licence in origin.experts.items() if not licence.permissive]
     end = (
-        f"The strictest hold for the whole: settle {', '.join(strict)} before you publish or sell."
+        f"The strictest licence applies: clarify the terms of {', '.join(strict)} first."
         if strict
-        else "Nothing but notices follows from them: the licence of this model is yours to choose."
+        else "They only require notices: you can choose the licence of this model."
     )
     table = "\n".join(["| weights | licence | what follows |", "|---|---|---|", *rows])
     return f"## Licences\n\n{table}\n\n{end} No legal advice.\n"

@@ -1,4 +1,4 @@
-"""What is known of an encoder's making: recipe, data, teachers, results; told by the files."""
+"""Origin of an encoder: recipe, data, teachers and results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from openeupe.evaluation.results import RESULTS, EncoderIdentity, Results
 from openeupe.files import folder_name, read_mapping
 
 _NAMED = "as the export it was taken from states: read it before you publish"
-_UNKNOWN = Licence("unknown", "what it was made from is not here: ask whoever made it")
+_UNKNOWN = Licence("unknown", "its teachers are not known: ask its author")
 
 
 @dataclass
@@ -50,19 +50,18 @@ class Origin:
 
     @property
     def recipe_yaml(self) -> str:
-        """The resolved recipe; of paths only the last name: the card is for others."""
+        """The resolved recipe, with paths shortened to their last name."""
         assert self.recipe is not None
         told = for_others(yaml.safe_load(dump_recipe(self.recipe)))
         return yaml.safe_dump(told, sort_keys=False, width=100)
 
 
 def origin(source: str, encoder: Encoder, evaluations: Path | None = None) -> Origin:
-    """What is known of `source`, as the user named it, from the files around it.
+    """Collect the origin of `source` from the files around it.
 
     Args:
         source: whatever `openeupe.load` takes.
-        encoder: what it loads. Results count only if they were found for just these weights and
-            heads.
+        encoder: loaded from it. Only results of the same weights and heads are used.
         evaluations: folder that may hold results of an encoder without a folder of its own, as
             `NAME/SUITE`; None: there are none.
     """
@@ -93,7 +92,7 @@ def origin(source: str, encoder: Encoder, evaluations: Path | None = None) -> Or
 
 
 def _recipe_of(student: Path, info: dict[str, Any]) -> Recipe | None:
-    """The recipe of the run that lies around a student, if it is the one that made it."""
+    """The recipe of the run that made a student, if the run folder is there."""
     folder = student.parent.parent
     if not is_run(folder):
         return None
@@ -112,7 +111,7 @@ def _info(student: Path) -> dict[str, Any]:
 def _add_experts(
     experts: dict[str, Licence], student: Path, info: dict[str, Any], recipe: Recipe | None
 ) -> None:
-    """Follow the teachers, and what the student started from, back through the run's stages."""
+    """Add the experts behind a student, through all stages of its run."""
     before = [told["encoder"] for told in info.get("teachers", {}).values()]
     if recipe is not None:
         start = start_of(recipe.stages[student.parent.name].students[student.name])
@@ -134,11 +133,11 @@ def _add_experts(
 
 
 def _add_outside(experts: dict[str, Licence], encoder: str, name: str) -> None:
-    """Add an encoder that no stage of this run made, or what is behind it if that is known."""
+    """Add an encoder that this run did not make, or its own experts."""
     try:
         source = resolve(encoder, allow_code=True)  # nothing is run here
         student = source.folder() if isinstance(source, RunStudent) else None
-    except InputError:  # a path where nothing is any more
+    except InputError:  # a path that no longer exists
         source, student = None, None
     if isinstance(source, Untrained):
         return
@@ -154,7 +153,7 @@ def _add_outside(experts: dict[str, Licence], encoder: str, name: str) -> None:
 
 
 def for_others(settings: Any) -> Any:
-    """Settings without folders of this machine: of a path only the last name is left."""
+    """Replace paths in settings by their last name."""
     if isinstance(settings, list):
         return [for_others(value) for value in settings]
     if not isinstance(settings, dict):
@@ -170,7 +169,7 @@ def for_others(settings: Any) -> Any:
 
 
 def _results(folders: Iterable[Path], identity: Callable[[], EncoderIdentity]) -> list[Results]:
-    """Results in `folders` of the encoder of that identity, which is asked for if there are any."""
+    """Results in `folders` that belong to an encoder's identity."""
     paths = sorted({path.resolve() for f in folders for path in f.glob(f"*/{RESULTS}")})
     found = [Results.read(path) for path in paths]
     if not found:

@@ -1,4 +1,4 @@
-"""From a saved folder to a repository of the Hugging Face hub."""
+"""Upload a saved folder to a Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from openeupe.share.origin import for_others
 
 
 def push(folder: Path, repository: str, *, private: bool = False) -> str:
-    """Upload what `save` wrote, and nothing else that may lie there; returns the page's address.
+    """Upload the files that `save` wrote; return the page's address.
 
-    What an earlier encoder of the repository had and this one has not is removed there; other
-    files stay.
+    Files of an earlier encoder in the repository are removed; other files stay.
 
-    The token is the client's own: `$HF_TOKEN`, or what `hf auth login` keeps. It is never an
+    The token is the client's own: `$HF_TOKEN`, or that of `hf auth login`. It is never an
     option, a setting or a file of ours.
 
     Raises:
@@ -36,7 +35,7 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
     if get_token() is None:
         raise InputError("there is no token for the hub: set HF_TOKEN, or hf auth login")
     card = (folder / "README.md").read_text(encoding="utf-8")
-    # The card was written for the folder; on the hub its one-liners name the repository.
+    # The card was written for the folder; on the hub its examples name the repository.
     for here, there in (
         (f'load("{folder.name}")', f'load("hf-hub:{repository}")'),
         (f'"local-dir:{folder.name}"', f'"hf-hub:{repository}"'),

@@ -1,4 +1,4 @@
-"""Folders that other people's programs open with their own one-liners."""
+"""Save encoders in folders that OpenEUPE, timm or transformers can load."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def save(
     licence: str | None = None,
     evaluations: Path | None = None,
 ) -> Path:
-    """Write an encoder with its heads and a model card, replacing an encoder that lies there.
+    """Save an encoder with its heads and a model card, replacing a saved one.
 
     Args:
-        source: whatever `openeupe.load` takes.
+        source: what `openeupe.load` takes.
         layout: openeupe (any encoder), timm (timm's networks) or transformers (its DINOv3 classes).
-        licence: to publish under; by default what the teachers' licences leave.
+        licence: of the card; default: the strictest teacher's.
         evaluations: folder with results, as `NAME/SUITE`, of encoders that have only a name.
 
     Raises:

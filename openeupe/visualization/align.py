@@ -1,4 +1,4 @@
-"""One encoder's colours turned towards another's, so that equal things look alike."""
+"""Align one encoder's PCA colours with another's."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 
 def rotation(scores: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
-    """The orthogonal `[k, k]` that brings `scores` nearest to `reference` (Procrustes).
+    """Orthogonal `[k, k]` that maps `scores` nearest to `reference` (Procrustes).
 
     A rotation, with a reflection where that fits better, since the sign of a component is a
     convention. It changes no distance between colours before they are stretched to [0, 1].
 
     Args:
-        scores, reference: whitened components `[k, h, w]` of the same photos; grids may differ.
+        scores, reference: whitened components `[k, h, w]` of the same images; grids may differ.
     """
     product = torch.zeros(len(scores[0]), len(reference[0]), dtype=torch.float64)
     for here, there in zip(scores, reference, strict=True):

@@ -1,4 +1,4 @@
-"""Three components as red, green and blue, with the figures that belong beside them."""
+"""Principal components of tokens as red, green and blue."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Colouring:
     range: "minmax"; "robust", the median ± 3 scaled MAD, so that outliers take no colour; or
         "whiten", unit variance through `sigmoid(2 x)`, as in DINOv3's notebooks.
     mask: "none", "first" (`foreground`), or bool masks `[H, W]` of each image: only these tokens
-        make the axes and get a colour.
-    align: turn every encoder's colours towards the first one's.
+        are used for the axes and coloured.
+    align: align every encoder's colours with the first one's.
     """
 
     axes: Axes = "image"
@@ -37,7 +37,7 @@ class Colouring:
     align: bool = True
 
     def caption(self, reference: str | None = None) -> str:
-        """What a reader must know of the colours. reference: the first of several encoders."""
+        """Caption of the colours. reference: the first of several encoders."""
         fits = {
             "image": "each photo separately",
             "batch": "all photos",
@@ -52,7 +52,7 @@ class Colouring:
         if self.mask != "none":
             parts.append("foreground by 1st component" if self.mask == "first" else "masked")
         if self.align and reference:
-            parts.append(f"colours turned orthogonally towards {reference}")
+            parts.append(f"colours aligned orthogonally with {reference}")
         return "First three principal components as red, green, blue: " + "; ".join(parts)
 
 
@@ -74,10 +74,10 @@ def colour(
     how: Colouring | None = None,
     reference: Mapping[str, Sequence[Tensor]] | None = None,
 ) -> dict[str, list[Coloured]]:
-    """Colour the patch tokens `[D, h, w]` of each encoder and photo.
+    """Colour the patch tokens `[D, h, w]` of each encoder and image.
 
     Args:
-        tokens: encoder -> tokens of each photo, the same photos for each.
+        tokens: encoder -> tokens of each image, the same images for each.
         reference: with `how.axes == "reference"`, tokens of the reference set by encoder.
     """
     how = how or Colouring()
@@ -146,7 +146,7 @@ def _turned(scores: Sequence[Tensor], towards: Sequence[Tensor], each: bool) -> 
 def _stretched(
     scores: Sequence[Tensor], masks: Sequence[Tensor], span: Range, each: bool
 ) -> list[Tensor]:
-    """`[3, h, w]` -> `[h, w, 3]` in [0, 1]; the range is that of the tokens that count."""
+    """`[3, h, w]` -> `[h, w, 3]` in [0, 1]; the range is that of the unmasked tokens."""
     counted = [s[:, m] for s, m in zip(scores, masks, strict=True)]
     if not each:
         counted = [torch.cat(counted, dim=1)] * len(scores)

@@ -1,4 +1,4 @@
-"""`openeupe demo`: a page to upload a photo to, compare encoders on it, and point at patches."""
+"""Demo page to compare encoders on uploaded images."""
 
 # No `from __future__ import annotations`: gradio reads the type of `event` at run time.
 
@@ -25,7 +25,7 @@ def build(encoders: Mapping[str, Encoder], resolution: int) -> Any:
 
     Args:
         encoders: by the names the page shows.
-        resolution: long side in pixels at which photos are seen.
+        resolution: long side of images in pixels.
 
     Raises:
         InputError: if gradio is not installed.
@@ -52,8 +52,8 @@ def build(encoders: Mapping[str, Encoder], resolution: int) -> Any:
 
     with gradio.Blocks(title="OpenEUPE", analytics_enabled=False) as blocks:
         gradio.Markdown(
-            "# What encoders see\nUpload a photo; then click into it to see which patches are "
-            "alike. Colours: first three principal components, turned towards the first encoder's."
+            "# What encoders see\nUpload a photo; then click into it to see similar "
+            "patches. Colours: first three principal components, aligned with the first encoder's."
         )
         tokens = gradio.State({})
         with gradio.Row():
@@ -85,8 +85,8 @@ def maps(
     """(picture, caption) of each encoder: cosine similarity to the patch at a place.
 
     Args:
-        at: in shares of the photo's width and height.
-        size: width and height of the photo, for its shape.
+        at: in shares of the image's width and height.
+        size: width and height of the image, for its shape.
     """
     from matplotlib import colormaps
 

@@ -1,4 +1,4 @@
-"""Still pictures, drawn with matplotlib: the same input gives the same bytes."""
+"""Reproducible figures drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openeupe.visualization.similarity import matches, patch_at, similarity
 _PANEL, _GAP = 2.3, 0.1  # inches
 _TITLE_PT, _NAME_PT, _SMALL_PT = 9.0, 9.0, 7.5
 _DPI = 120
-# Okabe and Ito's palette, told apart by the colour-blind.
+# Okabe and Ito's palette, safe for colour-blind readers.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 
 
@@ -27,7 +27,7 @@ def side_by_side(
     title: str,
     upsampling: str = "nearest",
 ) -> Any:
-    """A row per photo: the photo, then each encoder's colours, variance and coherence."""
+    """A row per image: the image, then each encoder's colours, variance and coherence."""
     sheet = _Sheet(["photo", *coloured], [_shape(p) for p in photos], title, upsampling, lines=2)
     for row, photo in enumerate(photos):
         sheet.photo(row, 0, photo)
@@ -44,7 +44,7 @@ def components(
     count: int = 8,
     upsampling: str = "nearest",
 ) -> Any:
-    """A row per encoder: photo, colours, then components 1 to `count` as grey maps."""
+    """A row per encoder: image, colours, then components 1 to `count` as grey maps."""
     heads = ["photo", "1-3 as colours", *(f"component {i + 1}" for i in range(count))]
     sheet = _Sheet(heads, [_shape(photo)] * len(coloured), title, upsampling, lines=1)
     for row, (name, one) in enumerate(coloured.items()):
@@ -86,7 +86,7 @@ def similarities(
     at: tuple[float, float],
     upsampling: str = "nearest",
 ) -> Any:
-    """Cosine similarity to one patch of the first photo, in that photo and in the others."""
+    """Cosine similarity to one patch of the first image, in all images."""
     title = (
         f"Cosine similarity to the patch marked in {photos[0].name}; each picture from its "
         "lowest value (dark) to its highest (bright)"
@@ -109,12 +109,12 @@ def similarities(
 def match_lines(
     photos: Sequence[Photo], tokens: Mapping[str, Sequence[Tensor]], count: int = 12
 ) -> Any:
-    """A row per encoder: lines between the patches of the first two photos that match best."""
+    """A row per encoder: lines between the best matching patches of the first two images."""
     from matplotlib.patches import ConnectionPatch
 
     first, second = photos[:2]
     title = (
-        f"The best {count} pairs of patches that choose each other among all of the other photo; "
+        f"The best {count} pairs of mutual nearest patches of two images; "
         "only one pair is taken from a neighbourhood"
     )
     shape = max(_shape(first), _shape(second))
@@ -262,7 +262,7 @@ class _Sheet:
         )
 
     def _short(self, text: str, size: float) -> str:
-        """Cut in the middle to what fits a panel: names differ at their ends."""
+        """Shorten a name in the middle to fit a panel."""
         room = int(self.panel * 72 / (size * 0.56))
         if len(text) <= room:
             return text

@@ -1,4 +1,4 @@
-"""Photos as an encoder sees them: whole, their long side at a chosen number of pixels."""
+"""Images resized to a given long side, as inputs of encoders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from openeupe.errors import InputError
 
 @dataclass(frozen=True)
 class Photo:
-    """name: what captions call it. image: RGB, its long side at most as asked."""
+    """An image to visualize.
+
+    name: in captions. image: RGB.
+    """
 
     name: str
     image: Image.Image
@@ -35,7 +38,7 @@ def read_photos(paths: Sequence[Path], resolution: int, limit: int | None = None
     """Read image files and folders of them, with the long side brought to `resolution` pixels.
 
     Args:
-        limit: at most so many photos, the first of them; None: all.
+        limit: maximum number of images; None: all.
 
     Raises:
         InputError: naming the file that is missing or cannot be read.
@@ -64,8 +67,8 @@ def read_photos(paths: Sequence[Path], resolution: int, limit: int | None = None
 
 
 def unused_name(name: str, taken: Iterable[str]) -> str:
-    """The name, with a number behind it where it is taken: pictures are files of these names."""
-    lower = {other.casefold() for other in taken}  # some file systems do not tell case
+    """A unique name, numbered if needed, for files."""
+    lower = {other.casefold() for other in taken}  # some file systems ignore case
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(free for free in names if free.casefold() not in lower)
 
@@ -80,7 +83,7 @@ def as_photo(image: Image.Image, name: str, resolution: int) -> Photo:
 
 
 def read_mask(path: Path) -> Tensor:
-    """A picture as bool `[H, W]`: what is lighter than mid-grey is kept.
+    """Read a picture as a bool mask `[H, W]`: lighter than mid-grey is foreground.
 
     Raises:
         InputError: if it cannot be read.
@@ -93,7 +96,7 @@ def read_mask(path: Path) -> Tensor:
 
 @torch.inference_mode()
 def patch_tokens(encoder: Encoder, photo: Photo) -> Tensor:
-    """Patch tokens `[D, h, w]`, float32 on the CPU, of a whole photo.
+    """Patch tokens `[D, h, w]`, float32 on the CPU, of a whole image.
 
     Each side is brought to the nearest multiple of the encoder's patch size (at least two
     patches), so that nothing is cut off.

@@ -1,4 +1,4 @@
-"""Principal components of patch tokens: exact, and the same each time."""
+"""Exact, reproducible principal components of patch tokens."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def fit_pca(tokens: Sequence[Tensor], count: int = 8, masks: Sequence[Tensor] | 
 def foreground(patches: Tensor) -> Tensor:
     """Bool `[h, w]`: the side of the first component's mean that touches the border less.
 
-    The first component often parts thing from ground, but its sign does not say which is which.
+    The first component often separates object and background; its sign is arbitrary.
     """
     first = fit_pca([patches], 1).scores(patches)[0]
     edge = torch.ones_like(first, dtype=torch.bool)
@@ -91,7 +91,7 @@ def coherence(patches: Tensor) -> float:
 
     The mean inner product of centred tokens side by side and above one another, over their mean
     squared length: about 0 for noise, 1 for a map that hardly changes from patch to patch. It
-    compares encoders of one patch size on one photo; an encoder that upsamples its tokens is
+    compares encoders of one patch size on one image; an encoder that upsamples its tokens is
     smooth by construction.
     """
     centred = patches.double() - patches.double().mean(dim=(1, 2), keepdim=True)

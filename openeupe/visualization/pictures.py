@@ -1,4 +1,4 @@
-"""`openeupe look`: encoders and photos -> the files that show what each encoder sees."""
+"""Draw and save visualizations of encoders on images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = ("pca", "components", "norms", "similarity", "matches", "stages")
 class Wish:
     """What to draw.
 
-    kinds: of `KINDS`. at: the patch to compare with, in shares of the first photo's width and
+    kinds: of `KINDS`. at: the patch to compare with, in shares of the first image's width and
     height. components: how many single ones.
     """
 
@@ -39,7 +39,7 @@ class Wish:
 class Looked:
     """files: what was written. forward_s: seconds that the encoders' forward passes took.
 
-    coloured: the colours and figures of `pca.png`, by encoder and photo.
+    coloured: the colours and measures of `pca.png`, by encoder and image.
     """
 
     files: list[Path]
@@ -57,12 +57,12 @@ def draw(
     stages: Mapping[str, Mapping[str, Encoder]] | None = None,
     progress: Progress = LOGGED,
 ) -> Looked:
-    """Encode every photo once by every encoder, and write the pictures into `folder`.
+    """Encode every image with every encoder, and write figures to `folder`.
 
     Args:
-        encoders: by the name that captions call them.
-        reference: with `wish.how.axes == "reference"`, the photos that the axes are fitted on.
-        stages: run -> its students, stage by stage: a picture of its own for each run.
+        encoders: by their names in captions.
+        reference: with `wish.how.axes == "reference"`, the images that the axes are fitted on.
+        stages: run -> its students, stage by stage; one figure per run.
     """
     wish = wish or Wish()
     tokens, seen, forward_s = _look(encoders, photos, reference, progress)
@@ -90,7 +90,7 @@ def _look(
     reference: Sequence[Photo],
     progress: Progress,
 ) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]], float]:
-    """Tokens of the photos and of the reference set by encoder, and the seconds it took."""
+    """Tokens of the images and of the reference set by encoder, and seconds."""
     tokens: dict[str, list[Tensor]] = {}
     seen: dict[str, list[Tensor]] = {}
     started = time.perf_counter()
@@ -133,9 +133,9 @@ def _components(
     wish: Wish,
     towards: str,
 ) -> dict[str, Any]:
-    """A figure for each photo: a row per encoder."""
+    """A figure for each image: a row per encoder."""
     caption = (
-        f"{_caption(coloured, wish, towards)}. Single components: unturned, minimum to maximum"
+        f"{_caption(coloured, wish, towards)}. Single components: not aligned, minimum to maximum"
     )
     return {
         f"{title}_{photo.name}" if len(photos) > 1 else title: figures.components(

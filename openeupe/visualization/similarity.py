@@ -1,4 +1,4 @@
-"""Which patches an encoder holds to be alike: similarity to one patch, and matches."""
+"""Similarity of patches: maps for one patch, and matches of two images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def patch_at(patches: Tensor, x: float, y: float) -> tuple[int, int]:
-    """(row, column) of the patch at a place, given in shares of the photo's width and height."""
+    """(row, column) of the patch at a place, given in shares of the image's width and height."""
     height, width = patches.shape[-2:]
     return min(int(y * height), height - 1), min(int(x * width), width - 1)
 
@@ -22,7 +22,7 @@ def similarity(patches: Tensor, query: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Match:
-    """A pair of patches, by their centres in shares of each photo's width and height."""
+    """A pair of patches, by their centres in shares of each image's width and height."""
 
     source: tuple[float, float]
     target: tuple[float, float]
@@ -30,12 +30,12 @@ class Match:
 
 
 def matches(source: Tensor, target: Tensor, count: int = 12) -> list[Match]:
-    """The most similar pairs of patches that choose each other among all of the other photo.
+    """The most similar pairs of patches that are mutual nearest neighbours.
 
     Spread out: a pair whose source lies next to a better pair's is left out.
 
     Args:
-        source, target: patch tokens `[D, h, w]` of two photos by one encoder.
+        source, target: patch tokens `[D, h, w]` of two images by one encoder.
     """
     first = F.normalize(source, dim=0).flatten(1)
     second = F.normalize(target, dim=0).flatten(1)

@@ -323,7 +323,10 @@ def test_mistakes_are_one_line(image_pool: Path, tmp_path: Path, encoder: Encode
         (([image_pool], out, encoder, CurateConfig(near=0.3)), "without balance=neighbours"),
         (([image_pool], out, encoder, CurateConfig(like_each=3)), "like_each .* without --like"),
         (([image_pool], out, None, CurateConfig(leak_agreement=0.9)), "without --against"),
-        (([image_pool], out, None, CurateConfig(hash_distance=20)), "finds too much by itself"),
+        (
+            ([image_pool], out, None, CurateConfig(hash_distance=20)),
+            "finds too many copies",
+        ),
         (([image_pool], out, encoder, CurateConfig(clusters=[3, 3])), "the finest level first"),
     ]:
         with pytest.raises(InputError, match=message) as told:

@@ -106,5 +106,5 @@ def test_aligned_encoders_share_colours_and_the_caption_says_so() -> None:
     other = torch.einsum("ij,jhw->ihw", mixing, base)  # the same space, turned
     both = colour({"a": [base], "b": [other]})
     torch.testing.assert_close(both["a"][0].rgb, both["b"][0].rgb, rtol=1e-3, atol=1e-3)
-    assert "turned orthogonally towards a" in Colouring().caption("a")
-    assert "turned" not in Colouring(align=False).caption("a")
+    assert "aligned orthogonally with a" in Colouring().caption("a")
+    assert "aligned" not in Colouring(align=False).caption("a")

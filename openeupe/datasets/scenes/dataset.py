@@ -30,12 +30,12 @@ HELD_OUT = frozenset(
 )
 
 
-SCENE_PAIRS = 100  # of a class, that are offered to be matched
+SCENE_PAIRS = 100  # of a class, for matching
 RELATIONS = ("left of", "right of", "closer than", "farther away than")
 
 
 class Scenes:
-    """Pictures of shapes that stand in a room, made of (seed, split, index) alone.
+    """Rendered shapes in a room, as a function of (seed, split, index).
 
     content "object": one large main object of a class, in any colours, half hidden by clutter of
     no class: for classification, segmentation, depth and correspondence. content "scene": three
@@ -91,7 +91,7 @@ class Scenes:
 
     @property
     def identity(self) -> str:
-        """The same: labels of every kind follow from it, too."""
+        """The same, since all labels follow from it."""
         return self.fingerprint
 
     def read(self, index: int) -> Image.Image:
@@ -157,15 +157,15 @@ class Scenes:
     def questions(self) -> list[Question]:
         """About six for each image of content "scene": one of each ability.
 
-        What is asked is drawn before the scene is made, and independently of the answer, so that
-        the words of a question tell nothing about its answer.
+        Questions are drawn before the scene and independently of the answer, so that their words
+        contain no information about the answer.
         """
         if self.content == "object":
             raise ValueError('questions are about scenes: make them with content="scene"')
         return [question for index in range(self.count) for question in self._asked(index)]
 
     def stage(self, index: int) -> Stage:
-        """What stands where: the truth behind the picture and the answers."""
+        """The scene: ground truth of image and answers."""
         if not 0 <= index < self.count:
             raise IndexError(index)
         return _stage(self.seed, self.split, self.content, index)
@@ -212,7 +212,7 @@ class Scenes:
 
 
 class _Plan:
-    """What scene `index` holds and what is asked about it; the layout comes later.
+    """Contents of a scene and its questions, without the layout.
 
     combination: the (shape, colour) that is asked for. objects: what the scene holds; the first
     two are the only ones of their shapes. counted, number: there are so many of that shape.
@@ -269,7 +269,7 @@ class _Plan:
 
 
 def relation(first: Thing, words: str, second: Thing) -> bool | None:
-    """Whether `first` is `words` (of `RELATIONS`) `second`; None: too near alike to be told."""
+    """Whether `first` is `words` (of `RELATIONS`) `second`; None: too similar."""
     if words in RELATIONS[:2]:
         apart, least = second.middle[0] - first.middle[0], 0.1
     else:

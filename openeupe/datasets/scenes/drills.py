@@ -1,4 +1,4 @@
-"""Questions to learn from about procedural scenes: many of each ability, and of one more."""
+"""Training questions about procedural scenes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ T = TypeVar("T")
 
 
 def drills(images: QuestionedImages, grid: int) -> list[Question]:
-    """Further questions to learn from; of scenes only, for other images none.
+    """Further training questions, for scenes only.
 
     All six abilities in the words of the scenes' own questions, and "place": which cell of a
-    grid x grid an object is in. They are not balanced as the scenes' own questions are, so nothing
-    is judged by them. No question names a pair of `HELD_OUT`, unless the scenes hold such pairs.
+    grid x grid an object is in. They are not balanced as the scenes' own questions are, so they
+    are not used for evaluation. No question names a pair of `HELD_OUT`, unless the scenes contain
+    such pairs.
     """
     if not isinstance(images, Scenes):
         return []
@@ -38,7 +39,7 @@ def drills(images: QuestionedImages, grid: int) -> list[Question]:
 
 
 class _Drill:
-    """What is asked about one scene. single: the things that are the only ones of their kind."""
+    """Questions about one scene. single: the things that are unique in their kind."""
 
     def __init__(self, scenes: Scenes, index: int, grid: int) -> None:
         self.index, self.grid = index, grid

@@ -1,4 +1,4 @@
-"""Words as pictures: fonts that come with Pillow and matplotlib, and a warp onto any quadrangle."""
+"""Render words with bundled fonts, and warp them onto quadrangles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A procedural scene's picture, with the mask and the depth that belong to it."""
+"""Render a procedural scene: image, mask and depth."""
 
 from __future__ import annotations
 

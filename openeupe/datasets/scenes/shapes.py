@@ -1,4 +1,4 @@
-"""Flat shapes with English names and named points, and the poses that they are seen in."""
+"""Flat shapes with names and named points, and their poses."""
 
 from __future__ import annotations
 

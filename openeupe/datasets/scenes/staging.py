@@ -1,4 +1,4 @@
-"""What stands where in a procedural scene: a room, things on its floor, and a camera."""
+"""Layout of a procedural scene: room, objects and camera."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openeupe.datasets.scenes.textures import Texture, Tone
 
 Box = tuple[float, float, float, float]
 
-CAMERA_HEIGHT_M = 1.0  # fixed, as the focal length is: so that one picture tells metres
+CAMERA_HEIGHT_M = 1.0  # fixed, like the focal length, so that metres follow from one image
 FOCAL = 1.0  # focal length over the picture's width: 53 degrees of view
 COLOURS: dict[str, Tone] = {
     "red": (205, 35, 40),

@@ -1,4 +1,4 @@
-"""Procedural surfaces: patterns as functions of a place, and colours between two tones."""
+"""Procedural textures: patterns as functions of position, between two colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words over photos, with the region of each word known, and patterns that only look like words."""
+"""Photos with words and distractor patterns, and masks of the words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WordPhotos:
     About one photo in seven has no word, the others have one to four: common words, random
     letters and numbers in fourteen fonts, from 10 pixels to a quarter of the photo high, turned,
     in perspective, blurred, half transparent, on plates or straight on the photo, with down to 25
-    gray levels of contrast. Beside them lie as many patterns that are no text (hatchings, grids,
+    gray levels of contrast. There are as many patterns that are not text (hatchings, grids,
     scribbles, rows of signs) of the same sizes, strokes, colours and warps, so that fine detail
     alone is no sign of a word. Text that a photo itself shows is labelled background.
 

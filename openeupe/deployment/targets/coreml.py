@@ -1,4 +1,4 @@
-"""Core ML: Apple's devices. Converted anywhere; run, and so proved, on a Mac only."""
+"""Core ML: Apple's devices. Converted anywhere; run and verified on a Mac only."""
 
 from __future__ import annotations
 

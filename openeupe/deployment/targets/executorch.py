@@ -14,7 +14,7 @@ from openeupe.errors import InputError
 
 
 class ExecuTorchTarget(ExecuTorch, Target):
-    """Fixed sizes and a batch of one: XNNPACK lets one dimension at most stay open.
+    """Fixed sizes and a batch of one: XNNPACK supports one dynamic dimension at most.
 
     int8 quantizes linear layers with ranges taken at run time: with fixed ranges the tokens of
     transformers are unstable (cosine 0.6 to 0.99).

@@ -48,10 +48,10 @@ cls, patches = session.run(None, {"images": images})"""
 
 
 def write_onnx(job: Job, path: Path) -> None:
-    """Write the float32 program; weights beyond protobuf's 2 GiB lie beside it.
+    """Write the float32 program; weights above protobuf's 2 GiB are in a second file.
 
     Raises:
-        InputError: for an opset that cannot be had, or an operator that ONNX lacks.
+        InputError: for an unsupported opset or operator.
     """
     opset = OPSET if job.opset is None else job.opset
     if opset not in OPSETS:
@@ -81,7 +81,7 @@ def write_onnx(job: Job, path: Path) -> None:
 def store_halves(path: Path) -> None:
     """Store an ONNX file's matrices as float16, each behind a cast, which engines fold on loading.
 
-    Vectors (biases, norms) stay float32: they weigh nothing and matter most.
+    Vectors (biases, norms) stay float32: they are small and most sensitive.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper

@@ -1,4 +1,4 @@
-"""What every target offers besides its engine: a way to write a program as a file."""
+"""Interface of export targets: write a program as a file."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Job:
 
     size: height and width; None leaves them to the caller of the file.
     opset: of ONNX, for targets that go by way of it; None: its default.
-    calibration: `[N, 3, H, W]` photos as the file takes them, for int8.
-    fidelity: how near a written file comes to the encoder on photos of neither calibration nor
-        proof: the lower mean cosine of both kinds of tokens.
-    limit: the fidelity that int8 must reach; a little more than its proof asks for.
-    say: takes lines for the user while long work goes on.
-    notes: what the target has to say about its choices; it ends in `export.json`.
+    calibration: `[N, 3, H, W]` images as the file takes them, for int8.
+    fidelity: agreement of a written file with the encoder on other images than those of
+        calibration and parity check: the lower mean cosine of both kinds of tokens.
+    limit: the fidelity that int8 must reach; slightly above the parity limit.
+    say: called with progress messages.
+    notes: the target's choices, saved in `export.json`.
     """
 
     encoder: Encoder
@@ -60,7 +60,7 @@ class Target(Engine):
 
     @contextlib.contextmanager
     def compiling(self, encoder: Encoder) -> Iterator[None]:
-        """Silence while the engine's compiler works, and one line for whatever it raises."""
+        """Silence the engine's compiler, and report its errors in one line."""
         try:
             with quiet():
                 yield
