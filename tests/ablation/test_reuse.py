@@ -284,7 +284,7 @@ def test_a_precision_that_an_exported_arm_does_not_have_is_refused(
 ) -> None:
     """It would be called bf16 in the tables, and be what its file computes in."""
     pytest.importorskip("onnxruntime")
-    export(create("test_vit"), tmp_path / "export", target="onnx")
+    export(create("raw_pixels"), tmp_path / "export", target="onnx")
     file = write(colors, tmp_path, a=str(tmp_path / "export"))
     (failed,) = run_study(load_study(file, ["evaluation.precision=bf16"]), place)
     assert "evaluation.precision: " in failed

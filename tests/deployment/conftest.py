@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from openeupe.deployment.export import export
+from openeupe.deployment.targets import Job, onnx, openvino
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.licences import licence_of
 
@@ -40,21 +42,32 @@ def convnext() -> Encoder:
 
 @pytest.fixture(scope="session")
 def exported(vit: Encoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The small ViT in each format, at 64 x 96 pixels."""
+    """The small ViT in each format, at 64 x 96 pixels; all begin with the same ONNX program."""
     folder = tmp_path_factory.mktemp("exports")
+    program = folder / "program.onnx"
+    write = onnx.write_onnx
+
+    def write_once(job: Job, path: Path) -> None:
+        if not program.exists():
+            write(job, program)
+        shutil.copy(program, path)
+
     made = {}
-    for target, precision in [
-        ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"),
-        ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"),
-    ]:  # fmt: skip
-        path = folder / f"{target}-{precision}"
-        export(
-            vit,
-            path,
-            target=target,
-            precision=precision,
-            sizes=[(64, 96)],  # type: ignore[arg-type]
-            licences={"eupe_vit_t": licence_of("eupe_vit_t")},
-        )
-        made[path.name] = path
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (onnx, openvino):
+            patch.setattr(module, "write_onnx", write_once)
+        for target, precision in [
+            ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"),
+            ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"),
+        ]:  # fmt: skip
+            path = folder / f"{target}-{precision}"
+            export(
+                vit,
+                path,
+                target=target,
+                precision=precision,
+                sizes=[(64, 96)],  # type: ignore[arg-type]
+                licences={"eupe_vit_t": licence_of("eupe_vit_t")},
+            )
+            made[path.name] = path
     return made

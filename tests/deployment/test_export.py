@@ -19,7 +19,7 @@ from openeupe.deployment import fold
 from openeupe.deployment import latency as measuring
 from openeupe.deployment.export import ParityError, export
 from openeupe.deployment.targets.onnx import OnnxTarget
-from openeupe.encoders import Encoder
+from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
 
 from ..conftest import call
@@ -172,7 +172,7 @@ def test_other_folders_are_not_overwritten(
 
 
 def test_an_export_replaces_its_own_files_and_no_others(tmp_path: Path) -> None:
-    encoder, out = small("resnet10t"), tmp_path / "out"
+    encoder, out = create("raw_pixels"), tmp_path / "out"
     export(encoder, out, target="onnx", sizes=[(64, 64)])
     (out / "latency.json").write_text("{}")  # of the files that are replaced
     (out / "evaluations").mkdir()
