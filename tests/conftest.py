@@ -16,15 +16,21 @@ from typer.testing import CliRunner
 from openeupe.cli import app
 
 # What makes a quickstart a matter of seconds. Its figures mean nothing then; its path is the same.
-FEW_STEPS = [
-    f"stages.{stage}.{setting}"
-    for stage in ("proxy", "student", "finetuned")
-    for setting in (
-        "steps=2",
-        "batch_size=4",
-        "statistics.iterations=1",
-        "optimizer.warmup_steps=0",
-    )
+SIDES = {"proxy": "64", "student": "64", "finetuned": "[64, 96]"}
+QUICK = [
+    *(
+        f"stages.{stage}.{setting}"
+        for stage, side in SIDES.items()
+        for setting in (
+            "steps=2",
+            "batch_size=4",
+            "statistics.iterations=1",
+            "optimizer.warmup_steps=0",
+            f"students.{'proxy' if stage == 'proxy' else 'student'}.resolution={side}",
+        )
+    ),
+    *(f"stages.proxy.teachers.{t}.resolution=64" for t in ("semantic", "boundaries", "text")),
+    *(f"stages.{s}.teachers.proxy.resolution={SIDES[s]}" for s in ("student", "finetuned")),
 ]
 
 
@@ -64,7 +70,7 @@ class Quickstart:
 
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
-    """The quickstart on the registry's photos with a few steps and few views."""
+    """The quickstart on the registry's photos with a few steps, few views and small images."""
     import openeupe.quickstart as module
     from openeupe.cli.drawn_progress import DrawnProgress
     from openeupe.cli.quickstart import show
@@ -72,10 +78,10 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     folder = tmp_path_factory.mktemp("quickstart") / "runs" / "quickstart"
     log = folder.parent.parent / "out"
     with pytest.MonkeyPatch.context() as patch, log.open("w") as file:
-        patch.setattr(module, "_VIEWS", {"train": 40, "heldout": 12})
+        patch.setattr(module, "_VIEWS", {"train": 26, "heldout": 7})
         patch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 128)
         console = Console(file=file, width=200)
         progress = DrawnProgress(console)
-        results = module.run_quickstart(None, folder, FEW_STEPS, torch.device("cpu"), progress)
+        results = module.run_quickstart(None, folder, QUICK, torch.device("cpu"), progress)
         show(results, folder, console)
     return Quickstart(folder, log.read_text(), results)

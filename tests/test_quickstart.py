@@ -14,7 +14,7 @@ import openeupe.quickstart as module
 from openeupe.data import FolderSource
 from openeupe.data.registry_images import REGISTRY_PHOTOS, registry_photos
 
-from .conftest import FEW_STEPS, Quickstart
+from .conftest import QUICK, Quickstart
 
 
 def test_the_registrys_photos_are_all_there_and_both_parts_have_some() -> None:
@@ -39,11 +39,11 @@ def test_on_the_registrys_photos(quickstart: Quickstart) -> None:
         assert word in quickstart.output
     rows = {(r["encoder"], r["resolution"]): r["r2"] for r in quickstart.results["fidelity"]}
     encoders = ("proxy", "student", "finetuned", "untrained")
-    experts = {("semantic", 128), ("boundaries", 128), ("text", 128)}
-    assert set(rows) == experts | {(e, s) for e in encoders for s in (128, 192, 256)}
-    assert rows["text", 128]["text"]["patches"] > 0.8  # an expert predicts itself
+    experts = {("semantic", 64), ("boundaries", 64), ("text", 64)}
+    assert set(rows) == experts | {(e, s) for e in encoders for s in (64, 96)}
+    assert rows["text", 64]["text"]["patches"] > 0.8  # an expert predicts itself
     # The proxy starts as the semantic expert, so it predicts it far better than random weights.
-    proxy, untrained = rows["proxy", 128], rows["untrained", 128]
+    proxy, untrained = rows["proxy", 64], rows["untrained", 64]
     assert proxy["semantic"]["patches"] > untrained["semantic"]["patches"] + 0.1
     saved = json.loads((quickstart.folder / "results.json").read_text())
     assert saved["fidelity"] == quickstart.results["fidelity"]
@@ -56,14 +56,12 @@ def test_on_the_registrys_photos(quickstart: Quickstart) -> None:
 def test_on_ones_own_photos_in_class_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_VIEWS", {"train": 40, "heldout": 12})
-    monkeypatch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 128)
+    monkeypatch.setattr(module, "_VIEWS", {"train": 12, "heldout": 4})
+    monkeypatch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 64)
     for i, path in enumerate(sorted(registry_photos().iterdir())):
         folder = tmp_path / "mine" / ("even", "odd")[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.open(path).convert("RGB").resize((96, 72)).save(folder / f"{path.stem}.jpg")
-    results = module.run_quickstart(
-        tmp_path / "mine", tmp_path / "run", FEW_STEPS, torch.device("cpu")
-    )
+    results = module.run_quickstart(tmp_path / "mine", tmp_path / "run", QUICK, torch.device("cpu"))
     assert set(results["knn"]) >= {"semantic", "proxy", "finetuned", "untrained"}
     assert all(0 <= a <= 1 for a in results["knn"].values())

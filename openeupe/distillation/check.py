@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
-
 from openeupe.data import DataConfig, Source, at_hand, check_heldout, open_source
 from openeupe.distillation.encoder_settings import EncoderConfig, StudentConfig, TeacherConfig
 from openeupe.distillation.initialize import plan_cut
@@ -14,6 +12,7 @@ from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.track import check_tracker
 from openeupe.encoders import Encoder, check_resolution, create
 from openeupe.encoders.create import is_name
+from openeupe.encoders.meta import on_meta
 from openeupe.encoders.sources import Code, Export, Given
 from openeupe.errors import InputError
 
@@ -107,7 +106,7 @@ def meta_encoder(recipe: Recipe, member: EncoderConfig, args: dict[str, Any]) ->
     if isinstance(source, Given):
         return copy.deepcopy(source.encoder).to("meta")
     name, own = source.describe()
-    with torch.device("meta"):
+    with on_meta():
         return create(name, **(own | args))
 
 

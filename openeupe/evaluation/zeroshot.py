@@ -20,6 +20,7 @@ from openeupe.datasets.classification import ClassData, ImageNet
 from openeupe.datasets.interfaces import Images, LabelledImages
 from openeupe.datasets.subset import Subset
 from openeupe.encoders import Encoder
+from openeupe.encoders.meta import on_meta
 from openeupe.encoders.text import TextSpace, TextTower, text_space
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import Benchmark, Domain, EvaluatedEncoder, NotApplicable
@@ -234,7 +235,7 @@ def _image_vectors(
 
     The expert sees the same part of each image at its own resolution.
     """
-    with torch.device("meta"):
+    with on_meta():
         resolution = encoders.create(expert).resolution
     view = View(resolution, resolution, "crop", short=round(short * resolution / crop))
     key = (expert, images.fingerprint, view, evaluated.features.precision)

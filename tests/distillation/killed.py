@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.tensorboard  # here: each child would import it
 
 from openeupe import files
 from openeupe.data import open_source

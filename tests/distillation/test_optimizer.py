@@ -12,6 +12,7 @@ from openeupe.distillation.optimizer import (
     set_lr,
 )
 from openeupe.encoders import create
+from openeupe.encoders.meta import on_meta
 
 
 def test_warmup_then_cosine_to_the_end() -> None:
@@ -61,7 +62,7 @@ def test_a_backbone_learns_at_its_share_of_the_heads_rate(share: float, moved: f
 
 @pytest.mark.parametrize("name", ["test_vit", "fastvit_t8", "test_nfnet"])
 def test_tokens_embeddings_and_scales_do_not_decay_whatever_their_shape(name: str) -> None:
-    with torch.device("meta"):
+    with on_meta():
         network = create(name)
     config = OptimizerConfig(lr=1.0, weight_decay=0.5)
     (optimizer,) = build_optimizers(network, nn.Linear(3, 3), config, 8)

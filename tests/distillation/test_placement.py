@@ -24,6 +24,7 @@ from openeupe.distillation.run import run_recipe
 from openeupe.distillation.stage import Stage
 from openeupe.distributed import Processes
 from openeupe.encoders import create
+from openeupe.encoders.meta import on_meta
 from openeupe.encoders.pixels import RawPixels
 from openeupe.errors import InputError
 
@@ -124,7 +125,7 @@ def test_weights_that_a_layer_standardizes_itself_are_left_in_float32() -> None:
 
 def test_what_is_compiled_are_the_blocks() -> None:
     def kinds(name: str) -> dict[str, int]:
-        with torch.device("meta"):
+        with on_meta():
             return dict(Counter(type(layer).__name__ for layer in repeated_layers(create(name))))
 
     assert kinds("eupe_vit_t") == {"EvaBlock": 12}

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from openeupe.encoders import create
 from openeupe.encoders.backbone import TimmEncoder
+from openeupe.encoders.meta import on_meta
 from openeupe.errors import InputError
 
 NETWORKS = [
@@ -244,7 +245,7 @@ def test_published_weights_never_leave_a_layer_random(monkeypatch: pytest.Monkey
 
 
 def test_can_be_made_on_the_meta_device() -> None:
-    with torch.device("meta"):
+    with on_meta():
         encoder = TimmEncoder("swin_tiny_patch4_window7_224")
     assert all(parameter.is_meta for parameter in encoder.parameters())
 

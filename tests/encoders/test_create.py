@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from openeupe.encoders import create, names
+from openeupe.encoders.meta import on_meta
 from openeupe.errors import InputError
 
 
@@ -17,7 +17,7 @@ def test_own_names() -> None:
 
 @pytest.mark.parametrize("name", [*names(), "resnet18", "vit_tiny_patch16_224.augreg_in21k"])
 def test_name_and_args_rebuild_the_architecture(name: str) -> None:
-    with torch.device("meta"):
+    with on_meta():
         encoder = create(name)
         again = create(encoder.name, **encoder.args)
     assert encoder.name == name

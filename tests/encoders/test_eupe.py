@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from openeupe.encoders import Encoder, create
+from openeupe.encoders.meta import on_meta
 from openeupe.errors import InputError
 
 
@@ -27,7 +28,7 @@ def _parameters(encoder: Encoder) -> int:
     ],
 )
 def test_students_have_the_official_size(name: str, official: int, unused: int) -> None:
-    with torch.device("meta"):
+    with on_meta():
         encoder = create(name)
     assert _parameters(encoder) == official - unused
     assert encoder.resolution == 256
@@ -47,7 +48,7 @@ def test_students_have_the_official_size(name: str, official: int, unused: int) 
 def test_proxy_and_teachers_have_the_stated_shape(
     name: str, billions: float, cls_dim: int, patch_dim: int, patch_size: int, resolution: int
 ) -> None:
-    with torch.device("meta"):
+    with on_meta():
         encoder = create(name)
     assert _parameters(encoder) / 1e9 == pytest.approx(billions, abs=5e-4)
     assert (encoder.cls_dim, encoder.patch_dim) == (cls_dim, patch_dim)

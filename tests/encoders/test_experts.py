@@ -18,6 +18,7 @@ from openeupe.encoders.expert_weights import (
     MINILM_TOKENIZER,
 )
 from openeupe.encoders.experts import EXPERTS, imagenet_classifier
+from openeupe.encoders.meta import on_meta
 from openeupe.errors import InputError
 
 
@@ -92,7 +93,7 @@ def test_a_pretrained_expert_is_frozen_in_mode_but_can_be_trained() -> None:
 
 @pytest.mark.parametrize("name", EXPERTS)
 def test_can_be_made_on_the_meta_device(name: str) -> None:
-    with torch.device("meta"):
+    with on_meta():
         encoder = create(name)
     assert all(parameter.is_meta for parameter in encoder.parameters())
 

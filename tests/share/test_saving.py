@@ -54,9 +54,7 @@ def test_a_runs_student_is_saved_with_heads_and_card(
     (result,) = card.data.eval_results
     assert (result.dataset_type, result.metric_value) == ("mini/knn", 41.25)
     assert card.data.license == "other"  # the boundary expert's images were for research
-    assert (
-        "distilled at 128, 192, 256 px (the architecture's own resolution is 192 px)" in card.text
-    )
+    assert "distilled at 64, 96 px (the architecture's own resolution is 192 px)" in card.text
     for words in ("| hed | MIT (package); trained on BSDS500", "| craft |", "efficientnet_lite0",
                   "Stage `finetuned`", "smooth_l1: 0.1", "| 41.25 % | 36."):  # fmt: skip
         assert words in card.text, words
