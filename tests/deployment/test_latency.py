@@ -64,7 +64,7 @@ def test_a_worker_times_what_it_was_told(precision: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_the_machines_own_rate_is_measured(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Of small matrices: a processor without instructions for a precision takes seconds for others.
-    monkeypatch.setattr(worker, "_SIDE", 64)
+    monkeypatch.setattr(worker, "_SIZE", 64)
     what = {"kind": "matmul", "precision": precision, "size": (1, 1), "threads": 1}
     assert Worker(what).measure(seconds=0.0, threads=1)["median_ms"] > 0
 
@@ -133,9 +133,10 @@ def test_a_file_that_cannot_run_here_is_told(exported: dict[str, Path]) -> None:
         Worker({**contender.what, "size": (32, 32), "threads": 1})
 
 
-def test_each_export_keeps_its_own_rows(tmp_path: Path) -> None:
+def test_each_export_keeps_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """float32 and uint8, fixed and open sizes: one name, three files."""
-    encoder = create("raw_pixels").eval()
+    monkeypatch.setattr(measuring, "Process", FakeProcess)
+    encoder = small("resnet10t")
     settings = {
         "fixed": {"sizes": [(32, 32)]},
         "bytes": {"sizes": [(32, 32)], "pixels": "uint8"},

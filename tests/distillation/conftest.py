@@ -24,6 +24,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def raw_recipe(images: Path) -> dict[str, Any]:
     """Two teachers -> proxy -> student -> finetuned, all tiny, as it would stand in a file."""
+    return three_stages(images)
+
+
+def three_stages(images: Path) -> dict[str, Any]:
+    """What `raw_recipe` gives, for fixtures of a wider scope."""
     schedule = {
         "steps": 6,
         "batch_size": 4,

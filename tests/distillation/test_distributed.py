@@ -45,11 +45,12 @@ def torchrun(
 @pytest.fixture(scope="module")
 def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two students of several resolutions, then one whose every part is shared out and computed
-    in parts, heads first. No batch norm, whose statistics are each process's own on a CPU.
+    in parts, heads first. No batch norm, whose statistics are each process's own on a CPU. All are
+    shallow: FSDP2 and the optimizers of sharded weights take most of the time, for each tensor.
     """
 
-    def random(name: str, resolution: Any) -> dict[str, Any]:
-        return {"encoder": name, "pretrained": False, "resolution": resolution}
+    def random(name: str, resolution: Any, **args: Any) -> dict[str, Any]:
+        return {"encoder": name, "pretrained": False, "resolution": resolution, "args": args}
 
     schedule = {
         "steps": 6, "batch_size": 8, "head_hidden": 16, "statistics": {"iterations": 2},
@@ -57,16 +58,17 @@ def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "teacher_precision": "fp32", "student_precision": "fp32",
     }  # fmt: skip
     proxy = {
-        "teachers": {"vit": random("test_vit", 32), "net": random("test_resnet", 64)},
+        "teachers": {"vit": random("test_vit", 32, depth=2), "net": random("test_resnet", 64)},
         "students": {
-            "proxy": random("test_vit2", [32, 64]),
-            "second": random("test_convnext", [32, 64]) | {"optimizer": {"lr": 2e-3}},
+            "proxy": random("test_vit2", [32, 64], depth=2),
+            "second": random("test_convnext", [32, 64], depths=[1, 1, 1, 1])
+            | {"optimizer": {"lr": 2e-3}},
         },
         **schedule, "shard": "never",
     }  # fmt: skip
     student = {
         "teachers": {"proxy": {"encoder": "stage:proxy/proxy", "resolution": 32}},
-        "students": {"student": random("test_vit", 32) | {"checkpoint_activations": True}},
+        "students": {"student": random("test_vit", 32, depth=2) | {"checkpoint_activations": True}},
         **schedule, "shard": "always", "accumulate": 2,
         "optimizer": {"lr": 1e-3, "freeze_backbone_steps": 2, "backbone_lr": 0.2, "muon": {}},
         "head_init": "ridge",

@@ -87,7 +87,7 @@ def test_kept_activations_are_what_autograd_keeps(raw_recipe: dict[str, Any]) ->
 
 def test_devices() -> None:
     assert device_tflops("h100", 0.5) == pytest.approx(494.5)
-    assert device_tflops("this", 1.0) > 0.001
+    assert device_tflops("this", 1.0, "fp32") > 0.001
     assert device_gib("h200") == 141
     assert 1 < device_gib("this") < 10_000
     with pytest.raises(InputError, match="h100"):
@@ -156,6 +156,8 @@ def test_statistics_that_are_carried_over_cost_nothing(raw_recipe: dict[str, Any
 
 @pytest.mark.parametrize("kind", ["teacher", "student"])
 def test_hours_are_those_of_the_precision(raw_recipe: dict[str, Any], kind: str) -> None:
+    raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
+
     def hours(precision: str, bf16: bool) -> float:
         raw_recipe["stages"]["proxy"][f"{kind}_precision"] = precision
         recipe = Recipe.model_validate(raw_recipe)

@@ -21,7 +21,7 @@ from openeupe.encoders import create, save
 from openeupe.errors import InputError
 from tests.lines import Lines
 
-from .conftest import cut_off
+from .conftest import cut_off, three_stages
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -33,9 +33,15 @@ def recipe(raw_recipe: dict[str, Any]) -> Recipe:
     return Recipe.model_validate(raw_recipe)
 
 
-def test_a_run_leaves_loadable_students(recipe: Recipe, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    run = run_recipe(recipe, folder)
+@pytest.fixture(scope="module")
+def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of the recipe, which tests leave as it is."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return run_recipe(Recipe.model_validate(three_stages(images)), folder)
+
+
+def test_a_run_leaves_loadable_students(run: Run) -> None:
+    folder = run.folder
     # Every way of naming the result gives the same network.
     images = torch.rand(1, 3, 64, 64)
     final = openeupe.load(folder)
@@ -71,26 +77,25 @@ def test_training_moves_the_student_towards_the_teacher(
         assert records[-1][name] < 0.9 * records[0][name], name
 
 
-def test_what_is_finished_is_not_done_again(recipe: Recipe, tmp_path: Path) -> None:
-    run_recipe(recipe, tmp_path / "run")
-    before = files(tmp_path / "run")
-    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
+def test_what_is_finished_is_not_done_again(run: Run, recipe: Recipe) -> None:
+    before = files(run.folder)
+    stamps = {p: p.stat().st_mtime_ns for p in run.folder.rglob("*.safetensors")}
     again = Lines()
-    run_recipe(recipe, tmp_path / "run", progress=again)
-    assert files(tmp_path / "run") == before
+    run_recipe(recipe, run.folder, progress=again)
+    assert files(run.folder) == before
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert again.text.count("finished before") == 3
 
 
 def test_two_runs_of_one_seed_are_identical_and_of_two_seeds_are_not(
-    recipe: Recipe, tmp_path: Path
+    run: Run, recipe: Recipe, tmp_path: Path
 ) -> None:
-    for name, seed, workers in (("a", 0, 0), ("b", 0, 1), ("c", 1, 0)):
+    for name, seed, workers in (("same", 0, 1), ("other", 1, 0)):
         data = recipe.data.model_copy(update={"workers": workers})
         one = recipe.model_copy(update={"seed": seed, "data": data})
         run_recipe(one, tmp_path / name)
-    assert files(tmp_path / "a") == files(tmp_path / "b")
-    assert files(tmp_path / "a") != files(tmp_path / "c")
+    assert files(run.folder) == files(tmp_path / "same")
+    assert files(run.folder) != files(tmp_path / "other")
 
 
 def test_a_run_leaves_the_global_random_state_as_it_was(
@@ -298,9 +303,8 @@ def test_weights_that_only_the_last_update_made_infinite_are_not_saved(
     assert not (tmp_path / "run" / "proxy" / "proxy").exists()
 
 
-def test_finished_json_tells_the_story(recipe: Recipe, images: Path, tmp_path: Path) -> None:
-    run_recipe(recipe, tmp_path / "run")
-    told = json.loads((tmp_path / "run" / "proxy" / "finished.json").read_text())
+def test_finished_json_tells_the_story(run: Run) -> None:
+    told = json.loads((run.folder / "proxy" / "finished.json").read_text())
     assert told["images"] == 24
     assert told["teachers"]["net"]["cls_dim"] == create("test_resnet").cls_dim
     assert told["broken_images"] == []
