@@ -11,10 +11,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openeupe.api.curate import curate
     from openeupe.api.distill import distill, plan
+    from openeupe.api.export import export, latency
+    from openeupe.api.look import look
+    from openeupe.api.report import write_report
+    from openeupe.api.share import save
     from openeupe.encoders import Encoder, Tokens, create, load
     from openeupe.errors import InputError
 
-__all__ = ["Encoder", "InputError", "Tokens", "create", "curate", "distill", "load", "plan"]
+__all__ = [
+    "Encoder",
+    "InputError",
+    "Tokens",
+    "create",
+    "curate",
+    "distill",
+    "export",
+    "latency",
+    "load",
+    "look",
+    "plan",
+    "save",
+    "write_report",
+]
 
 _HOME = {
     "Encoder": "openeupe.encoders",
@@ -23,8 +41,13 @@ _HOME = {
     "create": "openeupe.encoders",
     "curate": "openeupe.api.curate",
     "distill": "openeupe.api.distill",
+    "export": "openeupe.api.export",
+    "latency": "openeupe.api.export",
     "load": "openeupe.encoders",
+    "look": "openeupe.api.look",
     "plan": "openeupe.api.distill",
+    "save": "openeupe.api.share",
+    "write_report": "openeupe.api.report",
 }
 
 

@@ -20,8 +20,8 @@ from rich.console import Console
 from torch import nn
 
 from openeupe.cli.drawn_progress import DrawnProgress
+from openeupe.deployment.config import ExportConfig
 from openeupe.deployment.export import ParityError, export
-from openeupe.deployment.program import parse_sizes
 from openeupe.encoders import Encoder, create, load, save
 from openeupe.errors import InputError
 
@@ -70,12 +70,17 @@ def main() -> None:
                 continue
             started = time.perf_counter()
             try:
+                config = ExportConfig.model_validate(
+                    {
+                        "target": target,
+                        "precision": precision,
+                        "resolution": sizes[0] if sizes and not dynamic else None,
+                        "dynamic": dynamic,
+                    }
+                )
                 about = export(
-                    encoder, out, target=target, precision=precision,  # type: ignore[arg-type]
-                    sizes=parse_sizes(sizes[0]) if sizes and not dynamic else None,
-                    dynamic=dynamic,
-                    images=arguments.images, source=name, progress=progress,
-                )  # fmt: skip
+                    encoder, out, config, images=arguments.images, source=name, progress=progress
+                )
                 seconds = time.perf_counter() - started
                 console.print(f"{out.name}: {seconds:.0f} s, {json.dumps(about['notes'])}")
             except (ParityError, InputError) as error:

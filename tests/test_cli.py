@@ -76,7 +76,7 @@ def test_plan_for_people_and_machines(recipe: Path) -> None:
         (["latency", "raw_pixels", "--threads", "two"], "--threads two: write it as 1 or 1,4"),
         (["export", "raw_pixels", "--to", "tflite"], "--to tflite: use one of onnx"),
         (["export", "raw_pixels", "--precision", "bf16"], "onnx has no bf16"),
-        (["export", "raw_pixels", "--resolution", "big"], "--resolution big: write it as 256"),
+        (["export", "raw_pixels", "--resolution", "big"], "resolution big: write it as 256"),
         (["export", "raw_pixels", "--dynamic", "--resolution", "64"], "exclude each other"),
         (["quickstart", "--images", "/no/such/folder"], "--images /no/such/folder: no such folder"),
     ],
@@ -101,7 +101,7 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
     command = [sys.executable, "-m", "openeupe", "export", "raw_pixels", "--resolution", "big"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
-    _is_one_line(ran.stdout, ran.stderr, "--resolution big: write it as 256")
+    _is_one_line(ran.stdout, ran.stderr, "resolution big: write it as 256")
 
 
 def _is_one_line(out: str, error: str, message: str) -> None:

@@ -15,7 +15,6 @@ import yaml
 import openeupe
 from openeupe.ablation.running import Place, check
 from openeupe.ablation.study import load_study
-from openeupe.deployment.export import export
 from openeupe.distillation.chain import load_with_chains
 from openeupe.distillation.check import check_recipe
 from openeupe.distillation.load import load_networks
@@ -54,7 +53,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     save(network, place / "folder")
     shutil.copytree(place / "folder", place / "models" / "stand-in")
     (place / "hub").symlink_to(place / "folder")
-    export(network, place / "export", target="onnx", images=write_images(place / "photos"))
+    openeupe.export(network, "onnx", place / "export", images=write_images(place / "photos"))
     (place / "own_module.py").write_text(_MODULE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resolver, "_CARRIED", place / "models")

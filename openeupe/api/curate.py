@@ -18,7 +18,7 @@ from openeupe.data.manifest import open_manifest
 from openeupe.distributed import one_device
 from openeupe.encoders import Encoder, load
 from openeupe.errors import InputError
-from openeupe.files import strict_json, write_atomically
+from openeupe.files import write_atomically
 from openeupe.progress import LOGGED, Progress
 from openeupe.report.curation import write_curation
 
@@ -59,12 +59,12 @@ class Curated:
         """Images of `against` and of `like` that cannot be read; copies of the first may remain."""
         return {option: self.about[f"unreadable_{option}"] for option in ("against", "like")}
 
-    def to_json(self) -> str:
-        """What the manifest contains about itself, without the parents of clusters."""
+    def to_json(self) -> dict[str, Any]:
+        """As `openeupe curate --json` prints it: `about` without the parents of clusters."""
         told = {key: value for key, value in self.about.items() if key != "parents"}
         if len(self.files) > 3:
             told["shards"] = str(self.files[3])
-        return strict_json(told)
+        return told
 
 
 def curate(
@@ -123,14 +123,17 @@ def curate(
     )
     if not about:  # of another process than the first, which writes the rest
         return Curated(manifest, [manifest], open_manifest(manifest)[1])
+    return Curated(manifest, [manifest, *_companions(manifest, config, progress)], about)
+
+
+def _companions(manifest: Path, config: CurateConfig, progress: Progress) -> list[Path]:
+    """Write summary and page, and shards if asked for."""
     text, page = manifest.with_suffix(".md"), write_curation(manifest)
     write_atomically(text, summary(manifest))
-    files = [manifest, text, page]
-    if config.shards is not None:
-        files.append(
-            write_shards(manifest, manifest.with_suffix(".shards"), config.shards, progress)
-        )
-    return Curated(manifest, files, about)
+    if config.shards is None:
+        return [text, page]
+    shards = write_shards(manifest, manifest.with_suffix(".shards"), config.shards, progress)
+    return [text, page, shards]
 
 
 def _listed(paths: Paths) -> list[str | Path]:

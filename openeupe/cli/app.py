@@ -28,7 +28,7 @@ app = typer.Typer(
     "JSON.",
 )
 # Where commands write, and look for, what has no folder of its own.
-EVALUATIONS, EXPORTS = Path("evaluations"), Path("exports")
+EVALUATIONS = Path("evaluations")
 # Colours only on a terminal, and never where NO_COLOR is set. Names are no markup: `[/y].jpg`.
 console = Console(markup=False, emoji=False)
 errors = Console(stderr=True, markup=False, emoji=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import openeupe
-from openeupe.cli.app import AsJson, Device, app, console, first_process, progress
+from openeupe.cli.app import AsJson, Device, app, console, first_process, print_json, progress
 
 if TYPE_CHECKING:
     from openeupe.api.curate import Curated
@@ -66,7 +66,7 @@ def curate(
     if not first_process():
         return
     if as_json:
-        print(made.to_json())
+        print_json(made.to_json())
     else:
         _tell(made)
 

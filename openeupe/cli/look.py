@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import typer
 
-from openeupe.cli.app import EXPORTS, Device, app, console, progress
+import openeupe
+from openeupe.cli.app import Device, app, console, progress, show
 from openeupe.errors import InputError
 from openeupe.limits import IMAGES, RESOLUTION
-
-if TYPE_CHECKING:
-    import torch
-
-    from openeupe.encoders import Encoder
-
-_REFERENCE_PHOTOS = 64  # at most: a set's axes change little beyond
 
 
 @app.command()
@@ -69,42 +62,26 @@ def look(
 
     Example: `openeupe look runs/quickstart efficientnet_lite0 photo.jpg`
     """
-    from openeupe.distributed import one_device
-    from openeupe.encoders import load
-    from openeupe.visualization import pictures
-    from openeupe.visualization.colours import Axes, Colouring, Mask
-    from openeupe.visualization.figures import extent, variance
-    from openeupe.visualization.images import read_mask, read_photos
-
-    names, paths = _told_apart(what)
-    kinds = pictures.chosen_kinds(only)
-    at = _place(patch)
-    photos = read_photos(paths, resolution, limit)
-    if only is not None and "matches" in kinds and len(photos) < 2:
-        raise InputError("--only matches: they are between two photos: give another one")
-    if only is not None and "stages" in kinds and not _runs(names):
-        raise InputError("--only stages: they are of a run: name its folder")
-    own = axes in ("image", "batch")
-    if not own and not Path(axes).is_dir():
-        raise InputError(f"--axes {axes}: use image, batch, or a folder of images")
-    reference = [] if own else read_photos([Path(axes)], resolution, _REFERENCE_PHOTOS)
-    kept = mask if mask in ("none", "first") else [read_mask(Path(mask))] * len(photos)
-    how = Colouring(cast(Axes, axes if own else "reference"), range_, cast(Mask, kept), align)
-    on = one_device(device)
-    looked = pictures.draw(
-        {name: load(name).to(on) for name in names},
-        photos,
+    encoders, images = _told_apart(what)
+    seen = openeupe.look(
+        encoders,
+        images,
         out,
-        pictures.Wish(kinds, how, at, components, upsampling),
-        reference=reference,
-        stages=_stages(names, on) if "stages" in kinds else {},
+        device=device,
         progress=progress,
+        resolution=resolution,
+        only=only,
+        axes=axes,
+        mask=mask,
+        range=range_,
+        align=align,
+        patch=patch,
+        components=components,
+        upsampling=upsampling,
+        limit=limit,
     )
-    for name, images in looked.coloured.items():
-        for photo, one in zip(photos, images, strict=True):
-            told = f"{name}, {photo.name}: {variance(one)}, {extent(one)}"
-            console.print(told, soft_wrap=True, highlight=False)
-    for file in looked.files:
+    show(seen.table())
+    for file in seen.files:
         console.print(f"wrote {file}", soft_wrap=True, highlight=False)
 
 
@@ -135,18 +112,15 @@ def report(
 
     Example: `openeupe report runs/quickstart`
     """
-    from openeupe.distributed import one_device
-    from openeupe.report.page import write_report
-    from openeupe.report.seen import see
-
-    seen = see(
+    page = openeupe.write_report(
         run,
+        out,
         images=images or [],
         beside=beside or [],
-        device=one_device(device),
+        results=results or [],
+        device=device,
         progress=progress,
     )
-    page = write_report(run, seen, out, results or [], EXPORTS)
     size = page.stat().st_size / 1e6
     console.print(f"wrote {page} ({size:.1f} MB)", soft_wrap=True, highlight=False)
 
@@ -196,37 +170,3 @@ def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:
             f"{lacking}: images are files ending in .jpg, .png, ... and folders of them"
         )
     return list(dict.fromkeys(encoders)), images
-
-
-def _stages(names: list[str], device: torch.device) -> dict[str, dict[str, Encoder]]:
-    """Of each run among the names, the students of its stages, by the run's folder name.
-
-    Runs of one folder name are numbered.
-    """
-    from openeupe.distillation.run_folder import Run, load_stages
-    from openeupe.visualization.images import unused_name
-
-    stages: dict[str, dict[str, Encoder]] = {}
-    for run in _runs(names):
-        students = load_stages(Run.open(run))
-        name = unused_name(run.resolve().name, stages)
-        stages[name] = {key: encoder.to(device) for key, encoder in students.items()}
-    return stages
-
-
-def _runs(names: list[str]) -> list[Path]:
-    """The run folders among names of encoders."""
-    from openeupe.encoders.run_layout import is_run
-
-    return [Path(name) for name in names if is_run(Path(name))]
-
-
-def _place(text: str) -> tuple[float, float]:
-    found = re.fullmatch(r"\s*([\d.]+)\s*,\s*([\d.]+)\s*", text)
-    try:
-        x, y = (float(part) for part in found.groups()) if found else (2.0, 2.0)
-    except ValueError:
-        x, y = 2.0, 2.0
-    if not (0 <= x <= 1 and 0 <= y <= 1):
-        raise InputError(f"--patch {text}: give X,Y between 0 and 1, as in 0.25,0.6")
-    return x, y

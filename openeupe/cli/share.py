@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from openeupe.cli.app import EVALUATIONS, app, console
+import openeupe
+from openeupe.cli.app import app, console
 
 
 @app.command()
@@ -29,9 +30,7 @@ def save(
 
     Example: `openeupe save runs/quickstart my-encoder --for timm`
     """
-    from openeupe.share.saving import save as save_folder
-
-    save_folder(encoder, folder, layout, licence=licence, evaluations=EVALUATIONS)
+    openeupe.save(encoder, folder, layout, licence=licence)
     console.print(f"Saved {folder}; its README.md explains how to load it.", soft_wrap=True)
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from openeupe.cli.app import EXPORTS, AsJson, app, console, error_progress, print_json, progress
+import openeupe
+from openeupe.cli.app import AsJson, app, console, error_progress, print_json, progress, show
 from openeupe.errors import InputError
-from openeupe.files import folder_name, read_mapping
 from openeupe.limits import BATCH, STEPS
 
 
@@ -54,42 +53,26 @@ def export(
     Example: `openeupe export runs/quickstart --to openvino --precision int8 --images photos`
     """
     from openeupe.deployment.export import ParityError
-    from openeupe.deployment.export import export as export_encoder
-    from openeupe.deployment.program import parse_sizes
-    from openeupe.deployment.targets import TARGETS
-    from openeupe.encoders import load
-    from openeupe.share.origin import origin
 
-    if dynamic and resolution:
-        raise InputError("--dynamic and --resolution exclude each other: give one")
-    sizes = parse_sizes(resolution) if resolution else None
-    chosen = precision or (TARGETS[to].precisions[0] if to in TARGETS else "fp32")
-    folder = out or _default_folder(encoder, to, chosen)
-    loaded = load(encoder)
     try:
-        about = export_encoder(
-            loaded,
-            folder,
-            target=to,
+        made = openeupe.export(
+            encoder,
+            to,
+            out,
+            images=images,
+            progress=progress,
             precision=precision,
-            sizes=sizes,
+            resolution=resolution,
             dynamic=dynamic,
             pixels="uint8" if uint8 else "float32",
-            images=images,
             opset=opset,
-            source=encoder,
-            licences=origin(encoder, loaded).experts,
-            progress=progress,
         )
     except ParityError as error:
         console.print(f"failed: {error}", style="red", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
-    size = sum(about["bytes"].values()) / 1e6
-    console.print(
-        f"{folder}: {size:.1f} MB. Try: python {shlex.quote(str(folder / 'example.py'))} PHOTO",
-        soft_wrap=True,
-        highlight=False,
-    )
+    example = shlex.quote(str(made.folder / "example.py"))
+    told = f"{made.folder}: {made.megabytes:.1f} MB. Try: python {example} PHOTO"
+    console.print(told, soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -116,66 +99,18 @@ def latency(
 
     Example: `openeupe latency exports/mine-onnx-fp32 exports/mine-openvino-int8 runs/mine`
     """
-    import dataclasses
-
-    from openeupe.deployment import latency as measuring
-    from openeupe.deployment.program import parse_sizes
-    from openeupe.encoders import resolve
-    from openeupe.encoders.export_layout import size_name
-    from openeupe.encoders.sources import Export
-
-    sizes = parse_sizes(resolution) if resolution else [None]
-    if len(sizes) > 1:
-        raise InputError(f"--resolution {resolution}: measure one size at a time")
     counts = [part.strip() for part in threads.split(",")] if threads else []
     if not all(part.isdigit() and int(part) for part in counts):
         raise InputError(f"--threads {threads}: write it as 1 or 1,4")
-    contenders = [
-        measuring.exported(source.path)
-        if isinstance(source, Export)
-        else measuring.eager(source.load(), "PyTorch fp32")
-        for source in map(resolve, encoders)
-    ]
-    rows = measuring.measure(
-        contenders,
-        size=sizes[0],
+    found = openeupe.latency(
+        encoders,
+        resolution=resolution,
         threads=[int(part) for part in counts] or None,
         rounds=rounds,
         batch=batch,
         progress=error_progress if as_json else progress,
     )
     if as_json:
-        said = {"machine": measuring.machine(), "rows": [dataclasses.asdict(r) for r in rows]}
-        print_json(said)
-        return
-    columns = ("ms p50", "p90", "x eager", "by min", "images/s", "memory MB", "of peak")
-    table = Table("contender", "size", "threads", *columns, "file MB", "M params", "GMACs")
-    for row in rows:
-        table.add_row(
-            row.label, size_name(row.size), f"{row.threads}", f"{row.latency_p50_ms:.1f}",
-            f"{row.latency_p90_ms:.1f}", f"{row.ratio_median:.2f}", f"{row.ratio_minimum:.2f}",
-            f"{row.images_per_second:.1f}", f"{row.memory_mb:.0f}",
-            "" if row.of_peak is None else f"{row.of_peak:.0%}",
-            f"{row.megabytes:.1f}", f"{row.parameters_m:.1f}", f"{row.gmacs:.2f}",
-        )  # fmt: skip
-    console.print(table)
-    console.print(
-        f"{measuring.machine()['processor']}. Batch 1 but for images/s. x eager: medians of rounds "
-        "in turns; of peak: share of the matrix-multiply rate measured in the same run, in the "
-        "precision that is computed in; empty where that is no faster than fp32 here.",
-        highlight=False,
-    )
-
-
-def _default_folder(source: str, to: str, precision: str) -> Path:
-    """Where an encoder is exported to if the user gives no place.
-
-    Raises:
-        InputError: if the export of an encoder with a similar name lies there.
-    """
-    name = folder_name(source.rstrip("/")).strip("._") or folder_name(Path(source).resolve().name)
-    folder = EXPORTS / f"{name}-{to}-{precision}"
-    before = read_mapping(folder / "export.json").get("source")
-    if isinstance(before, str) and before.rstrip("/") != source.rstrip("/"):
-        raise InputError(f"{folder} holds the export of {before}: choose another --out")
-    return folder
+        print_json(found.to_json())
+    else:
+        show(found.table())

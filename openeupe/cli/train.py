@@ -17,6 +17,7 @@ from openeupe.cli.app import (
     console,
     first_process,
     packaged,
+    print_json,
     progress,
     show,
 )
@@ -91,7 +92,7 @@ def plan(
         allow_code=allow_code,
     )
     if as_json:
-        print(costs.to_json())
+        print_json(costs.to_json())
         return
     show(costs.networks())
     show(costs.table())

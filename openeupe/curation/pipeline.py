@@ -63,9 +63,7 @@ class _Work:
     here: Processes
     progress: Progress
 
-    def scan(self, image_pool: ImagePool | None, name: str) -> _Images | None:
-        if image_pool is None:
-            return None
+    def scan(self, image_pool: ImagePool, name: str) -> _Images:
         folder = self.folder / f"{name}-scan"
         scanned = scan(image_pool, folder, self.here, self.config.workers, self.progress)
         rows = np.setdiff1d(np.arange(len(scanned)), readable(scanned))
@@ -138,9 +136,8 @@ def curate(
     ):
         work = _Work(folder, config, encoder, here, progress if here.first else SILENT)
         ours = work.scan(pools[0], "pool")
-        assert ours is not None
-        leaks = _some_readable(work.scan(pools[1], "against"), "--against", against)
-        seeds = _some_readable(work.scan(pools[2], "like"), "--like", like)
+        leaks = _some_readable(work, pools[1], "against")
+        seeds = _some_readable(work, pools[2], "like")
         decided = _decided_alone(work, ours, leaks)
         if encoder is None:
             shares, seen = _by_hash(work, decided, ours, leaks), None
@@ -149,12 +146,8 @@ def curate(
         if here.first:
             decided.settle()
             shares.settle(decided)
-            about = _about(out, decided, ours, seen, config) | {
-                "against": [str(path) for path in against],
-                "unreadable_against": leaks.unreadable if leaks else [],
-                "like": [str(path) for path in like],
-                "unreadable_like": seeds.unreadable if seeds else [],
-            }
+            about = _about(out, decided, ours, seen, config)
+            about |= _others("against", against, leaks) | _others("like", like, seeds)
             about |= _counts(decided) | shares.about()
             write_manifest(
                 out, folder / "pool-scan", ours.image_pool, decided, shares, pools[1], about
@@ -220,6 +213,16 @@ def _about(
         "config": config.model_dump(exclude={"work", "shards"})
         | {"hash_distance": decided.hash_distance},
         "encoder": None if seen is None else seen.about,
+    }
+
+
+def _others(
+    option: str, given: Sequence[str | Path], images: _Images | None
+) -> dict[str, list[str]]:
+    """What a manifest says of the images of an option."""
+    return {
+        option: [str(path) for path in given],
+        f"unreadable_{option}": images.unreadable if images else [],
     }
 
 
@@ -305,14 +308,13 @@ def _root(root: Path, out: Path) -> str:
     return root.relative_to(here).as_posix() if root.is_relative_to(here) else str(root)
 
 
-def _some_readable(
-    images: _Images | None, option: str, given: Sequence[str | Path]
-) -> _Images | None:
-    """The images of an option, of which at least one can be read."""
+def _some_readable(work: _Work, image_pool: ImagePool | None, option: str) -> _Images | None:
+    """The images of an option, of which at least one can be read; None without that option."""
+    images = None if image_pool is None else work.scan(image_pool, option)
     if images and len(images.unreadable) == len(images.scanned):
         raise InputError(
-            f"{option} {', '.join(map(str, given))}: none of its {len(images.scanned)} images can "
-            "be read: check the files"
+            f"--{option} {', '.join(map(str, images.image_pool.roots))}: none of its "
+            f"{len(images.scanned)} images can be read: check the files"
         )
     return images
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openeupe.deployment import export_folder as folders
+from openeupe.deployment.config import ExportConfig
 from openeupe.deployment.parity import Parity, Proof, as_input, complaint
 from openeupe.deployment.sample_images import Photos
 from openeupe.deployment.targets import TARGETS, Job, Target
 from openeupe.encoders import Encoder, check_resolution
 from openeupe.encoders.engines import Precision
-from openeupe.encoders.export_layout import Pixels, Size, contents, file_key
+from openeupe.encoders.export_layout import Size, contents, file_key
 from openeupe.encoders.exported import ExportedEncoder
 from openeupe.encoders.licences import Licence
 from openeupe.errors import InputError
@@ -28,14 +29,9 @@ class ParityError(Exception):
 def export(
     encoder: Encoder,
     folder: Path,
+    config: ExportConfig,
     *,
-    target: str,
-    precision: Precision | None = None,
-    sizes: Sequence[Size] | None = None,
-    dynamic: bool = False,
-    pixels: Pixels = "float32",
     images: Path | None = None,
-    opset: int | None = None,
     source: str | None = None,
     licences: Mapping[str, Licence] | None = None,
     progress: Progress = LOGGED,
@@ -45,12 +41,6 @@ def export(
     Other files in the folder stay. It appears whole, after its files have reached the disk.
 
     Args:
-        target: a name of `openeupe.deployment.targets.TARGETS`.
-        precision: by default the target's first.
-        sizes: (height, width) of each file; default: the encoder's resolution.
-        dynamic: one file that takes any multiple of the patch size instead.
-        pixels: what the file takes: float32 in [0, 1] or uint8.
-        opset: of ONNX, which the file is or is made by way of; default: 20.
         images: folder of photos for calibration and parity; default: the package registry's.
         source: what the user called the encoder.
         licences: of the published weights it is, or was made from, by name.
@@ -61,36 +51,24 @@ def export(
         InputError: before any long work, for a combination that cannot be had.
         ParityError: if a file misses its limit; the folder is then kept as `FOLDER.failed`.
     """
-    if isinstance(encoder, ExportedEncoder):
-        raise InputError(
-            f"{encoder.folder} is an export already: give the encoder that it was made from, "
-            f"{encoder.about['source']}"
-        )
-    if dynamic and sizes:
-        raise InputError("a dynamic file takes every size: leave sizes out, or dynamic")
-    engine, precision = _checked(target, precision, dynamic, opset)
-    native = (encoder.resolution, encoder.resolution)
-    wanted: list[Size | None] = [None] if dynamic else list(sizes or [native])
-    for length in (length for size in wanted for length in size or native):
-        check_resolution(encoder, length)
     failed_folder = folder.with_name(f"{folder.name}.failed")
-    for place in (folder, failed_folder):
-        if not folders.replaceable(place):
-            raise InputError(f"{place} holds something else than an export: choose another --out")
+    engine, precision = _checked(encoder, config, (folder, failed_folder))
     photos = Photos(images, calibrate=precision == "int8")
-
     with partial_folder(folder, folders.own_files) as part:
-        jobs = [Job(encoder, size, pixels, precision, opset) for size in wanted]
+        jobs = [
+            Job(encoder, size, config.pixels, precision, config.opset)
+            for size in config.sizes(encoder.resolution)
+        ]
         written = [_write(engine, job, part, photos, progress) for job in jobs]
         about = folders.describe(
             encoder,
             source=source or encoder.name,
-            target=target,
+            target=config.target,
             precision=precision,
-            pixels=pixels,
+            pixels=config.pixels,
             files={file.key: file.name for file in written},
         )
-        about["contents"] = contents(part, target, about["files"])
+        about["contents"] = contents(part, config.target, about["files"])
         about["bytes"] = {file.key: file.bytes for file in written}
         about["parity"] = [parity.said() for file in written for parity in file.parities]
         about["photos"] = photos.said
@@ -105,19 +83,40 @@ def export(
 
 
 def _checked(
-    target: str, precision: Precision | None, dynamic: bool, opset: int | None
+    encoder: Encoder, config: ExportConfig, places: tuple[Path, ...]
 ) -> tuple[Target, Precision]:
+    """The target and the precision; what cannot be had is refused."""
+    if isinstance(encoder, ExportedEncoder):
+        raise InputError(
+            f"{encoder.folder} is an export already: give the encoder that it was made from, "
+            f"{encoder.about['source']}"
+        )
+    if config.dynamic and config.resolution:
+        raise InputError("dynamic and resolution exclude each other: give one")
+    found = _target(config)
+    native = (encoder.resolution, encoder.resolution)
+    for size in config.sizes(encoder.resolution):
+        for length in size or native:
+            check_resolution(encoder, length)
+    for place in places:
+        if not folders.replaceable(place):
+            raise InputError(f"{place} holds something else than an export: choose another --out")
+    return found
+
+
+def _target(config: ExportConfig) -> tuple[Target, Precision]:
+    target, opset = config.target, config.opset
     if target not in TARGETS:
         raise InputError(f"--to {target}: use one of {', '.join(TARGETS)}")
     engine = TARGETS[target]
-    chosen = precision or engine.precisions[0]
+    chosen = config.precision or engine.precisions[0]
     if chosen not in engine.precisions:
         others = [name for name, other in TARGETS.items() if chosen in other.precisions]
         raise InputError(
             f"{target} has no {chosen}: use one of {', '.join(engine.precisions)}"
             + (f", or --to {' or '.join(others)}" if others else "")
         )
-    if dynamic and not engine.dynamic:
+    if config.dynamic and not engine.dynamic:
         raise InputError(f"{target} files have fixed sizes: give --resolution, not --dynamic")
     if opset is not None and not engine.by_onnx:
         others = [name for name, other in TARGETS.items() if other.by_onnx]

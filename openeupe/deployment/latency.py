@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe.deployment.export_folder import LATENCY
+from openeupe.deployment.latencies import Row
 from openeupe.deployment.worker import Process, matmul_gflop, multiplies_faster
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.export_layout import Size, check_contents, parse_size, read_about
@@ -45,35 +46,6 @@ class Contender:
     sizes: list[Size] = field(default_factory=list)
     folder: Path | None = None
     export: str | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """Results of one contender at one number of threads; times at batch size 1.
-
-    ratio_median, ratio_minimum: times as fast as the baseline, from rounds in turns.
-    memory_mb: growth of the peak resident set while it was loaded and run at batch 1, with this
-        and smaller numbers of threads.
-    of_peak: share of the machine's matrix-multiply rate, measured in the same run, in the
-        precision that its matrices are multiplied in. None where the machine does not multiply
-        faster in it than in float32.
-    """
-
-    label: str
-    precision: str
-    size: Size
-    threads: int
-    latency_p50_ms: float
-    latency_p90_ms: float
-    latency_min_ms: float
-    ratio_median: float
-    ratio_minimum: float
-    images_per_second: float
-    memory_mb: float
-    megabytes: float
-    parameters_m: float
-    gmacs: float
-    of_peak: float | None
 
 
 def eager(encoder: Encoder, label: str, precision: str = "fp32") -> Contender:

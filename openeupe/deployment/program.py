@@ -117,6 +117,6 @@ def parse_sizes(text: str) -> list[Size]:
     for part in text.split(","):
         lengths = part.strip().lower().split("x")
         if len(lengths) > 2 or not all(one.isdigit() and int(one) for one in lengths):
-            raise InputError(f"--resolution {text}: write it as 256, 256,512 or 512x384")
+            raise InputError(f"resolution {text}: write it as 256, 256,512 or 512x384")
         sizes.append((int(lengths[0]), int(lengths[-1])))
     return list(dict.fromkeys(sizes))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from openeupe.files import strict_json
 from openeupe.table import Table
 
 
@@ -106,9 +105,9 @@ class Plan:
         rows.append(["all", _short(images), "", "", "", "", _hours(self.device_hours)])
         return Table(["stage", *columns, "device-\nhours"], rows, notes=self._notes())
 
-    def to_json(self) -> str:
-        """The costs of each stage as JSON."""
-        return strict_json([dataclasses.asdict(stage) for stage in self.stages])
+    def to_json(self) -> list[dict[str, object]]:
+        """The costs of each stage, as `openeupe plan --json` prints them."""
+        return [dataclasses.asdict(stage) for stage in self.stages]
 
     def _notes(self) -> list[str]:
         notes = [

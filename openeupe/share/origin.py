@@ -18,9 +18,9 @@ from openeupe.distillation.student import DISTILLATION
 from openeupe.encoders import Encoder, resolve
 from openeupe.encoders.export_layout import ABOUT
 from openeupe.encoders.licences import Licence, licence_of
-from openeupe.encoders.resolver import earlier_stage, looks_like_path
+from openeupe.encoders.resolver import Written, earlier_stage, looks_like_path
 from openeupe.encoders.run_layout import is_run
-from openeupe.encoders.sources import Export, Published, RunStudent, Untrained
+from openeupe.encoders.sources import Export, Given, Published, RunStudent, Untrained
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import identify
 from openeupe.evaluation.results import RESULTS, EncoderIdentity, Results
@@ -56,7 +56,7 @@ class Origin:
         return yaml.safe_dump(told, sort_keys=False, width=100)
 
 
-def origin(source: str, encoder: Encoder, evaluations: Path | None = None) -> Origin:
+def origin(source: Written, encoder: Encoder, evaluations: Path | None = None) -> Origin:
     """Collect the origin of `source` from the files around it.
 
     Args:
@@ -67,13 +67,15 @@ def origin(source: str, encoder: Encoder, evaluations: Path | None = None) -> Or
     """
     found = Origin()
     resolved = resolve(source, allow_code=True)  # nothing is run here
+    if isinstance(resolved, Given):
+        return Origin({encoder.name: _UNKNOWN})
     own = resolved.results_folder()
     places = {own / "evaluations"} if own else set()
     if own is None and evaluations is not None:
-        places = {evaluations / folder_name(source)}
+        places = {evaluations / folder_name(resolved.text)}
     student = resolved.folder()
     if student is None:
-        _add_outside(found.experts, source, source)
+        _add_outside(found.experts, resolved.text, resolved.text)
         found.results = _results(places, lambda: identify(encoder, {}))
         return found
     found.info = _info(student)

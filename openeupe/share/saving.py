@@ -14,6 +14,7 @@ from openeupe.distillation.student import DISTILLATION, load_heads
 from openeupe.encoders import resolve, timm_folder, transformers_folder
 from openeupe.encoders.create import is_name
 from openeupe.encoders.openeupe_folder import written_whole
+from openeupe.encoders.resolver import Written
 from openeupe.encoders.run_layout import FINISHED
 from openeupe.encoders.sources import Export, File
 from openeupe.errors import InputError
@@ -26,7 +27,7 @@ _BESIDE = ("heads.safetensors", "statistics.safetensors", DISTILLATION)
 
 
 def save(
-    source: str,
+    source: Written,
     folder: Path,
     layout: Layout = "openeupe",
     *,
@@ -71,7 +72,7 @@ def save(
             text = json.dumps(for_others(info), indent=2)
             (part / DISTILLATION).write_text(text, encoding="utf-8")
         if isinstance(resolved, File):
-            heads = load_heads(source)
+            heads = load_heads(resolved.path)
             state = {f"{t}.{k}": v for t, h in heads.items() for k, v in h.state_dict().items()}
             if state:
                 save_file(state, part / "heads.safetensors")

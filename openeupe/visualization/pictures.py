@@ -13,6 +13,7 @@ from torch import Tensor
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.progress import LOGGED, Progress
+from openeupe.table import Table
 from openeupe.visualization import figures
 from openeupe.visualization.colours import Coloured, Colouring, colour
 from openeupe.visualization.images import Photo, patch_tokens
@@ -37,14 +38,28 @@ class Wish:
 
 @dataclass
 class Looked:
-    """files: what was written. forward_s: seconds that the encoders' forward passes took.
+    """Pictures of what encoders see.
 
-    coloured: the colours and measures of `pca.png`, by encoder and image.
+    Attributes:
+        files: what was written.
+        forward_s: seconds that the encoders' forward passes took.
+        photos: names of the images.
+        coloured: the colours and measures of `pca.png`, by encoder and image.
     """
 
     files: list[Path]
     forward_s: float
+    photos: list[str]
     coloured: dict[str, list[Coloured]]
+
+    def table(self) -> Table:
+        """Explained variance and coherence of each encoder's colours of each photo."""
+        rows = [
+            [name, photo, figures.variance(one), figures.extent(one)]
+            for name, images in self.coloured.items()
+            for photo, one in zip(self.photos, images, strict=True)
+        ]
+        return Table(["encoder", "photo", "variance of components 1, 2, 3", "coherence"], rows)
 
 
 def draw(
@@ -81,7 +96,7 @@ def draw(
         for name, figure in drawn.items():
             files.append(figures.save(figure, folder / f"{name}.png"))
             task.advance()
-    return Looked(files, forward_s, coloured)
+    return Looked(files, forward_s, [photo.name for photo in photos], coloured)
 
 
 def _look(

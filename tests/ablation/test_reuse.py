@@ -13,12 +13,12 @@ import pytest
 import yaml
 from PIL import Image
 
+import openeupe
 from openeupe.ablation.inputs import check_inputs
 from openeupe.ablation.report import report
 from openeupe.ablation.running import Place, run_study
 from openeupe.ablation.study import load_study
 from openeupe.ablation.study_results import StudyResults
-from openeupe.deployment.export import export
 from openeupe.encoders import create, save
 from openeupe.errors import InputError
 from openeupe.evaluation.knn import Knn
@@ -284,7 +284,7 @@ def test_a_precision_that_an_exported_arm_does_not_have_is_refused(
 ) -> None:
     """It would be called bf16 in the tables, and be what its file computes in."""
     pytest.importorskip("onnxruntime")
-    export(create("raw_pixels"), tmp_path / "export", target="onnx")
+    openeupe.export(create("raw_pixels"), "onnx", tmp_path / "export")
     file = write(colors, tmp_path, a=str(tmp_path / "export"))
     (failed,) = run_study(load_study(file, ["evaluation.precision=bf16"]), place)
     assert "evaluation.precision: " in failed

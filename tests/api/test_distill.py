@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +131,7 @@ def test_a_plan_counts_it(recipe: Path) -> None:
     assert [t.name for t in stage.teachers] == ["vit", "mine"]
     assert stage.teachers[1].parameters == 6 * (3 * 16 * 16 + 1)
     assert plan.device_hours == stage.device_hours
-    assert json.loads(plan.to_json())[0]["stage"] == "student"
+    assert plan.to_json()[0]["stage"] == "student"
     assert "teacher mine" in str(plan.networks())
     assert "device-hours" in plan.table().markdown()
 

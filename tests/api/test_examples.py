@@ -11,12 +11,16 @@ import pytest
 
 import openeupe
 
+from ..tiny_recipe import write_recipe
+
 API = Path(openeupe.__file__).parent / "api"
 MODULES = ["table", *(f"api.{file.stem}" for file in API.glob("[a-z]*.py"))]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples(module: str, here: Path) -> None:
+    if module == "api.report":
+        openeupe.distill(write_recipe(here, 2), run="runs/mine")
     found = doctest.testmod(import_module(f"openeupe.{module}"))
     assert found.attempted
     assert not found.failed

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from openeupe.deployment.export import export
 from openeupe.deployment.targets import Job, onnx, openvino
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.licences import licence_of
+
+from .exporting import export
 
 SMALL = {
     "eupe_vit_t": {"depth": 1},
@@ -66,7 +67,7 @@ def exported(vit: Encoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str
                 path,
                 target=target,
                 precision=precision,
-                sizes=[(64, 96)],  # type: ignore[arg-type]
+                resolution=[(64, 96)],  # type: ignore[arg-type]
                 licences={"eupe_vit_t": licence_of("eupe_vit_t")},
             )
             made[path.name] = path

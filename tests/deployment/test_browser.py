@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from openeupe.deployment.export import export
 from openeupe.encoders import Encoder
 from openeupe.encoders.engines import Precision
 from speed import browser
+
+from .exporting import export
 
 NEEDED = ("chromium", "chromedriver", "npm")
 
@@ -24,7 +25,7 @@ def test_a_browser_gets_the_tokens_that_python_gets(
     vit: Encoder, tmp_path: Path, precision: Precision
 ) -> None:
     folder = tmp_path / "onnx"
-    export(vit, folder, target="onnx", precision=precision, sizes=[(64, 96)])
+    export(vit, folder, target="onnx", precision=precision, resolution=[(64, 96)])
     parity, times = browser.in_browser(folder, rounds=2)
     assert parity.passed
     assert len(times) == 2 * parity.photos - 1

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from openeupe.cli.ship import _default_folder
+from openeupe.api.export import _default_folder
+from openeupe.deployment.config import ExportConfig
 from openeupe.errors import InputError
 
 
@@ -25,7 +26,7 @@ def test_every_source_has_a_name_inside_exports(
         "runs/mine": "runs_mine-onnx-fp32",
     }
     for source, name in made.items():
-        assert _default_folder(source, "onnx", "fp32") == Path("exports") / name
+        assert _default_folder(source, ExportConfig()) == Path("exports") / name
 
 
 def test_the_export_of_another_encoder_of_like_name_is_not_replaced(
@@ -35,6 +36,6 @@ def test_the_export_of_another_encoder_of_like_name_is_not_replaced(
     folder = Path("exports/runs_mine-onnx-fp32")
     folder.mkdir(parents=True)
     (folder / "export.json").write_text(json.dumps({"source": "runs/mine"}))
-    assert _default_folder("runs/mine/", "onnx", "fp32") == folder
+    assert _default_folder("runs/mine/", ExportConfig()) == folder
     with pytest.raises(InputError, match=r"holds the export of runs/mine: choose another --out"):
-        _default_folder("runs_mine", "onnx", "fp32")
+        _default_folder("runs_mine", ExportConfig())

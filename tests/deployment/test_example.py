@@ -15,11 +15,12 @@ from PIL import Image
 
 from openeupe.data.registry_images import registry_photos
 from openeupe.deployment import export_folder as folders
-from openeupe.deployment.export import export
 from openeupe.deployment.targets import TARGETS
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.engines import Precision
 from openeupe.encoders.export_layout import parse_size, read_about
+
+from .exporting import export
 
 # Runs the example as it stands, then stores what it computed.
 _RUN = """\
@@ -121,7 +122,7 @@ def test_compiled_targets_examples_compute_the_encoders_tokens(
         pytest.skip("coreml files take float32")
     export(
         vit, tmp_path / "out", target=target, precision=precision,
-        sizes=[(64, 96)], pixels=pixels,  # type: ignore[arg-type]
+        resolution=[(64, 96)], pixels=pixels,  # type: ignore[arg-type]
     )  # fmt: skip
     cls, patches = example_cosines(tmp_path / "out", vit, tmp_path)
     assert cls > limit
@@ -137,6 +138,6 @@ def test_every_targets_example_is_python(target: str) -> None:
 def test_aotinductors_example_computes_the_encoders_tokens(tmp_path: Path) -> None:
     """The smallest program, so that this runs with the quick tests."""
     encoder = create("raw_pixels").eval()
-    export(encoder, tmp_path / "out", target="aoti", sizes=[(32, 48)])
+    export(encoder, tmp_path / "out", target="aoti", resolution=[(32, 48)])
     cls, patches = example_cosines(tmp_path / "out", encoder, tmp_path)
     assert min(cls, patches) > 0.99999

@@ -17,13 +17,14 @@ from PIL import Image
 import openeupe
 from openeupe.deployment import fold
 from openeupe.deployment import latency as measuring
-from openeupe.deployment.export import ParityError, export
+from openeupe.deployment.export import ParityError
 from openeupe.deployment.targets.onnx import OnnxTarget
 from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
 
 from ..conftest import call
 from .conftest import small
+from .exporting import export
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_wrong_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         OnnxTarget, "write", lambda self, job, path: write(self, replace(job, encoder=other), path)
     )
     with pytest.raises(ParityError, match=r"parity failed at 64x64: cls cosine .* set aside"):
-        export(encoder, tmp_path / "wrong", target="onnx", sizes=[(64, 64)])
+        export(encoder, tmp_path / "wrong", target="onnx", resolution=[(64, 64)])
     assert not (tmp_path / "wrong").exists()
     assert not about(tmp_path / "wrong.failed")["parity"][0]["passed"]
 
@@ -132,8 +133,8 @@ def test_wrong_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"target": "aoti", "opset": 20}, "--opset 20: aoti files have none, only onnx, openvino"),
         ({"target": "executorch", "opset": 20}, "--opset 20: executorch files have none"),
         ({"target": "coreml", "opset": 20}, "--opset 20: coreml files have none"),
-        ({"target": "onnx", "sizes": [(50, 64)]}, "resolution 50 does not fit"),
-        ({"target": "onnx", "dynamic": True}, "leave sizes out, or dynamic"),
+        ({"target": "onnx", "resolution": [(50, 64)]}, "resolution 50 does not fit"),
+        ({"target": "onnx", "dynamic": True}, "exclude each other"),
         ({"target": "onnx", "images": Path("/no/such")}, "/no/such is not a folder"),
     ],
 )
@@ -141,7 +142,7 @@ def test_what_cannot_be_had_is_one_line(
     vit: Encoder, tmp_path: Path, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as error:
-        export(vit, tmp_path / "out", **{"sizes": [(64, 64)], **arguments})
+        export(vit, tmp_path / "out", **{"resolution": [(64, 64)], **arguments})
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -167,16 +168,16 @@ def test_other_folders_are_not_overwritten(
     (tmp_path / name).mkdir()
     (tmp_path / name / content).write_text('{"from": "another program"}')
     with pytest.raises(InputError, match=f"{name} holds something else than an export"):
-        export(vit, tmp_path / "mine", target="onnx", sizes=[(64, 64)])
+        export(vit, tmp_path / "mine", target="onnx", resolution=[(64, 64)])
     assert (tmp_path / name / content).is_file()
 
 
 def test_an_export_replaces_its_own_files_and_no_others(tmp_path: Path) -> None:
     encoder, out = create("raw_pixels"), tmp_path / "out"
-    export(encoder, out, target="onnx", sizes=[(64, 64)])
+    export(encoder, out, target="onnx", resolution=[(64, 64)])
     (out / "latency.json").write_text("{}")  # of the files that are replaced
     (out / "evaluations").mkdir()
-    export(encoder, out, target="onnx", sizes=[(32, 32)])
+    export(encoder, out, target="onnx", resolution=[(32, 32)])
     names = {path.name for path in out.iterdir()}
     assert names == {"32x32.onnx", "export.json", "example.py", "LICENCE.txt", "evaluations"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -13,13 +13,13 @@ import torch
 
 from openeupe.deployment import latency as measuring
 from openeupe.deployment import worker
-from openeupe.deployment.export import export
 from openeupe.deployment.worker import Worker
 from openeupe.encoders import create
 from openeupe.errors import InputError
 from openeupe.identity import encoder_identity, settings_identity
 
 from .conftest import small
+from .exporting import export
 
 
 def test_files_are_measured_in_turns_with_their_eager_encoder(exported: dict[str, Path]) -> None:
@@ -138,8 +138,8 @@ def test_each_export_keeps_its_own_rows(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(measuring, "Process", FakeProcess)
     encoder = small("resnet10t")
     settings = {
-        "fixed": {"sizes": [(32, 32)]},
-        "bytes": {"sizes": [(32, 32)], "pixels": "uint8"},
+        "fixed": {"resolution": [(32, 32)]},
+        "bytes": {"resolution": [(32, 32)], "pixels": "uint8"},
         "open": {"dynamic": True},
     }
     for name, more in settings.items():

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from openeupe.deployment import fold
 from openeupe.deployment import latency as measuring
-from openeupe.deployment.export import export
 from openeupe.deployment.parity import Proof
 from openeupe.deployment.program import PixelProgram
 from openeupe.encoders import Encoder, Tokens
 from openeupe.encoders.engines import Engine, Precision, Session
 
 from .conftest import small
+from .exporting import export
 
 
 class EncoderEngine(Engine):
@@ -89,5 +89,5 @@ def test_nothing_of_deploy_changes_the_encoder_that_it_is_given(tmp_path: Path) 
     measuring.eager(encoder, "")
     PixelProgram(encoder, "float32", dynamic=False)
     fold.pixel_layer(encoder)
-    export(encoder, tmp_path / "out", target="onnx", sizes=[(32, 32)])
+    export(encoder, tmp_path / "out", target="onnx", resolution=[(32, 32)])
     assert_untouched(encoder, before)

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import openeupe
-from openeupe.deployment.export import export
 from openeupe.deployment.targets import TARGETS
 from openeupe.encoders import Encoder
 from openeupe.encoders.engines import Precision
 from openeupe.errors import InputError
 
 from .conftest import small
+from .exporting import export
 
 
 @pytest.mark.slow
@@ -24,7 +24,9 @@ def test_executorch_runs_one_image_of_a_fixed_size(
     vit: Encoder, tmp_path: Path, precision: Precision
 ) -> None:
     pytest.importorskip("executorch")
-    said = export(vit, tmp_path / "pte", target="executorch", precision=precision, sizes=[(64, 96)])
+    said = export(
+        vit, tmp_path / "pte", target="executorch", precision=precision, resolution=[(64, 96)]
+    )
     assert said["parity"][0]["passed"]
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
@@ -38,7 +40,7 @@ def test_executorch_calls_nothing_int8_that_stays_float(tmp_path: Path) -> None:
     pytest.importorskip("executorch")
     encoder, sizes = small("resnet10t"), [(64, 64)]
     with pytest.raises(InputError, match="has no linear layers, which executorch's int8"):
-        export(encoder, tmp_path / "pte", target="executorch", precision="int8", sizes=sizes)
+        export(encoder, tmp_path / "pte", target="executorch", precision="int8", resolution=sizes)
 
 
 @pytest.mark.slow
@@ -46,7 +48,7 @@ def test_executorch_calls_nothing_int8_that_stays_float(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_aotinductor_compiles(vit: Encoder, tmp_path: Path, dynamic: bool) -> None:
     sizes = None if dynamic else [(64, 96)]
-    said = export(vit, tmp_path / "pt2", target="aoti", sizes=sizes, dynamic=dynamic)
+    said = export(vit, tmp_path / "pt2", target="aoti", resolution=sizes, dynamic=dynamic)
     assert all(parity["passed"] for parity in said["parity"])
     images = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
@@ -57,7 +59,7 @@ def test_aotinductor_compiles(vit: Encoder, tmp_path: Path, dynamic: bool) -> No
 @pytest.mark.slow
 def test_core_ml_is_converted_and_says_that_it_is_not_proved(vit: Encoder, tmp_path: Path) -> None:
     pytest.importorskip("coremltools")
-    said = export(vit, tmp_path / "ml", target="coreml", sizes=[(64, 96)])
+    said = export(vit, tmp_path / "ml", target="coreml", resolution=[(64, 96)])
     assert list((tmp_path / "ml" / "64x96.mlpackage").iterdir())
     if TARGETS["coreml"].runs_here:
         assert said["parity"][0]["passed"]

@@ -1,0 +1,127 @@
+"""See what encoders see in photos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from openeupe.config import check_settings
+from openeupe.distillation.run_folder import Run, load_stages
+from openeupe.distributed import one_device
+from openeupe.encoders import Encoder, load
+from openeupe.encoders.resolver import Written
+from openeupe.encoders.run_layout import is_run
+from openeupe.errors import InputError
+from openeupe.progress import LOGGED, Progress
+from openeupe.visualization import pictures
+from openeupe.visualization.colours import Axes, Colouring, Mask
+from openeupe.visualization.config import LookConfig
+from openeupe.visualization.images import Photo, read_mask, read_photos, unused_name
+from openeupe.visualization.pictures import KINDS, Looked, Wish
+
+_REFERENCE_PHOTOS = 64  # at most: a set's axes change little beyond
+
+Encoders = Written | Sequence[Written] | Mapping[str, Written]
+
+
+def look(
+    encoders: Encoders,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path = "looks",
+    *,
+    device: str | torch.device | None = None,
+    progress: Progress = LOGGED,
+    **settings: Any,
+) -> Looked:
+    """Draw what encoders see in photos: colours, components, norms, similarities, matches.
+
+    A run folder among the encoders also gets a picture of its students, stage by stage.
+
+    Example:
+        >>> import openeupe
+        >>> seen = openeupe.look("raw_pixels", "photos", only="pca", resolution=64, limit=2)
+        >>> [file.name for file in seen.files]
+        ['pca.png']
+
+    Args:
+        encoders: one or more, as `openeupe.load` takes them, or a mapping of the names that
+            captions show.
+        images: image files and folders of images.
+        out: folder for the pictures.
+        device: of the encoders; default: the GPU if there is one.
+        progress: follows the work; default: the logger `openeupe`.
+        **settings: those of `LookConfig`, such as `only="pca,norms"` or `axes="batch"`.
+
+    Returns:
+        The files, and the colours with their shares of variance.
+
+    Raises:
+        InputError: in one line, for a missing image or a setting that does not fit.
+    """
+    config = check_settings(LookConfig, "look", "", settings)
+    given = [images] if isinstance(images, str | Path) else images
+    photos = read_photos([Path(path) for path in given], config.resolution, config.limit)
+    named = _named(encoders)
+    places = [Path(one) for one in named.values() if not isinstance(one, Encoder)]
+    runs = [place for place in places if is_run(place)]
+    _check_only(config, photos, runs)
+    how, reference = _colouring(config, len(photos))
+    kinds = config.only or KINDS
+    on = one_device(device)
+    return pictures.draw(
+        {name: load(source).to(on) for name, source in named.items()},
+        photos,
+        Path(out),
+        Wish(kinds, how, config.patch, config.components, config.upsampling),
+        reference=reference,
+        stages=_stages(runs, on) if "stages" in kinds else {},
+        progress=progress,
+    )
+
+
+def _named(encoders: Encoders) -> dict[str, Written]:
+    """Encoders by the names that captions show."""
+    if isinstance(encoders, Mapping):
+        return dict(encoders)
+    named: dict[str, Written] = {}
+    for one in [encoders] if isinstance(encoders, str | Path | Encoder) else encoders:
+        named[unused_name(one.name, named) if isinstance(one, Encoder) else str(one)] = one
+    return named
+
+
+def _check_only(config: LookConfig, photos: Sequence[Photo], runs: Sequence[Path]) -> None:
+    if "matches" in (config.only or ()) and len(photos) < 2:
+        raise InputError("--only matches: they are between two photos: give another one")
+    if "stages" in (config.only or ()) and not runs:
+        raise InputError("--only stages: they are of a run: name its folder")
+
+
+def _colouring(config: LookConfig, photos: int) -> tuple[Colouring, list[Photo]]:
+    """How tokens become colours, and the reference set that their axes are fitted on."""
+    own = config.axes in ("image", "batch")
+    if not own and not Path(config.axes).is_dir():
+        raise InputError(f"--axes {config.axes}: use image, batch, or a folder of images")
+    reference = (
+        [] if own else read_photos([Path(config.axes)], config.resolution, _REFERENCE_PHOTOS)
+    )
+    plain = config.mask in ("none", "first")
+    mask = config.mask if plain else [read_mask(Path(config.mask))] * photos
+    axes = config.axes if own else "reference"
+    how = Colouring(cast(Axes, axes), config.range, cast(Mask, mask), config.align)
+    return how, reference
+
+
+def _stages(runs: Sequence[Path], device: torch.device) -> dict[str, dict[str, Encoder]]:
+    """Of each run, the students of its stages, by the run's folder name.
+
+    Runs of one folder name are numbered.
+    """
+    stages: dict[str, dict[str, Encoder]] = {}
+    for run in runs:
+        students = load_stages(Run.open(run))
+        name = unused_name(run.resolve().name, stages)
+        stages[name] = {key: encoder.to(device) for key, encoder in students.items()}
+    return stages
