@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from openeupe.evaluation.tables import markdown
+from openeupe.table import Table
 
 _EXACT = 8  # items up to which every order is tried
 
@@ -56,7 +56,7 @@ def table(content: dict[str, Any]) -> str:
             worth = agreed["mean_worth"].get(teacher)
             cells.append("" if worth is None else f"{worth:+.2f}")
         rows.append(cells)
-    parts = [markdown(header, rows)]
+    parts = [Table(header, rows).markdown()]
     for name, told in (agreed or {}).items():
         if name != "mean_worth":
             parts.append(

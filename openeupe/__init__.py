@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from openeupe.api.ablate import ablate
     from openeupe.api.curate import curate
     from openeupe.api.distill import distill, plan
+    from openeupe.api.evaluate import compare, evaluate
     from openeupe.api.export import export, latency
     from openeupe.api.look import look
     from openeupe.api.report import write_report
@@ -22,9 +24,12 @@ __all__ = [
     "Encoder",
     "InputError",
     "Tokens",
+    "ablate",
+    "compare",
     "create",
     "curate",
     "distill",
+    "evaluate",
     "export",
     "latency",
     "load",
@@ -38,9 +43,12 @@ _HOME = {
     "Encoder": "openeupe.encoders",
     "InputError": "openeupe.errors",
     "Tokens": "openeupe.encoders",
+    "ablate": "openeupe.api.ablate",
+    "compare": "openeupe.api.evaluate",
     "create": "openeupe.encoders",
     "curate": "openeupe.api.curate",
     "distill": "openeupe.api.distill",
+    "evaluate": "openeupe.api.evaluate",
     "export": "openeupe.api.export",
     "latency": "openeupe.api.export",
     "load": "openeupe.encoders",

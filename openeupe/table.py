@@ -31,7 +31,7 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown, without title and notes."""
         lines = self._lines()
-        lines.insert(1, ["---", *["---:"] * (len(self.header) - 1)])
+        lines.insert(1, ["---"] * len(self.header))
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def __str__(self) -> str:

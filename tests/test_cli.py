@@ -214,7 +214,7 @@ def test_compare_refuses_two_encoders_of_one_results_folder(
     """The second would have overwritten the first, and be found equal to it."""
     write_results(tmp_path, EncoderIdentity(identity="0", heads={}))
     opened = Results.open(tmp_path / "mini")
-    monkeypatch.setattr("openeupe.cli.judge._evaluate", lambda *_: opened)
+    monkeypatch.setattr("openeupe.api.evaluate.evaluate", lambda *_, **__: opened)
     with pytest.raises(InputError, match="a/b and a_b share the results folder"):
         call("compare", "a/b", "a_b")
 

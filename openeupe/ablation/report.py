@@ -10,8 +10,8 @@ from openeupe.ablation.study import LoadedStudy
 from openeupe.ablation.study_results import ArmDifference, Cost, StudyResults
 from openeupe.evaluation.machine import machine
 from openeupe.evaluation.results import Metric
-from openeupe.evaluation.tables import Table
 from openeupe.files import strict_json, write_atomically
+from openeupe.table import Table
 
 
 def results_file(out: Path, study: str) -> Path:

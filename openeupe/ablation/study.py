@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -22,10 +22,11 @@ from openeupe.config import (
 from openeupe.distillation.recipe import Recipe
 from openeupe.encoders.resolver import check_code
 from openeupe.errors import InputError
+from openeupe.evaluation.config import EvaluationConfig
 from openeupe.evaluation.suite import Suite, load_suite
 from openeupe.evaluation.vlm.benchmarks import VlmBenchmarks
 from openeupe.evaluation.vlm.mini import VlmMini
-from openeupe.limits import BATCH, RATE, SEED, WORKERS
+from openeupe.limits import RATE, SEED
 from openeupe.names import Name, Title
 
 _Given = Annotated[str, Field(min_length=1)]  # "" would pass for none
@@ -87,14 +88,6 @@ class TableConfig(Config):
         """All that it speaks of, the reference first."""
         paired = (arm for pairs in self.effects.values() for pair in pairs for arm in pair)
         return (*((self.reference,) if self.reference else ()), *self.rows, *paired)
-
-
-class EvaluationConfig(Config):
-    """How encoders are evaluated."""
-
-    precision: Literal["fp32", "bf16"] = "fp32"
-    batch_size: int = Field(32, ge=1, le=BATCH)
-    workers: int = Field(2, ge=1, le=WORKERS)
 
 
 class Study(Config):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import openeupe
 from openeupe.cli.app import (
     AllowCode,
     AsJson,
@@ -58,34 +59,29 @@ def ablate(
     """
     from rich.markdown import Markdown
 
-    from openeupe.ablation.report import report, tables_file
-    from openeupe.ablation.running import Place, check, run_study, warm_up
-    from openeupe.ablation.study import load_study
-    from openeupe.ablation.study_results import StudyResults
-    from openeupe.distributed import named_device
+    from openeupe.api.ablate import read_ablation
 
-    loaded = load_study(study, overrides, allow_code=allow_code)
-    named_device(device)  # refused now rather than in each process
-    place = Place(out or Path("studies") / loaded.study.name, data, device)
     log = error_progress if as_json else progress
-    if len(loaded.study.seeds) == 1 and loaded.study.tables:
-        log.message(
-            "seeds: with one seed the noise of training is unknown, and no table gives a verdict; "
-            "seeds=[0,1,2] gives one"
-        )
-    failed: list[str] = []
     if run:
-        if jobs > 1:
-            warm_up()
-        check(loaded, place)
-        failed = run_study(loaded, place, jobs, log)
-    content = report(StudyResults(loaded, place))
-    if as_json:
-        print_json(content)
+        done = openeupe.ablate(
+            study,
+            overrides=overrides,
+            out=out,
+            data=data,
+            jobs=jobs,
+            device=device,
+            allow_code=allow_code,
+            progress=log,
+        )
     else:
-        tables = tables_file(place.out, loaded.study.name)
-        console.print(Markdown(tables.read_text(encoding="utf-8")))
-        console.print(f"Saved in {place.out}", soft_wrap=True, highlight=False)
-    if failed:
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise InputError(f"{failed[0]}{more}; the same command goes on with the rest")
+        done = read_ablation(
+            study, overrides=overrides, out=out, data=data, allow_code=allow_code, progress=log
+        )
+    if as_json:
+        print_json(done.to_json())
+    else:
+        console.print(Markdown(done.markdown()))
+        console.print(f"Saved in {done.folder}", soft_wrap=True, highlight=False)
+    if done.failed:
+        more = f" (and {len(done.failed) - 1} more)" if len(done.failed) > 1 else ""
+        raise InputError(f"{done.failed[0]}{more}; the same command goes on with the rest")

@@ -27,8 +27,6 @@ app = typer.Typer(
     "interrupted, 143 terminated; 1 anything else. With --json, standard output holds nothing but "
     "JSON.",
 )
-# Where commands write, and look for, what has no folder of its own.
-EVALUATIONS = Path("evaluations")
 # Colours only on a terminal, and never where NO_COLOR is set. Names are no markup: `[/y].jpg`.
 console = Console(markup=False, emoji=False)
 errors = Console(stderr=True, markup=False, emoji=False)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-import rich.table
 import typer
-from rich import box
 
+import openeupe
 from openeupe.cli.app import (
-    EVALUATIONS,
     AllowCode,
     AsJson,
     Device,
@@ -22,14 +19,9 @@ from openeupe.cli.app import (
     packaged,
     print_json,
     progress,
+    show,
 )
-from openeupe.cli.drawn_progress import DrawnProgress
-from openeupe.errors import InputError
-from openeupe.files import folder_name
 from openeupe.limits import BATCH, WORKERS
-
-if TYPE_CHECKING:
-    from openeupe.evaluation import Results, Table
 
 Suite = Annotated[
     str, typer.Option(help="mini, eupe, or a suite file.", autocompletion=packaged("suite"))
@@ -68,26 +60,24 @@ def evaluate(
 
     Example: `openeupe evaluate runs/quickstart --suite mini`
     """
-    results = _evaluate(
+    results = openeupe.evaluate(
         encoder,
-        overrides,
         suite,
-        data,
-        out,
-        only,
-        device,
-        precision,
-        batch_size,
-        workers,
-        error_progress if as_json else progress,
-        allow_code,
+        data=data,
+        out=out,
+        overrides=overrides,
+        device=device,
+        allow_code=allow_code,
+        progress=error_progress if as_json else progress,
+        only=only,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
     )
     if as_json:
         print_json(results.to_json())
         return
-    console.print(_drawn(results.table()))
-    for note in results.notes():
-        console.print(note, soft_wrap=True, highlight=False)
+    show(results.table())
     console.print(f"Saved in {results.folder}", soft_wrap=True, highlight=False)
 
 
@@ -110,116 +100,24 @@ def compare(
 
     Example: `openeupe compare runs/mine efficientnet_lite0 untrained:resnet10t`
     """
-    from openeupe.evaluation.compare import compare as compare_results
-    from openeupe.evaluation.compare import mean_ranks, side_by_side
-    from openeupe.evaluation.results import Results
-
-    if len(encoders) < 2:
-        raise InputError("compare needs two encoders or more")
-    if all(Results.there(Path(encoder)) for encoder in encoders):
-        _refuse_unread(suite=suite, data=data, device=device, precision=precision)
-    log = error_progress if as_json else progress
-    everyone = []
-    for encoder in encoders:
-        if Results.there(Path(encoder)):
-            everyone.append(Results.open(Path(encoder)))
-        else:
-            everyone.append(
-                _evaluate(encoder, None, suite, data, None, None, device, precision, 32, 2, log)
-            )
-    for first, second in itertools.combinations(range(len(encoders)), 2):
-        one, other = everyone[first].folder.resolve(), everyone[second].folder.resolve()
-        if encoders[first] != encoders[second] and one == other:
-            raise InputError(
-                f"{encoders[first]} and {encoders[second]} share the results folder {one}: "
-                "evaluate one of them with another --out, and name that folder here"
-            )
-    ranks = mean_ranks(everyone)
-    comparisons = [compare_results(everyone[0], results) for results in everyone[1:]]
+    compared = openeupe.compare(
+        *encoders,
+        suite=suite,
+        data=data,
+        device=device,
+        progress=error_progress if as_json else progress,
+        precision=precision,
+    )
     if as_json:
-        encoders_json = [
-            {
-                "name": results.config.model,
-                "mean_rank": rank,
-                "benchmarks": results.to_json()["benchmarks"],
-            }
-            for results, rank in zip(everyone, ranks, strict=True)
-        ]
-        told = [comparison.to_json() for comparison in comparisons]
-        print_json({"encoders": encoders_json, "comparisons": told})
+        print_json(compared.to_json())
         return
-
-    def show(table: Table) -> None:
+    for table, summary in [
+        (compared.table(), ""),
+        *((pair.table(), f"{pair.summary()}\n") for pair in compared.pairs),
+    ]:
         if as_markdown:
             print(f"{table.title}\n\n{table.markdown()}\n")
         else:
-            console.print(_drawn(table))
-
-    scores = side_by_side(everyone)
-    scores.rows.append(["mean rank ↓", *(f"{rank:.2f}" for rank in ranks)])
-    show(scores)
-    for comparison in comparisons:
-        show(comparison.table())
-        print(f"{comparison.summary()}\n")
-
-
-def _drawn(table: Table) -> rich.table.Table:
-    drawn = rich.table.Table(
-        box=box.SIMPLE_HEAD, title=table.title or None, title_justify="left", pad_edge=False
-    )
-    for place, name in enumerate(table.header):
-        drawn.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*row)
-    return drawn
-
-
-def _refuse_unread(**given: object) -> None:
-    """Refuse options that were changed though nothing is evaluated by them."""
-    usual = {"suite": "mini", "data": Path(), "device": None, "precision": "fp32"}
-    for name, value in given.items():
-        if value != usual[name]:
-            raise InputError(f"--{name} has no effect on results folders: leave it out")
-
-
-def _evaluate(
-    source: str,
-    overrides: list[str] | None,
-    suite_name: str,
-    data: Path,
-    out: Path | None,
-    only: str | None,
-    device: str | None,
-    precision: Literal["fp32", "bf16"],
-    batch_size: int,
-    workers: int,
-    log: DrawnProgress,
-    allow_code: bool = False,
-) -> Results:
-    from openeupe.distillation.chain import load_with_chains
-    from openeupe.distributed import one_device
-    from openeupe.encoders.exported import check_precision
-    from openeupe.evaluation.benchmark import EvaluatedEncoder
-    from openeupe.evaluation.features import Features
-    from openeupe.evaluation.suite import evaluate as run_suite
-    from openeupe.evaluation.suite import load_suite
-
-    suite = load_suite(suite_name, overrides)
-    loaded, chains = load_with_chains(source, allow_code=allow_code)
-    check_precision(loaded, precision, "--precision")
-    loaded = loaded.to(one_device(device))
-    folder = out or _results_folder(source, allow_code) / suite.name
-    features = Features(
-        loaded, precision=precision, batch_size=batch_size, workers=workers, progress=log
-    )
-    evaluated = EvaluatedEncoder(loaded, features, chains, folder, log)
-    names = [name.strip() for name in only.split(",")] if only else None
-    return run_suite(suite, evaluated, folder, root=data, source=source, only=names, progress=log)
-
-
-def _results_folder(source: str, allow_code: bool) -> Path:
-    """Inside a run or encoder folder; for names, `evaluations/NAME` here."""
-    from openeupe.encoders import resolve
-
-    own = resolve(source, allow_code=allow_code).results_folder()
-    return own / "evaluations" if own else EVALUATIONS / folder_name(source)
+            show(table)
+        if summary:
+            print(summary)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 import openeupe
-from openeupe.cli.app import Device, app, console, progress, show
+from openeupe.cli.app import Device, app, console, progress
 from openeupe.errors import InputError
 from openeupe.limits import IMAGES, RESOLUTION
 
@@ -80,9 +80,8 @@ def look(
         upsampling=upsampling,
         limit=limit,
     )
-    show(seen.table())
-    for file in seen.files:
-        console.print(f"wrote {file}", soft_wrap=True, highlight=False)
+    for line in [*seen.lines(), *(f"wrote {file}" for file in seen.files)]:
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 @app.command()

@@ -118,16 +118,12 @@ def curate(
         the first.
 
     Raises:
-        InputError: if there are no images, a path is wrong, faiss is missing or nothing would be
-            left.
+        InputError: in one line, for a wrong path or setting, or if no image would be left.
     """
     config = config or CurateConfig()
     _check(paths, out, encoder, config, like, against)
-    pools = (
-        ImagePool(paths),
-        ImagePool(against) if against else None,
-        ImagePool(like) if like else None,
-    )
+    image_pool = ImagePool(paths)
+    others = [ImagePool(some) if some else None for some in (against, like)]
     folder = _folder(out, config.work)
     about: dict[str, Any] = {}
     with (
@@ -135,9 +131,9 @@ def curate(
         locked(folder, "the work folder") if here.first else nullcontext(),
     ):
         work = _Work(folder, config, encoder, here, progress if here.first else SILENT)
-        ours = work.scan(pools[0], "pool")
-        leaks = _some_readable(work, pools[1], "against")
-        seeds = _some_readable(work, pools[2], "like")
+        ours = work.scan(image_pool, "pool")
+        leaks = _some_readable(work, others[0], "against")
+        seeds = _some_readable(work, others[1], "like")
         decided = _decided_alone(work, ours, leaks)
         if encoder is None:
             shares, seen = _by_hash(work, decided, ours, leaks), None
@@ -149,9 +145,8 @@ def curate(
             about = _about(out, decided, ours, seen, config)
             about |= _others("against", against, leaks) | _others("like", like, seeds)
             about |= _counts(decided) | shares.about()
-            write_manifest(
-                out, folder / "pool-scan", ours.image_pool, decided, shares, pools[1], about
-            )
+            found = folder / "pool-scan"
+            write_manifest(out, found, image_pool, decided, shares, others[0], about)
         here.wait()
     return about
 

@@ -2,7 +2,7 @@
 
 from openeupe.evaluation.compare import Comparison, PairedDifference, compare
 from openeupe.evaluation.results import BenchmarkResult, Metric, Results
-from openeupe.evaluation.tables import Table
+from openeupe.table import Table
 
 __all__ = [
     "BenchmarkResult",

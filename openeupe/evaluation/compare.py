@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from openeupe.errors import InputError
 from openeupe.evaluation.results import BenchmarkResult, Results, by_domain
 from openeupe.evaluation.statistics import Difference, corrected, difference, verdict
-from openeupe.evaluation.tables import Table
+from openeupe.table import Table
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,46 @@ class Comparison:
         """As `openeupe compare --json` prints it."""
         rows = [row.to_json() for row in self.rows]
         return {"first": self.first, "second": self.second, "benchmarks": rows}
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """The first of several encoders compared with each of the others.
+
+    results: of each encoder. ranks: their mean ranks, see `mean_ranks`. pairs: the comparisons.
+    """
+
+    results: list[Results]
+    ranks: list[float]
+    pairs: list[Comparison]
+
+    def table(self) -> Table:
+        """A column for each encoder, and the mean ranks below."""
+        scores = side_by_side(self.results)
+        ranks = ["mean rank ↓", *(f"{rank:.2f}" for rank in self.ranks)]
+        return replace(scores, rows=[*scores.rows, ranks])
+
+    def to_json(self) -> dict[str, object]:
+        """As `openeupe compare --json` prints it."""
+        encoders = [
+            {
+                "name": results.config.model,
+                "mean_rank": rank,
+                "benchmarks": results.to_json()["benchmarks"],
+            }
+            for results, rank in zip(self.results, self.ranks, strict=True)
+        ]
+        return {"encoders": encoders, "comparisons": [pair.to_json() for pair in self.pairs]}
+
+
+def compare_first(everyone: Sequence[Results]) -> Comparisons:
+    """Compare the first encoder with each of the others.
+
+    Raises:
+        InputError: if a benchmark was evaluated with other settings, or on other data.
+    """
+    pairs = [compare(everyone[0], results) for results in everyone[1:]]
+    return Comparisons(list(everyone), mean_ranks(everyone), pairs)
 
 
 def compare(first: Results, second: Results) -> Comparison:

@@ -18,9 +18,9 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from openeupe.errors import InputError
 from openeupe.evaluation.measure import Measure, Outcome, Reduction
 from openeupe.evaluation.statistics import interval
-from openeupe.evaluation.tables import Table
 from openeupe.identity import file_identity
 from openeupe.plain_json import Saved, read_arrays, read_model
+from openeupe.table import Table
 
 RESULTS = "results.json"
 BENCHMARKS = "benchmarks"  # the folder of their files
@@ -324,7 +324,7 @@ class Results(Machine):
                 ]
             )
         header = ["benchmark", "score", "95 % interval", "± seeds", "baseline", "n"]
-        return Table(header, rows, self.config.model)
+        return Table(header, rows, self.config.model, self.notes())
 
     def notes(self) -> list[str]:
         """What a table's marks mean: why a benchmark is missing, what a question mark says."""

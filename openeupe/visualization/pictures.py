@@ -13,7 +13,6 @@ from torch import Tensor
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.progress import LOGGED, Progress
-from openeupe.table import Table
 from openeupe.visualization import figures
 from openeupe.visualization.colours import Coloured, Colouring, colour
 from openeupe.visualization.images import Photo, patch_tokens
@@ -52,14 +51,13 @@ class Looked:
     photos: list[str]
     coloured: dict[str, list[Coloured]]
 
-    def table(self) -> Table:
+    def lines(self) -> list[str]:
         """Explained variance and coherence of each encoder's colours of each photo."""
-        rows = [
-            [name, photo, figures.variance(one), figures.extent(one)]
+        return [
+            f"{name}, {photo}: {figures.variance(one)}, {figures.extent(one)}"
             for name, images in self.coloured.items()
             for photo, one in zip(self.photos, images, strict=True)
         ]
-        return Table(["encoder", "photo", "variance of components 1, 2, 3", "coherence"], rows)
 
 
 def draw(

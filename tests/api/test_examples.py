@@ -14,11 +14,21 @@ import openeupe
 from ..tiny_recipe import write_recipe
 
 API = Path(openeupe.__file__).parent / "api"
+SUITE = (
+    "{name: small, benchmarks: {knn: {kind: knn, protocol: knn/test-v1, domain: image, short: 32, "
+    "crop: 32, k: [3], data: {layout: scenes, count: 12}}}}"
+)
+STUDY = (
+    "{name: pixels, suite: suite.yaml, seeds: [0], arms: {a: {encoder: raw_pixels}, "
+    "b: {encoder: 'untrained:test_resnet'}}, tables: {t: {rows: [a, b], reference: b}}}"
+)
 MODULES = ["table", *(f"api.{file.stem}" for file in API.glob("[a-z]*.py"))]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples(module: str, here: Path) -> None:
+    (here / "suite.yaml").write_text(SUITE)
+    (here / "study.yaml").write_text(STUDY)
     if module == "api.report":
         openeupe.distill(write_recipe(here, 2), run="runs/mine")
     found = doctest.testmod(import_module(f"openeupe.{module}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ def test_every_picture_and_the_same_bytes_twice(photos: Path, tmp_path: Path) ->
         assert f"wrote {tmp_path / 'two' / name}" in output
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
         assert Image.open(tmp_path / "one" / name).width > 600
-    assert re.search(r"raw_pixels +coffee .* % of variance +coherence", output)
+    assert "raw_pixels, coffee: " in output
     assert "% of variance, coherence " in output
 
 
