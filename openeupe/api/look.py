@@ -1,4 +1,4 @@
-"""See what encoders see in photos."""
+"""See what encoders see in images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def look(
     progress: Progress = LOGGED,
     **settings: Any,
 ) -> Looked:
-    """Draw what encoders see in photos: colours, components, norms, similarities, matches.
+    """Draw what encoders see in images: colours, components, norms, similarities, matches.
 
     A run folder among the encoders also gets a picture of its students, stage by stage.
 
@@ -94,7 +94,7 @@ def _named(encoders: Encoders) -> dict[str, Written]:
 
 def _check_only(config: LookConfig, photos: Sequence[Photo], runs: Sequence[Path]) -> None:
     if "matches" in (config.only or ()) and len(photos) < 2:
-        raise InputError("--only matches: they are between two photos: give another one")
+        raise InputError("--only matches: they are between two images: give another one")
     if "stages" in (config.only or ()) and not runs:
         raise InputError("--only stages: they are of a run: name its folder")
 

@@ -41,15 +41,15 @@ class LookConfig(Config):
         None, description="some of pca, components, norms, similarity, matches, stages  [all]"
     )
     resolution: int = Field(
-        512, ge=32, le=RESOLUTION, description="pixels of the photos' long side"
+        512, ge=32, le=RESOLUTION, description="pixels of the images' long side"
     )
-    limit: int = Field(8, ge=1, le=IMAGES, description="photos at most")
+    limit: int = Field(8, ge=1, le=IMAGES, description="images at most")
     axes: str = Field("image", description="from each `image`, from the `batch`, or a folder")
     mask: str = Field("none", description="`none`, `first` component, or a picture: white is kept")
     range: Range = Field("minmax", description="of the colours: minmax, robust or whiten")
     align: bool = Field(True, description="turn the colours towards the first encoder's")
     patch: Annotated[tuple[_Share, _Share], BeforeValidator(_place)] = Field(
-        (0.5, 0.5), description="patch to compare with, in shares of the first photo's sides"
+        (0.5, 0.5), description="patch to compare with, in shares of the first image's sides"
     )
     components: int = Field(8, ge=1, le=8, description="single components shown")
     upsampling: Literal["nearest", "bilinear", "bicubic"] = Field(
