@@ -59,7 +59,10 @@ class Command:
                 sys.stdout.flush()
                 sys.stderr.flush()
             import multiprocessing.util
+            import threading
 
+            # As Python ends: pools of processes first, then what they talk through.
+            threading._shutdown()  # type: ignore[attr-defined]
             multiprocessing.util._exit_function()  # type: ignore[attr-defined]
             os._exit(code)
 

@@ -87,7 +87,7 @@ def test_kept_activations_are_what_autograd_keeps(raw_recipe: dict[str, Any]) ->
 
 def test_devices() -> None:
     assert device_tflops("h100", 0.5) == pytest.approx(494.5)
-    assert device_tflops("this", 1.0, "fp32") > 0.001
+    assert device_tflops("this", 1.0, "fp32") > 0  # whatever else the machine does
     assert device_gib("h200") == 141
     assert 1 < device_gib("this") < 10_000
     with pytest.raises(InputError, match="h100"):
