@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -31,13 +32,14 @@ class Augment:
         self.config = config
         self.resolution = resolution
         self.min_resolution = _min_resolution(config, resolution)
-        steps: list[torch.nn.Module] = [
-            v2.RandomResizedCrop(resolution, config.scale, config.ratio, _BICUBIC, antialias=True)
-        ]
+        # Resampling is faster on a tensor, color on a PIL image (8-bit operations both).
+        self._crop = v2.RandomResizedCrop(
+            resolution, config.scale, config.ratio, _BICUBIC, antialias=True
+        )
+        self._steps: v2.Compose | None = None
         if config.on_device:  # the rest is BatchAugment's
-            steps.append(v2.PILToTensor())
-            self._steps = v2.Compose(steps)
             return
+        steps: list[torch.nn.Module] = [v2.ToPILImage()]
         if config.flip:
             steps.append(v2.RandomHorizontalFlip(config.flip))
         if config.jitter:
@@ -47,7 +49,6 @@ class Augment:
             steps.append(v2.RandomApply([jitter], config.jitter))
         if config.grayscale:
             steps.append(v2.RandomGrayscale(config.grayscale))
-        # Color is faster on a PIL image (8-bit operations), blur on a tensor.
         steps.append(v2.PILToTensor())
         if config.blur:
             blur = v2.GaussianBlur(*blur_kernel(config, resolution))
@@ -62,8 +63,9 @@ class Augment:
         The global random state is left as it was; no accelerator is touched.
         """
         with seeded(seed):
-            view: Tensor = self._steps(image)
-            return view
+            # The array's own layout, channels last: torch resamples it without a copy.
+            view: Tensor = self._crop(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+            return self._steps(view) if self._steps else view.contiguous()
 
 
 def blur_kernel(config: AugmentConfig, resolution: int) -> tuple[int, tuple[float, float]]:

@@ -60,7 +60,11 @@ class BatchAugment:
         if config.jitter or config.grayscale:
             images = self._colors(images, jitter, torch.stack(strengths), gray)
         if config.blur:
-            images = self._blurred(images, blur < config.blur, sigma)
+            chosen = blur < config.blur
+            if images.device.type != "cpu":
+                images = self._blurred(images, chosen, sigma)
+            elif chosen.any():  # reading this would make a GPU wait
+                images[chosen] = self._blurred(images[chosen], chosen[chosen], sigma[chosen])
         if config.solarize:
             bright = images >= config.solarize_threshold / 255
             inverted = torch.where(bright, 1 - images, images)

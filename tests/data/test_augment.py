@@ -50,7 +50,8 @@ def test_all_off_is_the_plain_crop() -> None:
         torch.manual_seed(3)
         bicubic = v2.InterpolationMode.BICUBIC
         crop = v2.RandomResizedCrop(32, (0.32, 1.0), (3 / 4, 4 / 3), bicubic)(picture(0))
-    assert torch.equal(view, v2.functional.pil_to_tensor(crop))
+    there = v2.functional.pil_to_tensor(crop)  # resampled by Pillow, within rounding
+    assert (view.int() - there.int()).abs().max() <= 2
 
 
 def test_crops_keep_to_their_area() -> None:
