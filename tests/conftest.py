@@ -34,6 +34,18 @@ QUICK = [
 ]
 
 
+# Fixtures that tests of several files share, and that take long to make.
+SHARED = {"quickstart", "exported", "told"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` one process makes what is shared; others take whole files."""
+    for item in items:
+        shared = SHARED.intersection(getattr(item, "fixturenames", ()))
+        group = min(shared) if shared else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Networks as small as the tests' only lose by a second thread, and much on a busy machine."""

@@ -258,8 +258,23 @@ def _student_step(
     student.train()
     precision = _precise(config.student_precision, bf16)
     again = config.students[name].checkpoint_activations
-    kept = saved_by_autograd(student, heads, max(resolutions), precision, again)
+    kept = _saved(student, heads, max(resolutions), precision, again)
     return EncoderCost(f"{name} heads", sum(_count(h) for h in heads), gflops), kept
+
+
+_SAVED: dict[tuple[object, ...], Saved] = {}  # as `_forward_at`, which remembers FLOPs
+
+
+def _saved(
+    student: Encoder, heads: list[TeacherHeads], resolution: int, precision: str, again: bool
+) -> Saved:
+    """`saved_by_autograd`, remembered for the networks that have names."""
+    widths = tuple(p.shape for head in heads for p in head.parameters())
+    args = json.dumps(student.args, sort_keys=True)
+    key = (student.name, args, widths, resolution, precision, again)
+    if key not in _SAVED or not is_name(student.name):
+        _SAVED[key] = saved_by_autograd(student, heads, resolution, precision, again)
+    return _SAVED[key]
 
 
 def _precise(precision: str, bf16: bool) -> str:
