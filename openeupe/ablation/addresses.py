@@ -1,8 +1,8 @@
-"""Where a study keeps what it made: every stage under a name that its content gives it.
+"""Content addresses of a study's stages.
 
-What a stage becomes is a function of the seed, the data, its settings and the stages that it
+A stage's result is a function of the seed, the data, its settings and the stages that it
 begins from. Two recipes that agree in these share the stage, which is then trained once; a changed
-setting gives another address, and what was finished before stays as it is.
+setting gives another address, and earlier results stay.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def address(recipe: Recipe, stage: str) -> str:
 
 
 def needs(recipe: Recipe, stage: str) -> list[str]:
-    """The stages that a stage begins from, and theirs, in order; itself not included."""
+    """All earlier stages that a stage depends on, in order."""
     found: set[str] = set()
     for reference in _references(recipe, stage):
         found |= {reference.stage, *needs(recipe, reference.stage)}
@@ -41,12 +41,12 @@ def needs(recipe: Recipe, stage: str) -> list[str]:
 
 
 def only(recipe: Recipe, stages: list[str]) -> Recipe:
-    """The recipe cut down to some of its stages."""
+    """The recipe reduced to some of its stages."""
     return recipe.model_copy(update={"stages": {name: recipe.stages[name] for name in stages}})
 
 
 def lineage(recipe: Recipe, stage: str, student: str) -> Recipe:
-    """The recipe cut down to one student, and what it descends from: what that one costs alone."""
+    """The recipe reduced to one student and its ancestors."""
     kept: dict[str, set[str]] = {}
 
     def follow(stage: str, student: str) -> None:
@@ -71,15 +71,14 @@ def lineage(recipe: Recipe, stage: str, student: str) -> Recipe:
 
 
 def stage_folder(out: Path, recipe: Recipe, stage: str) -> Path:
-    """Where a stage is kept."""
+    """Folder of a stage."""
     return out / "stages" / address(recipe, stage)
 
 
 def link_run(out: Path, recipe: Recipe, stage: str) -> tuple[Path, Recipe]:
-    """A run folder that ends with `stage` and whose stages are links to where they are kept.
+    """Create a run folder of links to the stages up to `stage`.
 
-    The links are made anew each time; what else lies there stays. Returns it with the recipe so
-    far.
+    Links are replaced each time; other files stay. Returns it with the reduced recipe.
     """
     folder = out / "runs" / address(recipe, stage)
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +96,7 @@ def link_run(out: Path, recipe: Recipe, stage: str) -> tuple[Path, Recipe]:
 
 
 def evaluation_folder(out: Path, recipe: Recipe, stage: str, student: str, suite: str) -> Path:
-    """Where the results of a finished student are kept."""
+    """Folder of the results of a finished student."""
     return stage_folder(out, recipe, stage) / "evaluations" / suite / student
 
 

@@ -1,6 +1,6 @@
-"""Evaluate one encoder after the other; what does not depend on it is done once a process.
+"""Evaluate encoders one after the other, with shared data per process.
 
-Photos decoded to their views, and labels, are kept in memory: a study's benchmarks are small.
+Decoded views and labels are cached in memory, since a study's benchmarks are small.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _opened(loaded: LoadedStudy, benchmark: str, data: Path) -> Any:
 
 
 class _LabelsKept:
-    """A set of images whose labels are read once; all else is the set's own."""
+    """A set of images with cached labels."""
 
     def __init__(self, images: Any) -> None:
         self._images = images

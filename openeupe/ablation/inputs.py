@@ -1,7 +1,7 @@
-"""What the stages of a study's folder are trained from: images and stored encoders, by contents.
+"""Identify the images and encoders that a study's stages are trained from.
 
-Stages have addresses by the paths that recipes name. That a path still means the same is checked
-here, once for the whole folder.
+Addresses of stages contain paths. Whether the contents of these paths are unchanged is checked
+here, once per folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _AUTO = "precision auto"
 
 
 def check_inputs(loaded: LoadedStudy, root: Path, out: Path) -> None:
-    """Compare images and stored encoders with those of earlier commands in `out`, and save them.
+    """Compare images and saved encoders with those of earlier commands in `out`, and save them.
 
     Args:
         root: where the recipes' relative data paths start.
@@ -50,12 +50,12 @@ def check_inputs(loaded: LoadedStudy, root: Path, out: Path) -> None:
 
 
 def settle_precision(out: Path, device: torch.device, tell: Callable[[str], None]) -> None:
-    """Record what precision `auto` means in a study's folder: what it means where that begins.
+    """Record the precision that `auto` means in a study's folder at its beginning.
 
-    Arms trained on another machine would else differ by their precision as well.
+    Otherwise arms that are trained on another machine could differ in precision.
 
     Args:
-        tell: is given a line where it means something else on this machine.
+        tell: called with a line if it would be another precision on this machine.
     """
     saved, here = read_mapping(out / INPUTS), resolve_precision("auto", device)
     if _AUTO not in saved:

@@ -1,4 +1,4 @@
-"""What a study could have shown: the other half of "no difference shown"."""
+"""Statistical power of a study's comparisons."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Power:
 
     seed_std: standard deviation of the paired differences over seeds. item_error: standard error
     that the test set adds. resolvable: the smallest true difference that these seeds would have
-    shown. seeds_needed: for a true difference of what was seen; None where no number of seeds
-    would do, because the test set is too small.
+    shown. seeds_needed: for a true difference of the observed size; None if no number of seeds
+    is enough, because the test set is too small.
     """
 
     seed_std: float

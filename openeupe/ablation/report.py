@@ -1,4 +1,4 @@
-"""A study's results as files: JSON for machines, Markdown tables for a page."""
+"""Write a study's results as JSON and Markdown tables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ArmResults:
 
 
 def report(results: StudyResults) -> dict[str, object]:
-    """Write both files of the results so far; returns what the JSON file holds."""
+    """Write both files of the results so far; return the contents of the JSON file."""
     study, out = results.loaded.study, results.place.out
     arms = {arm: _arm(results, arm) for arm in study.arms}
     compared = {table: results.compare(table) for table in study.tables}

@@ -1,4 +1,4 @@
-"""Carrying out a study: what is missing is trained and evaluated, in several processes at once."""
+"""Run a study: train and evaluate missing results in several processes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from openeupe.stopping import Stopped, end_with_parent
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study is carried out.
+    """Settings of running a study.
 
     data: where relative paths of recipes and suite start. device: None: the GPU if there is one.
     """
@@ -54,9 +54,9 @@ class Place:
 
 @dataclass
 class Task:
-    """One piece of work and the names of those that must be done before.
+    """A task, with the names of tasks that it depends on.
 
-    call: returns what to print in place of its time, or None.
+    call: returns a message to print instead of its time, or None.
     """
 
     name: str
@@ -90,7 +90,7 @@ def check(loaded: LoadedStudy, place: Place) -> None:
 
 
 def warm_up() -> None:
-    """Let the imports of other processes begin; they take as long as this one's checks."""
+    """Start the imports of other processes in parallel with this one's checks."""
     if _processes().get_start_method() == "forkserver":
         from multiprocessing import forkserver
 
@@ -100,7 +100,7 @@ def warm_up() -> None:
 def run_study(
     loaded: LoadedStudy, place: Place, jobs: int = 1, progress: Progress = LOGGED
 ) -> list[str]:
-    """Train and evaluate what is missing. What fails is told, and what does not need it goes on.
+    """Train and evaluate missing results; failures are reported, independent tasks continue.
 
     Returns one line for each piece of work that failed.
 
@@ -118,7 +118,7 @@ def run_study(
 
 
 def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Path:
-    """Where the results of an arm's encoder of one seed are kept."""
+    """Folder of the results of an arm's encoder of one seed."""
     trained = loaded.trained(arm)
     if trained is None:
         source = facts_identity(loaded.study.arms[arm].encoder)
@@ -128,7 +128,7 @@ def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Pa
 
 
 def source_of(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> str:
-    """What `load_with_chains` takes for an arm's encoder of one seed, once its stage has ended."""
+    """Source of an arm's encoder of one seed, once its stage is finished."""
     trained = loaded.trained(arm)
     if trained is None:
         return str(loaded.study.arms[arm].encoder)
@@ -141,7 +141,7 @@ def source_of(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> str:
 
 
 def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
-    """In the order of their worth: see `LoadedStudy.wanted`."""
+    """Evaluations in order of priority, see `LoadedStudy.wanted`."""
     tasks: dict[str, Task] = {}
     for arm, seed in loaded.wanted():
         trained = loaded.trained(arm)
@@ -229,7 +229,7 @@ def _side_by_side(tasks: dict[str, Task], jobs: int, progress: Progress) -> list
 
 @contextmanager
 def _passing_stops_on(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """The processes save their work and end, too, if this one is asked to stop."""
+    """Stop the processes, which save their work, if this one is stopped."""
     try:
         yield
     except Stopped:
@@ -240,7 +240,7 @@ def _passing_stops_on(pool: ProcessPoolExecutor) -> Iterator[None]:
 
 
 def _processes() -> multiprocessing.context.BaseContext:
-    """How processes start: not as copies of this one, which could not use the GPU."""
+    """Start method of processes; copies of this one could not use the GPU."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -260,7 +260,7 @@ def _quiet_start() -> None:
 
 
 def _lacks(task: Task, failed: dict[str, str]) -> bool:
-    """Whether what the task needs has failed; then it has failed, too."""
+    """Whether a dependency of the task has failed."""
     lacking = [name for name in task.after if name in failed]
     if lacking:
         failed[task.name] = f"{lacking[0]} failed"

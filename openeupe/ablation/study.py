@@ -1,4 +1,4 @@
-"""What a study is: recipes x seeds, which of their encoders are evaluated, and what is compared."""
+"""Studies: recipes x seeds, evaluated encoders and comparisons."""
 
 from __future__ import annotations
 
@@ -33,16 +33,14 @@ _Given = Annotated[str, Field(min_length=1)]  # "" would pass for none
 
 
 class ArmConfig(Config):
-    """An encoder that is evaluated: what a recipe made, or one that exists."""
+    """An encoder to evaluate: of a recipe, or an existing one."""
 
     recipe: _Given | None = Field(
         None, description="one of the study's recipes, run with every seed"
     )
     stage: _Given | None = Field(None, description="default: the recipe's last")
     student: _Given | None = Field(None, description="needed where the stage has several")
-    encoder: _Given | None = Field(
-        None, description="instead of a recipe: whatever `evaluate` takes"
-    )
+    encoder: _Given | None = Field(None, description="instead of a recipe: what `evaluate` takes")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -54,7 +52,7 @@ class ArmConfig(Config):
 
 
 class TableConfig(Config):
-    """Arms side by side, and each compared with the reference; or effects. One family of tests."""
+    """A table of arms compared with a reference, or of effects; one set of corrected tests."""
 
     rows: tuple[str, ...] = ()
     reference: _Given | None = Field(None, description="the arm that the rows are compared with")
@@ -78,26 +76,26 @@ class TableConfig(Config):
 
     @property
     def compared(self) -> dict[str, tuple[tuple[str, str], ...]]:
-        """What is tested, by name: the pairs of each effect, or each row with the reference."""
+        """Comparisons by name: pairs of each effect, or each row with the reference."""
         if self.effects or self.reference is None:
             return self.effects
         return {row: ((row, self.reference),) for row in self.rows if row != self.reference}
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """All that it speaks of, the reference first."""
+        """All arms of the table, the reference first."""
         paired = (arm for pairs in self.effects.values() for pair in pairs for arm in pair)
         return (*((self.reference,) if self.reference else ()), *self.rows, *paired)
 
 
 class Study(Config):
-    """Recipes that differ in one thing each, the seeds, and the tables that answer a question."""
+    """A study: recipes, seeds and tables."""
 
     name: Name
     note: str = ""
     seeds: tuple[Annotated[int, Field(ge=-SEED, le=SEED)], ...] = Field((0, 1, 2), min_length=1)
     steps: float = Field(1.0, gt=0, le=RATE, description="factor on the steps of every stage")
-    suite: str = Field(description="a packaged suite, or a file beside the study")
+    suite: str = Field(description="a packaged suite, or a file next to the study")
     benchmarks: tuple[str, ...] | None = Field(
         None, min_length=1, description="some of the suite's benchmarks"
     )
@@ -122,7 +120,7 @@ class Study(Config):
 
 @dataclass(frozen=True)
 class Trained:
-    """Where an arm's encoder comes from."""
+    """Source of an arm's encoder."""
 
     recipe: str
     stage: str
@@ -133,7 +131,7 @@ class Trained:
 class LoadedStudy:
     """A study with its recipes and its suite read and checked.
 
-    recipes: by name, with the study's factor on their steps; seeds are laid over them later.
+    recipes: by name, with the study's factor on their steps; seeds are set later.
     """
 
     study: Study
@@ -163,8 +161,10 @@ class LoadedStudy:
         return self.recipes[recipe].model_copy(update={"seed": seed})
 
     def wanted(self) -> Iterator[tuple[str, int]]:
-        """Every (arm, seed) in the order of their worth: the first table's rows, with the first
-        seed of all before the second of any, then the next table's; arms in no table come last.
+        """Every (arm, seed) in order of priority.
+
+        The first table's rows, all with the first seed before the second one, then the next
+        table's; arms in no table come last.
         """
         groups = [table.arms for table in self.study.tables.values()]
         seen: set[tuple[str, int]] = set()
@@ -182,7 +182,7 @@ def load_study(
 ) -> LoadedStudy:
     """Read a study: a YAML file, or the name of one that the package carries.
 
-    Its recipes and its suite are looked for beside the file, then among the package's. With
+    Its recipes and its suite are searched next to the file, then in the package. With
     `allow_code` encoders may be those of `python:package.module:factory`, which run code.
 
     Raises:
@@ -210,7 +210,7 @@ def load_study(
 
 
 def _check(loaded: LoadedStudy) -> None:
-    """Hold arms and tables against the recipes and the suite."""
+    """Validate arms and tables against the recipes and the suite."""
     study, benchmarks = loaded.study, loaded.suite.benchmarks
     for benchmark in study.benchmarks or ():
         _known("benchmarks", benchmark, benchmarks)

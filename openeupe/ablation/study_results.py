@@ -1,4 +1,4 @@
-"""Results of a study: metrics over seeds, paired comparisons, and what it could have resolved."""
+"""Results of a study: metrics over seeds, paired comparisons and power."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from openeupe.evaluation.statistics import Difference, corrected, mean_differenc
 
 @dataclass(frozen=True)
 class Cost:
-    """What one arm takes, its stages before included.
+    """Cost of one arm, with all its stages.
 
     images: that its own student saw. all_images: with those of the stages before it.
     petaflops: all forwards and backwards of its lineage, statistics included.
@@ -54,7 +54,7 @@ class ArmDifference(PairedDifference):
 
 
 class StudyResults:
-    """Reads the results of a study, as far as they are there.
+    """Reads the available results of a study.
 
     Attributes:
         stale: "ARM, seed SEED: BENCHMARK" of saved results that are left out: of another
@@ -84,7 +84,7 @@ class StudyResults:
         return min((len(m.sums) for m in there if m is not None), default=0)
 
     def cost(self, arm: str) -> Cost | None:
-        """What the arm takes; None for an encoder that exists."""
+        """Cost of an arm; None for an existing encoder."""
         trained = self.loaded.trained(arm)
         if trained is None:
             return None
@@ -101,7 +101,7 @@ class StudyResults:
         return Cost(own, sum(images.values()), sum(petaflops(line).values()))
 
     def compare(self, table: str) -> list[ArmDifference]:
-        """Every row against the table's reference, or every effect, on every benchmark there is."""
+        """Compare every row with the reference, or every effect, on all benchmarks."""
         config = self.loaded.study.tables[table]
         found: list[tuple[str, str, Difference, list[tuple[Measure, Measure]], bool]] = []
         for row, arms in config.compared.items():
@@ -141,7 +141,7 @@ class StudyResults:
         return all(self.loaded.study.arms[arm].recipe for pair in arms for arm in pair)
 
     def _is_own(self, arm: str, seed: int, saved: BenchmarkResult) -> bool:
-        """Whether a saved result is of these settings and of the encoder that is there now."""
+        """Whether a saved result belongs to the present settings and encoder."""
         name = f"{arm}, seed {seed}: {saved.name}"
         try:
             encoder = self._encoder(arm, seed)
@@ -159,7 +159,7 @@ class StudyResults:
         return own
 
     def _encoder(self, arm: str, seed: int) -> EncoderIdentity:
-        """What identifies an arm's encoder; raises `InputError` if it cannot be opened."""
+        """Identity of an arm's encoder; raises `InputError` if it cannot be opened."""
         if (arm, seed) not in self._encoders:
             source = source_of(self.loaded, self.place, arm, seed)
             self._encoders[arm, seed] = identify(*load_with_chains(source, allow_code=True))

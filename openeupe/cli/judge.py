@@ -93,9 +93,9 @@ def compare(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="For a README.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say which encoder is better, on which benchmarks, and whether that is noise.
+    """Compare encoders on all benchmarks, with significance tests.
 
-    What was not evaluated yet is evaluated first. The first is compared with each of the others:
+    Missing results are evaluated first. The first is compared with each of the others:
     95 % intervals and permutation tests on the same samples, corrected by Holm over the benchmarks.
 
     Example: `openeupe compare runs/mine efficientnet_lite0 untrained:resnet10t`

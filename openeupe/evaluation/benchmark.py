@@ -1,4 +1,4 @@
-"""A benchmark: one evaluation with all its settings, which turns an encoder into outcomes."""
+"""Benchmarks: evaluation protocols with settings, and their inputs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from openeupe.progress import LOGGED, Progress
 
 
 class Benchmark(Config):
-    """Base of every evaluation's settings; a suite is a mapping of names to these.
+    """Base class of all benchmarks; a suite maps names to benchmarks.
 
-    A subclass lies beside its evaluation, adds `kind: Literal["..."]`, its data and its numbers,
+    A subclass is in the module of its evaluation, adds `kind: Literal["..."]`, data and settings,
     and defines `open` and `run`.
 
-    fills_several: whether its outcomes are called NAME-SUFFIX.
-    locates_data: settings that only say which data, and where they are. They are no part of the
+    fills_several: whether it has several outcomes, named NAME-SUFFIX.
+    locates_data: settings that only choose and locate data. They are not part of the
         protocol; `identities` must depend on everything that they change.
     """
 
@@ -40,7 +40,7 @@ class Benchmark(Config):
     domain: Domain
 
     def identity(self, name: str) -> BenchmarkIdentity:
-        """What a result records of this benchmark, which a suite calls `name`."""
+        """Identity of this benchmark for results; `name`: in the suite."""
         protocol = self.model_dump(mode="json", exclude=set(self.locates_data))
         return BenchmarkIdentity(
             name=name,
@@ -62,7 +62,7 @@ class Benchmark(Config):
         raise NotImplementedError
 
     def identities(self, data: Any) -> list[str]:
-        """Identities of all that a result depends on besides encoder, settings and precision.
+        """Identities of the data that a result depends on.
 
         Args:
             data: what `open` returned; unless overridden, sets of images with labels.
@@ -76,25 +76,25 @@ class Benchmark(Config):
         `{"exist": ..., "count": ...}` where one evaluation fills several (`NAME-exist`, ...).
 
         Raises:
-            NotApplicable: if this encoder cannot have this benchmark; the table then says why.
+            NotApplicable: if the encoder does not support it; the table shows the reason.
         """
         raise NotImplementedError
 
 
 class NotApplicable(Exception):
-    """A benchmark that an encoder cannot have, with the reason the table prints."""
+    """The encoder does not support a benchmark; tables show the reason."""
 
 
 class Chain(Protocol):
     """The encoder's class tokens `[B, Dc]` -> the class tokens of an expert `[B, De]`.
 
     Student head -> proxy statistics -> proxy's head -> the expert's statistics, de-standardized at
-    each step (paper C.1); heads and statistics lie beside a student.
+    each step (paper C.1); heads and statistics are saved with a student.
     """
 
     @property
     def identity(self) -> str:
-        """Identity of every weight on the way."""
+        """Identity of all weights of the chain."""
         ...
 
     def __call__(self, cls: Tensor) -> Tensor: ...
@@ -102,12 +102,12 @@ class Chain(Protocol):
 
 @dataclass
 class EvaluatedEncoder:
-    """An encoder that is evaluated, and what its benchmarks share.
+    """An encoder to evaluate, with shared features and chains.
 
     features: computes tokens once per image and view.
     chains: from an expert's encoder name (`efficientnet_lite0`, `pe_core_g`) to the chain of heads
-        that leads there; empty for anything but a distilled student.
-    folder: where an evaluation may keep large intermediate results; None: nowhere.
+        to it; empty unless it is a distilled student.
+    folder: for large intermediate results; None: none are saved.
     """
 
     encoder: Encoder
@@ -118,16 +118,16 @@ class EvaluatedEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the encoder lies."""
+        """The encoder's device."""
         return self.encoder.mean.device
 
     @cached_property
     def identity(self) -> EncoderIdentity:
-        """What results record of it."""
+        """Identity for results."""
         return identify(self.encoder, self.chains)
 
     def conditions(self, name: str, benchmark: Benchmark) -> Conditions:
-        """What a result on a benchmark, which the suite calls `name`, depends on."""
+        """Conditions of a result on the benchmark `name`."""
         return Conditions(
             encoder=self.identity,
             precision=self.features.precision,
@@ -136,6 +136,6 @@ class EvaluatedEncoder:
 
 
 def identify(encoder: Encoder, chains: Mapping[str, Chain]) -> EncoderIdentity:
-    """What results record of their encoder, the heads that lead to experts included."""
+    """Identity of an encoder and its chains of heads, for results."""
     heads = {expert: chain.identity for expert, chain in sorted(chains.items())}
     return EncoderIdentity(identity=encoder_identity(encoder), heads=heads)

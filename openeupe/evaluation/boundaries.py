@@ -23,18 +23,18 @@ from openeupe.evaluation.measure import Measure, Outcome, best_f
 
 
 class Boundaries(CellBenchmark):
-    """How well a linear map of patch tokens finds where one labelled thing ends.
+    """Boundary detection with a linear map of patch tokens.
 
-    The truth is the border between mask labels, one pixel thin, in a view that keeps the aspect.
-    The head gives a value for each cell of a patch (`openeupe.heads.regions`), is trained by
-    class-balanced cross-entropy (a cell is "yes" if a boundary runs through it) and upsampled to
+    The ground truth is the border between mask labels, one pixel thin, in a view of the same
+    aspect ratio. The head gives a value for each cell of a patch (`openeupe.heads.regions`), is
+    trained by class-balanced cross-entropy (a cell is "yes" if a boundary runs through it) and upsampled to
     the view. Its crests (non-maximum suppression, thinned) are paired one to one with true pixels
     no farther than `tolerance` times the image's diagonal; precision and recall are summed over the
     set, and the best of 99 thresholds gives the F-measure (ODS of BSDS, PAMI 33:5, 2011). One set
     of labels is one annotator, so that wanted pixels are found exactly as often as predicted ones.
 
     Nothing is evaluated in or within the tolerance of pixels without a label and of the padding:
-    there the boundary may be what the annotator left out.
+    where annotations are incomplete.
     """
 
     kind: Literal["boundaries"] = "boundaries"
@@ -61,7 +61,7 @@ class Boundaries(CellBenchmark):
         wanted, weight = self._cells(train, view, cells)
         tokens = features.patches(train, view)
         heads = self.fit(evaluated, tokens, wanted, weight, balanced=True)
-        # What position alone tells: the share of training images with a boundary in each cell.
+        # Baseline by position: the share of training images with a boundary in each cell.
         prior = (wanted * weight).sum(0) / weight.sum(0).clamp(min=1e-6)
         logits = prior.clamp(1e-4, 1 - 1e-4).logit()[None, None]
         prior = F.interpolate(logits, (resolution, resolution), mode="bilinear")[0]
@@ -100,7 +100,7 @@ class Boundaries(CellBenchmark):
         return target_of(labels, reach)
 
     def _cells(self, images: MaskedImages, view: View, cells: int) -> tuple[Tensor, Tensor]:
-        """For training: which cells hold a boundary, and how much of each is evaluated."""
+        """Training targets and weights: boundary cells, and the evaluated share of each."""
         wanted = torch.zeros(len(images), cells, cells)
         weight = torch.zeros(len(images), cells, cells)
         for index in range(len(images)):

@@ -1,4 +1,4 @@
-"""What the benchmarks of text regions and boundaries share: a head with a value for each cell."""
+"""Common parts of text regions and boundaries: a head with cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which encoder is better, on which benchmark, and is it noise: from saved results alone."""
+"""Compare encoders from saved results, with significance tests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two encoders compared benchmark by benchmark. first, second: what the user called them."""
+    """Two encoders compared benchmark by benchmark. first, second: their names."""
 
     first: str
     second: str
@@ -62,7 +62,7 @@ class Comparison:
         return Table(header, rows, f"{self.first} compared with {self.second}")
 
     def summary(self) -> str:
-        """How often the first is better or worse, in a sentence or two."""
+        """Numbers of better and worse benchmarks, as text."""
         verdicts = [row.verdict for row in self.rows]
         one_seed = verdicts.count("one seed: no verdict")
         text = (
@@ -164,7 +164,7 @@ def benchmarks_of(everyone: Sequence[Results]) -> list[str]:
 
 
 def what_differs(one: BenchmarkResult, other: BenchmarkResult) -> list[str]:
-    """In which of "settings" and "data" two results of one benchmark differ."""
+    """Whether "settings" or "data" of two results of one benchmark differ."""
     same = {
         "settings": one.benchmark.protocol_hash == other.benchmark.protocol_hash,
         "data": one.data == other.data,

@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Letterbox(View):
-    """EUPE's geometry: aspect kept, Lanczos, the image centred on black."""
+    """EUPE's geometry: aspect preserved, Lanczos, image centred on black."""
 
     geometry: Literal["crop", "squash", "pad"] = "pad"
 
@@ -70,7 +70,7 @@ class Matches:
 
 
 class Correspondence(Benchmark):
-    """PCK: the share of points whose match lies near enough to the truth.
+    """PCK: the share of points that are matched near the ground truth.
 
     A source point's feature is looked up in the target image; a match is right if it is nearer to
     the target point than `threshold * max(height, width)` of the target object's box. Points are
@@ -128,13 +128,13 @@ class Correspondence(Benchmark):
         return [data.images.identity]
 
     def run(self, data: Matches, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
-        """One category after the other, so that the tokens of one are held at a time."""
+        """Evaluate one category after the other, to limit the cached tokens."""
         resolution = self._resolution(evaluated.encoder)
         view = (Letterbox if self.geometry == "eupe" else WhiteCorner)(resolution, resolution)
         match = match_pixels if self.geometry == "eupe" else match_tokens
         images, pairs = data.images, data.pairs
         categories = sorted({category for *_, category in pairs})
-        # Hits of every pair, by category: for each threshold, then of the guesses without eyes.
+        # Hits of every pair, by category: for each threshold, then of the baselines.
         hits = np.zeros((len(self.thresholds) + len(_GUESSES), len(pairs), len(categories)))
         counts = np.zeros((len(pairs), len(categories)))
         for number, category in enumerate(categories):
@@ -205,7 +205,7 @@ def draw_pairs(pairs: Sequence[Pair], per_category: int | None, seed: int) -> li
 
 
 def match_pixels(source: Tensor, target: Tensor, points: Array, resolution: int) -> Array:
-    """EUPE's rule: the target pixel whose upsampled feature is most like the source point's.
+    """EUPE's rule: the target pixel with the most similar upsampled feature.
 
     The dot product is linear in the target's features, so similarities are upsampled in place of
     features: the same map, without `resolution * resolution * D` numbers.
@@ -270,7 +270,7 @@ def _guesses(
 
 
 class _End:
-    """What matching needs of one image of a pair."""
+    """Data of one image of a pair for matching."""
 
     def __init__(self, data: Matches, part: _Part, index: int) -> None:
         x0, y0, x1, y1 = data.images.box(index)
@@ -279,7 +279,7 @@ class _End:
 
 
 class _Part(Subset):
-    """Some images of the set; remembers their sizes as they are read."""
+    """Some images of the set, with cached sizes."""
 
     def __init__(self, images: KeypointImages, indices: list[int]) -> None:
         super().__init__(images, indices)

@@ -1,6 +1,7 @@
-"""Training crops of images with labels: geometry for both, colour for the image alone.
+"""Training crops of images with labels.
 
-The rules are those of the paper's released evaluation code; docs/evaluation.md names what differs.
+The rules are those of the paper's released evaluation code, with the differences listed in
+docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class LabelledCrops(Config):
 
     short: int = Field(512, ge=1, description="Pixels of the short side, aspect kept")
     scale: tuple[float, float] = Field((0.5, 2.0), description="Times short, in training")
-    crop: int = Field(512, ge=1, description="Pixels of the crop (and of the window that judges)")
+    crop: int = Field(512, ge=1, description="Pixels of the crop (and of the evaluation window)")
     largest_share: float = Field(0.75, gt=0, description="No class may fill more of a crop ...")
     tries: int = Field(10, ge=1, description="... if one of so many crops succeeds")
     flip: float = Field(0.5, ge=0, le=1)

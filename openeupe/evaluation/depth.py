@@ -121,7 +121,7 @@ class CachedDepth(CachedFit):
 
 
 class Depth(Benchmark):
-    """How well a linear map of patch tokens tells the distance of every pixel.
+    """Depth estimation with a linear map of patch tokens.
 
     BatchNorm and a 1x1 convolution to `bins` depths on the last, normalized patch tokens of the
     encoder in eval mode; depth = sum of bins weighted by (relu + 0.1), normalized; SigLoss; the
@@ -153,7 +153,7 @@ class Depth(Benchmark):
     def run(self, data: Data, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
         """One head a seed; all of them read an image together, so that it is encoded once."""
         train, test = data
-        baseline = self._mean_depth(train)  # first, since it refuses a wrong scale
+        baseline = self._mean_depth(train)  # first, since it checks the scale
         settings = DepthHeadSettings(
             width=evaluated.encoder.patch_dim,
             bins=self.bins,

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 def label_boundaries(labels: NDArray[np.uint8], ignore: int = 255) -> NDArray[np.bool_]:
-    """Where the label changes, `[H, W]` and one pixel thin; never beside an `ignore` pixel."""
+    """Where the label changes, `[H, W]` and one pixel thin; never next to an `ignore` pixel."""
     lines = np.zeros(labels.shape, dtype=bool)
     known = labels != ignore
     right = (labels[:, 1:] != labels[:, :-1]) & known[:, 1:] & known[:, :-1]
@@ -123,7 +123,7 @@ def ridges(logits: Tensor, sigma: float = 1.5) -> tuple[Tensor, Tensor]:
 def matched(
     predicted: NDArray[np.int64], levels: NDArray[np.int64], truth: NDArray[np.bool_], reach: float
 ) -> NDArray[np.float64]:
-    """The most pairs of predicted and true pixels, for every threshold at once.
+    """Maximum matching of predicted and true pixels, for all thresholds.
 
     Predicted pixels are added from the most certain on, each by an augmenting path (Kuhn 1955), so
     that after those of a level the matching is a maximum one for that threshold. A failed search

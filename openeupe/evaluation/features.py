@@ -1,4 +1,4 @@
-"""Frozen tokens, computed once per image and view while the next images are being decoded."""
+"""Frozen tokens, computed once per image and view."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Precision = Literal["fp32", "bf16"]
 
 @contextmanager
 def frozen(encoder: Encoder) -> Iterator[Encoder]:
-    """The encoder in eval mode without gradients; the mode of each part comes back afterwards."""
+    """Use the encoder in eval mode without gradients, then restore its modes."""
     with evaluating(encoder), torch.no_grad():
         yield encoder
 
@@ -36,13 +36,13 @@ class Features:
     """Tokens of one encoder for whole data sets, computed once per image and view.
 
     Images are decoded by threads while the encoder works on the batch before. Class tokens are
-    kept for every (set, view); patch tokens, which are large, for the last `keep` of them.
+    cached for every (set, view); patch tokens, which are large, for the last `keep` of them.
 
     Args:
         precision: "bf16" runs the encoder under autocast; the tokens are float32 all the same.
         batch_size: images a forward pass.
         workers: decoding threads.
-        views: if given, decoded views are kept in it, for encoders evaluated after this one.
+        views: cache of decoded views, for encoders that are evaluated later.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Features:
     def patches(self, images: Images, view: View) -> Tensor:
         """Patch tokens `[N, Dp, h, w]`, float16 on the CPU, to be read in batches.
 
-        float16 holds what normalized or trained tokens carry; larger values are clamped.
+        float16 is enough for normalized and trained tokens; larger values are clamped.
         """
         key = (images.fingerprint, view)
         if key not in self._patches:
@@ -139,13 +139,13 @@ def readable(images: Images, index: int) -> Image.Image:
     try:
         return images.read(index)
     except BrokenImage as error:
-        raise InputError(f"{error}: an evaluation leaves no image out; replace the file") from None
+        raise InputError(f"{error}: evaluations do not skip images; replace the file") from None
 
 
 def center_views(
     source: Source, indices: Sequence[int], resolution: int
 ) -> tuple[Tensor, list[int]]:
-    """uint8 views `[N, 3, S, S]` of the readable images among `indices`, and which these are.
+    """uint8 views `[N, 3, S, S]` of the readable images among `indices`, and their indices.
 
     Short side resized to `resolution`, centre kept.
     """

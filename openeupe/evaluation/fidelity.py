@@ -1,4 +1,4 @@
-"""How much of experts' tokens an encoder's tokens linearly predict: R2 on held-out photos."""
+"""Fidelity: R2 of experts' tokens predicted linearly, on held-out images."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def fidelity(
 ) -> dict[str, dict[str, float]]:
     """R2 of ridge readouts: `{expert: {"cls": ..., "patches": ...}}`.
 
-    A readout is fitted on training photos, frozen encoder against frozen expert, and scored on
-    held-out photos. 1 is a perfect prediction, 0 is no better than the mean, less than 0 is worse
+    A readout is fitted on training images, frozen encoder to frozen expert, and scored on
+    held-out images. 1 is a perfect prediction, 0 is no better than the mean, less than 0 is worse
     than it. Because every encoder gets its own readout, an untrained one gets a fair chance too.
     An encoder's patch grid is brought to the expert's size (bilinear, or area when it shrinks).
 
     Args:
         train, test: the encoder's tokens of the training and the held-out views.
         train_targets, test_targets: each expert's standardized tokens of the same views.
-        groups: `[N]` photo of each training view, any integers; every fifth of the photos that
-            are there chooses the shrinkage.
+        groups: `[N]` image of each training view, any integers; every fifth image chooses the
+            shrinkage.
     """
     result: dict[str, dict[str, float]] = {name: {} for name in train_targets}
     cls_readout = RidgeReadout(train.cls, groups)
@@ -79,7 +79,7 @@ class RidgeReadout:
         return self.whole.fit(y).r2(self.shrinkage(y), x_test, y_test)
 
     def predict(self, y: Tensor, x_test: Tensor) -> Tensor:
-        """What the readout fitted to `y [N, E]` says of `x_test [M, D]`: `[M, E]`."""
+        """Predictions `[M, E]` for `x_test [M, D]` of the readout fitted to `y [N, E]`."""
         return self.whole.fit(y).predict(self.shrinkage(y), x_test)
 
     def shrinkage(self, y: Tensor) -> float:

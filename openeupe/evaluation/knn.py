@@ -25,7 +25,7 @@ _BLOCK = 16384  # rows of the database at a time: with 4096 queries 256 MiB of s
 
 
 class Knn(Benchmark):
-    """Share of test images whose class the nearest training images tell.
+    """kNN accuracy of class tokens.
 
     By default the released evaluation code's rule: class tokens L2-normalized, neighbours by
     cosine, votes of exp(similarity / 0.07); short side 256 bicubic, centre 224. The paper's text
@@ -38,7 +38,7 @@ class Knn(Benchmark):
     domain: Domain = "image"
     data: ClassData
     k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (10, 20, 100, 200), min_length=1, description="The first is shown"
+        (10, 20, 100, 200), min_length=1, description="The first one is in tables"
     )
     temperature: float = Field(0.07, gt=0)
     vote: Vote = "weighted"
@@ -47,7 +47,7 @@ class Knn(Benchmark):
         "cls", description="Class token, mean patch token, or both (each normalized, then joined)"
     )
     short: int = Field(256, ge=1, description="Pixels of the short side after resizing")
-    crop: int = Field(224, ge=1, description="Pixels of the centre that is kept")
+    crop: int = Field(224, ge=1, description="Pixels of the centre crop")
 
     @model_validator(mode="after")
     def _used(self) -> Self:
@@ -107,7 +107,7 @@ class Knn(Benchmark):
 
 
 def crop_view(encoder: Encoder, crop: int, short: int) -> View:
-    """The centre `crop` of a short side `short`; both grow alike where the patches ask for it."""
+    """The centre `crop` of a short side `short`; both are scaled to fit the patches."""
     resolution = fitting_resolution(encoder, crop)
     return View(resolution, resolution, "crop", short=round(short * resolution / crop))
 
@@ -174,7 +174,7 @@ def neighbours(
     """Similarities and row numbers `[Q, min(k, N)]` of each query's nearest rows of `train`.
 
     Exact. The database goes through the queries' device in blocks, and only the best so far are
-    kept, so that 1.28 million images fit beside them. Nearest first; of equals the lower row.
+    saved, so that 1.28 million images fit. Nearest first; of equals the lower row.
     """
     k, device = min(k, len(train)), queries.device
     centre = train.mean(dim=0, dtype=torch.float32)  # distances stay, their rounding shrinks

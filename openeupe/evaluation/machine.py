@@ -1,4 +1,4 @@
-"""The machine and the versions that results were made with."""
+"""Hardware and package versions of results."""
 
 from __future__ import annotations
 

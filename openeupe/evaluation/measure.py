@@ -1,6 +1,6 @@
 """Metrics as functions of sums, so that one bootstrap serves all of them.
 
-Each evaluation keeps, for every independent sample (an image, a pair of images, a scene), a vector
+Each evaluation saves, for every independent sample (an image, a pair of images, a scene), a vector
 whose *sum over samples* determines the metric: hits and their count for an accuracy, intersections
 and unions for mIoU, true and false positives for F1. Resampling samples and summing again then
 gives the metric's sampling distribution, exactly as if the whole evaluation had been repeated.
@@ -121,7 +121,7 @@ class Measure:
         return float(self.per_seed.mean())
 
     def first_seeds(self, count: int) -> Measure:
-        """The same of the first `count` training seeds, or of all if they are fewer."""
+        """The same measure with at most `count` training seeds."""
         return replace(self, sums=self.sums[:count])
 
 
@@ -174,7 +174,7 @@ class Outcome:
 
     headline: which of `measures` the table shows.
     measures: by name, such as "pck@0.1" and "pck@0.05".
-    baselines: what no ability at all would score on the headline metric ("chance", "blind").
+    baselines: scores without any ability on the headline metric ("chance", "blind").
     details: anything worth saving that is not a metric with an interval: per-class values,
         resolution actually used, number of images (JSON values only).
     answers: per-question records of a vision-language benchmark, one JSON line each.

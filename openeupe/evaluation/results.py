@@ -1,7 +1,7 @@
 """Typed results of `openeupe evaluate`, from the files on disk to the cells of a table.
 
 A folder holds `benchmarks/NAME.json` with `NAME.npz` (per-sample sums) and, for questions,
-`samples_NAME.jsonl`; `results.json` puts them together in the shape of lm-eval. This module alone
+`samples_NAME.jsonl`; `results.json` merges them in lm-eval's format. This module alone
 reads and validates them; `results_writer` writes them.
 """
 
@@ -36,7 +36,7 @@ class _Record(Saved):
 
 
 class Metric(_Record):
-    """A score with its noise; None stands for what is no finite number.
+    """A score with its noise; None for values that are not finite.
 
     low, high: ends of the 95 % interval over the test samples. stderr: standard error over them.
     training_std: standard deviation over training seeds; None with one seed.
@@ -79,18 +79,20 @@ class Metric(_Record):
 
     @property
     def arrow(self) -> str:
-        """What a table writes behind the name of a metric that is better when lower."""
+        """Arrow for a metric that is better when lower, for tables."""
         return "" if self.higher_is_better else " ↓"
 
     def text(self, value: float | None) -> str:
-        """A value of this metric as a table writes it."""
+        """Format a value of this metric for tables."""
         if value is None:
             return "n/a"
         return f"{value:.1f}" if self.unit == "%" or self.scale != 1 else f"{value:.3f}"
 
 
 class EncoderIdentity(_Record):
-    """What identifies an evaluated encoder. heads: by expert, the chain of heads that leads to it.
+    """Identity of an evaluated encoder.
+
+    heads: by expert, the chain of heads to it.
 
     A result is of an encoder only if weights and heads are the same.
     """
@@ -100,7 +102,7 @@ class EncoderIdentity(_Record):
 
 
 class BenchmarkIdentity(_Record):
-    """What identifies a benchmark of a suite, besides its data.
+    """Identity of a benchmark of a suite, without its data.
 
     protocol_hash: of all settings but for where the data are.
     """
@@ -113,7 +115,7 @@ class BenchmarkIdentity(_Record):
 
 
 class Conditions(_Record):
-    """What a result was measured with and on, but for the contents of its data."""
+    """Conditions of a result, without the contents of its data."""
 
     encoder: EncoderIdentity
     precision: str
@@ -126,10 +128,10 @@ class BenchmarkResult(Conditions):
     name: in tables and of its files: the benchmark's, with a suffix where it has several outcomes.
     data: identities of the contents of its data.
     outcomes: names of all results of the benchmark.
-    missing: why the encoder cannot have the benchmark; then there are no metrics.
+    missing: why the encoder does not support the benchmark; then there are no metrics.
     headline: which metric tables show.
-    baselines: by name, what no ability at all would score on the headline metric.
-    details: anything else worth saving, such as per-class values.
+    baselines: by name, scores without any ability on the headline metric.
+    details: other values, such as per-class scores.
     samples_digest: of the file with the sums that the metrics were computed from.
     """
 
@@ -179,7 +181,7 @@ class BenchmarkResult(Conditions):
 
     @property
     def score(self) -> Metric | None:
-        """The headline metric; None where the encoder cannot have the benchmark."""
+        """The headline metric; None if the encoder does not support the benchmark."""
         return None if self.headline is None else self.metrics[self.headline]
 
     @property
@@ -209,12 +211,12 @@ class BenchmarkResult(Conditions):
         return (max if score.higher_is_better else min)(known, key=lambda baseline: baseline[1])
 
     def fits(self, conditions: Conditions) -> bool:
-        """Whether it is of just this encoder, precision and benchmark."""
+        """Whether it belongs to this encoder, precision and benchmark."""
         return all(getattr(self, k) == getattr(conditions, k) for k in Conditions.model_fields)
 
 
 class EvaluationInfo(_Record):
-    """Which encoder was evaluated, on which suite, and how. model: what the user called it."""
+    """Encoder, suite and settings of an evaluation. model: the encoder's name."""
 
     model: str
     model_args: Mapping[str, object]
@@ -226,7 +228,7 @@ class EvaluationInfo(_Record):
 
 
 class Machine(_Record):
-    """Versions, commit and hardware, for the small print of tables."""
+    """Versions, commit and hardware."""
 
     git_hash: str | None
     packages: Mapping[str, str]
@@ -279,7 +281,7 @@ class Results(Machine):
 
     @staticmethod
     def there(folder: Path) -> bool:
-        """Whether a folder holds results (a run's own `results.json` is another thing)."""
+        """Whether a folder contains results of `evaluate`."""
         folders = (BENCHMARKS, "columns")  # "columns": of format 1, refused when it is read
         return (folder / RESULTS).is_file() and any((folder / name).is_dir() for name in folders)
 
@@ -327,7 +329,7 @@ class Results(Machine):
         return Table(header, rows, self.config.model, self.notes())
 
     def notes(self) -> list[str]:
-        """What a table's marks mean: why a benchmark is missing, what a question mark says."""
+        """Notes on missing benchmarks and question marks in a table."""
         lines = []
         for name, one in self.benchmarks.items():
             if one.missing is not None:

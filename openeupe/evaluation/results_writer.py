@@ -1,4 +1,4 @@
-"""Writes results: each benchmark as it ends, so that nothing is lost, then `results.json`."""
+"""Write results: each finished benchmark, then `results.json`."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from openeupe.heads.segmentation import SegmentationHead, SegmentationHeadSettin
 from openeupe.heads.settings import BatchSize, FitSettings, Rate, Steps, WarmupSteps
 
 _PROTOCOL = "ade20k-linear/eupe-v2"
-_COUNTED = 500  # training masks that say which class is commonest
+_COUNTED = 500  # training masks that give the most frequent class
 Data = tuple[MaskedImages, MaskedImages]  # train, test
 
 
@@ -129,7 +129,7 @@ class CachedSegmentation(CachedFit):
 
 
 class Segmentation(Benchmark):
-    """How well a linear map of patch tokens says the class of every pixel.
+    """Semantic segmentation with a linear map of patch tokens.
 
     BatchNorm and a 1x1 convolution on the last, normalized patch tokens of the encoder in eval
     mode; cross-entropy on bilinearly upsampled logits; the last iterate. At each mask's own
@@ -266,7 +266,7 @@ def _commonest(images: MaskedImages, classes: int) -> int:
 
 
 def _constant_miou(truths: Array, common: int) -> float:
-    """mIoU in % of always saying `common`; truths: `[N, C]` pixels of each class."""
+    """mIoU in % of always predicting `common`; truths: `[N, C]` pixels of each class."""
     total = truths.sum(0)
     common_only = np.zeros_like(total)
     common_only[common] = total[common]

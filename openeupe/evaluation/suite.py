@@ -1,4 +1,4 @@
-"""Suites: named benchmarks with every number of their protocols, and how one is carried out."""
+"""Suites: named benchmarks, and evaluating an encoder on them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ AnyBenchmark = Annotated[
 
 
 class Suite(Config):
-    """Benchmarks by name. note: what this suite is for, for whoever reads the file."""
+    """Benchmarks by name. note: purpose of the suite."""
 
     name: Name
     note: str = ""
@@ -95,7 +95,7 @@ def evaluate(
     Args:
         folder: of the results.
         root: where the suite's relative data paths start.
-        source: what the user called the encoder.
+        source: name of the encoder.
         only: names of benchmarks; None: all.
         opened: data of benchmarks that the caller has opened before, by benchmark.
 

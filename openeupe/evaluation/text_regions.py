@@ -1,4 +1,4 @@
-"""Where text is: a linear head on photos with words drawn over them."""
+"""Text regions: a linear head on images with drawn words."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Mask = NDArray[np.bool_]
 
 
 class TextRegions(CellBenchmark):
-    """How well a linear map of patch tokens finds the pixels that are text.
+    """Text-region detection with a linear map of patch tokens.
 
     The head gives a value for each cell of a patch (`openeupe.heads.regions`), is trained by
-    cross-entropy on how much of each cell is text and upsampled to the view, in which photos keep
-    their aspect. text_iou counts pixels above one half over the whole set, as f1 does; best_f1 is
-    F1 at the best of 99 thresholds, which leaves calibration out.
+    cross-entropy on how much of each cell is text and upsampled to the view, in which images keep
+    their aspect ratio. text_iou counts pixels above one half over the whole set, as f1 does;
+    best_f1 is F1 at the best of 99 thresholds, which leaves calibration out.
     """
 
     kind: Literal["text"] = "text"
@@ -103,7 +103,7 @@ def at_thresholds(probability: Array, text: Mask) -> Array:
 
 
 def _cells(images: MaskedImages, view: View, cells: int) -> tuple[Tensor, Tensor]:
-    """For training: how much of each cell's evaluated part is text, and how much is evaluated."""
+    """Training targets and weights: share of text, and evaluated share, of each cell."""
     wanted, weight = torch.zeros(2, len(images), cells, cells)
     for index in range(len(images)):
         mask = view.mask(images.mask(index))

@@ -1,4 +1,4 @@
-"""How benchmarks fit heads: on images augmented anew, or on tokens computed once."""
+"""Fit heads of benchmarks: on augmented images, or on cached tokens."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class NamedImages:
 
 
 class _ByNames(Benchmark):
-    """What both benchmarks share: images, an expert's text space, prompts, one view."""
+    """Common settings: images, an expert's text space, prompts and view."""
 
     domain: Domain = "image"
     data: ClassData
@@ -59,7 +59,7 @@ class _ByNames(Benchmark):
         "of the classes, both from open_clip",
     )
     short: int = Field(256, ge=1, description="Pixels of the short side after resizing")
-    crop: int = Field(224, ge=1, description="Pixels of the centre that is kept")
+    crop: int = Field(224, ge=1, description="Pixels of the centre crop")
 
     def open(self, root: Path) -> NamedImages:
         """Open images, names and the text tower."""
@@ -114,17 +114,17 @@ class _ByNames(Benchmark):
 
 
 class ZeroShot(_ByNames):
-    """Share of test images whose class name's text is the nearest to them; nothing is trained.
+    """Zero-shot accuracy: the nearest class name in text space; nothing is trained.
 
-    An encoder that is the expert itself is asked directly. A student goes through its heads: from
-    its class tokens to the expert's, de-standardized at each step. Others have no such benchmark.
+    The expert's own class tokens are used directly. A student's are mapped by its heads to the
+    expert's, de-standardized at each step. Other encoders are not supported.
     """
 
     kind: Literal["zero_shot"] = "zero_shot"
     protocol: str = "zero_shot/eupe-v1"
 
     def run(self, data: NamedImages, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
-        """Raises NotApplicable where no way leads from the encoder to the expert's text space."""
+        """Raise NotApplicable if the encoder has no chain to the expert's text space."""
         space = data.space
         chain = evaluated.chains.get(self.expert)
         direct = not evaluated.chains and is_expert(self.expert, evaluated.encoder)
@@ -156,7 +156,7 @@ class ZeroShotRidge(_ByNames):
 
     The map is fitted for each encoder on unlabelled training images, whose targets are the
     expert's own image vectors; a fifth of these images chooses the shrinkage. It works for any
-    encoder, so it says how much of the space a class token holds, not what was distilled.
+    encoder, so it measures the information in a class token, not what was distilled.
     """
 
     kind: Literal["zero_shot_ridge"] = "zero_shot_ridge"
@@ -231,7 +231,7 @@ def _image_vectors(
     short: int,
     evaluated: EvaluatedEncoder,
 ) -> Tensor:
-    """The expert's image vectors `[N, D]`, kept for the next encoder that is evaluated.
+    """The expert's image vectors `[N, D]`, cached for the next encoder.
 
     The expert sees the same part of each image at its own resolution.
     """

@@ -1,1 +1,1 @@
-"""Run folder -> one page that tells its story."""
+"""Run folder -> HTML report."""

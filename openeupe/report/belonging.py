@@ -1,4 +1,4 @@
-"""Which results, exports and latencies are those of a run: made of just its students' weights."""
+"""Find results, exports and latencies that belong to a run's weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Belonging:
         return {k: encoder_identity(e) for k, e in loaded.items() if k != "untrained"}
 
     def evaluated(self, place: Path, results: Results) -> bool:
-        """Whether results that lie in `place` are of the encoder and heads that are there now."""
+        """Whether results in `place` belong to the present encoder and heads."""
         if place not in self._at:
             self._at[place] = self._of_encoder(place)
         now = self._at[place]
@@ -44,7 +44,7 @@ class Belonging:
         return identity is not None and identity in self.students.values()
 
     def _of_encoder(self, place: Path) -> EncoderIdentity | None:
-        """What identifies the encoder in `place`; None where none of the run's is there."""
+        """Identity of the run's encoder in `place`; None if there is none."""
         try:
             if is_export(place) and not self.exported(read_about(place)):
                 return None
@@ -59,7 +59,7 @@ def comparable(
     """Results of one suite without the benchmarks that cannot be compared with the first encoder's.
 
     Args:
-        labels: what the page calls each encoder.
+        labels: of the encoders in the page.
 
     Returns the results, and a sentence on each benchmark that was left out.
     """

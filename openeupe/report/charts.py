@@ -1,4 +1,4 @@
-"""Charts as SVG: narrow enough that a phone shows them at full size."""
+"""SVG charts, narrow enough for phones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openeupe.report.gather import Curve, Evaluation
 from openeupe.visualization.figures import PALETTE
 
 KINDS = {"cls": "class token", "patches": "patch tokens"}
-_WIDTH = 4.1  # inches: 394 CSS pixels at 96 an inch, three beside one another on a desk
+_WIDTH = 4.1  # inches: 394 CSS pixels at 96 an inch, three per row on a desktop
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _STYLE: Any = {  # of Matplotlib
@@ -157,7 +157,7 @@ def benchmarks_in(evaluations: Sequence[Evaluation], domain: Domain) -> list[str
 
 
 def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
-    """A radar chart and what each of its axes means; None with fewer than three axes.
+    """A radar chart and descriptions of its axes; None with fewer than three axes.
 
     Every axis is fixed before any encoder is seen: from the benchmark's best baseline (0 where
     there is none) to perfection (100 %, 1, or 0 where lower is better).
@@ -226,7 +226,7 @@ def _score(evaluation: Evaluation, name: str) -> Metric | None:
 
 
 def _short(label: str, room: int = 24) -> str:
-    """Cut in front: the names of runs and encoders differ at their ends."""
+    """Shorten a name at its beginning."""
     return label if len(label) <= room else f"…{label[1 - room :]}"
 
 

@@ -1,4 +1,4 @@
-"""Photos and patch tokens, small enough to travel inside a page."""
+"""Compress images and patch tokens for a page."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _BYTES = 2_400_000  # of all tokens of a page, before base64: it stays under 5 M
 class Compact:
     """Tokens of one encoder whose inner products are nearly the cosines of the full ones.
 
-    grids: (rows, columns) of each photo. data: each photo's int8 `[patches, rank]`, row by row.
-    scales: what one step of each of the `rank` numbers is worth.
+    grids: (rows, columns) of each image. data: each image's int8 `[patches, rank]`, row by row.
+    scales: size of one step of each of the `rank` numbers.
     error: 95th percentile of |inner product - cosine|, over random and over neighbouring pairs.
     """
 
@@ -44,7 +44,7 @@ class Compact:
 
 
 def compact_all(tokens: Mapping[str, Sequence[Tensor]]) -> dict[str, Compact]:
-    """Shorten the patch tokens `[D, h, w]` of several photos by each encoder.
+    """Shorten the patch tokens `[D, h, w]` of several images by each encoder.
 
     Tokens are brought to unit length and projected onto their first singular vectors, not centred:
     of all projections the one that keeps the cosines best. Then eight bits a number.
@@ -82,7 +82,7 @@ def _compact(images: Sequence[Tensor], ranks: Sequence[int]) -> Compact:
 
 
 def photo_uri(image: Image.Image, resolution: int) -> str:
-    """A JPEG of a photo as a data URI, its long side at most `resolution` pixels."""
+    """A JPEG of an image as a data URI, its long side at most `resolution` pixels."""
     small = image.copy()
     small.thumbnail((resolution, resolution), Image.Resampling.BICUBIC)
     return jpeg_uri(small)

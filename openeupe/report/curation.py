@@ -1,4 +1,4 @@
-"""The page of a curation: what was dropped, with the image it is a copy of, and the clusters."""
+"""HTML page of a curation: dropped images with their originals, and clusters."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Sheet:
 
 @dataclass
 class _Part:
-    """Of the section of what was dropped: one reason."""
+    """Dropped images of one reason."""
 
     title: str
     text: str
@@ -54,7 +54,7 @@ class _Part:
 
 
 def write_curation(manifest: Path, out: Path | None = None) -> Path:
-    """Write the page of a manifest, by default beside it; returns the file."""
+    """Write the page of a manifest, by default next to it; returns the file."""
     out = out or manifest.with_suffix(".html")
     write_atomically(out, _render(_Told(manifest)))
     return out
@@ -133,11 +133,11 @@ def _render(told: _Told) -> str:
 
 
 def _pairs(told: _Told) -> _Part | None:
-    """Near copies, beside what they are copies of."""
+    """Near copies, next to their originals."""
     rows = np.flatnonzero(told.reason == "near copy")
     if not len(rows):
         return None
-    # Doubtful ones tell most about the thresholds: half of those shown are the least sure.
+    # Half of those shown are the least certain, which show whether thresholds are right.
     doubt = np.lexsort((told.cosine[rows], -told.bits[rows]))
     shown = np.concatenate([rows[doubt[: _PAIRS // 2]], _spread(rows[doubt], _PAIRS // 2)])
     dropped = told.rows(list(dict.fromkeys(shown.tolist())))
@@ -233,7 +233,7 @@ def _clusters(told: _Told) -> dict[str, Any]:
         "evenness": [
             (label, str(evenness["before"][key]), str(evenness["after"][key]))
             for key, label in (
-                ("gini", "Gini coefficient (0: all alike)"),
+                ("gini", "Gini coefficient (0: all equal)"),
                 ("effective_clusters", "effective number (exponential of the entropy)"),
             )
         ],
@@ -255,7 +255,7 @@ def _sheet(
     whole: bool = False,
 ) -> _Sheet:
     """Tiles row by row: the middle square of each image, or the whole of it."""
-    across = columns  # of all sheets alike, so that tiles are of one size in the page
+    across = columns  # the same for all sheets, so that tiles have one size
     down = -(-len(images) // across)
     ground = Image.new("RGB", (across * _TILE, down * _TILE), "white")
     size = (_TILE - 2, _TILE - 2)

@@ -1,4 +1,4 @@
-"""Exports that were made of a run, and their latencies, as far as their files are understood."""
+"""Tables of a run's exports and their latencies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openeupe.identity import settings_identity
 from openeupe.report.belonging import Belonging
 
 _EXPORT, _LATENCY = ABOUT, LATENCY
-# Of each kind of file, what a reader wants first.
+# The first columns of each kind of file.
 _WANTED = {
     _EXPORT: (
         *("target", "precision", "size", "passed", "cls.worst", "patches.mean", "patches.worst"),
@@ -96,7 +96,7 @@ def _read(path: Path) -> Any:
 def _rows(content: Any) -> Iterator[dict[str, str]]:
     """A list of records, alone or under the only key that holds one; else the whole as one row.
 
-    What stands beside such a list belongs to every row of it.
+    Other values next to such a list belong to all its rows.
     """
     if isinstance(content, list):
         yield from (dict(_told(row)) for row in content)
@@ -123,7 +123,7 @@ def _told(row: Any, before: str = "") -> Iterator[tuple[str, str]]:
         elif isinstance(value, bool):
             yield f"{before}{key}", "yes" if value else "no"
         elif isinstance(value, float):
-            # A cosine's news is in its later digits.
+            # Cosines differ in their later digits.
             yield f"{before}{key}", f"{value:.6f}" if 0.9 < value < 1 else f"{value:.4g}"
         elif isinstance(value, str | int):
             yield f"{before}{key}", str(value)

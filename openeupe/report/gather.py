@@ -1,4 +1,4 @@
-"""What a run folder holds, finished or not, in the order in which the page tells it."""
+"""Collect the contents of a run folder for its report."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StageStory:
 
     @property
     def state(self) -> str:
-        """How far it is, in words."""
+        """Progress as text."""
         if self.finished:
             return "finished"
         return f"at step {self.done} of {self.config.steps}" if self.done else "not begun"
@@ -51,7 +51,7 @@ class StageStory:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of `openeupe evaluate`. label: what charts call the encoder, of a suite unique."""
+    """Results of `openeupe evaluate`. label: of the encoder in charts, unique in a suite."""
 
     label: str
     results: Results
@@ -64,10 +64,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Story:
-    """Everything of a run that its page tells, besides pictures.
+    """Everything of a run that the report shows, except pictures.
 
     quickstart: the tables of `openeupe quickstart`, empty elsewhere.
-    left_out, not_deployed: sentences on results and exports that lie here but are not shown.
+    left_out, not_deployed: notes on results and exports that are not shown.
     """
 
     run: Run
@@ -85,10 +85,10 @@ class Story:
 
 
 def gather(folder: Path, results: Sequence[Path] = (), exports: Path | None = None) -> Story:
-    """Read a run folder. What was made of other weights than the run's now is left out.
+    """Read a run folder; results of other weights are left out.
 
     Args:
-        results: further results folders of `openeupe evaluate`, to stand beside the run's own.
+        results: further results folders of `openeupe evaluate`, shown with the run's own.
         exports: folder of exported folders, next to those inside the run.
 
     Raises:

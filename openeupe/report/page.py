@@ -1,4 +1,4 @@
-"""`openeupe report`: the story of a run, as one page that needs nothing else."""
+"""Write the report of a run as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def write_report(
     results: Sequence[Path] = (),
     exports: Path | None = None,
 ) -> Path:
-    """Write the page of a run, finished or not.
+    """Write the report of a run, finished or not.
 
     Args:
-        seen: what encoders see in some photos; None leaves pictures out.
+        seen: features of encoders on some images; None: no pictures.
         out: the page's file. [default: `RUN/report.html`]
-        results: further results folders of `openeupe evaluate`, beside the run's own.
+        results: further results folders of `openeupe evaluate`, with the run's own.
         exports: folder of exported folders, next to those inside the run.
 
     Returns the file written.
@@ -215,7 +215,7 @@ def _fidelity(quickstart: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _evaluations(story: Story) -> dict[str, Any]:
-    """Dot plots by domain and tables for each suite; encoders evaluated on it stand together."""
+    """Dot plots by domain and tables, for each suite."""
     domains, tables, radar = [], [], None
     suites = list(dict.fromkeys(e.suite for e in story.evaluations))
     for suite in suites:
@@ -282,7 +282,7 @@ def _components(name: str, one: Coloured) -> dict[str, Any]:
 
 
 def _looked(seen: Seen) -> dict[str, Any]:
-    """What the page computes similarities from."""
+    """Data for the page's similarities."""
     from matplotlib import colormaps
 
     small = compact_all(seen.tokens)

@@ -1,4 +1,4 @@
-"""What a run's encoders, and the experts behind them, see in a few photos."""
+"""Features of a run's encoders and experts on a few images."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _LARGEST_RESOLUTION = 512
 
 @dataclass
 class Seen:
-    """Photos, and the patch tokens `[D, h, w]` of each by encoder.
+    """Images, and the patch tokens `[D, h, w]` of each by encoder.
 
     stages: the encoders that are the run's own stages, or `untrained`. lacking: why there are no
-    photos. notes: what else a reader must know.
+    images. notes: for the reader.
     """
 
     photos: Sequence[Photo] = ()
@@ -42,18 +42,18 @@ class Seen:
 
     @property
     def first(self) -> str:
-        """The encoder that the others' colours are turned towards: an expert, if there is one."""
+        """The encoder that colours are aligned with: an expert, if there is one."""
         names = list(self.tokens)
         return next((name for name in names if name not in self.stages), names[-1])
 
     @cached_property
     def coloured(self) -> dict[str, list[Coloured]]:
-        """Colours of each encoder and photo."""
+        """Colours of each encoder and image."""
         return colour({self.first: self.tokens[self.first], **self.tokens}, Colouring())
 
     @property
     def caption(self) -> str:
-        """What a reader must know of the colours."""
+        """Caption of the colours."""
         return Colouring().caption(self.first if len(self.tokens) > 1 else None)
 
 
@@ -65,13 +65,13 @@ def see(
     device: torch.device,
     progress: Progress = LOGGED,
 ) -> Seen:
-    """Let the experts of a run, its stages, and the encoders `beside` them look at photos.
+    """Compute tokens of a run's experts, stages and further encoders on images.
 
     Of the teachers only those of the package registry are loaded: others can be gigabytes, and
     are shown when they are named in `beside`.
 
     Args:
-        images: files or folders; by default held-out photos of the recipe's first source.
+        images: files or folders; by default held-out images of the recipe's first source.
     """
     run = Run.open(folder)
     resolution = photo_resolution(run)
@@ -117,7 +117,7 @@ def photo_resolution(run: Run) -> int:
 
 
 def recipe_photos(run: Run, resolution: int) -> tuple[list[Photo], bool]:
-    """The first readable held-out photos of the recipe's first source, or else training photos.
+    """The first readable held-out images of the recipe's first source, or training images.
 
     Returns the photos, and whether they are those that were trained on.
 
@@ -133,7 +133,7 @@ def recipe_photos(run: Run, resolution: int) -> tuple[list[Photo], bool]:
 
 
 def source_photos(source: Source, resolution: int) -> list[Photo]:
-    """The first readable photos of a source."""
+    """The first readable images of a source."""
     photos: list[Photo] = []
     for index in range(len(source)):
         if len(photos) == PHOTOS:
@@ -146,7 +146,7 @@ def source_photos(source: Source, resolution: int) -> list[Photo]:
 
 
 def frozen_teachers(recipe: Recipe) -> dict[str, TeacherConfig]:
-    """The teachers that are no students of the recipe; two of one name get their stage's, too."""
+    """Teachers that are not students of the recipe, with unique names."""
     found: dict[str, TeacherConfig] = {}
     known: list[Any] = []
     for stage_name, stage in recipe.stages.items():
@@ -160,7 +160,7 @@ def frozen_teachers(recipe: Recipe) -> dict[str, TeacherConfig]:
 
 
 def _experts(run: Run) -> tuple[dict[str, Encoder], list[str]]:
-    """Teachers that are registry experts, by the names of the recipe; and what was left out."""
+    """Teachers that are registry experts, by the names of the recipe; notes on others."""
     experts: dict[str, Encoder] = {}
     left: list[str] = []
     notes: list[str] = []

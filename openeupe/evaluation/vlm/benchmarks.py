@@ -1,8 +1,8 @@
 """TextVQA, ScienceQA, RealWorldQA, POPE, GQA and MME after training as LLaVA-1.5 was (paper C.2).
 
 The frozen encoder, a two-layer projector and a language model are trained in two phases on
-LLaVA-1.5's own data; lmms-eval asks the questions of the benchmarks' original sets; our own rules
-score the answers, image by image. Absolute figures depend on the language model, the harness and
+LLaVA-1.5's own data; lmms-eval asks the questions of the original data sets; our own rules
+score the answers, image by image. Absolute scores depend on the language model, the harness and
 its version: compare encoders that were evaluated by the same settings, not with publications.
 """
 
@@ -48,7 +48,7 @@ _WITH_OCR_TOKENS = {
 
 @dataclass(frozen=True)
 class LlavaData:
-    """Where LLaVA-1.5's training data lie, checked.
+    """Checked paths of LLaVA-1.5's training data.
 
     align, tune: (JSON file of conversations, folder that its image paths start from).
     task_folder: further task files of lmms-eval.
@@ -88,8 +88,8 @@ class VlmBenchmarks(Benchmark):
     tune_images: Path = Path("llava")
     llava: Llava = Field(
         Llava(),
-        description="Both phases. Side by default: 576 patches, 384 pixels at patch 16 and 336 at"
-        " 14 (384 pixels at any other).",
+        description="Both phases. Default resolution: 576 patches, 384 pixels at patch 16 and "
+        "336 at 14 (384 pixels at any other).",
     )
     seeds: int = Field(3, ge=1, description="Trainings; the paper has one.")
 
@@ -146,7 +146,7 @@ class VlmBenchmarks(Benchmark):
         return outcomes
 
     def _trained(self, data: LlavaData, evaluated: EvaluatedEncoder, kept: Path, seed: int) -> Path:
-        """The folder of one trained model; what was trained before is not trained again."""
+        """Folder of a trained model, which is trained if it does not exist."""
         encoder, form = evaluated.encoder, self.llava.form
         resolution = form.resolution or fitting_resolution(
             encoder, 336 if encoder.patch_size == 14 else 384
@@ -214,7 +214,7 @@ def records_of(
     without_image: Collection[tuple[str, int]],
     task: str,
 ) -> list[Record]:
-    """What a scorer needs, out of lmms-eval's logged samples of one task.
+    """Records for a scorer from lmms-eval's logged samples of one task.
 
     Args:
         without_image: (task, document) of the questions that had no image, of all tasks.

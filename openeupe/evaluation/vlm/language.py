@@ -1,6 +1,6 @@
-"""Language models: any causal one of Hugging Face, SmolLM2 of the registry, a tiny one from none.
+"""Language models: Hugging Face's, SmolLM2 of the registry, or a tiny one.
 
-Each comes as a `transformers` model with its tokenizer, so that nothing else need know which.
+Each is a `transformers` model with its tokenizer.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def word_tokenizer(texts: Iterable[str], rare: float = 0.002) -> Any:
     letters = {letter for word in found for letter in word} | set("abcdefghijklmnopqrstuvwxyz")
     vocabulary = ["<pad>", "</s>", "<unk>", *sorted(words | letters)]
     vocabulary += [f"##{letter}" for letter in sorted(letters)]
-    # Continued letters only: a word that is not known is never made of other words' pieces,
+    # Continued letters only: an unknown word is never made of pieces of other words,
     # but for its beginning.
     model = models.WordPiece(
         {word: number for number, word in enumerate(vocabulary)},
@@ -173,7 +173,7 @@ def _unpack_gguf(file: Path, folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars, which hide a run's own."""
+    """Hide transformers' progress bars."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -186,6 +186,6 @@ def _quiet() -> Iterator[None]:
 
 
 def need_transformers() -> None:
-    """Raises `InputError` where transformers is not installed."""
+    """Raise `InputError` if transformers is not installed."""
     if importlib.util.find_spec("transformers") is None:
         raise InputError("transformers is not installed: pip install 'openeupe[language]'")

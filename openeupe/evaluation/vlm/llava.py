@@ -1,4 +1,4 @@
-"""LLaVA-1.5's training as it was done: two phases on its own files, through the encoder."""
+"""LLaVA-1.5's original training in two phases."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def train_llava(
     """Train on LLaVA's own files and save to `folder` (`VisionLanguage.load`, lmms-eval).
 
     Features are computed on the fly, on the encoder's device. The projector of the first phase is
-    kept in `folder`: a run that is interrupted later starts again with the second phase.
+    saved in `folder`, so that an interrupted run resumes with the second phase.
 
     Args:
         language: as `load_language`.

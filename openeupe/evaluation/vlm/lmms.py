@@ -21,7 +21,7 @@ from openeupe.evaluation.vlm.model import VisionLanguage
 
 
 def manifest() -> Any:
-    """What lmms-eval's registry asks the entry point for."""
+    """Entry point of lmms-eval's registry."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest("openeupe", simple_class_path=f"{__name__}.OpenEupeVlm")
@@ -30,8 +30,8 @@ def manifest() -> Any:
 class OpenEupeVlm(lmms):
     """A folder that `VisionLanguage.save` wrote, as a model of lmms-eval.
 
-    Answers are decoded greedily, as LLaVA-1.5's protocol has it. Prompts are the tasks' own, put
-    into the template the model was trained with. Several processes (`accelerate launch`) share the
+    Answers are decoded greedily, as in LLaVA-1.5's protocol. Prompts are the tasks' own, in
+    the template that the model was trained with. Several processes (`accelerate launch`) share the
     questions; each works on the device of its local rank.
 
     Args:
@@ -105,7 +105,7 @@ class OpenEupeVlm(lmms):
         return visuals[0].convert("RGB")
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """Refused: lmms-eval asks every model for it."""
+        """Not supported, but required by lmms-eval."""
         raise NotImplementedError("openeupe answers in words; it gives no likelihoods")
 
     def clean(self) -> None:

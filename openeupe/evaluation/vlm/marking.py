@@ -1,4 +1,4 @@
-"""Marking answers: which of those said to a `VlmMini`'s questions are right, and what follows."""
+"""Score answers to `VlmMini`'s questions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBERS = dict(zip(["zero", "one", "two", "three", "four", "five"], "012345", s
 
 
 def is_right(said: str, question: Question) -> bool:
-    """Whether an answer is one of those accepted: letters' case and punctuation do not matter.
+    """Whether an answer is accepted; case and punctuation are ignored.
 
     Existence counts the first word; a number may be a word; a choice may be its letter or text.
     """

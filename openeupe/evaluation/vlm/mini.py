@@ -1,7 +1,8 @@
-"""A small vision-language probe whose questions have true answers, always beside its baselines.
+"""A small vision-language probe with exact answers and baselines.
 
-Not comparable with any published vision-language figure: the language model is small or trained
-from nothing, and the questions are made. It compares encoders evaluated by the same settings.
+Not comparable with published vision-language scores: the language model is small or trained from
+scratch, and the questions are generated. It compares encoders that were evaluated with the same
+settings.
 """
 
 from __future__ import annotations
@@ -49,20 +50,20 @@ Reference = Literal["blind", "raw pixels", "untrained", "ceiling"]
 
 
 class VlmMini(Benchmark):
-    """Answers of a small language model that sees through the encoder: NAME-exist, NAME-count, ...
+    """Question answering with a small language model on visual tokens of the encoder.
 
-    The form is LLaVA-1.5's; visual tokens are computed once and averaged to a small grid. Language
-    model "reader" (`openeupe.evaluation.vlm.reader`) has been taught before what questions about
-    procedural scenes ask; the projector learns to say in the reader's terms where each thing of the
-    training scenes is (alignment), and the reader stays as it is unless phases follow. "tiny" is a
-    Llama that starts from nothing, for photos; any other name is a pretrained language model, for
+    The form is LLaVA-1.5's; visual tokens are computed once and averaged to a small grid. The
+    language model "reader" (`openeupe.evaluation.vlm.reader`) was trained on questions about
+    procedural scenes; the projector is trained to encode where each object of the training scenes is (alignment),
+    and the reader is frozen unless phases follow. "tiny" is a randomly initialized Llama, for
+    photos; any other name is a pretrained language model, for
     which give two phases and the template "chat".
 
-    Every training is done again without an image (blind), with raw pixels, and with an untrained
-    network; the truth itself in place of visual tokens gives the ceiling. These do not depend on
-    the encoder and are kept in the cache. An ability is resolved where the ceiling is above the
+    Baselines are trained without an image (blind), with raw pixels, and with an untrained network;
+    the ground truth in place of visual tokens gives the ceiling. These do not depend on the
+    encoder and are cached. An ability is resolved where the ceiling is above the
     best baseline by more than `gate_points` and by more than `gate_errors` standard errors;
-    elsewhere the probe cannot tell encoders apart, and the table says so.
+    otherwise the probe cannot distinguish encoders, and the table shows this.
     """
 
     fills_several = True
@@ -101,7 +102,7 @@ class VlmMini(Benchmark):
 
     @model_validator(mode="after")
     def _used(self) -> VlmMini:
-        """Settings of another language model than the chosen one would change nothing."""
+        """Refuse settings that have no effect on the chosen language model."""
         own = {"tiny": ("width", "layers", "heads"), "reader": ("alignment",)}
         for model, names in own.items():
             for name in names if model != self.language_model else ():
@@ -115,11 +116,11 @@ class VlmMini(Benchmark):
     @model_validator(mode="after")
     def _readable(self) -> VlmMini:
         if self.language_model != "reader" and not self.phases:
-            raise ValueError(f"language_model {self.language_model} learns in phases: give some")
+            raise ValueError(f"language_model {self.language_model} needs phases: give some")
         if self.language_model == "reader":
             if self.data.layout != "scenes":
                 raise ValueError(
-                    "the reader knows procedural scenes only: give language_model tiny"
+                    "the reader was trained on procedural scenes only: give language_model tiny"
                 )
             if (self.grid, self.template) != (READS.grid, READS.template):
                 raise ValueError(f"the reader reads grid {READS.grid}, template {READS.template}")
@@ -248,7 +249,7 @@ class VlmMini(Benchmark):
     def _asked(self, model: VisionLanguage, test: Tensor, asked: Sequence[Question]) -> list[str]:
         """A trained model's answer to each question."""
         said = [""] * len(asked)
-        # Alike questions together: of one length, and as long in answering.
+        # Similar questions together: of equal length, with equally long answers.
         order = sorted(range(len(asked)), key=lambda k: (asked[k].ability, len(asked[k].text)))
         for start in range(0, len(order), self.test_batch):
             part = order[start : start + self.test_batch]
@@ -277,7 +278,7 @@ class VlmMini(Benchmark):
             return marked(json.loads(file.read_text(encoding="utf-8")), asked)
         except (OSError, ValueError):
             pass
-        if name == "ceiling" and self.language_model == "reader":  # nothing is left to be learnt
+        if name == "ceiling" and self.language_model == "reader":  # there is nothing to train
             said = [self._asked(load_reader().to(evaluated.device), truth(data[1]), asked)]
         else:
             train, test = self._replaced(name, data, evaluated)
@@ -291,7 +292,7 @@ class VlmMini(Benchmark):
     def _replaced(
         self, name: Reference, data: Data, evaluated: EvaluatedEncoder
     ) -> tuple[Tensor, Tensor]:
-        """What a baseline or the ceiling has in place of the encoder's tokens."""
+        """Tokens of a baseline or the ceiling, in place of the encoder's."""
         if name == "ceiling":
             train, test = (torch.from_numpy(symbols(part, self.grid)) for part in data)
             return train, test

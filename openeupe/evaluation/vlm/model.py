@@ -1,4 +1,4 @@
-"""LLaVA-1.5's form: frozen encoder -> two-layer projector -> language model (paper C.2)."""
+"""LLaVA-1.5's model: frozen encoder, two-layer projector, language model (paper C.2)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _CONFIG, _PROJECTOR, _FORMAT = "vision_language.json", "projector.safetensors", 
 
 
 class Form(Config):
-    """How an image is shown, and how a question is put."""
+    """Settings of images, prompts and projector."""
 
     resolution: int | None = Field(None, description="Pixels; default: the encoder's resolution")
     geometry: Literal["pad", "squash", "crop"] = Field(
@@ -57,7 +57,7 @@ class Form(Config):
         None, ge=1, description="Width between the two layers; default: the language model's"
     )
     placed: bool = Field(
-        False, description="Tell the projector each token's row and column in the grid"
+        False, description="Add each token's row and column in the grid to the projector's input"
     )
 
     @model_validator(mode="after")
@@ -68,7 +68,7 @@ class Form(Config):
 
 
 class VisionLanguage(nn.Module):
-    """A language model that sees through a frozen encoder.
+    """A language model with visual tokens of a frozen encoder.
 
     The encoder's patch tokens, optionally averaged to a smaller grid, go through Linear, GELU,
     Linear and stand among the word embeddings as further tokens, row by row.
@@ -76,8 +76,8 @@ class VisionLanguage(nn.Module):
     Args:
         language, tokenizer: as `load_language` returns them.
         patch_dim: width of the patch tokens.
-        encoder: what looks at images; None where tokens are given in place of images.
-        seed: of the projector's start.
+        encoder: of images; None if tokens are given instead of images.
+        seed: of the projector's weights.
     """
 
     token_mean: Tensor
@@ -115,20 +115,20 @@ class VisionLanguage(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the projector lies, and all of it that is trained."""
+        """The device of the projector and all trained weights."""
         return self.token_mean.device
 
     def train(self, mode: bool = True) -> VisionLanguage:
-        """As of any module, but the encoder stays in eval mode."""
+        """Set the mode, but keep the encoder in eval mode."""
         super().train(mode)
         if self.encoder is not None:
             self.encoder.eval()
         return self
 
     def standardize(self, tokens: Tensor) -> None:
-        """Let tokens be scaled to mean 0 and deviation 1, dimension by dimension, over these.
+        """Standardize each dimension of visual tokens over these tokens.
 
-        tokens: `[N, D, h, w]`. Not LLaVA's: there tokens go in as they are. It makes one learning
+        tokens: `[N, D, h, w]`. LLaVA does not do this. It makes one learning
         rate fit encoders whose tokens differ in size by orders of magnitude.
         """
         values = tokens.float().transpose(0, 1).flatten(1)
@@ -270,13 +270,13 @@ class VisionLanguage(nn.Module):
         return folder
 
     def seeing(self) -> dict[str, Tensor]:
-        """The weights of the projector and the tokens' scale, on the CPU."""
+        """Weights of the projector and the tokens' scale, on the CPU."""
         parts = {**self.projector.state_dict(prefix="projector."), **dict(self.named_buffers())}
         kept = {k: v for k, v in parts.items() if k.startswith(("projector.", "token_"))}
         return {key: value.detach().cpu().contiguous() for key, value in kept.items()}
 
     def see_by(self, weights: dict[str, Tensor], file: Path) -> None:
-        """Take over what `seeing` gave, read from `file`.
+        """Load the tensors of `seeing`, read from `file`.
 
         Raises:
             InputError: if a tensor is missing, unknown or of another shape.
@@ -297,7 +297,7 @@ class VisionLanguage(nn.Module):
         encoder: Encoder | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> VisionLanguage:
-        """What `save` wrote, on the CPU and in eval mode.
+        """Load a model that `save` wrote, on the CPU and in eval mode.
 
         Args:
             encoder: in place of the saved one.

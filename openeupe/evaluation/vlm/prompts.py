@@ -109,7 +109,7 @@ def sentence(
 
 
 def put(question: Question, template: Template) -> str:
-    """The question as the language model gets it: with choices, and how to answer."""
+    """Format a question with choices and an instruction."""
     options = zip(string.ascii_uppercase, question.choices, strict=False)
     if template == "bare":
         return " ".join([question.text, *(f"{letter} {words}" for letter, words in options)])

@@ -1,11 +1,10 @@
 """The reader: a tiny language model trained to answer questions about procedural scenes.
 
-A model that starts from nothing spends a probe's whole training on learning what a question asks,
-and not on what the encoder shows. The reader knows that before: it was trained on the truth about
-generated scenes, written into visual tokens, without any picture and without any encoder. A probe
-then has to learn one thing only, which is to turn an encoder's tokens into such visual tokens.
+A randomly initialized model would use a probe's training to learn what questions mean. The reader
+was trained on the ground truth of generated scenes, encoded as visual tokens, without images and
+without an encoder. A probe then only has to map an encoder's tokens to such visual tokens.
 
-It comes with the package; `experiments/reader.py` of the repository trained it.
+It is bundled; `experiments/reader.py` of the repository trained it.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ FORM = Form(grid=7, template="bare", projector="linear", placed=True)
 
 
 def load_reader(folder: Path = FOLDER) -> VisionLanguage:
-    """The reader: a model whose patch tokens are the truth, as `truth` writes it."""
+    """Load the reader, whose visual tokens are the ground truth of `truth`."""
     return VisionLanguage.load(folder)
 
 
 def truth(images: QuestionedImages) -> Tensor:
-    """`[N, S, 7, 7]`: what the reader was trained to see of each image."""
+    """Ground truth `[N, S, 7, 7]` of each image, as the reader was trained on."""
     assert FORM.grid is not None
     return torch.from_numpy(symbols(images, FORM.grid))

@@ -1,8 +1,8 @@
-"""The six vision-language benchmarks' rules: what one response says, and whether it is right.
+"""Scoring rules of the six vision-language benchmarks.
 
 Each is a pure function of a response and its ground truth, written from the rules' published
-descriptions; where LLaVA-1.5's scripts and lmms-eval differ, the docstring says which one is
-followed.
+descriptions; where LLaVA-1.5's scripts and lmms-eval differ, the docstring states which one is
+used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The six vision-language benchmarks: from recorded answers, by their rules, to figures.
+"""Metrics of the six vision-language benchmarks from recorded answers.
 
 A benchmark's function takes records
 
@@ -35,7 +35,7 @@ def textvqa(records: Sequence[Record]) -> Outcome:
     """TextVQA; records carry `answers` (ten) and `ocr_tokens` (whether the prompt listed them).
 
     LLaVA-1.5 lists the data set's OCR tokens in the prompt, and much of its score rests on them
-    (RADIO: 52 with, 32 without): the headline is with them where they were listed; both are kept.
+    (RADIO: 52 with, 32 without): the headline is with them if they were listed; both are saved.
     """
     measures: dict[str, Measure] = {}
     scores = [textvqa_score(r["response"], r["answers"]) for r in records]

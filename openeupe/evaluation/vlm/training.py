@@ -1,4 +1,4 @@
-"""Training projector and language model, in phases, on visual tokens."""
+"""Train projector and language model in phases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Ability = Literal["exist", "count", "attribute", "spatial", "read", "choose", "p
 
 
 class Phase(Config):
-    """One phase: what is trained, for how long, how fast. AdamW, warm-up, cosine."""
+    """One training phase: AdamW, warm-up, cosine."""
 
     train: Literal["projector", "all"] = Field(
         description="The projector, or the language model as well; the encoder never"
@@ -65,10 +65,10 @@ class Lesson(Phase):
     def talks(
         self, questions: Iterable[Question], images: int, template: Template
     ) -> list[list[Turn]]:
-        """The lesson's questions of each of so many images, as they are put.
+        """The lesson's questions of each image, formatted.
 
         Raises:
-            InputError: if there is none, so that a lesson of these abilities would teach nothing.
+            InputError: if there is none, so that the lesson would be empty.
         """
         found: list[list[Turn]] = [[] for _ in range(images)]
         for question in questions:
@@ -89,7 +89,7 @@ class Alignment(Config):
     lr: float = Field(2e-3, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps")
     weight_decay: float = Field(0.05, ge=0)
-    empty: float = Field(0.3, gt=0, description="Weight of a token that nothing is said of")
+    empty: float = Field(0.3, gt=0, description="Weight of the token of an empty grid cell")
 
     def rates(self) -> Iterator[float]:
         """The learning rate of every step."""
@@ -100,8 +100,8 @@ def align(
     model: VisionLanguage,
     alignment: Alignment,
     tokens: Tensor,
-    wanted: Tensor,
-    spoken: Tensor,
+    target: Tensor,
+    occupied: Tensor,
     *,
     seed: int,
 ) -> list[float]:
@@ -109,14 +109,14 @@ def align(
 
     Args:
         tokens: `[N, D, h, w]`, on the CPU.
-        wanted: `[N, n, width]` embeddings, one for each visual token.
-        spoken: `[N, n]` bool: which of them say something.
+        target: `[N, n, width]` embeddings, one for each visual token.
+        occupied: `[N, n]` bool: which cells are not empty.
     """
-    # Tokens that say something, then the others, weigh `1 : empty` over the whole set.
+    # Tokens of occupied and of empty cells have weights `1 : empty` over the whole set.
     weight = torch.where(
-        spoken, 1 / spoken.sum().clamp(min=1), alignment.empty / (~spoken).sum().clamp(min=1)
+        occupied, 1 / occupied.sum().clamp(min=1), alignment.empty / (~occupied).sum().clamp(min=1)
     )
-    weight = spoken.numel() * weight / (1 + alignment.empty)
+    weight = occupied.numel() * weight / (1 + alignment.empty)
     model.requires_grad_(False)
     model.projector.requires_grad_(True)
     trained = list(model.projector.parameters())
@@ -125,7 +125,7 @@ def align(
     with torch.enable_grad():
         batches = orders(len(tokens), alignment.batch_size, alignment.steps, seed)
         for chosen, rate in zip(batches, alignment.rates(), strict=True):
-            off = model.visual(tokens[chosen]) - wanted[chosen].detach().to(model.device)
+            off = model.visual(tokens[chosen]) - target[chosen].detach().to(model.device)
             loss = (weight[chosen].to(off) * off.square().sum(-1)).mean()
             loss.backward()
             optimizer.param_groups[0]["lr"] = rate
