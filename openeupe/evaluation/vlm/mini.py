@@ -54,9 +54,9 @@ class VlmMini(Benchmark):
 
     The form is LLaVA-1.5's; visual tokens are computed once and averaged to a small grid. The
     language model "reader" (`openeupe.evaluation.vlm.reader`) was trained on questions about
-    procedural scenes; the projector is trained to encode where each object of the training scenes is (alignment),
-    and the reader is frozen unless phases follow. "tiny" is a randomly initialized Llama, for
-    photos; any other name is a pretrained language model, for
+    procedural scenes; the projector is trained to encode where each object of the
+    training scenes is (alignment), and the reader is frozen unless phases follow. "tiny" is a
+    randomly initialized Llama, for photos; any other name is a pretrained language model, for
     which give two phases and the template "chat".
 
     Baselines are trained without an image (blind), with raw pixels, and with an untrained network;
