@@ -25,16 +25,16 @@ from openeupe.evaluation.measure import Measure, Outcome, best_f
 class Boundaries(CellBenchmark):
     """Boundary detection with a linear map of patch tokens.
 
-    The ground truth is the border between mask labels, one pixel thin, in a view of the same
-    aspect ratio. The head gives a value for each cell of a patch (`openeupe.heads.regions`), is
-    trained by class-balanced cross-entropy (a cell is "yes" if a boundary runs through it) and
-    upsampled to the view. Its crests (non-maximum suppression, thinned) are paired one to one with true pixels
+    The ground truth is the border between mask labels, one pixel thin, in a view of the same aspect
+    ratio. The head gives a value for each cell of a patch (`openeupe.heads.regions`), is trained by
+    class-balanced cross-entropy (a cell is "yes" if a boundary runs through it) and upsampled to
+    the view. Its crests (non-maximum suppression, thinned) are paired one to one with true pixels
     no farther than `tolerance` times the image's diagonal; precision and recall are summed over the
     set, and the best of 99 thresholds gives the F-measure (ODS of BSDS, PAMI 33:5, 2011). One set
     of labels is one annotator, so that wanted pixels are found exactly as often as predicted ones.
 
     Nothing is evaluated in or within the tolerance of pixels without a label and of the padding:
-    where annotations are incomplete.
+    annotations are incomplete there.
     """
 
     kind: Literal["boundaries"] = "boundaries"
