@@ -46,7 +46,7 @@ def run_quickstart(
     """Run the packaged `quickstart` recipe, then measure and show its students.
 
     Args:
-        images: a folder of photos; None takes the package registry's.
+        images: a folder of images; None takes the package registry's.
         folder: run folder; a second call resumes it.
 
     Returns the contents of `results.json`.

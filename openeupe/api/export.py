@@ -31,7 +31,7 @@ class Exported:
 
     Attributes:
         folder: where its files, `export.json`, `example.py` and `LICENCE.txt` lie.
-        about: what `export.json` contains: files, shapes, parity with the encoder, photos.
+        about: what `export.json` contains: files, shapes, parity with the encoder, images.
     """
 
     folder: Path
@@ -71,7 +71,7 @@ def export(
         encoder: whatever `openeupe.load` takes.
         to: onnx, openvino, executorch, aoti or coreml.
         out: folder to write; default: `exports/NAME-TARGET-PRECISION`.
-        images: folder of photos for calibration and parity; default: the package registry's.
+        images: folder of images for calibration and parity; default: the package registry's.
         progress: follows the work; default: the logger `openeupe`.
         **settings: those of `ExportConfig`, such as `precision="int8"`, `resolution=256`,
             `dynamic=True` or `pixels="uint8"`.

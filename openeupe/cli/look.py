@@ -26,9 +26,7 @@ def look(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("looks"),
     resolution: Annotated[
         int,
-        typer.Option(
-            min=32, max=RESOLUTION, help="Long side in pixels at which the photos are seen."
-        ),
+        typer.Option(min=32, max=RESOLUTION, help="Long side of the images in pixels."),
     ] = 512,
     only: Annotated[
         str | None,
@@ -47,7 +45,7 @@ def look(
         bool, typer.Option(help="Turn the colours towards the first encoder's.")
     ] = True,
     patch: Annotated[
-        str, typer.Option(metavar="X,Y", help="Patch to compare with, in shares of photo 1.")
+        str, typer.Option(metavar="X,Y", help="Patch to compare with, in shares of image 1.")
     ] = "0.5,0.5",
     components: Annotated[int, typer.Option(min=1, max=8, help="Single components shown.")] = 8,
     upsampling: Annotated[
@@ -56,7 +54,7 @@ def look(
     limit: Annotated[int, typer.Option(min=1, max=IMAGES, help="Photos at most.")] = 8,
     device: Device = None,
 ) -> None:
-    """Show what encoders see in photos: colours, components, norms, similarities, matches.
+    """Visualize features of encoders on images: colours, components, norms, similarities, matches.
 
     A run also gets a picture of its students, stage by stage.
 
@@ -129,12 +127,12 @@ def demo(
     encoders: Annotated[list[str], typer.Argument(help="Encoders, as `look` takes them.")],
     resolution: Annotated[
         int,
-        typer.Option(min=32, max=RESOLUTION, help="Long side in pixels at which photos are seen."),
+        typer.Option(min=32, max=RESOLUTION, help="Long side of the images in pixels."),
     ] = 512,
     port: Annotated[int, typer.Option(help="Where the page is served, on this machine.")] = 7860,
     device: Device = None,
 ) -> None:
-    """Serve a page to upload a photo to, compare encoders on it, and point at patches.
+    """Serve a local page to compare encoders on uploaded images.
 
     Needs gradio: `pip install 'openeupe[demo]'`. Reached from this machine alone.
 

@@ -49,7 +49,7 @@ def quickstart(
 def show(results: Mapping[str, Any], folder: Path, console: Console) -> None:
     """Print the tables of a finished quickstart, and what to try next."""
     experts = list(results["fidelity"][0]["r2"])
-    title = "How much of each expert's tokens is predicted on held-out photos (R2)"
+    title = "How much of each expert's tokens is predicted on held-out images (R2)"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))  # fits 80 columns
     table.add_column("encoder", no_wrap=True)
     table.add_column("px", justify="right")
@@ -76,18 +76,18 @@ def _what_next(folder: Path, console: Console) -> None:
     recipe_file = shlex.quote(str(folder / "recipe.yaml"))
     console.print(
         f"""
-R2: a ridge readout from each encoder's frozen tokens, fitted on the training photos; 1 is perfect,
-0 is their mean. The experts' own rows show what so few photos allow. "untrained" is the student's
+R2: a ridge readout from each encoder's frozen tokens, fitted on the training images; 1 is perfect,
+0 is their mean. The experts' own rows show what so few images allow. "untrained" is the student's
 architecture with random weights.
 
 Saved in {folder}:
   report.html    the report: open it in a browser
-  pca.png        patch tokens of held-out photos as colours, experts beside students
+  pca.png        patch tokens of held-out images as colours, experts next to students
   results.json   the tables above
   recipe.yaml    every number of the run; STAGE/metrics.jsonl and STAGE/tensorboard its curves
 
 Next:
-  openeupe quickstart --images FOLDER --run runs/mine    your own photos
+  openeupe quickstart --images FOLDER --run runs/mine    your own images
   openeupe distill {recipe_file} --run runs/longer stages.student.steps=20000
   openeupe plan eupe                                     what the paper's own run would cost
   python -c "import openeupe; print(openeupe.load('{folder}'))\"""",

@@ -46,7 +46,7 @@ def export(
         typer.Option(help="Folder to write.  [default: exports/NAME-TARGET-PRECISION]"),
     ] = None,
 ) -> None:
-    """Write a file that takes raw pixels and returns tokens, and prove it on photos.
+    """Export to a file that takes raw pixels, and verify its tokens on images.
 
     A file that misses its limit is set aside as `FOLDER.failed` and the exit code is 1.
 

@@ -41,7 +41,7 @@ def export(
     Other files in the folder stay. It appears whole, after its files have reached the disk.
 
     Args:
-        images: folder of photos for calibration and parity; default: the package registry's.
+        images: folder of images for calibration and parity; default: the package registry's.
         source: what the user called the encoder.
         licences: of the published weights it is, or was made from, by name.
 
