@@ -9,6 +9,7 @@ from openeupe.ablation.report import report, tables_file
 from openeupe.ablation.running import Place, check, run_study, warm_up
 from openeupe.ablation.study import LoadedStudy, load_study
 from openeupe.ablation.study_results import StudyResults
+from openeupe.api import STUDIES
 from openeupe.config import Overrides
 from openeupe.distributed import named_device
 from openeupe.progress import LOGGED, Progress
@@ -118,5 +119,5 @@ def _tell_one_seed(loaded: LoadedStudy, progress: Progress) -> None:
 def _place(
     loaded: LoadedStudy, out: str | Path | None, data: str | Path, device: str | None
 ) -> Place:
-    folder = Path(out) if out is not None else Path("studies") / loaded.study.name
+    folder = Path(out) if out is not None else STUDIES / loaded.study.name
     return Place(folder, Path(data), device)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from openeupe.api import RUNS
 from openeupe.config import Overrides
 from openeupe.distillation import plan as planning
 from openeupe.distillation.costs import Plan
@@ -76,7 +77,7 @@ def distill(
         InputError: in one line, for a mistake in the recipe or the data.
     """
     loaded = _loaded(recipe, data, overrides, teachers, allow_code)
-    folder = Path(run) if run is not None else Path("runs") / loaded.name
+    folder = Path(run) if run is not None else RUNS / loaded.name
     return run_recipe(loaded, folder, device=named_device(device), progress=progress)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from openeupe.api import EVALUATIONS
 from openeupe.config import Overrides, check_settings
 from openeupe.config import Written as AnySuite
 from openeupe.distillation.chain import load_with_chains
@@ -25,8 +26,6 @@ from openeupe.evaluation.results import Results
 from openeupe.files import folder_name
 from openeupe.identity import encoder_identity
 from openeupe.progress import LOGGED, Progress
-
-_EVALUATIONS = Path("evaluations")
 
 
 def evaluate(
@@ -181,6 +180,6 @@ def _refuse_unread(given: dict[str, Any]) -> None:
 def _folder(encoder: Written, allow_code: bool) -> Path:
     """Inside a run or encoder folder; for names and objects, `evaluations/NAME` here."""
     if isinstance(encoder, Encoder):  # another one may have the same name
-        return _EVALUATIONS / f"{folder_name(encoder.name)}-{encoder_identity(encoder)[:8]}"
+        return EVALUATIONS / f"{folder_name(encoder.name)}-{encoder_identity(encoder)[:8]}"
     own = resolve(encoder, allow_code=allow_code).results_folder()
-    return own / "evaluations" if own else _EVALUATIONS / folder_name(str(encoder))
+    return own / "evaluations" if own else EVALUATIONS / folder_name(str(encoder))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openeupe.api import EXPORTS
 from openeupe.config import check_settings
 from openeupe.deployment import export as exporting
 from openeupe.deployment import latency as measuring
@@ -21,8 +22,6 @@ from openeupe.files import folder_name, read_mapping
 from openeupe.limits import BATCH, STEPS
 from openeupe.progress import LOGGED, Progress
 from openeupe.share.origin import origin
-
-_EXPORTS = Path("exports")
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def _default_folder(name: str, config: ExportConfig) -> Path:
     target = TARGETS.get(config.target)
     precision = config.precision or (target.precisions[0] if target else "fp32")
     short = folder_name(name.rstrip("/")).strip("._") or folder_name(Path(name).resolve().name)
-    folder = _EXPORTS / f"{short}-{config.target}-{precision}"
+    folder = EXPORTS / f"{short}-{config.target}-{precision}"
     before = read_mapping(folder / "export.json").get("source")
     if isinstance(before, str) and before.rstrip("/") != name.rstrip("/"):
         raise InputError(f"{folder} holds the export of {before}: choose another --out")

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 
+from openeupe.api import EXPORTS
 from openeupe.distributed import one_device
 from openeupe.progress import LOGGED, Progress
 from openeupe.report.page import write_report as write_page
 from openeupe.report.seen import see
-
-_EXPORTS = Path("exports")  # where `export` writes by default
 
 
 def write_report(
@@ -55,4 +54,4 @@ def write_report(
         progress=progress,
     )
     page = None if out is None else Path(out)
-    return write_page(Path(run), seen, page, [Path(path) for path in results], _EXPORTS)
+    return write_page(Path(run), seen, page, [Path(path) for path in results], EXPORTS)

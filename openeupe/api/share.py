@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from openeupe.api import EVALUATIONS
 from openeupe.encoders.resolver import Written
 from openeupe.share.saving import Layout
 from openeupe.share.saving import save as save_folder
-
-_EVALUATIONS = Path("evaluations")  # where `evaluate` writes the results of a name
 
 
 def save(
@@ -41,4 +40,4 @@ def save(
     Raises:
         InputError: if the encoder has no such form, or the folder holds something else.
     """
-    return save_folder(encoder, Path(folder), layout, licence=licence, evaluations=_EVALUATIONS)
+    return save_folder(encoder, Path(folder), layout, licence=licence, evaluations=EVALUATIONS)
