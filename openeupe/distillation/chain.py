@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from openeupe.distillation.adapter_heads import AdapterHead
+from openeupe.distillation.encoder_settings import TeacherConfig
 from openeupe.distillation.run_folder import Run
+from openeupe.distillation.saved import StudentInfo, TeacherInfo
 from openeupe.distillation.standardize import Standardizer
 from openeupe.distillation.student import DISTILLATION, load_student
 from openeupe.encoders import Encoder, is_published, resolve
@@ -77,9 +78,9 @@ def chains(student: Path) -> dict[str, HeadChain]:
         folder, before = ahead.popleft()
         check_student(folder)
         here, run = load_student(folder), _run_around(folder)
-        for teacher, told in here.info["teachers"].items():
+        for teacher, told in here.info.teachers.items():
             steps = [*before, (here.heads[teacher].cls, here.statistics[teacher])]
-            encoder: str = told["encoder"]
+            encoder = told.encoder
             if earlier := earlier_stage(encoder):
                 if run is not None:
                     stage, name = run.recipe.resolve(earlier)
@@ -107,11 +108,11 @@ def _run_student(encoder: str) -> Path | None:
         return None
 
 
-def _is_expert(run: Run | None, info: dict[str, Any], teacher: str) -> bool:
+def _is_expert(run: Run | None, info: StudentInfo, teacher: str) -> bool:
     """Whether a teacher had its published weights and its default class token."""
-    made = info["teachers"][teacher]
-    if "pretrained" not in made:
-        if run is None or info["stage"] not in run.recipe.stages:
-            return True  # the default
-        made = run.recipe.stages[info["stage"]].teachers[teacher].model_dump()
-    return bool(made["pretrained"]) and "class_token" not in made["args"]
+    made: TeacherInfo | TeacherConfig = info.teachers[teacher]
+    if made.pretrained is None:
+        if run is None or info.stage not in run.recipe.stages:
+            return True  # nothing says otherwise
+        made = run.recipe.stages[info.stage].teachers[teacher]
+    return bool(made.pretrained) and "class_token" not in made.args

@@ -106,7 +106,7 @@ def carry_over(run: Run, stage: Stage) -> bool:
     for key, (source, student) in sources.items():
         finished = run.student(source, student)
         for teacher in stage.config.teachers_of(key):
-            before = finished.info["teachers"][teacher].get("identity")
+            before = finished.info.teachers[teacher].identity
             if before not in (None, stage.identities[teacher]):
                 raise InputError(
                     f"stages.{stage.name}.students.{key}: its heads and statistics are of another "

@@ -8,25 +8,29 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
+from torch import nn
 
 from openeupe.data import Source, image_sets
 from openeupe.distillation.budget import within_budget
 from openeupe.distillation.check import check_recipe, check_weights, start_of
 from openeupe.distillation.checkpoint import CHECKPOINTS, remove_checkpoints
+from openeupe.distillation.encoder_settings import EncoderConfig
 from openeupe.distillation.load import carry_over, load_networks, orphaned
 from openeupe.distillation.placement import place, unsharded
 from openeupe.distillation.precision import settled
 from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run_folder import Run
+from openeupe.distillation.saved import StudentInfo, TeacherInfo
 from openeupe.distillation.stage import Stage
 from openeupe.distillation.student import save_student, student_files
 from openeupe.distillation.teacher_cache import CACHE, remove_cache
 from openeupe.distillation.track import open_tracker
 from openeupe.distillation.trainer import Trainer
 from openeupe.distributed import Processes, check_share, processes
+from openeupe.encoders import Encoder
 from openeupe.encoders.run_layout import FINISHED
 from openeupe.errors import InputError
 from openeupe.files import remove_partials, write_atomically
@@ -106,7 +110,7 @@ def _run_stage(
     progress: Progress,
     on_log: Callable[[Stage, dict[str, float]], None] | None,
     sources: list[Source],
-    images: list[dict[str, Any]],
+    images: list[dict[str, object]],
 ) -> None:
     config = run.recipe.stages[name]
     orphans = orphaned(run, config)
@@ -146,18 +150,14 @@ def _run_stage(
     here.wait()
 
 
-def _save_students(
-    stage: Stage, trainer: Trainer, orphans: list[str], info: dict[str, Any]
-) -> None:
+def _save_students(stage: Stage, trainer: Trainer, orphans: list[str], info: StudentInfo) -> None:
     """Save the finished students, then the completion marker; then remove checkpoints."""
     stage.eval()
     for learner in trainer.students.alive():
         encoder, heads = unsharded(stage, learner.name, trainer.processes)
         if trainer.processes.first:
             statistics = {t: stage.statistics[t] for t in heads}
-            own = {**info, "teachers": {t: info["teachers"][t] for t in heads}}
-            start = start_of(stage.config.students[learner.name])
-            own["start"] = {"encoder": start} if start else None
+            own = info.of(list(heads), start_of(stage.config.students[learner.name]))
             save_student(trainer.folder / learner.name, encoder, heads, statistics, own)
     broken = trainer.batches.broken_names()
     if trainer.processes.first:
@@ -170,7 +170,7 @@ def _save_students(
             "files": {
                 file.relative_to(trainer.folder).as_posix(): file_identity(file) for file in files
             },
-            **info,
+            **info.model_dump(exclude={"start"}),
         }
         # Checkpoints are removed only when this file is on the disk, too.
         write_atomically(trainer.folder / FINISHED, json.dumps(finished, indent=2))
@@ -184,43 +184,41 @@ def _tidy(stage_folder: Path) -> None:
     remove_partials(stage_folder)
 
 
-def _info(run: Run, stage: Stage, here: Processes) -> dict[str, Any]:
+def _info(run: Run, stage: Stage, here: Processes) -> StudentInfo:
     """Contents of `distillation.json` of each finished student."""
     config = stage.config
-    return {
-        "run": run.recipe.name,
-        "stage": stage.name,
-        "seed": stage.seed,
-        "steps": config.steps,
-        "images": config.steps * config.batch_size,
-        "head_hidden": config.head_hidden,
-        "teachers": {
-            name: {
-                "encoder": config.teachers[name].encoder,
-                "args": config.teachers[name].args,
-                "pretrained": config.teachers[name].pretrained,
-                "cls_dim": teacher.cls_dim,
-                "patch_dim": teacher.patch_dim,
-                "identity": stage.identities[name],
-                "resolution": config.teachers[name].resolution,
-            }
+    packages = {package: version(package) for package in ("openeupe", "torch", "timm")}
+    return StudentInfo(
+        run=run.recipe.name,
+        stage=stage.name,
+        seed=stage.seed,
+        steps=config.steps,
+        images=config.steps * config.batch_size,
+        head_hidden=config.head_hidden,
+        teachers={
+            name: TeacherInfo(
+                encoder=config.teachers[name].encoder,
+                args=config.teachers[name].args,
+                pretrained=config.teachers[name].pretrained,
+                cls_dim=cast(Encoder, teacher).cls_dim,
+                patch_dim=cast(Encoder, teacher).patch_dim,
+                identity=stage.identities[name],
+                resolution=config.teachers[name].resolution,
+            )
             for name, teacher in stage.teachers.items()
         },
-        "precision": {"teachers": config.teacher_precision, "students": config.student_precision},
-        "device": str(here.device),
-        "processes": here.count,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("openeupe", "torch", "timm")},
-        },
-    }
+        precision={"teachers": config.teacher_precision, "students": config.student_precision},
+        device=str(here.device),
+        processes=here.count,
+        versions={"python": platform.python_version(), **packages},
+    )
 
 
 def _headline(stage: Stage, here: Processes) -> str:
-    def millions(encoder: Any) -> str:
+    def millions(encoder: nn.Module) -> str:
         return f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.1f}M"
 
-    def pixels(config: Any) -> str:
+    def pixels(config: EncoderConfig) -> str:
         return "/".join(map(str, config.resolution))
 
     config = stage.config

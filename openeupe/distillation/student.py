@@ -6,15 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from openeupe import encoders
 from openeupe.distillation.adapter_heads import TeacherHeads
-from openeupe.distillation.saved import read_info
+from openeupe.distillation.saved import StudentInfo, read_info
 from openeupe.distillation.standardize import Standardizer
 from openeupe.encoders import Encoder, Tokens, released, resolve
 from openeupe.encoders.openeupe_folder import written_whole
@@ -32,14 +31,13 @@ DISTILLATION = "distillation.json"
 class DistilledStudent:
     """A student with its adapter heads and teacher statistics.
 
-    heads, statistics: by teacher name. info: `teachers` (name -> encoder and widths), stage, seed,
-    steps and versions, as in `distillation.json`.
+    heads, statistics: by teacher name. info: as in `distillation.json`.
     """
 
     encoder: Encoder
     heads: dict[str, TeacherHeads]
     statistics: dict[str, Standardizer]
-    info: dict[str, Any]
+    info: StudentInfo
 
     def predict(self, tokens: Tokens, teacher: str) -> Tokens:
         """Predict the teacher's standardized tokens from the student's."""
@@ -51,14 +49,14 @@ def save_student(
     student: Encoder,
     heads: Mapping[str, nn.Module],
     statistics: Mapping[str, nn.Module],
-    info: dict[str, Any],
+    info: StudentInfo,
 ) -> None:
     """Save the encoder folder with heads and statistics, flushed to the disk."""
     with written_whole(folder) as part:
         encoders.save(student, part)
         save_file(_flat(heads), part / _HEADS)
         save_file(_flat(statistics), part / _STATISTICS)
-        (part / DISTILLATION).write_text(json.dumps(info, indent=2), encoding="utf-8")
+        (part / DISTILLATION).write_text(json.dumps(info.model_dump(), indent=2), encoding="utf-8")
 
 
 def student_files(folder: Path) -> list[Path]:
@@ -78,9 +76,9 @@ def load_student(folder: Path) -> DistilledStudent:
     heads: dict[str, TeacherHeads] = {}
     statistics: dict[str, Standardizer] = {}
     try:
-        for name, widths in info["teachers"].items():
-            teacher = Widths(widths["cls_dim"], widths["patch_dim"])
-            heads[name] = TeacherHeads(encoder, teacher, info["head_hidden"]).eval()
+        for name, widths in info.teachers.items():
+            teacher = Widths(widths.cls_dim, widths.patch_dim)
+            heads[name] = TeacherHeads(encoder, teacher, info.head_hidden).eval()
             heads[name].load_state_dict(_part(heads_state, name))
             statistics[name] = Standardizer(teacher)
             statistics[name].load_state_dict(_part(statistics_state, name))
@@ -136,7 +134,7 @@ class Widths:
     patch_dim: int
 
 
-def _flat(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
+def _flat(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, module in modules.items()
@@ -144,5 +142,5 @@ def _flat(modules: Mapping[str, nn.Module]) -> dict[str, Any]:
     }
 
 
-def _part(state: dict[str, Any], name: str) -> dict[str, Any]:
+def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}

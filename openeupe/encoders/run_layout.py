@@ -13,7 +13,7 @@ from openeupe.errors import InputError
 from openeupe.identity import file_identity
 from openeupe.limits import YAML_BYTES
 from openeupe.names import Name
-from openeupe.plain_json import Saved, read_checked
+from openeupe.plain_json import Saved, read_model
 from openeupe.plain_yaml import parse_yaml
 
 RECIPE = "recipe.yaml"
@@ -28,22 +28,27 @@ class _Recipe(Saved):
     stages: dict[Name, _Stage] = Field(min_length=1)
 
 
-class _Ending(Saved):
+class StageEnding(Saved):
+    """How a stage ended. dropped: step at which each diverged student was dropped.
+
+    files: digests of the files of its students, by path inside the stage's folder.
+    """
+
     dropped: dict[str, int] = Field({})
     broken_images: list[str] = Field([])
     files: dict[str, str]
-    seed: int = 0
+    seed: int | None = None
     device: str = ""
     versions: dict[str, str] = Field({})
 
 
-def read_ending(path: Path) -> dict[str, Any]:
+def read_ending(path: Path) -> StageEnding:
     """Read and check `finished.json`.
 
     Raises:
         InputError: naming the file and the field that is missing or wrong.
     """
-    return read_checked(path, _Ending, "copy it back, or delete it and run distill again")
+    return read_model(path, StageEnding, "copy it back, or delete it and run distill again")
 
 
 def is_run(folder: Path) -> bool:
@@ -61,7 +66,7 @@ def check_files(stage: Path, student: str) -> None:
     Raises:
         InputError: naming the file that is missing or damaged, and what to do.
     """
-    files = read_ending(stage / FINISHED)["files"]
+    files = read_ending(stage / FINISHED).files
     own = {name: digest for name, digest in files.items() if Path(name).parts[:1] == (student,)}
     if not own:
         raise InputError(
@@ -126,8 +131,7 @@ class RunFolder:
 
     def dropped(self, stage: str) -> dict[str, int]:
         """Students that diverged, with the step; 0: their first weights had diverged."""
-        dropped: dict[str, int] = self._ending(stage).get("dropped", {})
-        return dropped
+        return read_ending(self.folder / stage / FINISHED).dropped
 
     def check(self, stage: str, student: str | None = None) -> None:
         """Compare the files of a stage's finished students (or of one) with what was written.
@@ -163,6 +167,3 @@ class RunFolder:
             )
         self.check(stage, student or students[0])
         return self.folder / stage / (student or students[0])
-
-    def _ending(self, stage: str) -> dict[str, Any]:
-        return read_ending(self.folder / stage / FINISHED)

@@ -87,7 +87,7 @@ class _ByNames(Benchmark):
         words = facts_identity(data.prompts, data.space.tower.name)
         return [data.train.identity, data.test.identity, words]
 
-    def _judge(
+    def _score(
         self,
         data: NamedImages,
         vectors: Tensor,
@@ -148,7 +148,7 @@ class ZeroShot(_ByNames):
             "way": "chain" if chain is not None else "direct",
             "resolution": view.height,
         }
-        return self._judge(data, space.image_vectors(cls), evaluated, details)
+        return self._score(data, space.image_vectors(cls), evaluated, details)
 
 
 class ZeroShotRidge(_ByNames):
@@ -180,7 +180,7 @@ class ZeroShotRidge(_ByNames):
             "shrinkage": readout.shrinkage(targets),
             "resolution": view.height,
         }
-        return self._judge(data, F.normalize(vectors, dim=1), evaluated, details)
+        return self._score(data, F.normalize(vectors, dim=1), evaluated, details)
 
 
 def is_expert(expert: str, encoder: Encoder) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from openeupe.evaluation.results import DOMAINS, Domain, Metric
-from openeupe.report.gather import Curve, Evaluation
+from openeupe.report.gather import Curve, Evaluation, FidelityRow
 from openeupe.visualization.figures import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KINDS = {"cls": "class token", "patches": "patch tokens"}
 _WIDTH = 4.1  # inches: 394 CSS pixels at 96 an inch, three per row on a desktop
@@ -35,7 +38,7 @@ _STYLE: Any = {  # of Matplotlib
 def loss_curves(curves: Sequence[Curve], title: str) -> str:
     """Loss over steps of one stage, student and token kind: a line per teacher."""
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for i, curve in enumerate(curves):
             axis.plot(
@@ -50,7 +53,7 @@ def loss_curves(curves: Sequence[Curve], title: str) -> str:
         axis.set_xlabel("step")
         top = max((loss for curve in curves for loss in curve.losses), default=1)
         axis.set_ylim(0, 1.06 * top)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.locator_params(axis="x", integer=True)
         figure.legend(
             loc="outside lower center", ncols=2, title="teacher, last value", title_fontsize=8
         )
@@ -58,19 +61,19 @@ def loss_curves(curves: Sequence[Curve], title: str) -> str:
     return _svg(draw, 2.6 + 0.17 * ((len(curves) + 1) // 2))
 
 
-def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> str:
+def fidelity_dots(rows: Sequence[FidelityRow], expert: str, kind: str) -> str:
     """R2 of one expert's tokens: a row per encoder, a mark per resolution."""
-    encoders = list(dict.fromkeys(row["encoder"] for row in rows))
-    resolutions = sorted({row["resolution"] for row in rows})
+    encoders = list(dict.fromkeys(row.encoder for row in rows))
+    resolutions = sorted({row.resolution for row in rows})
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for place, encoder in enumerate(encoders):
             for row in rows:
-                if row["encoder"] == encoder:
-                    i = resolutions.index(row["resolution"])
+                if row.encoder == encoder:
+                    i = resolutions.index(row.resolution)
                     axis.plot(
-                        max(row["r2"][expert][kind], -0.5),
+                        max(row.r2[expert][kind], -0.5),
                         place + 0.24 * (i - (len(resolutions) - 1) / 2),
                         _MARKERS[i % len(_MARKERS)],
                         color=PALETTE[i % len(PALETTE)],
@@ -78,8 +81,8 @@ def fidelity_dots(rows: Sequence[Mapping[str, Any]], expert: str, kind: str) -> 
                         mec="white",
                     )
         for i, resolution in enumerate(resolutions):
-            style = {"color": PALETTE[i % len(PALETTE)], "marker": _MARKERS[i % len(_MARKERS)]}
-            axis.plot([], [], linestyle="", label=f"{resolution} px", **style)
+            colour, marker = PALETTE[i % len(PALETTE)], _MARKERS[i % len(_MARKERS)]
+            axis.plot([], [], linestyle="", label=f"{resolution} px", color=colour, marker=marker)
         axis.set_title(f"{expert}, {KINDS[kind]}: R²")
         axis.set_yticks(range(len(encoders)), [_short(name) for name in encoders])
         axis.invert_yaxis()
@@ -94,7 +97,7 @@ def domain_dots(evaluations: Sequence[Evaluation], domain: Domain) -> str:
     """The benchmarks of one domain, each on its own axis: score and 95 % interval per encoder."""
     benchmarks = benchmarks_in(evaluations, domain)
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Figure) -> None:
         axes = figure.subplots(len(benchmarks), 1, squeeze=False)[:, 0]
         for axis, name in zip(axes, benchmarks, strict=True):
             labels: list[str] = []
@@ -123,7 +126,7 @@ def cluster_sizes(before: Sequence[float], after: Sequence[float]) -> str:
     """Images of each cluster before, and draws after, both by the size before."""
     order = sorted(range(len(before)), key=lambda i: -before[i])
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Figure) -> None:
         axis = figure.subplots()
         places = range(1, len(order) + 1)
         for values, label, i in ((before, "images of the pool", 0), (after, "drawn an epoch", 1)):
@@ -169,10 +172,10 @@ def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
     if len(axes_) < 3:
         return None
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Figure) -> None:
         import math
 
-        axis = figure.add_subplot(projection="polar")
+        axis: Any = figure.add_subplot(projection="polar")
         angles = [2 * math.pi * i / len(axes_) for i in range(len(axes_))]
         for i, evaluation in enumerate(evaluations):
             shares = []
@@ -230,7 +233,7 @@ def _short(label: str, room: int = 24) -> str:
     return label if len(label) <= room else f"…{label[1 - room :]}"
 
 
-def _svg(draw: Any, height: float) -> str:
+def _svg(draw: Callable[[Figure], None], height: float) -> str:
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from openeupe.distillation.encoder_settings import EncoderConfig
 from openeupe.distillation.optimizer import peak_lr
 from openeupe.distillation.recipe import StageConfig
 from openeupe.evaluation.compare import side_by_side
 from openeupe.evaluation.results import DOMAINS
+from openeupe.evaluation.tables import Table
 from openeupe.files import write_atomically
 from openeupe.report import charts
 from openeupe.report.charts import KINDS
 from openeupe.report.compact import compact_all, photo_uri, svg_uri, tile_uri
-from openeupe.report.gather import Curve, StageStory, Story, gather
+from openeupe.report.gather import Curve, Quickstart, StageStory, Story, gather
 from openeupe.report.seen import Seen
 from openeupe.visualization.colours import Coloured
 from openeupe.visualization.figures import extent, variance
@@ -107,7 +108,7 @@ class _Stage:
     def of(cls, stage: StageStory) -> _Stage:
         config = stage.config
 
-        def members(of: Mapping[str, Any]) -> str:
+        def members(of: Mapping[str, EncoderConfig]) -> str:
             return "; ".join(
                 f"{name} ({one.encoder}, {'/'.join(map(str, one.resolution))} px)"
                 for name, one in of.items()
@@ -119,10 +120,11 @@ class _Stage:
             ("steps", f"{config.steps:,} of {config.batch_size:,} images"),
             *learning_rates(config),
         ]
-        for name, step in stage.about.get("dropped", {}).items():
-            facts.append(("dropped", f"{name} diverged at step {step:,}"))
-        if broken := stage.about.get("broken_images"):
-            facts.append(("unreadable", f"{len(broken)} images were left out"))
+        if stage.ending is not None:
+            for name, step in stage.ending.dropped.items():
+                facts.append(("dropped", f"{name} diverged at step {step:,}"))
+            if broken := stage.ending.broken_images:
+                facts.append(("unreadable", f"{len(broken)} images were left out"))
         return cls(stage.name, stage.state, stage.finished, facts)
 
 
@@ -172,8 +174,8 @@ def _data(story: Story) -> str:
     return f"Images from {told}. Each stage's students are the next one's teachers or its start."
 
 
-def _curves(story: Story) -> list[dict[str, Any]]:
-    told = []
+def _curves(story: Story) -> list[dict[str, object]]:
+    told: list[dict[str, object]] = []
     for stage in story.stages:
         groups: dict[tuple[str, str], list[Curve]] = {}
         for curve in stage.curves:
@@ -189,11 +191,11 @@ def _curves(story: Story) -> list[dict[str, Any]]:
     return told
 
 
-def _fidelity(quickstart: Mapping[str, Any]) -> dict[str, Any] | None:
-    rows = quickstart.get("fidelity")
-    if not rows:
+def _fidelity(quickstart: Quickstart | None) -> dict[str, object] | None:
+    if quickstart is None or not quickstart.fidelity:
         return None
-    experts = list(rows[0]["r2"])
+    rows = quickstart.fidelity
+    experts = list(rows[0].r2)
     pairs = [(expert, kind) for expert in experts for kind in KINDS]
     drawn = [
         _Chart(
@@ -202,21 +204,23 @@ def _fidelity(quickstart: Mapping[str, Any]) -> dict[str, Any] | None:
         )
         for expert, kind in pairs
     ]
-    knn = [[name, f"{share:.1%}"] for name, share in (quickstart.get("knn") or {}).items()]
+    knn = [[name, f"{share:.1%}"] for name, share in quickstart.knn.items()]
     return {
         "charts": drawn,
         "header": ["encoder", "px", *(f"{e}, {KINDS[k]}" for e, k in pairs)],
         "rows": [
-            [row["encoder"], row["resolution"], *(f"{row['r2'][e][k]:.2f}" for e, k in pairs)]
+            [row.encoder, row.resolution, *(f"{row.r2[e][k]:.2f}" for e, k in pairs)]
             for row in rows
         ],
         "knn": knn,
     }
 
 
-def _evaluations(story: Story) -> dict[str, Any]:
+def _evaluations(story: Story) -> dict[str, object]:
     """Dot plots by domain and tables, for each suite."""
-    domains, tables, radar = [], [], None
+    domains: list[dict[str, object]] = []
+    tables: list[Table] = []
+    radar: dict[str, object] | None = None
     suites = list(dict.fromkeys(e.suite for e in story.evaluations))
     for suite in suites:
         same = [e for e in story.evaluations if e.suite == suite]
@@ -235,42 +239,33 @@ def _evaluations(story: Story) -> dict[str, Any]:
     return {"domains": domains, "tables": tables, "radar": radar}
 
 
-def _pictures(seen: Seen) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "photos": [],
-        "no_pictures": seen.lacking,
-        "picture_notes": seen.notes,
-    }
+def _pictures(seen: Seen) -> dict[str, object]:
+    told: dict[str, object] = {"no_pictures": seen.lacking, "picture_notes": seen.notes}
     if not seen.photos:
         return told
     names, coloured = list(seen.tokens), seen.coloured
+    photos = []
     for place, photo in enumerate(seen.photos):
-        tiles = [_tile(name, coloured[name][place]) for name in names]
         width, height = photo.image.size
-        told["photos"].append(
+        stages = [name for name in names if name in seen.stages]
+        photos.append(
             {
                 "name": photo.name,
                 "uri": photo_uri(photo.image, _PHOTO_RESOLUTION),
                 "aspect": f"{width} / {height}",
-                "tiles": tiles,
-                "components": [
-                    _components(name, coloured[name][place])
-                    for name in names
-                    if name in seen.stages
-                ],
+                "tiles": [_tile(name, coloured[name][place]) for name in names],
+                "components": [_components(name, coloured[name][place]) for name in stages],
             }
         )
-    told["colours"] = seen.caption
-    told |= _looked(seen)
-    return told
+    return {**told, "photos": photos, "colours": seen.caption, **_looked(seen)}
 
 
-def _tile(name: str, one: Coloured) -> dict[str, Any]:
+def _tile(name: str, one: Coloured) -> dict[str, object]:
     lines = [variance(one), *extent(one).split(", ")]
     return {"name": name, "uri": tile_uri(one.rgb), "lines": lines}
 
 
-def _components(name: str, one: Coloured) -> dict[str, Any]:
+def _components(name: str, one: Coloured) -> dict[str, object]:
     tiles = [
         {
             "uri": tile_uri(one.components[i]),
@@ -281,7 +276,7 @@ def _components(name: str, one: Coloured) -> dict[str, Any]:
     return {"name": name, "tiles": tiles}
 
 
-def _looked(seen: Seen) -> dict[str, Any]:
+def _looked(seen: Seen) -> dict[str, object]:
     """Data for the page's similarities."""
     from matplotlib import colormaps
 
@@ -305,17 +300,15 @@ def _looked(seen: Seen) -> dict[str, Any]:
     }
 
 
-def _versions(story: Story) -> dict[str, Any]:
+def _versions(story: Story) -> Table:
     packages = list(
-        dict.fromkeys(p for s in story.stages for p in s.about.get("versions", {})),
+        dict.fromkeys(p for stage in story.stages if stage.ending for p in stage.ending.versions)
     )
-    rows = [
-        [
-            stage.name,
-            str(stage.about.get("seed", story.run.recipe.seed)),
-            stage.about.get("device", stage.state),
-            *(stage.about.get("versions", {}).get(p, "") for p in packages),
-        ]
-        for stage in story.stages
-    ]
-    return {"header": ["stage", "seed", "device", *packages], "rows": rows}
+    rows = []
+    for stage in story.stages:
+        end = stage.ending
+        seed = story.run.recipe.seed if end is None or end.seed is None else end.seed
+        device = (end and end.device) or stage.state
+        versions = end.versions if end else {}
+        rows.append([stage.name, str(seed), device, *(versions.get(p, "") for p in packages)])
+    return Table(["stage", "seed", "device", *packages], rows)

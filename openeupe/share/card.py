@@ -125,8 +125,8 @@ def _making(origin: Origin) -> str:
         return ""
     info = origin.info
     text = (
-        f"## How it was made\n\nStage `{info['stage']}` of run `{info['run']}`: {info['steps']} "
-        f"steps, {info['images']:,} images seen, seed {info['seed']}, on {info['device']}.\n"
+        f"## How it was made\n\nStage `{info.stage}` of run `{info.run}`: {info.steps} "
+        f"steps, {info.images:,} images seen, seed {info.seed}, on {info.device}.\n"
     )
     if origin.recipe is not None:
         names = ", ".join(f"`{Path(source.path).name}`" for source in origin.recipe.data.sources)

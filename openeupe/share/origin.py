@@ -13,7 +13,7 @@ from openeupe.distillation.chain import chains
 from openeupe.distillation.check import start_of
 from openeupe.distillation.recipe import Recipe, dump_recipe
 from openeupe.distillation.run_folder import Run
-from openeupe.distillation.saved import read_info
+from openeupe.distillation.saved import StudentInfo, read_info
 from openeupe.distillation.student import DISTILLATION
 from openeupe.encoders import Encoder, resolve
 from openeupe.encoders.export_layout import ABOUT
@@ -36,14 +36,14 @@ class Origin:
 
     experts: names of the encoders at the beginning of the chain (frozen teachers, and published
         weights that a student started from), with their licences.
-    info: `distillation.json` of the stage that finished it; empty if it was not distilled here.
+    info: `distillation.json` of the stage that finished it; None if it was not distilled here.
     recipe: of the run, if the run folder lies around the encoder.
     resolutions: pixels at which the last stage trained it, where the recipe is known.
     results: of `openeupe evaluate`, a suite each.
     """
 
     experts: dict[str, Licence] = field(default_factory=dict)
-    info: dict[str, Any] = field(default_factory=dict)
+    info: StudentInfo | None = None
     recipe: Recipe | None = None
     resolutions: tuple[int, ...] = ()
     results: list[Results] = field(default_factory=list)
@@ -93,33 +93,33 @@ def origin(source: Written, encoder: Encoder, evaluations: Path | None = None) -
     return found
 
 
-def _recipe_of(student: Path, info: dict[str, Any]) -> Recipe | None:
+def _recipe_of(student: Path, info: StudentInfo) -> Recipe | None:
     """The recipe of the run that made a student, if the run folder is there."""
     folder = student.parent.parent
     if not is_run(folder):
         return None
     recipe = Run.open(folder).recipe
     stage = recipe.stages.get(student.parent.name)
-    told = (info.get("run"), info.get("stage"))
+    told = (info.run, info.stage)
     made = stage and student.name in stage.students and told == (recipe.name, student.parent.name)
     return recipe if made else None
 
 
-def _info(student: Path) -> dict[str, Any]:
+def _info(student: Path) -> StudentInfo | None:
     path = student / DISTILLATION
-    return read_info(path) if path.is_file() else {}
+    return read_info(path) if path.is_file() else None
 
 
 def _add_experts(
-    experts: dict[str, Licence], student: Path, info: dict[str, Any], recipe: Recipe | None
+    experts: dict[str, Licence], student: Path, info: StudentInfo, recipe: Recipe | None
 ) -> None:
     """Add the experts behind a student, through all stages of its run."""
-    before = [told["encoder"] for told in info.get("teachers", {}).values()]
+    before = [teacher.encoder for teacher in info.teachers.values()]
     if recipe is not None:
         start = start_of(recipe.stages[student.parent.name].students[student.name])
         before += [start] if start else []
-    elif info.get("start"):
-        before.append(info["start"]["encoder"])
+    elif info.start:
+        before.append(info.start.encoder)
     for encoder in before:
         reference = earlier_stage(encoder)
         if reference is None:
@@ -127,7 +127,7 @@ def _add_experts(
             continue
         stage, name = recipe.resolve(reference) if recipe is not None else ("", "")
         earlier = student.parent.parent / stage / name
-        made = _info(earlier) if recipe is not None else {}
+        made = _info(earlier) if recipe is not None else None
         if made:
             _add_experts(experts, earlier, made, recipe)
         else:

@@ -85,9 +85,9 @@ def test_a_module_of_ones_own_is_a_teacher_that_is_not_touched(recipe: Path) -> 
     teacher = Mine().train()
     run = openeupe.distill(recipe, run=recipe.parent / "run", teachers={"mine": teacher})
     info = run.student("student").info
-    assert set(info["teachers"]) == {"vit", "mine"}
-    assert info["teachers"]["mine"]["encoder"] == "given:mine"
-    assert info["teachers"]["mine"]["resolution"] == [32]
+    assert set(info.teachers) == {"vit", "mine"}
+    assert info.teachers["mine"].encoder == "given:mine"
+    assert info.teachers["mine"].resolution == [32]
     assert teacher.training
     assert teacher.network.weight.requires_grad
     assert openeupe.load(run.folder).name == "test_vit2"

@@ -14,6 +14,7 @@ import openeupe
 from openeupe.distillation.adapter_heads import TeacherHeads
 from openeupe.distillation.chain import chains, load_with_chains
 from openeupe.distillation.recipe import Recipe, dump_recipe
+from openeupe.distillation.saved import StudentInfo
 from openeupe.distillation.standardize import Standardizer
 from openeupe.distillation.student import DistilledStudent, load_student, save_student
 from openeupe.encoders import Encoder, create
@@ -35,7 +36,7 @@ def finish(folder: Path, student: Encoder, teachers: dict[str, tuple[str, Encode
     }
     info = {"run": "tiny", "stage": folder.parent.name, "seed": 0, "steps": 1, "images": 4,
             "head_hidden": 16, "teachers": told}  # fmt: skip
-    save_student(folder, student, heads, statistics, info)
+    save_student(folder, student, heads, statistics, StudentInfo.model_validate(info))
     write_ending(folder.parent)
 
 

@@ -108,7 +108,9 @@ def test_a_student_starts_from_the_proxy_of_an_earlier_stage(
     proxy, student = run.student("proxy").encoder, run.student("student").encoder
     for one, other in zip(student(IMAGES), proxy(IMAGES), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-    assert run.student("student").info["start"] == {"encoder": "stage:proxy"}
+    start = run.student("student").info.start
+    assert start is not None
+    assert start.encoder == "stage:proxy"
 
 
 @pytest.mark.parametrize(

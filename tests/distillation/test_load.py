@@ -15,6 +15,7 @@ from openeupe.distillation.load import carry_over, load_networks
 from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run import run_recipe
 from openeupe.distillation.run_folder import Run
+from openeupe.distillation.saved import StudentInfo
 from openeupe.distillation.stage import Stage
 from openeupe.distillation.student import save_student
 from openeupe.encoders import Encoder, create, save
@@ -45,7 +46,8 @@ def run(raw_recipe: dict[str, Any], tmp_path: Path) -> Run:
             "head_hidden": 16, "teachers": {"vit": {"encoder": "test_vit", **widths}}}  # fmt: skip
     folder = tmp_path / "student" / "student"
     folder.parent.mkdir()
-    save_student(folder, student, stage.heads["student"], stage.statistics, info)  # type: ignore[arg-type]
+    heads, made = stage.heads["student"], StudentInfo.model_validate(info)
+    save_student(folder, student, heads, stage.statistics, made)  # type: ignore[arg-type]
     write_ending(tmp_path / "student")
     return run
 

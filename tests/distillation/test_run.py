@@ -55,7 +55,7 @@ def test_a_run_leaves_loadable_students(run: Run) -> None:
     predicted = student.predict(final(images), "proxy")
     assert predicted.cls.shape == (1, proxy.cls_dim)
     assert predicted.patches.shape[1] == proxy.patch_dim
-    assert student.info["teachers"]["proxy"]["encoder"] == "stage:proxy"
+    assert student.info.teachers["proxy"].encoder == "stage:proxy"
     # Metrics of every stage, teacher and token kind; checkpoints are gone.
     for stage, teachers in (("proxy", ["vit", "net"]), ("student", ["proxy"])):
         records = read_metrics(folder / stage / "metrics.jsonl")

@@ -14,7 +14,7 @@ MINI = Path(__file__).parents[2] / "openeupe" / "models" / "openeupe-mini" / "di
 
 
 def test_the_carried_student_can_be_read() -> None:
-    assert set(read_info(MINI)["teachers"]) == {"semantic", "boundaries", "text"}
+    assert set(read_info(MINI).teachers) == {"semantic", "boundaries", "text"}
 
 
 @pytest.mark.parametrize(

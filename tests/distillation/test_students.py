@@ -61,7 +61,7 @@ def test_a_student_learns_from_the_teachers_it_names_as_if_the_others_were_not_t
     stage["students"]["second"] = {**stage["students"]["proxy"], "teachers": ["net"]}
     together = run(family, tmp_path / "both")
     student = together.student("proxy", "second")
-    assert list(student.heads) == list(student.info["teachers"]) == ["net"]
+    assert list(student.heads) == list(student.info.teachers) == ["net"]
     del (
         stage["teachers"]["vit"],
         stage["students"]["proxy"],

@@ -15,7 +15,7 @@ from openeupe.errors import InputError
 from openeupe.identity import file_identity
 from openeupe.report.belonging import Belonging
 from openeupe.report.deployment import deployed
-from openeupe.report.gather import gather
+from openeupe.report.gather import Quickstart, gather
 from openeupe.report.page import write_report
 
 from .conftest import Told
@@ -119,12 +119,13 @@ def test_two_results_of_one_name_have_labels_of_their_own(told: Told, tmp_path: 
 
 def test_fidelity_of_other_students_is_not_this_runs(run: Path) -> None:
     students = Belonging(Run.open(run)).students
-    content = {"fidelity": [{"encoder": "second"}], "encoders": students}
+    row = {"encoder": "second", "resolution": 32, "r2": {"vit": {"cls": 0.5, "patches": 0.4}}}
+    content = {"fidelity": [row], "encoders": students}
     (run / "results.json").write_text(json.dumps(content))
-    assert gather(run).quickstart == content
+    assert gather(run).quickstart == Quickstart.model_validate(content)
     train_again(run)
     story = gather(run)
-    assert story.quickstart == {}
+    assert story.quickstart is None
     assert "Run openeupe quickstart again" in story.left_out[0]
 
 

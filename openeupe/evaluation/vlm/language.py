@@ -29,8 +29,13 @@ SMOLLM2 = RegistryFile(
     "Apache-2.0",
 )
 
+LanguageModel = Any  # of transformers, which is not typed
+Tokenizer = Any
 
-def load_language(name: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+
+def load_language(
+    name: str | Path, dtype: torch.dtype = torch.float32
+) -> tuple[LanguageModel, Tokenizer]:
     """(causal language model, tokenizer): "smollm2", a Hugging Face name, or a local folder.
 
     "smollm2" is SmolLM2-135M-Instruct of the package registry, whose 4-bit weights are unpacked
@@ -46,7 +51,7 @@ def load_language(name: str | Path, dtype: torch.dtype = torch.float32) -> tuple
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(source)
-            opener: Any = AutoModelForCausalLM
+            opener: LanguageModel = AutoModelForCausalLM
             model, found = opener.from_pretrained(source, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise InputError(
@@ -81,7 +86,7 @@ def tiny_language(
     heads: int = 4,
     rare: float = 0.002,
     seed: int = 0,
-) -> tuple[Any, Any]:
+) -> tuple[LanguageModel, Tokenizer]:
     """A small Llama with random weights, and a tokenizer of the words in `texts`.
 
     Words that make up less than `rare` of all words, and words never seen, are spelt in letters.
@@ -107,7 +112,7 @@ def tiny_language(
         return LlamaForCausalLM(config), tokenizer
 
 
-def word_tokenizer(texts: Iterable[str], rare: float = 0.002) -> Any:
+def word_tokenizer(texts: Iterable[str], rare: float = 0.002) -> Tokenizer:
     """Lower-case words as tokens; rare and unknown ones as their letters."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -16,7 +16,7 @@ from openeupe.data.ahead import batched_ahead
 from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.evaluation.features import Precision, fitting_resolution
-from openeupe.evaluation.vlm.language import language_identity, load_language
+from openeupe.evaluation.vlm.language import LanguageModel, language_identity, load_language
 from openeupe.evaluation.vlm.model import Form, VisionLanguage
 from openeupe.evaluation.vlm.prompts import Sentence, Turn
 from openeupe.evaluation.vlm.training import Phase, Step, fit
@@ -198,7 +198,7 @@ def _fit_llava(
     )
 
 
-def _recompute(language: Any, on: bool) -> None:
+def _recompute(language: LanguageModel, on: bool) -> None:
     """Activation checkpointing, which transformers 5 renamed."""
     end = "enable" if on else "disable"
     old = getattr(language, f"gradient_checkpointing_{end}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -21,7 +21,7 @@ from openeupe.data import View
 from openeupe.encoders import Encoder, evaluating
 from openeupe.errors import InputError
 from openeupe.evaluation.features import frozen, mean_colour
-from openeupe.evaluation.vlm.language import load_language
+from openeupe.evaluation.vlm.language import LanguageModel, Tokenizer, load_language
 from openeupe.evaluation.vlm.prompts import (
     IMAGE,
     UNASKED,
@@ -85,8 +85,8 @@ class VisionLanguage(nn.Module):
 
     def __init__(
         self,
-        language: Any,
-        tokenizer: Any,
+        language: LanguageModel,
+        tokenizer: Tokenizer,
         patch_dim: int,
         form: Form | None = None,
         *,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from openeupe.datasets.questions import Question
 from openeupe.errors import InputError
+from openeupe.evaluation.vlm.language import Tokenizer
 
 Template = Literal["vicuna_v1", "plain", "chat", "bare"]
 Turn = tuple[str, str]
@@ -63,7 +64,7 @@ class Batch:
 
 
 def sentence(
-    tokenizer: Any, template: Template, turns: Sequence[Turn], image_tokens: int
+    tokenizer: Tokenizer, template: Template, turns: Sequence[Turn], image_tokens: int
 ) -> Sentence:
     """A conversation about one image.
 
@@ -174,7 +175,7 @@ def _joined(row: Sequence[Sentence]) -> tuple[list[int], ...]:
 Pieces = list[tuple[str, bool]]  # text, and whether it is an answer
 
 
-def _vicuna(tokenizer: Any, turns: Sequence[Turn]) -> Pieces:
+def _vicuna(tokenizer: Tokenizer, turns: Sequence[Turn]) -> Pieces:
     pieces = [(_VICUNA, False)]
     for question, answer in turns:
         pieces.append((f"USER: {question} ASSISTANT:", False))
@@ -183,12 +184,12 @@ def _vicuna(tokenizer: Any, turns: Sequence[Turn]) -> Pieces:
     return pieces
 
 
-def _plain(tokenizer: Any, turns: Sequence[Turn]) -> Pieces:
+def _plain(tokenizer: Tokenizer, turns: Sequence[Turn]) -> Pieces:
     (question, answer) = turns[0]
     return [(_MARK if _MARK in question else "", False), (f"{answer}\n" if answer else "", True)]
 
 
-def _bare(tokenizer: Any, turns: Sequence[Turn]) -> Pieces:
+def _bare(tokenizer: Tokenizer, turns: Sequence[Turn]) -> Pieces:
     pieces = []
     for question, answer in turns:
         pieces.append((f"{question} ", False))
@@ -197,7 +198,7 @@ def _bare(tokenizer: Any, turns: Sequence[Turn]) -> Pieces:
     return pieces
 
 
-def _chat(tokenizer: Any, turns: Sequence[Turn]) -> Pieces:
+def _chat(tokenizer: Tokenizer, turns: Sequence[Turn]) -> Pieces:
     if tokenizer.chat_template is None:
         raise InputError("this language model has no chat template: use template vicuna_v1")
     messages: list[dict[str, str]] = []
