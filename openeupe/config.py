@@ -225,7 +225,7 @@ def _merge(base: Any, patch: Any) -> Any:
     return merged
 
 
-def _first_line(error: ValidationError, model: type[Config], raw: Any) -> str:
+def _first_line(error: ValidationError, model: type[Config], raw: object) -> str:
     """Format the first validation error as `field: what is wrong`, with a suggestion."""
     first = error.errors()[0]
     keys = _keys(first["loc"], raw, absent=first["type"] == "missing")
@@ -253,7 +253,7 @@ def _first_line(error: ValidationError, model: type[Config], raw: Any) -> str:
     return f"{field}: {message}{tail}" if field else f"{message}{tail}"
 
 
-def _keys(place: tuple[int | str, ...], raw: Any, *, absent: bool) -> list[str]:
+def _keys(place: tuple[int | str, ...], raw: object, *, absent: bool) -> list[str]:
     """Keys of an error's location in the file, without the names of union members.
 
     absent: the last key is not in the file.

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,8 @@ from torch.distributed.tensor import DTensor
 
 from openeupe.errors import InputError
 from openeupe.stopping import StopRequest, end_with_parent
+
+Plain = TypeVar("Plain")
 
 # Longest wait for another process: by default for the first one, which may be fetching weights.
 _PATIENCE = timedelta(hours=1)
@@ -82,11 +84,11 @@ class Processes:
         dist.all_gather(found, tensor)
         return found
 
-    def gather_plain(self, value: Any) -> list[Any]:
+    def gather_plain(self, value: Plain) -> list[Plain]:
         """A plain Python value of every process, in order of rank."""
         if self.count == 1:
             return [value]
-        found: list[Any] = [None] * self.count
+        found = [value] * self.count
         dist.all_gather_object(found, value)
         return found
 

@@ -23,12 +23,12 @@ _HOST = re.sub(r"[^\w-]", "", platform.node())[:24]
 _DAY = 24 * 3600
 
 
-def strict_json(content: Any) -> str:
+def strict_json(content: object) -> str:
     """Format data as indented JSON; numbers that are not finite become null."""
     return json.dumps(_finite(content), indent=2, allow_nan=False)
 
 
-def _finite(content: Any) -> Any:
+def _finite(content: object) -> object:
     if isinstance(content, dict):
         return {str(key): _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

@@ -24,15 +24,15 @@ from openeupe.errors import InputError
 _DIGITS = 16
 _READERS = 4  # threads; hashing releases the lock
 # (path, inode, size, modified, changed) -> digest, so that one process reads each file once.
-_known: dict[tuple[Any, ...], str] = {}
+_known: dict[tuple[object, ...], str] = {}
 
 
-def facts_identity(*facts: Any) -> str:
+def facts_identity(*facts: object) -> str:
     """Identity of plain values: numbers, strings, None, and lists or mappings of them."""
     return bytes_identity(json.dumps(facts, sort_keys=True).encode())
 
 
-def settings_identity(settings: Mapping[str, Any]) -> str:
+def settings_identity(settings: Mapping[str, object]) -> str:
     """Identity of settings as plain data; the order of their keys does not matter."""
     return bytes_identity(json.dumps(settings, sort_keys=True).encode())
 

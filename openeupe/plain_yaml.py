@@ -13,7 +13,7 @@ from openeupe.limits import YAML_BYTES, YAML_DEPTH, YAML_VALUES
 class _UniqueKeys:
     """Loader that refuses duplicate keys."""
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: object) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[misc]
         lines: dict[tuple[str, str], int] = {}
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):

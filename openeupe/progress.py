@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 _LOGGER = logging.getLogger("openeupe")
 Item = TypeVar("Item")
@@ -18,7 +18,7 @@ class Task(Protocol):
         """Report that `count` more steps are done."""
         ...
 
-    def report(self, values: Mapping[str, Any]) -> None:
+    def report(self, values: Mapping[str, object]) -> None:
         """Report what was measured up to this step, such as losses by name."""
         ...
 
@@ -72,7 +72,7 @@ class _SilentTask:
     def advance(self, count: int = 1) -> None:
         pass
 
-    def report(self, values: Mapping[str, Any]) -> None:
+    def report(self, values: Mapping[str, object]) -> None:
         pass
 
 
@@ -83,7 +83,7 @@ class _LoggedTask:
     def advance(self, count: int = 1) -> None:
         self.done += count
 
-    def report(self, values: Mapping[str, Any]) -> None:
+    def report(self, values: Mapping[str, object]) -> None:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         _LOGGER.info("%s %d/%d: %s", self.title, self.done, self.total, shown)
 

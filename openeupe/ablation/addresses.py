@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from openeupe.distillation.encoder_settings import EncoderConfig
 from openeupe.distillation.recipe import Recipe
@@ -21,7 +20,7 @@ from openeupe.encoders.sources import EarlierStage
 def address(recipe: Recipe, stage: str) -> str:
     """The stage's name and 12 hex digits of everything that its result depends on."""
     config = recipe.stages[stage]
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "stage": stage,
         "seed": recipe.seed,
         "data": data_that_count(recipe.data),

@@ -10,7 +10,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -61,7 +60,7 @@ class Task:
 
     name: str
     call: Callable[..., str | None]
-    arguments: tuple[Any, ...]
+    arguments: tuple[object, ...]
     after: list[str] = field(default_factory=list)
 
 

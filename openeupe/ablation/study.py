@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -253,6 +253,6 @@ def _stretched(recipe: Recipe, factor: float) -> Recipe:
     return Recipe.model_validate(raw)
 
 
-def _known(field: str, name: str | None, names: Any) -> None:
+def _known(field: str, name: str | None, names: Collection[str]) -> None:
     if name is not None and name not in names:
         raise InputError(f"{field}: there is no {name!r}: use one of {', '.join(names) or 'none'}")

@@ -44,7 +44,7 @@ class Shares:
         self.clusters[copies] = self.clusters[decided.of[copies]]
         self.weights[decided.reason != KEPT] = 0
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """Sizes and parents of the clusters, and how even the finest are."""
         if self.tree is None:
             return {}

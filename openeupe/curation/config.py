@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -13,7 +13,7 @@ from openeupe.limits import IMAGE_WEIGHT, IMAGES, RESOLUTION, SEED, WIDTH, WORKE
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-def _bytes(size: Any) -> int:
+def _bytes(size: object) -> int:
     """Bytes of `500MB`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", str(size).strip().upper())
     if found is None or float(found[1]) <= 0:

@@ -73,7 +73,7 @@ class Embeddings:
         return self.encoder.cls_dim
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """The encoder of the vectors."""
         return {"name": self.encoder.name, "identity": self.identity, "resolution": self.resolution}
 

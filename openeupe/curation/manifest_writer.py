@@ -49,7 +49,7 @@ def write_manifest(
     decided: Decisions,
     shares: Shares,
     against: ImagePool | None,
-    about: Mapping[str, Any],
+    about: Mapping[str, object],
 ) -> None:
     """Write all rows atomically, part after part.
 

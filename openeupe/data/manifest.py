@@ -161,7 +161,7 @@ def _rows(path: str | Path, file: Any) -> Iterator[tuple[Any, ...]]:
         raise InputError(f"manifest {path} is damaged ({error}): curate again") from None
 
 
-def _wrong(row: tuple[Any, ...], roots: int) -> str:
+def _wrong(row: tuple[object, ...], roots: int) -> str:
     """Report what is wrong in a row; empty if nothing is."""
     root, name, offset, size, weight = row
     if not isinstance(weight, int | float) or not 0 <= weight <= IMAGE_WEIGHT:

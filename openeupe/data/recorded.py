@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from openeupe.data.sources import Source
 from openeupe.identity import bytes_identity, facts_identity, listing_identity
@@ -11,7 +10,7 @@ from openeupe.identity import bytes_identity, facts_identity, listing_identity
 _READ = 1024  # images of a source whose contents are read: a second or two, and all of a small set
 
 
-def image_sets(sources: Sequence[Source]) -> list[dict[str, Any]]:
+def image_sets(sources: Sequence[Source]) -> list[dict[str, object]]:
     """Identify the images of each source, as plain data.
 
     Names and sizes of all images, and the contents of up to 1,024 that are evenly spaced: reading
@@ -21,7 +20,7 @@ def image_sets(sources: Sequence[Source]) -> list[dict[str, Any]]:
     return [_image_set(source) for source in sources]
 
 
-def _image_set(source: Source) -> dict[str, Any]:
+def _image_set(source: Source) -> dict[str, object]:
     count = len(source)
     read = min(count, _READ)
     contents = [content(source, number * count // read) for number in range(read)]
@@ -40,7 +39,7 @@ def content(source: Source, index: int) -> str:
         return ""
 
 
-def changed(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> str | None:
+def changed(before: Sequence[dict[str, object]], now: Sequence[dict[str, object]]) -> str | None:
     """Describe how the images differ from the recorded ones; None if they do not."""
     if len(before) != len(now):
         return f"{len(before)} sources then, {len(now)} now"

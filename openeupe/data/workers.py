@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 
 def loaded(
-    dataset: Dataset[Item], order: Sequence[Any], workers: int, *, pin: bool = False
+    dataset: Dataset[Item], order: Sequence[object], workers: int, *, pin: bool = False
 ) -> Iterator[Item]:
     """Yield items of a dataset in order, loaded ahead by worker processes.
 
@@ -103,5 +103,5 @@ def _begin(_: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
-def _as_it_is(item: Any) -> Any:
+def _as_it_is(item: object) -> object:
     return item

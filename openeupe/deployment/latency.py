@@ -122,7 +122,7 @@ def measure(
     return rows
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, object]:
     """The processor and its cores, as this machine names them."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +70,7 @@ class Parity:
             f"{error:.1e}: {'passed' if self.passed else 'FAILED'}"
         )
 
-    def said(self) -> dict[str, Any]:
+    def said(self) -> dict[str, object]:
         """Plain values for JSON; an infinite error is null."""
         said = {**asdict(self), "size": size_name(self.size)}
         for kind in ("cls", "patches"):

@@ -196,7 +196,7 @@ def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: 
 
 def check_weights(recipe: Recipe, stages: list[str]) -> None:
     """Load the weights that later stages need, so that missing ones are reported now."""
-    checked: list[tuple[str, dict[str, Any]]] = []
+    checked: list[tuple[str, dict[str, object]]] = []
     for name in stages:
         stage = recipe.stages[name]
         fetched: list[tuple[str, EncoderConfig]] = [

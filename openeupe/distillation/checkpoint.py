@@ -52,7 +52,7 @@ class CheckpointWriter:
         folder: Path,
         step: int,
         tensors: Mapping[str, Tensor],
-        extra: Mapping[str, Any],
+        extra: Mapping[str, object],
         keep: int = 2,
     ) -> None:
         """Start to write `folder/step-NNN`, then remove all but the newest `keep` checkpoints.
@@ -72,7 +72,12 @@ class CheckpointWriter:
         self._writing = self._pool.submit(self._write, folder, step, dict(tensors), extra, keep)
 
     def _write(
-        self, folder: Path, step: int, tensors: dict[str, Any], extra: Mapping[str, Any], keep: int
+        self,
+        folder: Path,
+        step: int,
+        tensors: dict[str, object],
+        extra: Mapping[str, object],
+        keep: int,
     ) -> None:
         partial = folder / f".writing-{step}"
         write_tensors(partial, tensors, self.processes)

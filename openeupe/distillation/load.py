@@ -142,7 +142,7 @@ def _same_teachers(earlier: StageConfig, later: StageConfig) -> bool:
     if any(not t.pretrained and not brings_weights(t) for t in later.teachers.values()):
         return False  # random weights are another stage's own
 
-    def identity(stage: StageConfig) -> dict[str, Any]:
+    def identity(stage: StageConfig) -> dict[str, object]:
         return {k: (t.encoder, t.args, t.pretrained) for k, t in stage.teachers.items()}
 
     return identity(earlier) == identity(later) and earlier.head_hidden == later.head_hidden

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,12 @@ class MetricsLog:
         self.file = self.path.open("a", encoding="utf-8")
         self.tracker = tracker
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Mapping[str, float]) -> None:
         """Append one record; `record["step"]` counts finished steps."""
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
         scalars = {k: v for k, v in record.items() if isinstance(v, int | float) and k != "step"}
-        self.tracker.log(scalars, record["step"])
+        self.tracker.log(scalars, int(record["step"]))
 
     def flush(self) -> None:
         """Wait until all records are on the disk."""

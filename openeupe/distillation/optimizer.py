@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -75,7 +75,7 @@ class OwnOptimizerConfig(OptimizerConfig):
     lr: float = Field(math.nan, gt=0, le=RATE, description="base learning rate")
 
     @model_serializer(mode="wrap")
-    def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         # Written in full, it would keep a later change of the stage's settings from the student.
         return {key: value for key, value in dump(self).items() if key in self.model_fields_set}
 

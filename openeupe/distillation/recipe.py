@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -168,7 +168,7 @@ class Recipe(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_this_format(cls, raw: Any) -> Any:
+    def _of_this_format(cls, raw: object) -> object:
         if not isinstance(raw, dict) or raw.get("format", FORMAT) == FORMAT:
             return {k: v for k, v in raw.items() if k != "format"} if isinstance(raw, dict) else raw
         raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from openeupe.config import read_settings
 from openeupe.data import DataConfig, changed
@@ -62,7 +61,7 @@ class Run(RunFolder):
         write_atomically(path, dump_recipe(recipe))
         return cls(folder, recipe)
 
-    def check_images(self, now: list[dict[str, Any]]) -> list[str]:
+    def check_images(self, now: list[dict[str, object]]) -> list[str]:
         """Refuse to resume with other images (see `image_sets`) than a stage began with.
 
         Batches are a function of the step and of the set of images, so that even one image more
@@ -88,7 +87,7 @@ class Run(RunFolder):
                 )
         return unknown
 
-    def record_images(self, stage: str, now: list[dict[str, Any]]) -> None:
+    def record_images(self, stage: str, now: list[dict[str, object]]) -> None:
         """Record the identity of the images that a stage begins with."""
         path = self.folder / stage / _IMAGES
         if not path.is_file():
@@ -137,7 +136,7 @@ def _load_resolved(path: Path) -> Recipe:
     return load_recipe(path, allow_code=True)
 
 
-def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
+def _settled(recipe: Recipe, stages: set[str]) -> dict[str, object]:
     """The part of a recipe that may not change once `stages` have begun."""
     return {
         "seed": recipe.seed,
@@ -146,7 +145,7 @@ def _settled(recipe: Recipe, stages: set[str]) -> dict[str, Any]:
     }
 
 
-def settings_that_count(stage: StageConfig) -> dict[str, Any]:
+def settings_that_count(stage: StageConfig) -> dict[str, object]:
     """A stage's settings as plain data, without those that change no result beyond rounding.
 
     What students take from the stage is written out. `accumulate` counts: batch norm takes its
@@ -163,12 +162,12 @@ def settings_that_count(stage: StageConfig) -> dict[str, Any]:
     return told
 
 
-def data_that_count(data: DataConfig) -> dict[str, Any]:
+def data_that_count(data: DataConfig) -> dict[str, object]:
     """The data's settings as plain data, without those of reading images."""
     return data.model_dump(mode="json", exclude={"workers", "cache_images", "max_broken"})
 
 
-def difference(before: Any, now: Any, path: str = "") -> str | None:
+def difference(before: object, now: object, path: str = "") -> str | None:
     """The first field in which two groups of settings differ, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(k for k in now if k not in before)]:

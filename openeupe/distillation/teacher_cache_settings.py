@@ -71,7 +71,7 @@ def cache_settings(
     stage: Stage,
     views: RepeatedViews,
     device: torch.device,
-    images: list[dict[str, Any]] | None = None,
+    images: list[dict[str, object]] | None = None,
 ) -> dict[str, Any]:
     """Settings that the outputs depend on, as plain data; teachers by their weights.
 

@@ -64,7 +64,7 @@ class TeacherCacheWriter:
         processes: Processes,
         batch: int,
         workers: int,
-        images: list[dict[str, Any]] | None = None,
+        images: list[dict[str, object]] | None = None,
     ) -> None:
         self.images = images
         self.stage, self.views, self.folder = stage, views, folder
@@ -118,7 +118,7 @@ class TeacherCacheWriter:
             remove_partials(self.folder)
             settings = cache_settings(self.stage, self.views, here.device, self.images)
             found = claim(self.folder, settings, self.per_shard)
-        made = (found.get("per_shard"), [*found.get("teachers", ())])
+        made: tuple[int, list[str]] = (found.get("per_shard", 0), [*found.get("teachers", ())])
         self.per_shard, held = here.gather_plain(made)[0]
         shards = range(-(-len(self.views) // self.per_shard))
         there = shards_there(self.folder) - damaged

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +66,7 @@ class Trainer:
         tracker: Callable[[int], Tracker] | None = None,
         *,
         sources: Sequence[Source] | None = None,
-        images: list[dict[str, Any]] | None = None,
+        images: list[dict[str, object]] | None = None,
     ) -> None:
         self.stage = stage
         self.config = stage.config
@@ -279,7 +278,7 @@ class Trainer:
         students = self.students.state()
         tensors = self._tensors()
         broken = self.batches.broken_state()
-        extra: dict[str, Any] = {"broken": broken, "students": students, "meter": None}
+        extra: dict[str, object] = {"broken": broken, "students": students, "meter": None}
         extra["teachers"] = self.stage.identities
         if self.meter.sums is not None:
             tensors["meter"] = self.processes.mean(self.meter.sums)

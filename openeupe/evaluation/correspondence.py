@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ class Correspondence(Benchmark):
 
     @model_validator(mode="before")
     @classmethod
-    def _protocol(cls, raw: Any) -> Any:
+    def _protocol(cls, raw: object) -> object:
         if isinstance(raw, dict) and not raw.get("protocol"):
             return {**raw, "protocol": f"correspondence/{raw.get('geometry', 'eupe')}-v1"}
         return raw

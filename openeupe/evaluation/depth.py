@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -141,7 +141,7 @@ class Depth(Benchmark):
 
     @model_validator(mode="before")
     @classmethod
-    def _short_form(cls, given: Any) -> Any:
+    def _short_form(cls, given: object) -> object:
         return with_variant(given, online=_PROTOCOL, cached="linear-depth/cached-v1")
 
     def open(self, root: Path) -> Data:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -148,7 +148,7 @@ class Segmentation(Benchmark):
 
     @model_validator(mode="before")
     @classmethod
-    def _short_form(cls, given: Any) -> Any:
+    def _short_form(cls, given: object) -> object:
         return with_variant(given, online=_PROTOCOL, cached="linear-segmentation/cached-v1")
 
     def open(self, root: Path) -> Data:

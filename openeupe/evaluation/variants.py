@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -21,7 +21,7 @@ from openeupe.heads.settings import FitSettings
 from openeupe.progress import tracked
 
 # For each image the answer of every head, and sizes for the results' details.
-Answers = tuple[Iterator[list[Tensor]], dict[str, Any]]
+Answers = tuple[Iterator[list[Tensor]], dict[str, object]]
 
 
 class CachedFit(FitSettings):
@@ -74,7 +74,7 @@ class CachedFit(FitSettings):
         return found(), {"height": height, "width": width}
 
 
-def with_variant(given: Any, *, online: str, cached: str) -> Any:
+def with_variant(given: object, *, online: str, cached: str) -> object:
     """Settings as given, `variant: cached` written out, and under that variant's protocol.
 
     Args:

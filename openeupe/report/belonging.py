@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from openeupe.distillation.chain import load_with_chains
 from openeupe.distillation.run_folder import Run, load_stages
@@ -37,7 +36,7 @@ class Belonging:
         now = self._at[place]
         return now is not None and results.is_of(now)
 
-    def exported(self, about: Any) -> bool:
+    def exported(self, about: object) -> bool:
         """Whether an export was made of a student of the run. about: its `export.json`."""
         encoder = about.get("encoder") if isinstance(about, dict) else None
         identity = encoder.get("identity") if isinstance(encoder, dict) else None

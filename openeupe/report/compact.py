@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ class Compact:
     scales: list[float]
     error: float
 
-    def for_page(self) -> dict[str, Any]:
+    def for_page(self) -> dict[str, object]:
         """As JSON."""
         return {
             "grids": self.grids,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -154,13 +153,14 @@ def _add_outside(experts: dict[str, Licence], encoder: str, name: str) -> None:
         experts.setdefault(encoder if isinstance(source, Published) else name, licence_of(encoder))
 
 
-def for_others(settings: Any) -> Any:
+def for_others(settings: object) -> object:
     """Replace paths in settings by their last name."""
     if isinstance(settings, list):
         return [for_others(value) for value in settings]
+    if isinstance(settings, str) and Path(settings).is_absolute():
+        return Path(settings).name
     if not isinstance(settings, dict):
-        path = isinstance(settings, str) and Path(settings).is_absolute()
-        return Path(settings).name if path else settings
+        return settings
     # An encoder's name alone could be that of a published one.
     return {
         key: f"local/{Path(value).name}"

@@ -16,6 +16,7 @@ from openeupe.visualization.figures import variance
 from openeupe.visualization.images import as_photo, patch_tokens
 from openeupe.visualization.similarity import patch_at, similarity
 
+Shown = tuple[Image.Image, str]  # a picture and its caption
 _SHOWN = 512  # pixels of a picture's long side
 _GALLERY: Any = {"columns": 3, "object_fit": "contain", "height": "auto"}
 
@@ -35,7 +36,7 @@ def build(encoders: Mapping[str, Encoder], resolution: int) -> Any:
     except ImportError:
         raise InputError("demo needs gradio: pip install 'openeupe[demo]'") from None
 
-    def see(photo: Image.Image | None, names: list[str]) -> tuple[dict[str, Tensor], list[Any]]:
+    def see(photo: Image.Image | None, names: list[str]) -> tuple[dict[str, Tensor], list[Shown]]:
         if photo is None or not names:
             return {}, []
         small = as_photo(photo.convert("RGB"), "photo", resolution)
@@ -44,7 +45,7 @@ def build(encoders: Mapping[str, Encoder], resolution: int) -> Any:
 
     def point(
         event: gradio.SelectData, photo: Image.Image | None, tokens: dict[str, Tensor]
-    ) -> tuple[list[Any], str]:
+    ) -> tuple[list[Shown], str]:
         if photo is None or not tokens:
             return [], "Choose a photo and encoders first."
         x, y = event.index[0] / photo.width, event.index[1] / photo.height

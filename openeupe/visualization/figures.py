@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,10 @@ from torch import Tensor
 from openeupe.visualization.colours import Coloured
 from openeupe.visualization.images import Photo
 from openeupe.visualization.similarity import matches, patch_at, similarity
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 _PANEL, _GAP = 2.3, 0.1  # inches
 _TITLE_PT, _NAME_PT, _SMALL_PT = 9.0, 9.0, 7.5
@@ -26,7 +30,7 @@ def side_by_side(
     coloured: Mapping[str, Sequence[Coloured]],
     title: str,
     upsampling: str = "nearest",
-) -> Any:
+) -> Figure:
     """A row per image: the image, then each encoder's colours, variance and coherence."""
     sheet = _Sheet(["photo", *coloured], [_shape(p) for p in photos], title, upsampling, lines=2)
     for row, photo in enumerate(photos):
@@ -43,7 +47,7 @@ def components(
     title: str,
     count: int = 8,
     upsampling: str = "nearest",
-) -> Any:
+) -> Figure:
     """A row per encoder: image, colours, then components 1 to `count` as grey maps."""
     heads = ["photo", "1-3 as colours", *(f"component {i + 1}" for i in range(count))]
     sheet = _Sheet(heads, [_shape(photo)] * len(coloured), title, upsampling, lines=1)
@@ -60,7 +64,7 @@ def norms(
     photos: Sequence[Photo],
     tokens: Mapping[str, Sequence[Tensor]],
     upsampling: str = "nearest",
-) -> Any:
+) -> Figure:
     """Lengths of the patch tokens: an outlier is a bright spot far above the median."""
     title = (
         "Length of each patch token, from 0 (dark) to the longest of the picture (bright). "
@@ -85,7 +89,7 @@ def similarities(
     tokens: Mapping[str, Sequence[Tensor]],
     at: tuple[float, float],
     upsampling: str = "nearest",
-) -> Any:
+) -> Figure:
     """Cosine similarity to one patch of the first image, in all images."""
     title = (
         f"Cosine similarity to the patch marked in {photos[0].name}; each picture from its "
@@ -108,7 +112,7 @@ def similarities(
 
 def match_lines(
     photos: Sequence[Photo], tokens: Mapping[str, Sequence[Tensor]], count: int = 12
-) -> Any:
+) -> Figure:
     """A row per encoder: lines between the best matching patches of the first two images."""
     from matplotlib.patches import ConnectionPatch
 
@@ -142,7 +146,7 @@ def match_lines(
     return sheet.figure
 
 
-def save(figure: Any, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
     """Write a PNG without date or version, so that the same figure gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI, metadata={"Software": None})
@@ -270,7 +274,7 @@ class _Sheet:
         return f"{text[: room - 1 - tail]}…{text[-tail:]}"
 
 
-def _points_down(figure: Any, points: float) -> Any:
+def _points_down(figure: Figure, points: float) -> Transform:
     from matplotlib.transforms import ScaledTranslation
 
     return ScaledTranslation(0, -points / 72, figure.dpi_scale_trans)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -16,6 +16,9 @@ from openeupe.progress import LOGGED, Progress
 from openeupe.visualization import figures
 from openeupe.visualization.colours import Coloured, Colouring, colour
 from openeupe.visualization.images import Photo, patch_tokens
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KINDS = ("pca", "components", "norms", "similarity", "matches", "stages")
 
@@ -122,9 +125,9 @@ def _drawn(
     tokens: Mapping[str, Sequence[Tensor]],
     coloured: Mapping[str, Sequence[Coloured]],
     wish: Wish,
-) -> dict[str, Any]:
+) -> dict[str, Figure]:
     """Figures by the name of their file."""
-    drawn: dict[str, Any] = {}
+    drawn: dict[str, Figure] = {}
     if "pca" in wish.kinds:
         caption = _caption(coloured, wish, next(iter(coloured)))
         drawn["pca"] = figures.side_by_side(photos, coloured, caption, wish.upsampling)
@@ -145,7 +148,7 @@ def _components(
     coloured: Mapping[str, Sequence[Coloured]],
     wish: Wish,
     towards: str,
-) -> dict[str, Any]:
+) -> dict[str, Figure]:
     """A figure for each image: a row per encoder."""
     caption = (
         f"{_caption(coloured, wish, towards)}. Single components: not aligned, minimum to maximum"

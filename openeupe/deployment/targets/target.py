@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -41,7 +40,7 @@ class Job:
     fidelity: Callable[[Path], float] = lambda path: 1.0
     limit: float = 0.992
     say: Callable[[str], None] = lambda line: None
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, object] = field(default_factory=dict)
 
 
 class Target(Engine):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any
 
 import torch
 from lmms_eval.api.instance import Instance
@@ -20,7 +19,7 @@ from openeupe.errors import InputError
 from openeupe.evaluation.vlm.model import VisionLanguage
 
 
-def manifest() -> Any:
+def manifest() -> object:
     """Entry point of lmms-eval's registry."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
