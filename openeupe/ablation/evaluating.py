@@ -16,14 +16,14 @@ from openeupe.ablation.study import LoadedStudy
 from openeupe.data import View
 from openeupe.distillation.chain import load_with_chains
 from openeupe.encoders.exported import check_precision
-from openeupe.evaluation.benchmark import EvaluatedEncoder
+from openeupe.evaluation.benchmark import BenchmarkData, EvaluatedEncoder
 from openeupe.evaluation.features import Features
 from openeupe.evaluation.results import benchmark_names, read_benchmark
 from openeupe.evaluation.suite import evaluate
 from openeupe.progress import SILENT
 
 _VIEWS: dict[tuple[str, View], Tensor] = {}
-_OPENED: dict[tuple[str, str], Any] = {}
+_OPENED: dict[tuple[str, str], BenchmarkData] = {}
 
 
 def evaluate_arm(
@@ -64,11 +64,11 @@ def forget() -> None:
     _OPENED.clear()
 
 
-def _opened(loaded: LoadedStudy, benchmark: str, data: Path) -> Any:
+def _opened(loaded: LoadedStudy, benchmark: str, data: Path) -> BenchmarkData:
     settings = loaded.suite.benchmarks[benchmark]
     key = (str(data), settings.model_dump_json())
     if key not in _OPENED:
-        found: Any = settings.open(data)
+        found: BenchmarkData = settings.open(data)
         if isinstance(found, tuple):
             found = tuple(_LabelsKept(images) for images in found)
         _OPENED[key] = found

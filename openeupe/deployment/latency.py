@@ -10,15 +10,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from openeupe.deployment.export_folder import LATENCY
 from openeupe.deployment.latencies import Row
-from openeupe.deployment.worker import Process, matmul_gflop, multiplies_faster
+from openeupe.deployment.worker import Message, Process, matmul_gflop, multiplies_faster
 from openeupe.encoders import Encoder, create
+from openeupe.encoders.encoder import Arguments
 from openeupe.encoders.export_layout import Size, check_contents, parse_size, read_about
 from openeupe.files import write_atomically
 from openeupe.identity import settings_identity
@@ -40,8 +40,8 @@ class Contender:
 
     label: str
     precision: str
-    encoder: tuple[str, dict[str, Any]]
-    what: dict[str, Any]
+    encoder: tuple[str, Arguments]
+    what: Message
     megabytes: float
     sizes: list[Size] = field(default_factory=list)
     folder: Path | None = None
@@ -140,8 +140,8 @@ def gmacs(encoder: Encoder, size: Size) -> float:
     return counter.get_total_flops() / 2e9
 
 
-def _distinct(contenders: Sequence[Contender]) -> list[tuple[str, dict[str, Any]]]:
-    found: list[tuple[str, dict[str, Any]]] = []
+def _distinct(contenders: Sequence[Contender]) -> list[tuple[str, Arguments]]:
+    found: list[tuple[str, Arguments]] = []
     for contender in contenders:
         if contender.encoder not in found:
             found.append(contender.encoder)

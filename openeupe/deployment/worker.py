@@ -28,6 +28,8 @@ from openeupe.encoders.export_layout import file_for, read_about
 from openeupe.encoders.weights import first_line
 from openeupe.errors import InputError
 
+Message = dict[str, Any]  # a line of JSON between the processes
+
 _SIZE = 1536  # of the matrices whose product measures the machine's peak
 _SMALL_SIZE = 256  # of those that show whether it is worth measuring
 
@@ -42,7 +44,7 @@ def main() -> None:
         try:
             if work is None:
                 work = Worker(request)
-                answer: dict[str, Any] = {"ready": True}
+                answer: Message = {"ready": True}
             else:
                 answer = work.measure(**request)
         except Exception as error:  # the parent reports it
@@ -58,7 +60,7 @@ class Worker:
             `{"kind": "matmul", "precision"}`; with `size` and initial `threads`.
     """
 
-    def __init__(self, what: dict[str, Any]) -> None:
+    def __init__(self, what: Message) -> None:
         self.what = what
         _forget_peak()
         self.before = _peak_memory()
@@ -66,7 +68,7 @@ class Worker:
         self._runs: dict[int, Callable[[], object]] = {}
         self.run(1, what["threads"])()
 
-    def measure(self, seconds: float, threads: int, batch: int = 1) -> dict[str, Any]:
+    def measure(self, seconds: float, threads: int, batch: int = 1) -> Message:
         """Milliseconds of single runs, at least three, for about `seconds`; and peak memory."""
         run = self.run(batch, threads)
         run()  # the caches are another contender's
@@ -139,7 +141,7 @@ class Process:
         InputError: if the worker cannot do a request.
     """
 
-    def __init__(self, what: dict[str, Any]) -> None:
+    def __init__(self, what: Message) -> None:
         # Limits of this process are not the worker's, which is told its number of threads.
         limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         environment = {key: value for key, value in os.environ.items() if key not in limits}
@@ -153,18 +155,18 @@ class Process:
         )
         self.tell(what)  # workers start in parallel; `answer` waits
 
-    def tell(self, request: dict[str, Any]) -> None:
+    def tell(self, request: Message) -> None:
         """Send a request without waiting."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, request: Message) -> Message:
         """Send a request and wait for its answer."""
         self.tell(request)
         return self.answer()
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> Message:
         """Wait for the answer to the last request."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -172,7 +174,7 @@ class Process:
             raise InputError(
                 f"a measuring process ended unexpectedly (exit code {self.process.wait()})"
             )
-        answer: dict[str, Any] = json.loads(line)
+        answer: Message = json.loads(line)
         if "error" in answer:
             raise InputError(f"cannot be measured: {answer['error']}")
         return answer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from openeupe.data import DataConfig, Source, at_hand, check_heldout, open_source
 from openeupe.distillation.encoder_settings import EncoderConfig, StudentConfig, TeacherConfig
@@ -12,6 +11,7 @@ from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.track import check_tracker
 from openeupe.encoders import Encoder, check_resolution, create
 from openeupe.encoders.create import is_name
+from openeupe.encoders.encoder import Arguments
 from openeupe.encoders.meta import on_meta
 from openeupe.encoders.sources import Code, Export, Given
 from openeupe.errors import InputError
@@ -91,7 +91,7 @@ def check_networks(recipe: Recipe) -> None:
                     raise InputError(f"{field}: {error}") from None
 
 
-def meta_encoder(recipe: Recipe, member: EncoderConfig, args: dict[str, Any]) -> Encoder:
+def meta_encoder(recipe: Recipe, member: EncoderConfig, args: Arguments) -> Encoder:
     """Build an encoder of a recipe on the meta device.
 
     args: replace those of an encoder with its own weights.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
@@ -10,6 +10,7 @@ from openeupe.config import Config
 from openeupe.distillation.optimizer import OwnOptimizerConfig
 from openeupe.encoders import Encoder
 from openeupe.encoders.arguments import RESERVED
+from openeupe.encoders.encoder import Arguments
 from openeupe.encoders.resolver import GIVEN, earlier_stage, resolve
 from openeupe.encoders.sources import EarlierStage, Given, Source
 from openeupe.limits import RATE, RESOLUTION
@@ -31,7 +32,7 @@ class EncoderConfig(Config):
     resolution: Resolutions = Field(
         description="pixels; with several, each step draws one (paper section 3.1, stage 3)"
     )
-    args: dict[str, Any] = Field(
+    args: Arguments = Field(
         default={},
         description="arguments of the architecture; for stage:NAME and saved encoders they "
         "override the saved ones, if the weights still fit (drop_path_rate, patches)",

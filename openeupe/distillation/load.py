@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 from torch import nn
 
@@ -17,6 +17,7 @@ from openeupe.distillation.run_folder import Run
 from openeupe.distillation.stage import Stage
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.create import remade
+from openeupe.encoders.encoder import Arguments
 from openeupe.encoders.sources import Code, Given
 from openeupe.errors import InputError
 from openeupe.seeds import derive_seed, seeded
@@ -82,7 +83,7 @@ def load_member(member: EncoderConfig, pretrained: bool) -> Encoder:
     return create(member.encoder, pretrained=pretrained, **member.args)
 
 
-def _with_args(encoder: Encoder, args: dict[str, Any]) -> Encoder:
+def _with_args(encoder: Encoder, args: Arguments) -> Encoder:
     """The same weights in an architecture made with other arguments."""
     if not args:
         return encoder

@@ -19,8 +19,10 @@ from openeupe.errors import InputError
 from openeupe.files import read_mapping, write_atomically
 from openeupe.identity import facts_identity
 
+Written = dict[str, Any]  # the mapping in the cache's file of settings
 
-def claim(folder: Path, settings: dict[str, Any], per_shard: int) -> dict[str, Any]:
+
+def claim(folder: Path, settings: Written, per_shard: int) -> Written:
     """Create a cache's folder, or check that an existing one has the same settings.
 
     Teachers that only one of the two has are ignored.
@@ -60,7 +62,7 @@ def claim(folder: Path, settings: dict[str, Any], per_shard: int) -> dict[str, A
     return found
 
 
-def add_teachers(folder: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def add_teachers(folder: Path, found: Written, settings: Written) -> None:
     """Record the teachers that are added to a cache."""
     teachers = settings["teachers"] | found["teachers"]
     if teachers.keys() != found["teachers"].keys():
@@ -72,7 +74,7 @@ def cache_settings(
     views: RepeatedViews,
     device: torch.device,
     images: list[dict[str, object]] | None = None,
-) -> dict[str, Any]:
+) -> Written:
     """Settings that the outputs depend on, as plain data; teachers by their weights.
 
     Each image's contents are compared when it is trained on (`Batches`); all else is here.
@@ -104,14 +106,14 @@ def shapes(stage: Stage) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def _teacher(stage: Stage, name: str, shape: tuple[int, int, int]) -> dict[str, Any]:
-    about: dict[str, Any] = {"shape": list(shape), "identity": stage.identities[name]}
+def _teacher(stage: Stage, name: str, shape: tuple[int, int, int]) -> Written:
+    about: Written = {"shape": list(shape), "identity": stage.identities[name]}
     if stage.config.teacher_cache == "int8":  # standardized, so only valid with these statistics
         measured = stage.statistics[name].state_dict()
         about["statistics"] = facts_identity({k: v.tolist() for k, v in measured.items()})
     return about
 
 
-def _compared(settings: Mapping[str, Any], teachers: list[str]) -> dict[str, Any]:
+def _compared(settings: Written, teachers: list[str]) -> Written:
     left = {k: v for k, v in settings.items() if k not in ("data", "per_shard")}
     return {**left, "teachers": {name: settings["teachers"][name] for name in teachers}}

@@ -12,13 +12,14 @@ from timm.layers import ClNormMlpClassifierHead, NormMlpClassifierHead
 from torch import Tensor, nn
 
 from openeupe.encoders.arguments import RESERVED, check_size
-from openeupe.encoders.encoder import Encoder, Tokens
+from openeupe.encoders.encoder import Arguments, Encoder, Tokens
 from openeupe.encoders.meta import on_meta
 from openeupe.encoders.weights import first_line, observed_loads, read_weights
 from openeupe.errors import InputError
 
 # Arguments that let a network take other sizes; tried in turn, since timm has no common way.
-_ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+Trunk = Any  # timm's classes share no typed base
+_ANY_SIZE: tuple[Arguments, ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 # Parts that timm leaves out where a network is used without them.
 _LEFT_OUT = ("attn_pool.", "AuxLogits.")
@@ -83,7 +84,7 @@ class TimmEncoder(Encoder):
             std=tuple(config["std"]),
         )
         self.class_token = class_token
-        self.trunk: Any = trunk  # timm's classes share no typed base
+        self.trunk: Trunk = trunk
         if pretrained:
             self.eval()
 
@@ -140,8 +141,8 @@ def _build(
     name: str,
     pretrained: bool | str | Path,
     keep_head: bool,
-    timm_args: dict[str, Any],
-) -> Any:
+    timm_args: Arguments,
+) -> Trunk:
     """Build the trunk; arguments are checked before weights are fetched."""
     if reserved := sorted(RESERVED & set(timm_args)):
         raise InputError(f"{name}: {reserved[0]} cannot be set here: leave it out")
@@ -159,7 +160,7 @@ def _build(
     return trunk
 
 
-def _construct(timm_name: str, name: str, timm_args: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _construct(timm_name: str, name: str, timm_args: Arguments) -> tuple[Trunk, Arguments]:
     for any_size in _ANY_SIZE:
         try:
             return timm.create_model(timm_name, **{**any_size, **timm_args}), any_size
@@ -181,9 +182,9 @@ def _with_weights(
     name: str,
     pretrained: bool | str | Path,
     kind: type[nn.Module],
-    timm_args: dict[str, Any],
-) -> Any:
-    source: dict[str, Any] = {}
+    timm_args: Arguments,
+) -> Trunk:
+    source: Arguments = {}
     origin = "its published weights"
     if not isinstance(pretrained, bool):
         origin = f"the weights file {pretrained}"
@@ -193,7 +194,7 @@ def _with_weights(
         source = {"pretrained_cfg_overlay": {"label_offset": 0, "state_dict": weights}}
     try:
         with observed_loads(kind) as loads:
-            trunk: Any = timm.create_model(timm_name, pretrained=True, **source, **timm_args)
+            trunk: Trunk = timm.create_model(timm_name, pretrained=True, **source, **timm_args)
         wrong = next((text for load in loads if (text := _misfit(trunk, *load))), None)
         if wrong or (source and not loads):
             raise ValueError(wrong or "timm did not read it")
@@ -206,7 +207,7 @@ def _with_weights(
     return trunk
 
 
-def _misfit(trunk: Any, missing: list[str], unexpected: list[str]) -> str | None:
+def _misfit(trunk: Trunk, missing: list[str], unexpected: list[str]) -> str | None:
     """Report what is wrong with weights that were not loaded strictly; None if they fit.
 
     Every tensor of the trunk must exist, and no other one but the classifier's.
@@ -228,7 +229,7 @@ def _counted(keys: list[str]) -> str:
     return f"{len(keys)} tensor{'s' * (len(keys) > 1)}, such as {keys[0]}"
 
 
-def _choose_class_token(trunk: Any, choice: str | None, name: str) -> str:
+def _choose_class_token(trunk: Trunk, choice: str | None, name: str) -> str:
     """Check or choose the class token, and remove an unused pool."""
     own = isinstance(getattr(trunk, "cls_token", None), nn.Parameter)
     attention_pool = getattr(trunk, "attn_pool", None) is not None
@@ -246,14 +247,14 @@ def _choose_class_token(trunk: Any, choice: str | None, name: str) -> str:
     return choice
 
 
-def _keeps_head(trunk: Any) -> bool:
+def _keeps_head(trunk: Trunk) -> bool:
     try:
         return not isinstance(trunk.get_classifier(), nn.Identity)
     except AttributeError:  # some networks look for it in the identity that took its place
         return False
 
 
-def norm_behind_pool(trunk: Any) -> nn.Module | None:
+def norm_behind_pool(trunk: Trunk) -> nn.Module | None:
     """The final norm, if the network applies it to the pooled token only."""
     head = getattr(trunk, "head", None)
     if isinstance(head, (NormMlpClassifierHead, ClNormMlpClassifierHead)):
@@ -265,7 +266,7 @@ def norm_behind_pool(trunk: Any) -> nn.Module | None:
     return None if isinstance(norm, nn.Identity) else norm
 
 
-def _stride(trunk: Any, name: str) -> int:
+def _stride(trunk: Trunk, name: str) -> int:
     """Pixels between neighbouring positions of the last feature map."""
     try:
         return int(trunk.feature_info[-1]["reduction"])
@@ -273,7 +274,7 @@ def _stride(trunk: Any, name: str) -> int:
         raise InputError(f"{name}: timm does not report its stride: choose another") from error
 
 
-def _native_resolution(trunk: Any, timm_args: dict[str, Any], stride: int) -> int:
+def _native_resolution(trunk: Trunk, timm_args: Arguments, stride: int) -> int:
     """timm's resolution, or the nearest one that the stride divides."""
     resolution = timm_args.get("img_size") or trunk.pretrained_cfg["input_size"][-1]
     resolution = int(resolution[-1] if isinstance(resolution, (tuple, list)) else resolution)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from openeupe.errors import InputError
 
 Network = TypeVar("Network", bound=nn.Module)
+Arguments = dict[str, Any]  # of an architecture, checked by `arguments.check_arguments`
 
 
 class Tokens(NamedTuple):
@@ -58,7 +59,7 @@ class Encoder(nn.Module):
         self,
         *,
         name: str,
-        args: dict[str, Any],
+        args: Arguments,
         cls_dim: int,
         patch_dim: int,
         patch_size: int,

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from openeupe.encoders.backbone import TimmEncoder
+from openeupe.encoders.encoder import Arguments
 from openeupe.errors import InputError
 
 # Coordinates of the rotary embedding are rescaled by up to 2 in training, as in the DINOv3 code.
@@ -30,7 +31,7 @@ _ROPE = {"rope_rescale_coords": 2.0}
 
 PROXY = "vit_base_patch16_dinov3_qkvb.lvd1689m"  # widened and deepened
 
-FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
+FAMILY: dict[str, tuple[str, Arguments]] = {
     # Students (paper section 4.1), 256 px, ImageNet constants.
     "eupe_vit_t": ("vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m", _ROPE),
     "eupe_vit_s": ("vit_small_patch16_dinov3_qkvb.eupe_lvd1689m", _ROPE),

@@ -8,7 +8,6 @@ is the one transformer.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 import timm
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
+from openeupe.encoders.backbone import Trunk
 from openeupe.encoders.dinov2_focus_weights import dinov2_focus_weights
 from openeupe.encoders.encoder import Encoder, Tokens
 from openeupe.encoders.expert_weights import craft_weights, hed_weights, lite0_weights
@@ -54,7 +54,7 @@ class EfficientNetLite0(Encoder):
         )
         self.patches = patches
         # The tf_ variant pads as TensorFlow does ("same"), which these weights expect.
-        self.trunk: Any = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+        self.trunk: Trunk = timm.create_model("tf_efficientnet_lite0", num_classes=0)
         if pretrained:
             weights = lite0_weights()
             self.trunk.load_state_dict({key: weights[key] for key in self.trunk.state_dict()})
@@ -199,7 +199,7 @@ class Dinov2SmallFocus(Encoder):
             resolution=224,
             **_IMAGENET,
         )
-        self.trunk: Any = timm.create_model(
+        self.trunk: Trunk = timm.create_model(
             "vit_small_patch14_dinov2", num_classes=0, dynamic_img_size=True
         )
         if pretrained:

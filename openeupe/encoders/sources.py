@@ -11,7 +11,7 @@ from typing import Any
 from openeupe.encoders import openeupe_folder as own_folder
 from openeupe.encoders import released, timm_folder, transformers_folder
 from openeupe.encoders.create import create
-from openeupe.encoders.encoder import Encoder
+from openeupe.encoders.encoder import Arguments, Encoder
 from openeupe.encoders.export_layout import Size, file_for, read_about
 from openeupe.encoders.exported import ExportedEncoder
 from openeupe.encoders.hub import download
@@ -36,7 +36,7 @@ class Source:
         """Whether it always has its own weights, independent of `pretrained`."""
         return True
 
-    def describe(self) -> tuple[str, dict[str, Any]]:
+    def describe(self) -> tuple[str, Arguments]:
         """Name and arguments that `create` makes the architecture from.
 
         Raises:
@@ -68,7 +68,7 @@ class Published(Source):
     def brings_weights(self) -> bool:
         return False
 
-    def describe(self) -> tuple[str, dict[str, Any]]:
+    def describe(self) -> tuple[str, Arguments]:
         return self.text, {}
 
     def load(self) -> Encoder:
@@ -81,7 +81,7 @@ class Untrained(Source):
 
     name: str
 
-    def describe(self) -> tuple[str, dict[str, Any]]:
+    def describe(self) -> tuple[str, Arguments]:
         return self.name, {}
 
     def load(self) -> Encoder:
@@ -96,7 +96,7 @@ class _Stored(Source):
         """That folder or file, fetched if need be."""
         raise NotImplementedError
 
-    def describe(self) -> tuple[str, dict[str, Any]]:
+    def describe(self) -> tuple[str, Arguments]:
         place = self.place()
         if place.is_file():
             return released.architecture(place), {}
@@ -104,7 +104,7 @@ class _Stored(Source):
         if layout is None:
             own = own_folder.read_config(place)
             return own["name"], own["args"]
-        found: tuple[str, dict[str, Any]] = layout.describe(place, config)
+        found: tuple[str, Arguments] = layout.describe(place, config)
         return found
 
     def load(self) -> Encoder:
@@ -195,7 +195,7 @@ class Export(Source):
 
     path: Path
 
-    def describe(self) -> tuple[str, dict[str, Any]]:
+    def describe(self) -> tuple[str, Arguments]:
         was = read_about(self.path)["encoder"]
         return was["name"], was["args"]
 
@@ -217,7 +217,7 @@ class EarlierStage(Source):
     stage: str
     student: str | None
 
-    def describe(self) -> tuple[str, dict[str, Any]]:
+    def describe(self) -> tuple[str, Arguments]:
         raise self._refusal()
 
     def load(self) -> Encoder:
@@ -236,7 +236,7 @@ class Code(Source):
     module: str
     factory: str
 
-    def describe(self) -> tuple[str, dict[str, Any]]:
+    def describe(self) -> tuple[str, Arguments]:
         encoder = self.load()
         return encoder.name, encoder.args
 
@@ -261,14 +261,14 @@ class Given(Source):
 
     encoder: Encoder
 
-    def describe(self) -> tuple[str, dict[str, Any]]:
+    def describe(self) -> tuple[str, Arguments]:
         return self.encoder.name, self.encoder.args
 
     def load(self) -> Encoder:
         return self.encoder
 
 
-def _layout(folder: Path) -> tuple[dict[str, Any], Any]:
+def _layout(folder: Path) -> tuple[Arguments, Any]:
     """A folder's config and the module that reads it; None for OpenEUPE's layout."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

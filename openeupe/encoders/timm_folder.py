@@ -15,8 +15,8 @@ from timm.models import save_for_hf
 from torch import nn
 
 from openeupe.encoders.arguments import check_arguments, timm_class
-from openeupe.encoders.backbone import TimmEncoder, norm_behind_pool
-from openeupe.encoders.encoder import Encoder
+from openeupe.encoders.backbone import TimmEncoder, Trunk, norm_behind_pool
+from openeupe.encoders.encoder import Arguments, Encoder
 from openeupe.encoders.reopened import equal, in_float32, same_tokens, sample
 from openeupe.errors import InputError
 
@@ -31,7 +31,7 @@ class Opening:
     cls: str
 
 
-def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def describe(folder: Path, config: Arguments) -> tuple[str, Arguments]:
     """Name and arguments that `create` makes the architecture from.
 
     Raises:
@@ -54,7 +54,7 @@ def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]
     return name, args
 
 
-def _class_token(config: dict[str, Any], args: dict[str, Any]) -> str | None:
+def _class_token(config: Arguments, args: Arguments) -> str | None:
     """Class token that `save` recorded; None in folders of other programs."""
     noted = config.get(_OURS)
     if isinstance(noted, dict):
@@ -67,7 +67,7 @@ def _class_token(config: dict[str, Any], args: dict[str, Any]) -> str | None:
     return None
 
 
-def load(folder: Path, config: dict[str, Any]) -> Encoder:
+def load(folder: Path, config: Arguments) -> Encoder:
     """Load the encoder of a folder with the input constants of its config.
 
     Raises:
@@ -143,7 +143,7 @@ def _write(encoder: TimmEncoder, folder: Path, licence: str) -> None:
     )
 
 
-def _changes(class_token: str, trunk: Any) -> list[dict[str, Any]]:
+def _changes(class_token: str, trunk: Trunk) -> list[Arguments]:
     """Changes of timm's arguments to try, so that the model pools to the class token."""
     pool = {"own": "token", "mean": "avg"}.get(class_token)
     if pool is None:

@@ -16,8 +16,8 @@ from timm.models.convnext import ConvNeXt
 from timm.models.eva import Eva
 from torch import Tensor
 
-from openeupe.encoders.backbone import TimmEncoder
-from openeupe.encoders.encoder import Encoder
+from openeupe.encoders.backbone import TimmEncoder, Trunk
+from openeupe.encoders.encoder import Arguments, Encoder
 from openeupe.encoders.reopened import in_float32, same_tokens
 from openeupe.encoders.weights import load_strictly, read_weights
 from openeupe.errors import InputError
@@ -51,7 +51,7 @@ _ACTS = ("gelu", "relu", "silu")  # under these names in both libraries
 _DEPTHS = {(96, 9): "tiny", (96, 27): "small", (128, 27): "base", (192, 27): "large"}
 
 
-def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def describe(folder: Path, config: Arguments) -> tuple[str, Arguments]:
     """Name and arguments that `create` makes the architecture from.
 
     Raises:
@@ -71,7 +71,7 @@ def describe(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]
     )
 
 
-def _describe_vit(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _describe_vit(folder: Path, config: Arguments) -> tuple[str, Arguments]:
     width, patch = config["hidden_size"], config.get("patch_size", 16)
     gated = bool(config.get("use_gated_mlp"))
     fixed = {"hidden_act": "silu" if gated else "gelu", "layer_norm_eps": 1e-5, "num_channels": 3}
@@ -80,7 +80,7 @@ def _describe_vit(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, 
     _demand(folder, {"hidden_act": "gelu", **config}, fixed)
     if isinstance(patch, list) and len(set(patch)) == 1:
         patch = patch[0]
-    args: dict[str, Any] = {
+    args: Arguments = {
         "depth": config["num_hidden_layers"],
         "num_heads": config["num_attention_heads"],
         "mlp_ratio": (config["intermediate_size"] + 0.5) / width,
@@ -98,7 +98,7 @@ def _describe_vit(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, 
     return f"vit_{_SIZES.get(width, 'base')}_patch16_dinov3_qkvb", args
 
 
-def _describe_convnext(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _describe_convnext(folder: Path, config: Arguments) -> tuple[str, Arguments]:
     dims, depths = config["hidden_sizes"], config["depths"]
     act, eps = config.get("hidden_act", "gelu"), config.get("layer_norm_eps", 1e-6)
     _demand(folder, config, {"num_channels": 3})
@@ -106,7 +106,7 @@ def _describe_convnext(folder: Path, config: dict[str, Any]) -> tuple[str, dict[
         raise InputError(
             f"{folder}: hidden_act {act!r} in config.json cannot be read, only {', '.join(_ACTS)}"
         )
-    args: dict[str, Any] = {} if act == "gelu" else {"act_layer": act}
+    args: Arguments = {} if act == "gelu" else {"act_layer": act}
     args |= {} if eps == 1e-6 else {"norm_eps": float(eps)}
     known = _DEPTHS.get((dims[0], depths[2]))
     usual = ([dims[0] * wider for wider in (1, 2, 4, 8)], [3, 3, depths[2], 3])
@@ -115,7 +115,7 @@ def _describe_convnext(folder: Path, config: dict[str, Any]) -> tuple[str, dict[
     return "convnext_tiny", {"dims": list(dims), "depths": list(depths), **args}
 
 
-def _demand(folder: Path, config: dict[str, Any], fixed: dict[str, Any]) -> None:
+def _demand(folder: Path, config: Arguments, fixed: Arguments) -> None:
     """Refuse settings that timm's class does not have; missing ones have the default."""
     for field, value in fixed.items():
         if config.get(field, value) != value:
@@ -124,7 +124,7 @@ def _demand(folder: Path, config: dict[str, Any], fixed: dict[str, Any]) -> None
             )
 
 
-def load(folder: Path, config: dict[str, Any]) -> Encoder:
+def load(folder: Path, config: Arguments) -> Encoder:
     """Load the encoder of a folder with the constants of preprocessor_config.json.
 
     Raises:
@@ -166,7 +166,7 @@ def save(encoder: Encoder, folder: Path) -> None:
             settings that transformers' classes do not have: the folder is opened again and
             compared.
     """
-    trunk: Any = getattr(encoder, "trunk", None)
+    trunk: Trunk = getattr(encoder, "trunk", None)
     vit = isinstance(trunk, Eva) and getattr(trunk.rope, "temperature", None) is not None
     refusal = InputError(
         f"transformers has no class for {encoder.name} with its settings: save it as timm or "
@@ -185,7 +185,7 @@ def save(encoder: Encoder, folder: Path) -> None:
         raise refusal
 
 
-def _write(encoder: TimmEncoder, folder: Path, config: dict[str, Any]) -> None:
+def _write(encoder: TimmEncoder, folder: Path, config: Arguments) -> None:
     shape = {
         "image_size": encoder.resolution,
         "dtype": "float32",
@@ -215,7 +215,7 @@ def _write(encoder: TimmEncoder, folder: Path, config: dict[str, Any]) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _vit_config(trunk: Any) -> dict[str, Any]:
+def _vit_config(trunk: Trunk) -> Arguments:
     block = trunk.blocks[0]
     gated = hasattr(block.mlp, "fc1_g")
     return {
@@ -241,7 +241,7 @@ def _vit_config(trunk: Any) -> dict[str, Any]:
     }
 
 
-def _convnext_config(trunk: Any) -> dict[str, Any]:
+def _convnext_config(trunk: Trunk) -> Arguments:
     return {
         "architectures": ["DINOv3ConvNextModel"],
         "model_type": "dinov3_convnext",
@@ -258,7 +258,7 @@ def _act(module: Any) -> str:
     return type(module).__name__.lower() if exact else "gelu_tanh"
 
 
-def _from_timm(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+def _from_timm(state: dict[str, Tensor], config: Arguments) -> dict[str, Tensor]:
     if config["model_type"] == "dinov3_convnext":
         return {_renamed(key, _CONVNEXT): tensor for key, tensor in state.items()}
     width = config["hidden_size"]
@@ -278,7 +278,7 @@ def _from_timm(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Te
     return weights
 
 
-def _to_timm(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+def _to_timm(weights: dict[str, Tensor], config: Arguments) -> dict[str, Tensor]:
     if config["model_type"] == "dinov3_convnext":
         return {_renamed(key, _CONVNEXT, back=True): tensor for key, tensor in weights.items()}
     state: dict[str, Tensor] = {}

@@ -20,6 +20,8 @@ from openeupe.evaluation.results import BenchmarkIdentity, Conditions, Domain, E
 from openeupe.identity import encoder_identity, settings_identity
 from openeupe.progress import LOGGED, Progress
 
+BenchmarkData = Any  # what a benchmark's `open` returns: another type for each kind
+
 
 class Benchmark(Config):
     """Base class of all benchmarks; a suite maps names to benchmarks.
@@ -50,7 +52,7 @@ class Benchmark(Config):
             settings=self.model_dump(mode="json"),
         )
 
-    def open(self, root: Path) -> Any:
+    def open(self, root: Path) -> BenchmarkData:
         """Open and check the data before any long work.
 
         Args:
@@ -61,7 +63,7 @@ class Benchmark(Config):
         """
         raise NotImplementedError
 
-    def identities(self, data: Any) -> list[str]:
+    def identities(self, data: BenchmarkData) -> list[str]:
         """Identities of the data that a result depends on.
 
         Args:
@@ -69,7 +71,7 @@ class Benchmark(Config):
         """
         return [part.identity for part in data]
 
-    def run(self, data: Any, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
+    def run(self, data: BenchmarkData, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
         """Evaluate an encoder on the opened data.
 
         Returns outcomes by suffix: `{"": outcome}` for one benchmark, and

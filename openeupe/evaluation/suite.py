@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from openeupe.config import Config, Overrides, Written, load_settings
 from openeupe.errors import InputError
-from openeupe.evaluation.benchmark import Benchmark, EvaluatedEncoder, NotApplicable
+from openeupe.evaluation.benchmark import Benchmark, BenchmarkData, EvaluatedEncoder, NotApplicable
 from openeupe.evaluation.boundaries import Boundaries
 from openeupe.evaluation.correspondence import Correspondence
 from openeupe.evaluation.depth import Depth
@@ -88,7 +88,7 @@ def evaluate(
     source: str,
     only: Sequence[str] | None = None,
     progress: Progress = LOGGED,
-    opened: Mapping[str, Any] | None = None,
+    opened: Mapping[str, BenchmarkData] | None = None,
 ) -> Results:
     """Evaluate an encoder on a suite; finished benchmarks in `folder` are not evaluated again.
 
@@ -131,7 +131,7 @@ def evaluate(
 def _fill(
     name: str,
     benchmark: Benchmark,
-    data: Any,
+    data: BenchmarkData,
     evaluated: EvaluatedEncoder,
     folder: Path,
     progress: Progress,
@@ -200,7 +200,7 @@ def _data_there(benchmark: Benchmark, root: Path) -> list[str] | InputError:
         return error
 
 
-def _opened(name: str, benchmark: Benchmark, root: Path) -> Any:
+def _opened(name: str, benchmark: Benchmark, root: Path) -> BenchmarkData:
     try:
         return benchmark.open(root)
     except InputError as error:

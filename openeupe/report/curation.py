@@ -23,6 +23,8 @@ from openeupe.files import write_atomically
 from openeupe.report import charts
 from openeupe.report.compact import jpeg_uri, svg_uri
 
+Row = dict[str, Any]  # of a manifest, by column
+
 _TILE = 112  # pixels
 _COLUMNS, _ROWS = 4, 2  # of a sheet
 _CLUSTERS = 30
@@ -77,17 +79,17 @@ class _Told:
         groups = [self._file.metadata.row_group(i) for i in range(self._file.num_row_groups)]
         self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
 
-    def rows(self, numbers: Sequence[int] | NDArray[np.int64]) -> list[dict[str, Any]]:
+    def rows(self, numbers: Sequence[int] | NDArray[np.int64]) -> list[Row]:
         """These rows of the manifest, in this order: only their row groups are read."""
         wanted = [int(number) for number in numbers]
-        found: dict[int, dict[str, Any]] = {}
+        found: dict[int, Row] = {}
         for group in sorted({self._group(number) for number in wanted}):
             inside = [n for n in dict.fromkeys(wanted) if self._group(n) == group]
             taken = self._file.read_row_group(group).take([n - self._starts[group] for n in inside])
             found.update(zip(inside, taken.to_pylist(), strict=True))
         return [found[number] for number in wanted]
 
-    def image(self, row: dict[str, Any]) -> Image.Image | None:
+    def image(self, row: Row) -> Image.Image | None:
         """The image of a row; None if it cannot be read (any more)."""
         path = self._roots[row["source"]] / row["path"]
         try:
@@ -199,7 +201,7 @@ def _others(told: _Told) -> _Part | None:
     return _Part("Left out of the choice", "Evenly spaced ones.", sheets) if sheets else None
 
 
-def _clusters(told: _Told) -> dict[str, Any]:
+def _clusters(told: _Told) -> dict[str, object]:
     about = told.about
     count = about["clusters"][0]
     known = told.cluster >= 0
