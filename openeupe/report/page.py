@@ -16,13 +16,13 @@ from openeupe.distillation.optimizer import peak_lr
 from openeupe.distillation.recipe import StageConfig
 from openeupe.evaluation.compare import side_by_side
 from openeupe.evaluation.results import DOMAINS
-from openeupe.evaluation.tables import Table
 from openeupe.files import write_atomically
 from openeupe.report import charts
 from openeupe.report.charts import KINDS
 from openeupe.report.compact import compact_all, photo_uri, svg_uri, tile_uri
 from openeupe.report.gather import Curve, Quickstart, StageStory, Story, gather
 from openeupe.report.seen import Seen
+from openeupe.table import Table
 from openeupe.visualization.colours import Coloured
 from openeupe.visualization.figures import extent, variance
 
