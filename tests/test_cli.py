@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from openeupe.cli import app, main
 from openeupe.errors import InputError
-from openeupe.evaluation.results import EncoderIdentity, Results
+from openeupe.evaluation.records import EncoderIdentity
+from openeupe.evaluation.results import Results
 from tests.share.results import write_results
 
 from .conftest import call

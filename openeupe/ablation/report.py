@@ -9,7 +9,7 @@ from pathlib import Path
 from openeupe.ablation.study import LoadedStudy
 from openeupe.ablation.study_results import ArmDifference, Cost, StudyResults
 from openeupe.evaluation.machine import machine
-from openeupe.evaluation.results import Metric
+from openeupe.evaluation.records import Metric
 from openeupe.files import strict_json, write_atomically
 from openeupe.table import Table
 

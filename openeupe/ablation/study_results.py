@@ -18,13 +18,8 @@ from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import identify
 from openeupe.evaluation.compare import PairedDifference, check_pair
 from openeupe.evaluation.measure import Measure
-from openeupe.evaluation.results import (
-    BenchmarkResult,
-    Conditions,
-    EncoderIdentity,
-    read_benchmark,
-    read_measure,
-)
+from openeupe.evaluation.records import BenchmarkResult, Conditions, EncoderIdentity
+from openeupe.evaluation.results import read_benchmark, read_measure
 from openeupe.evaluation.statistics import Difference, corrected, mean_difference
 
 

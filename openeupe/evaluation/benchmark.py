@@ -16,7 +16,7 @@ from openeupe.config import Config
 from openeupe.encoders import Encoder
 from openeupe.evaluation.features import Features
 from openeupe.evaluation.measure import Outcome
-from openeupe.evaluation.results import BenchmarkIdentity, Conditions, Domain, EncoderIdentity
+from openeupe.evaluation.records import BenchmarkIdentity, Conditions, Domain, EncoderIdentity
 from openeupe.identity import encoder_identity, settings_identity
 from openeupe.progress import LOGGED, Progress
 

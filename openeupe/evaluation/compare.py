@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from openeupe.errors import InputError
-from openeupe.evaluation.results import BenchmarkResult, Results, by_domain
+from openeupe.evaluation.records import BenchmarkResult, by_domain
+from openeupe.evaluation.results import Results
 from openeupe.evaluation.statistics import Difference, corrected, difference, verdict
 from openeupe.table import Table
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from openeupe.evaluation.results import Machine
+from openeupe.evaluation.records import Machine
 
 
 def machine() -> Machine:

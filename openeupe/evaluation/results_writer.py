@@ -14,15 +14,8 @@ import numpy as np
 from openeupe.errors import InputError
 from openeupe.evaluation.machine import machine
 from openeupe.evaluation.measure import Outcome
-from openeupe.evaluation.results import (
-    BENCHMARKS,
-    RESULTS,
-    BenchmarkResult,
-    EvaluationInfo,
-    Results,
-    read_benchmark,
-    samples_file,
-)
+from openeupe.evaluation.records import BenchmarkResult, EvaluationInfo
+from openeupe.evaluation.results import BENCHMARKS, RESULTS, Results, read_benchmark, samples_file
 from openeupe.files import durable, strict_json, write_atomically
 from openeupe.identity import file_identity
 

@@ -17,11 +17,9 @@ from openeupe.evaluation.correspondence import Correspondence
 from openeupe.evaluation.depth import Depth
 from openeupe.evaluation.knn import Knn
 from openeupe.evaluation.measure import Outcome
+from openeupe.evaluation.records import BenchmarkResult, Conditions, EvaluationInfo
 from openeupe.evaluation.results import (
     BENCHMARKS,
-    BenchmarkResult,
-    Conditions,
-    EvaluationInfo,
     Results,
     benchmark_names,
     check_samples,

@@ -12,7 +12,8 @@ from openeupe.encoders.export_layout import is_export, read_about
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import identify
 from openeupe.evaluation.compare import what_differs
-from openeupe.evaluation.results import BenchmarkResult, EncoderIdentity, Results
+from openeupe.evaluation.records import BenchmarkResult, EncoderIdentity
+from openeupe.evaluation.results import Results
 from openeupe.identity import encoder_identity
 
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from openeupe.evaluation.results import DOMAINS, Domain, Metric
+from openeupe.evaluation.records import DOMAINS, Domain, Metric
 from openeupe.report.gather import Curve, Evaluation, FidelityRow
 from openeupe.visualization.figures import PALETTE
 

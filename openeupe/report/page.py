@@ -15,7 +15,7 @@ from openeupe.distillation.encoder_settings import EncoderConfig
 from openeupe.distillation.optimizer import peak_lr
 from openeupe.distillation.recipe import StageConfig
 from openeupe.evaluation.compare import side_by_side
-from openeupe.evaluation.results import DOMAINS
+from openeupe.evaluation.records import DOMAINS
 from openeupe.files import write_atomically
 from openeupe.report import charts
 from openeupe.report.charts import KINDS

@@ -22,7 +22,8 @@ from openeupe.encoders.run_layout import is_run
 from openeupe.encoders.sources import Export, Given, Published, RunStudent, Untrained
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import identify
-from openeupe.evaluation.results import RESULTS, EncoderIdentity, Results
+from openeupe.evaluation.records import EncoderIdentity
+from openeupe.evaluation.results import RESULTS, Results
 from openeupe.files import folder_name, read_mapping
 
 _NAMED = "as the export it was taken from states: read it before you publish"

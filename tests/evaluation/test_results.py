@@ -13,13 +13,15 @@ from openeupe.errors import InputError
 from openeupe.evaluation.compare import compare, mean_ranks, side_by_side
 from openeupe.evaluation.machine import commit
 from openeupe.evaluation.measure import Outcome, mean_measure
-from openeupe.evaluation.results import (
+from openeupe.evaluation.records import (
     BenchmarkIdentity,
     BenchmarkResult,
     Conditions,
     Domain,
     EncoderIdentity,
     EvaluationInfo,
+)
+from openeupe.evaluation.results import (
     Results,
     benchmark_names,
     check_samples,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from openeupe.evaluation.measure import Outcome, mean_measure
-from openeupe.evaluation.results import (
+from openeupe.evaluation.records import (
     BenchmarkIdentity,
     BenchmarkResult,
     Conditions,
