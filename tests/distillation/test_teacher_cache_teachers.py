@@ -27,7 +27,7 @@ def test_a_store_of_more_teachers_serves_a_stage_that_has_some_of_them(
         patch.setattr(TeacherCacheWriter, "_finish", lambda *_: pytest.fail("nothing is missing"))
         assert losses(raw_views, tmp_path / "some", teacher_cache_path=path) == alone
     shard_path(tmp_path / "kept", 0).unlink()
-    with pytest.raises(InputError, match="not whole yet, and vit of it is no teacher of proxy"):
+    with pytest.raises(InputError, match="is incomplete, and vit of it is no teacher of proxy"):
         losses(raw_views, tmp_path / "cut", teacher_cache_path=path)
 
 
