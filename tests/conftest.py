@@ -38,6 +38,12 @@ QUICK = [
 SHARED = {"quickstart", "exported", "told"}
 
 
+def pytest_configure() -> None:
+    """Take Ctrl-C again where a shell started the tests in the background, with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `--dist loadgroup` one process makes what is shared; others take whole files."""
     for item in items:
