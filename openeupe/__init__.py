@@ -65,7 +65,12 @@ def __getattr__(name: str) -> Any:
         return import_module("openeupe.version").package_version()
     if name not in _HOME:
         raise AttributeError(f"module 'openeupe' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        from openeupe.extras import missing_extra
+
+        raise (missing_extra(error) or error) from None
 
 
 def __dir__() -> list[str]:

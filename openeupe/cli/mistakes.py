@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from openeupe.errors import InputError
+from openeupe.extras import missing_extra
 
 _FIXES = {
     errno.ENOSPC: "free space and run the same command again",
@@ -37,6 +38,8 @@ def as_mistake(error: BaseException) -> InputError | None:
     """Convert a system or memory error to an `InputError`; None for other errors."""
     if isinstance(error, InputError):
         return error
+    if isinstance(error, ModuleNotFoundError):
+        return missing_extra(error)
     text = str(error)
     if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
         return InputError(f"the memory is used up: {_FIXES[errno.ENOMEM]}")
