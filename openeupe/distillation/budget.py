@@ -16,6 +16,7 @@ from openeupe.distillation.check import meta_encoder
 from openeupe.distillation.encoder_settings import StudentConfig, TeacherConfig
 from openeupe.distillation.head_fit import BATCHES as HEAD_BATCHES
 from openeupe.distillation.load import carried_from, load_member
+from openeupe.distillation.optimizer import OptimizerConfig
 from openeupe.distillation.placement import place
 from openeupe.distillation.recipe import Recipe, StageConfig
 from openeupe.distillation.run_folder import Run
@@ -24,7 +25,6 @@ from openeupe.distillation.trainer import Trainer
 from openeupe.distributed import Processes
 from openeupe.durations import seconds_of
 from openeupe.encoders import Encoder, create
-from openeupe.encoders.create import is_name
 from openeupe.encoders.run_layout import is_run
 from openeupe.errors import InputError
 from openeupe.progress import SILENT, Progress
@@ -125,16 +125,27 @@ def with_steps(recipe: Recipe, steps: Mapping[str, int]) -> Recipe:
 
 
 def _scaled(stage: StageConfig, steps: int) -> StageConfig:
-    plain = stage.model_dump(mode="json")
+    # Copies: a teacher of a Python program is not in the settings that could be read again.
     factor = steps / stage.steps
-    settings = [plain["optimizer"], *(s["optimizer"] for s in plain["students"].values())]
-    for optimizer in settings:
-        for key in ("warmup_steps", "freeze_backbone_steps"):
-            if optimizer and optimizer.get(key):
-                optimizer[key] = max(1, round(optimizer[key] * factor))
-    plain["steps"] = steps
-    plain["log_every"] = min(stage.log_every, max(1, steps // 10))
-    return StageConfig.model_validate(plain)
+    students = {
+        name: student.model_copy(update={"optimizer": _scaled_optimizer(student.optimizer, factor)})
+        if student.optimizer
+        else student
+        for name, student in stage.students.items()
+    }
+    changes = {
+        "steps": steps,
+        "log_every": min(stage.log_every, max(1, steps // 10)),
+        "optimizer": _scaled_optimizer(stage.optimizer, factor),
+        "students": students,
+    }
+    return stage.model_copy(update=changes)
+
+
+def _scaled_optimizer(config: OptimizerConfig, factor: float) -> OptimizerConfig:
+    counted = ("warmup_steps", "freeze_backbone_steps")
+    changes = {k: max(1, round(n * factor)) for k in counted if (n := getattr(config, k))}
+    return config.model_copy(update=changes)
 
 
 def _measure(
@@ -170,11 +181,8 @@ def _stand_in(recipe: Recipe, member: TeacherConfig | StudentConfig) -> Encoder:
     """The encoder, or an equal untrained one if an earlier stage has not made it yet."""
     if not member.earlier:
         return load_member(member, bool(member.pretrained))
-    like = meta_encoder(recipe, member, member.args)
-    if is_name(like.name):
-        return create(like.name, **like.args)
-    stage, student = recipe.resolve(member.earlier)
-    return _stand_in(recipe, recipe.stages[stage].students[student])
+    like = meta_encoder(recipe, member, member.args)  # a student, hence of a known name
+    return create(like.name, **like.args)
 
 
 def _statistics_time(trainer: Trainer, iterations: int) -> float:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import openeupe
+from openeupe.distillation import budget
 from openeupe.distillation.recipe import Recipe, load_recipe
 from openeupe.errors import InputError
 from openeupe.progress import SilentProgress, Task
@@ -118,6 +119,17 @@ def test_a_run_with_it_resumes_and_knows_it_by_its_tensors(recipe: Path) -> None
         openeupe.distill(cut / "recipe.yaml", run=cut)
     openeupe.distill(recipe, run=cut, teachers={"mine": Mine()})
     assert all(torch.equal(weights(cut)[k], v) for k, v in weights(whole).items())
+
+
+def test_it_stays_the_teacher_of_a_run_within_a_budget(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "_measure", lambda *_: budget.StageTime(fixed_s=1.0, step_s=30.0))
+    run = openeupe.distill(
+        recipe, run=recipe.parent / "run", teachers={"mine": Mine()}, overrides={"budget": "1m"}
+    )
+    assert run.recipe.stages["student"].steps == 1
+    assert run.student("student").info.teachers["mine"].encoder == "given:mine"
 
 
 def test_names_of_teachers_are_checked(recipe: Path) -> None:
