@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -190,9 +191,9 @@ def _statistics_time(trainer: Trainer, iterations: int) -> float:
     if not iterations:
         return 0.0
     ends = [time.perf_counter()]
-    batches = trainer.batches(0, min(iterations, 3), "statistics")
-    for step, images, *_ in batches:
-        trainer.stage.measure_statistics([(step, images)])
+    parts = trainer.statistics_parts(min(iterations, _FEWEST), "statistics", SILENT)
+    for _, same in groupby(parts, key=lambda part: part[0]):
+        trainer.stage.measure_statistics(same)
         _finish(trainer)
         ends.append(time.perf_counter())
     each = _mean(ends[1:])
@@ -219,7 +220,8 @@ def _teachers_time(trainer: Trainer) -> float:
     for step, images, *_ in trainer.batches(0, 1, "train"):
         for _ in range(_FEWEST):
             ends.append(time.perf_counter())
-            trainer.stage.targets(Views(images), step)
+            for some in images.chunk(trainer.config.accumulate):
+                trainer.stage.targets(Views(some), step)
             _finish(trainer)
         ends.append(time.perf_counter())
     return _mean(ends)

@@ -83,14 +83,14 @@ def fit_heads(
 
     Args:
         stage: its statistics are measured.
-        batches: (step, uint8 images) as for the statistics.
+        batches: (step, uint8 images) as for the statistics; a step's images may come in parts.
         gather: gives the tensor of every process, where there are several.
     """
     found: dict[tuple[str, str, str], Regression] = {}
     mode = stage.training
     stage.eval()
-    for number, (step, images) in enumerate(batches):
-        views, part = Views(images), int(number % 5 == 4)
+    for step, images in batches:
+        views, part = Views(images), int(step % 5 == 4)
         targets = stage.targets(views, step)
         for name in stage.students:
             student = cast(Encoder, stage.students[name])

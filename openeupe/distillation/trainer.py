@@ -233,40 +233,43 @@ class Trainer:
                 teacher.to("meta")
         return cached
 
+    def statistics_parts(
+        self, count: int, title: str, progress: Progress
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Batches that only measure: (step, uint8 images), in the parts that are computed at once.
+
+        Args:
+            count: number of batches.
+            title: of the task that is reported.
+            progress: follows the batches.
+        """
+        with progress.task(f"{self.stage.name}: {title}", count) as task:
+            for step, images, *_ in self.batches(0, count, "statistics"):
+                yield from ((step, some) for some in images.chunk(self.config.accumulate))
+                task.advance()
+
     def _measure_statistics(self) -> None:
-        config, parts = self.config, self.config.accumulate
-        iterations = config.statistics.batches(config.batch_size)
-        title = f"{self.stage.name}: measuring teacher statistics"
-        with self.progress.task(title, iterations) as task:
-
-            def chunks() -> Iterator[tuple[int, Tensor]]:
-                for step, images, *_ in self.batches(0, iterations, "statistics"):
-                    yield from ((step, some) for some in images.chunk(parts))
-                    task.advance()
-
-            self.stage.measure_statistics(
-                chunks(), self.processes.gather if self.processes.count > 1 else None
-            )
+        count = self.config.statistics.batches(self.config.batch_size)
+        parts = self.statistics_parts(count, "measuring teacher statistics", self.progress)
+        self.stage.measure_statistics(parts, self._gather)
 
     def _fit_heads(self) -> None:
-        gather = self.processes.gather if self.processes.count > 1 else None
-        title = f"{self.stage.name}: fitting adapter heads"
-        with self.progress.task(title, HEAD_BATCHES) as task:
+        parts = self.statistics_parts(HEAD_BATCHES, "fitting adapter heads", self.progress)
+        fit_heads(self.stage, parts, self._gather)
 
-            def batches() -> Iterator[tuple[int, Tensor]]:
-                for step, images, *_ in self.batches(0, HEAD_BATCHES, "statistics"):
-                    yield step, images
-                    task.advance()
-
-            fit_heads(self.stage, batches(), gather)
+    @property
+    def _gather(self) -> Callable[[Tensor], list[Tensor]] | None:
+        """Gives the tensor of every process, where there are several."""
+        return self.processes.gather if self.processes.count > 1 else None
 
     def _measure_batch_norm(self) -> None:
         """Measure running statistics anew where channels were cut out of a larger network."""
         for name, student in self.config.students.items():
             if student.init:
-                batches = self.batches(0, _BATCH_NORM, "statistics")
                 resolution = max(student.resolution)
-                images = (Views(loaded.images).at(resolution) for loaded in batches)
+                title = f"measuring batch norm of {name}"
+                parts = self.statistics_parts(_BATCH_NORM, title, self.progress)
+                images = (Views(some).at(resolution) for _, some in parts)
                 measure_batch_norm(self.stage.students[name], images)
 
     def _modules(self) -> dict[str, nn.Module]:

@@ -10,6 +10,8 @@ from openeupe.distillation.head_fit import Regression
 from openeupe.distillation.metrics import read_metrics
 from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run import run_recipe
+from openeupe.distillation.stage import Stage, Views
+from openeupe.encoders import Tokens
 
 from .conftest import cut_off
 
@@ -71,3 +73,21 @@ def test_fitted_heads_begin_with_a_lower_loss_and_resume(
         read_metrics(tmp_path / name / "proxy" / "metrics.jsonl") for name in ("fitted", "cut")
     )
     assert [r["total/proxy"] for r in whole] == [r["total/proxy"] for r in cut]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_only_measures_takes_the_parts_that_fit_the_memory(
+    raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    seen: list[int] = []
+    tokens = Stage.teacher_tokens
+
+    def watched(self: Stage, teacher: str, views: Views, step: int) -> Tokens:
+        seen.append(len(views.at(32)))
+        return tokens(self, teacher, views, step)
+
+    monkeypatch.setattr(Stage, "teacher_tokens", watched)
+    stage = raw_recipe["stages"]["proxy"] | {"head_init": "ridge", "batch_size": 8, "steps": 2}
+    raw_recipe["stages"] = {"proxy": stage | {"accumulate": accumulate}}
+    run_recipe(Recipe.model_validate(raw_recipe), tmp_path / "run")
+    assert set(seen) == {8 // accumulate}
