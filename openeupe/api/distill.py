@@ -12,12 +12,14 @@ import torch
 from openeupe.api import RUNS
 from openeupe.config import Overrides
 from openeupe.distillation import plan as planning
+from openeupe.distillation.check import check_sources
 from openeupe.distillation.costs import Plan
 from openeupe.distillation.devices import device_gib, device_has_bf16, device_tflops
 from openeupe.distillation.given import with_teachers
 from openeupe.distillation.recipe import Recipe, load_recipe
 from openeupe.distillation.run import run_recipe
 from openeupe.distillation.run_folder import Run
+from openeupe.distillation.teacher_cache_choice import with_caches
 from openeupe.distributed import named_device
 from openeupe.encoders import Encoder
 from openeupe.progress import LOGGED, Progress
@@ -124,6 +126,9 @@ def plan(
         precision: device_tflops(device, efficiency, precision)
         for precision in sorted(planning.precisions(loaded, bf16))
     }
+    sources = check_sources(loaded.data, absent=True)
+    if len(sources) == len(loaded.data.sources):
+        loaded = with_caches(loaded, sum(map(len, sources)))
     stages = planning.plan(loaded, tflops, devices, gib, bf16=bf16)
     return Plan(loaded.name, device, devices, efficiency, tflops, stages)
 

@@ -22,6 +22,7 @@ from openeupe.distillation.placement import place
 from openeupe.distillation.recipe import Recipe, StageConfig
 from openeupe.distillation.run_folder import Run
 from openeupe.distillation.stage import Stage, Views
+from openeupe.distillation.teacher_cache_choice import told, with_caches
 from openeupe.distillation.trainer import Trainer
 from openeupe.distributed import Processes
 from openeupe.durations import seconds_of
@@ -38,10 +39,22 @@ _FEWEST, _MOST = 3, 12  # steps of a stage that are measured
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds that a stage takes: `fixed_s` once, and `step_s` for every step."""
+    """Seconds that a stage takes: `fixed_s` once, and `step_s` for every step.
+
+    Attributes:
+        teachers_s: the part of a step that cached teacher outputs save.
+        view_batches: batches of one view of every image, which a cache computes once.
+    """
 
     fixed_s: float
     step_s: float
+    teachers_s: float = 0.0
+    view_batches: int = 0
+
+    def with_cache(self, views: int) -> StageTime:
+        """The same stage with cached teacher outputs of some views of every image."""
+        fixed = self.fixed_s + views * self.view_batches * self.teachers_s
+        return StageTime(fixed, max(self.step_s - self.teachers_s, 0.0))
 
 
 def within_budget(
@@ -84,7 +97,13 @@ def within_budget(
             times[name] = _measure(recipe, name, seconds, processes, sources)
             task.advance()
     spent = _slowest(time.perf_counter() - began, processes)
-    steps = divide(recipe, times, seconds * _SHARE - spent)
+    left = seconds * _SHARE - spent
+    written = recipe
+    recipe, times = _with_caches(recipe, times, left, sum(map(len, sources)))
+    for name, stage in recipe.stages.items():
+        if written.stages[name].teacher_cache == "auto":
+            progress.message(told(name, stage))
+    steps = divide(recipe, times, left)
     for name, count in steps.items():
         each = times[name]
         progress.message(
@@ -111,6 +130,37 @@ def divide(recipe: Recipe, times: Mapping[str, StageTime], seconds: float) -> di
         )
     factor = (seconds - fixed) / whole
     return {name: max(1, int(stage.steps * factor)) for name, stage in recipe.stages.items()}
+
+
+def _with_caches(
+    recipe: Recipe, times: Mapping[str, StageTime], seconds: float, images: int
+) -> tuple[Recipe, dict[str, StageTime]]:
+    """Decide `teacher_cache: auto`; the times of stages with a cache follow.
+
+    Caches are judged by the steps that the budget buys with one view of each image cached.
+    """
+
+    def timed(views: Mapping[str, int]) -> dict[str, StageTime]:
+        return {
+            name: one.with_cache(views[name]) if views.get(name) else one
+            for name, one in times.items()
+        }
+
+    kinds = {name: stage.teacher_cache for name, stage in recipe.stages.items()}
+    given = {k: recipe.stages[k].views or 1 for k, kind in kinds.items() if kind != "none"}
+    try:
+        bought = with_steps(recipe, divide(recipe, timed(given), seconds))
+    except InputError:  # too little time for a cache
+        bought = with_steps(recipe, dict.fromkeys(kinds, 1))
+    decided = with_caches(bought, images)
+    stages = {
+        name: stage.model_copy(
+            update={k: getattr(decided.stages[name], k) for k in ("teacher_cache", "views")}
+        )
+        for name, stage in recipe.stages.items()
+    }
+    chosen = {k: s.views or 1 for k, s in stages.items() if s.teacher_cache != "none"}
+    return recipe.model_copy(update={"stages": stages}), timed(chosen)
 
 
 def with_steps(recipe: Recipe, steps: Mapping[str, int]) -> Recipe:
@@ -171,11 +221,10 @@ def _measure(
         fixed, step = loaded + statistics + trained.fixed_s, trained.step_s
         if config.head_init == "ridge":
             fixed += HEAD_BATCHES * step  # a pass over a batch takes at most a step
-        if config.teacher_cache != "none" and config.views:
-            taught = _teachers_time(trainer)
-            batches = math.ceil(sum(map(len, sources)) * config.views / config.batch_size)
-            fixed, step = fixed + batches * taught, max(step - taught, 0.0)
-    return StageTime(_slowest(fixed, processes), _slowest(step, processes))
+        taught = _teachers_time(trainer) if config.teacher_cache != "none" else 0.0
+    batches = math.ceil(sum(map(len, sources)) / config.batch_size)
+    fixed, step, taught = (_slowest(one, processes) for one in (fixed, step, taught))
+    return StageTime(fixed, step, taught, batches)
 
 
 def _stand_in(recipe: Recipe, member: TeacherConfig | StudentConfig) -> Encoder:

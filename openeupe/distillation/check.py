@@ -38,7 +38,8 @@ def check_recipe(recipe: Recipe) -> list[Source]:
 
 def check_views(recipe: Recipe) -> None:
     """Refuse `views_seed` if no stage has `views`."""
-    if recipe.data.views_seed is not None and not any(s.views for s in recipe.stages.values()):
+    with_views = any(s.views or s.teacher_cache == "auto" for s in recipe.stages.values())
+    if recipe.data.views_seed is not None and not with_views:
         raise InputError(
             "data.views_seed has no effect without views: give a stage views, or leave it out"
         )

@@ -30,6 +30,8 @@ class Muon(torch.optim.Optimizer):
         momentum: share of the old direction that stays; Nesterov's form.
         weight_decay: decoupled, times the learning rate.
         iterations: Newton-Schulz steps.
+        block_rows: wide matrices of more rows are orthogonalized in blocks of so many, where they
+            can be divided; 0: always whole.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         iterations: int = 5,
+        block_rows: int = 0,
     ) -> None:
         defaults = {
             "lr": lr,
             "momentum": momentum,
             "weight_decay": weight_decay,
             "iterations": iterations,
+            "block_rows": block_rows,
             "parts": 1,
         }
         super().__init__(groups, defaults)
@@ -76,6 +80,9 @@ class Muon(torch.optim.Optimizer):
         whole = ahead.full_tensor() if isinstance(ahead, DTensor) else ahead
         matrices = whole.reshape(group["parts"], whole.shape[0] // group["parts"], -1)
         rows, columns = matrices.shape[1:]
+        block = group["block_rows"]
+        if block and block < rows <= columns and rows % block == 0:
+            matrices = matrices.reshape(-1, block, columns)
         direction = orthogonalize(matrices, group["iterations"]).reshape(whole.shape)
         direction = direction.to(parameter.dtype)
         if isinstance(parameter, DTensor):

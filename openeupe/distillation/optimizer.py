@@ -12,7 +12,7 @@ from torch import nn
 
 from openeupe.config import Config
 from openeupe.distillation.muon import Muon, matrix_parts
-from openeupe.limits import RATE, STEPS
+from openeupe.limits import RATE, STEPS, WIDTH
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -26,6 +26,13 @@ class MuonConfig(Config):
     momentum: Beta = 0.95
     weight_decay: float = Field(0.0, ge=0, le=RATE)
     iterations: int = Field(5, ge=1, le=20, description="Newton-Schulz steps")
+    block_rows: int = Field(
+        0,
+        ge=0,
+        le=WIDTH,
+        description="orthogonalize wide matrices in blocks of so many rows, which costs less; 0: "
+        "whole",
+    )
     heads: bool = Field(True, description="also for the matrices of the adapter heads")
 
 
@@ -138,7 +145,14 @@ def _muon(
         {"params": params, "parts": parts, "lr_share": share * config.lr / peak}
         for (share, parts), params in matrices.items()
     ]
-    return Muon(groups, config.lr, config.momentum, config.weight_decay, config.iterations)
+    return Muon(
+        groups,
+        config.lr,
+        config.momentum,
+        config.weight_decay,
+        config.iterations,
+        config.block_rows,
+    )
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -40,18 +40,27 @@ def petaflops(recipe: Recipe) -> dict[str, float]:
     """
     found = {}
     for name, config in recipe.stages.items():
-        teachers = {k: meta_encoder(recipe, c, c.args) for k, c in config.teachers.items()}
-        students = {k: meta_encoder(recipe, c, c.args) for k, c in config.students.items()}
-        taught = sum(_forward(t, config.teachers[k].resolution)[0] for k, t in teachers.items())
-        trained = 0.0
-        for key, student in students.items():
-            gflops, grids = _forward(student, config.students[key].resolution)
-            heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
-            trained += _trained(config.students[key], gflops, _heads_gflops(student, heads, grids))
+        taught, trained = image_gflops(recipe, config)
         images = config.steps * config.batch_size
         statistics = _statistics_images(recipe, config)
         found[name] = (images * (taught + trained) + statistics * taught) / 1e6
     return found
+
+
+def image_gflops(recipe: Recipe, config: StageConfig) -> tuple[float, float]:
+    """GFLOPs of an image in a stage: of all teachers, and of all students with their heads.
+
+    Teachers forward, students forward and backward.
+    """
+    teachers = {k: meta_encoder(recipe, c, c.args) for k, c in config.teachers.items()}
+    students = {k: meta_encoder(recipe, c, c.args) for k, c in config.students.items()}
+    taught = sum(_forward(t, config.teachers[k].resolution)[0] for k, t in teachers.items())
+    trained = 0.0
+    for key, student in students.items():
+        gflops, grids = _forward(student, config.students[key].resolution)
+        heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
+        trained += _trained(config.students[key], gflops, _heads_gflops(student, heads, grids))
+    return taught, trained
 
 
 def _statistics_images(recipe: Recipe, config: StageConfig) -> int:
@@ -225,7 +234,7 @@ def _cached(
     config: StageConfig, teachers: Mapping[str, Encoder], bytes_each: tuple[float, int] | None
 ) -> tuple[int, int] | None:
     """Number of cached views and their bytes; None without a cache."""
-    if config.teacher_cache == "none" or not config.views or not bytes_each:
+    if config.teacher_cache in ("none", "auto") or not config.views or not bytes_each:
         return None
     views = bytes_each[1] * config.views
     grids = {

@@ -27,6 +27,7 @@ from openeupe.distillation.saved import StudentInfo, TeacherInfo
 from openeupe.distillation.stage import Stage
 from openeupe.distillation.student import save_student, student_files
 from openeupe.distillation.teacher_cache import CACHE, remove_cache
+from openeupe.distillation.teacher_cache_choice import decided
 from openeupe.distillation.track import open_tracker
 from openeupe.distillation.trainer import Trainer
 from openeupe.distributed import Processes, check_share, processes
@@ -71,6 +72,7 @@ def run_recipe(
             check_share(config.batch_size, config.accumulate, here.count, f"stages.{name}")
         with _alone(folder, here):
             recipe = within_budget(recipe, folder, here, sources, progress)
+            recipe = decided(recipe, folder, here, sources, progress)
             if here.first:
                 Run.start(recipe, folder)
             here.wait()

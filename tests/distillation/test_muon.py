@@ -100,3 +100,24 @@ def test_the_rate_is_the_share_of_the_peak_that_adamw_has() -> None:
 def test_without_muon_everything_is_adamws() -> None:
     optimizers = build_optimizers(nn.Linear(8, 8), nn.Linear(8, 8), OptimizerConfig(lr=1.0), 8)
     assert [type(o) for o in optimizers] == [torch.optim.AdamW]
+
+
+def test_blocks_of_rows_move_as_matrices_of_their_own() -> None:
+    gradient = draw(16, 4, 3, 3)
+    whole = nn.Parameter(torch.zeros(16, 4, 3, 3))
+    blocks = [nn.Parameter(torch.zeros(8, 4, 3, 3)) for _ in range(2)]
+    whole.grad = gradient
+    for one, some in zip(blocks, gradient.chunk(2), strict=True):
+        one.grad = some.clone()
+    Muon([{"params": [whole]}], lr=0.1, block_rows=8).step()
+    Muon([{"params": blocks}], lr=0.1).step()
+    # A block has half of the rows, and the learning rate is scaled by the whole matrix.
+    joined = torch.cat([one.detach() for one in blocks])
+    torch.testing.assert_close(whole.detach(), joined * 2**0.5)
+    tall = nn.Parameter(torch.zeros(16, 8))  # not cut: its Gram matrix is of its columns
+    tall.grad = draw(16, 8)
+    other = nn.Parameter(torch.zeros(16, 8))
+    other.grad = tall.grad.clone()
+    Muon([{"params": [tall]}], lr=0.1, block_rows=4).step()
+    Muon([{"params": [other]}], lr=0.1).step()
+    assert torch.equal(tall, other)

@@ -1,0 +1,100 @@
+"""Choose whether caching teacher outputs pays: `teacher_cache: auto`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from openeupe.data import Source
+from openeupe.distillation.plan import image_gflops
+from openeupe.distillation.recipe import Recipe, StageConfig
+from openeupe.distillation.run_folder import Run
+from openeupe.distributed import Processes
+from openeupe.encoders.run_layout import is_run
+from openeupe.progress import Progress
+
+_SAVES = 0.2  # of a stage's compute: less is not worth views that are repeated
+_REPEATS = 4  # times that a view is trained on, where the number of views is free
+
+
+def caching_pays(recipe: Recipe, name: str, images: int) -> int:
+    """The views per image whose teacher outputs are worth caching; 0 if none.
+
+    A stage draws `steps * batch_size` images. With a cache, the teachers see every view once and
+    not every image that is drawn. That pays if it saves a fifth of the stage's compute. A stage
+    that leaves `views` open gets one for every four times that an image is drawn.
+
+    Args:
+        recipe: with the numbers of steps.
+        name: of a stage.
+        images: in all sources together.
+    """
+    stage = recipe.stages[name]
+    if any(len(teacher.resolution) > 1 for teacher in stage.teachers.values()) or not images:
+        return 0
+    drawn = stage.steps * stage.batch_size
+    views = stage.views or max(1, drawn // (_REPEATS * images))
+    teachers, students = image_gflops(recipe, stage)
+    saved = (drawn - views * images) * teachers
+    return views if saved >= _SAVES * drawn * (teachers + students) else 0
+
+
+def with_cache(stage: StageConfig, views: int) -> StageConfig:
+    """The stage with the cache that `caching_pays` found: without one where `views` is 0."""
+    if stage.teacher_cache != "auto":
+        return stage
+    chosen = {"teacher_cache": "bf16", "views": views} if views else {"teacher_cache": "none"}
+    return stage.model_copy(update=chosen)
+
+
+def with_caches(recipe: Recipe, images: int) -> Recipe:
+    """The recipe with `teacher_cache: auto` decided in every stage, by arithmetic alone."""
+    stages = {
+        name: with_cache(stage, caching_pays(recipe, name, images))
+        if stage.teacher_cache == "auto"
+        else stage
+        for name, stage in recipe.stages.items()
+    }
+    return recipe.model_copy(update={"stages": stages})
+
+
+def told(name: str, stage: StageConfig) -> str:
+    """A line about what was decided for a stage."""
+    cached = stage.teacher_cache != "none"
+    how = f"cached for {stage.views} view(s) of each image" if cached else "computed at every step"
+    return f"{name}: teacher outputs are {how} (teacher_cache: auto)"
+
+
+def decided(
+    recipe: Recipe,
+    folder: Path,
+    processes: Processes,
+    sources: Sequence[Source],
+    progress: Progress,
+) -> Recipe:
+    """`with_caches` once for a run: a resume takes what its own recipe says.
+
+    Args:
+        recipe: what is to be run, its numbers of steps chosen.
+        folder: of the run.
+        processes: this one and those next to it; all must call.
+        sources: of the recipe's data, open.
+        progress: gets a message about every stage with a choice.
+    """
+    open_stages = [k for k, stage in recipe.stages.items() if stage.teacher_cache == "auto"]
+    if not open_stages:
+        return recipe
+    before = None
+    if processes.first and is_run(folder):  # the others may not see the folder
+        stages = Run.open(folder).recipe.stages
+        before = {k: (stages[k].teacher_cache, stages[k].views) for k in stages}
+    before = processes.gather_plain(before)[0]
+    chosen = with_caches(recipe, sum(map(len, sources)))
+    stages = dict(chosen.stages)
+    for name in open_stages:
+        if before and name in before:
+            kind, views = before[name]
+            stages[name] = stages[name].model_copy(update={"teacher_cache": kind, "views": views})
+            continue
+        progress.message(told(name, stages[name]))
+    return recipe.model_copy(update={"stages": stages})
