@@ -27,7 +27,7 @@ import torch
 
 import openeupe
 from openeupe.deployment.parity import Parity, compare
-from openeupe.deployment.sample_images import Photos
+from openeupe.deployment.sample_images import SampleImages
 from openeupe.encoders import Tokens
 from openeupe.encoders.export_layout import parse_size
 from openeupe.errors import InputError
@@ -63,9 +63,9 @@ const [shape, unit, threads, rounds, done] = arguments;
 
 
 def in_browser(folder: Path, threads: int = 1, rounds: int = 3) -> tuple[Parity, list[float]]:
-    """Run the first file of an ONNX export on photos in Chromium.
+    """Run the first file of an ONNX export on images in Chromium.
 
-    Returns its agreement with the same file run by Python, and milliseconds of single photos.
+    Returns its agreement with the same file run by Python, and milliseconds of single images.
     """
     here = openeupe.load(folder)
     about = json.loads((folder / "export.json").read_text())
@@ -73,26 +73,26 @@ def in_browser(folder: Path, threads: int = 1, rounds: int = 3) -> tuple[Parity,
         raise InputError(f"{folder} holds {about['target']} files: browsers run onnx")
     key, name = next(iter(about["files"].items()))
     size = parse_size(key) or (about["encoder"]["resolution"],) * 2
-    photos = Photos(None, calibrate=False).proof(size)
+    images = SampleImages(None, calibrate=False).proof(size)
     with tempfile.TemporaryDirectory() as place:
         site = Path(place)
         shutil.copy(folder / name, site / "model.onnx")
-        (site / "images.bin").write_bytes(photos.numpy().tobytes())
+        (site / "images.bin").write_bytes(images.numpy().tobytes())
         (site / "index.html").write_text("<!doctype html>")
         npm = ["npm", "install", "--silent", "--ignore-scripts", "--prefix", place, RUNTIME]
         subprocess.run(npm, check=True, stdout=sys.stderr)
         (site / "ort").symlink_to(site / "node_modules" / "onnxruntime-web" / "dist")
         with _served(site) as address, _chromium(site / "profile") as driver:
             driver.get(address)
-            arguments = (list(photos.shape), about["pixels"], threads, rounds)
+            arguments = (list(images.shape), about["pixels"], threads, rounds)
             said = json.loads(driver.execute_async_script(_SCRIPT, *arguments))
     if "error" in said:
         raise InputError(f"{folder} does not run in Chromium: {said['error']}")
-    shape = (len(photos), -1, size[0] // here.patch_size, size[1] // here.patch_size)
+    shape = (len(images), -1, size[0] // here.patch_size, size[1] // here.patch_size)
     got = Tokens(torch.tensor(said["cls"]), torch.tensor(said["patches"]).view(shape))
     with torch.no_grad():
-        expected = here(photos.float() / 255)
-    # The first photo also pays for what is set up at first use.
+        expected = here(images.float() / 255)
+    # The first image also pays for what is set up at first use.
     return compare(expected, got, about["precision"], size), said["times_ms"][1:]
 
 
@@ -147,7 +147,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="exports --to onnx")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3, help="times that each photo is run")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each image is run")
     return parser
 
 

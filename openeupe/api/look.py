@@ -19,10 +19,10 @@ from openeupe.progress import LOGGED, Progress
 from openeupe.visualization import pictures
 from openeupe.visualization.colours import Axes, Colouring, Mask
 from openeupe.visualization.config import LookConfig
-from openeupe.visualization.images import Photo, read_mask, read_photos, unused_name
+from openeupe.visualization.images import NamedImage, read_images, read_mask, unused_name
 from openeupe.visualization.pictures import KINDS, Looked, Wish
 
-_REFERENCE_PHOTOS = 64  # at most: a set's axes change little beyond
+_REFERENCE_IMAGES = 64  # at most: a set's axes change little beyond
 
 Encoders = Written | Sequence[Written] | Mapping[str, Written]
 
@@ -63,17 +63,17 @@ def look(
     """
     config = check_settings(LookConfig, "look", "", settings)
     given = [images] if isinstance(images, str | Path) else images
-    photos = read_photos([Path(path) for path in given], config.resolution, config.limit)
+    shown = read_images([Path(path) for path in given], config.resolution, config.limit)
     named = _named(encoders)
     places = [Path(one) for one in named.values() if not isinstance(one, Encoder)]
     runs = [place for place in places if is_run(place)]
-    _check_only(config, photos, runs)
-    how, reference = _colouring(config, len(photos))
+    _check_only(config, len(shown), runs)
+    how, reference = _colouring(config, len(shown))
     kinds = config.only or KINDS
     on = one_device(device)
     return pictures.draw(
         {name: load(source).to(on) for name, source in named.items()},
-        photos,
+        shown,
         Path(out),
         Wish(kinds, how, config.patch, config.components, config.upsampling),
         reference=reference,
@@ -92,23 +92,23 @@ def _named(encoders: Encoders) -> dict[str, Written]:
     return named
 
 
-def _check_only(config: LookConfig, photos: Sequence[Photo], runs: Sequence[Path]) -> None:
-    if "matches" in (config.only or ()) and len(photos) < 2:
+def _check_only(config: LookConfig, images: int, runs: Sequence[Path]) -> None:
+    if "matches" in (config.only or ()) and images < 2:
         raise InputError("--only matches: they are between two images: give another one")
     if "stages" in (config.only or ()) and not runs:
         raise InputError("--only stages: they are of a run: name its folder")
 
 
-def _colouring(config: LookConfig, photos: int) -> tuple[Colouring, list[Photo]]:
+def _colouring(config: LookConfig, images: int) -> tuple[Colouring, list[NamedImage]]:
     """How tokens become colours, and the reference set that their axes are fitted on."""
     own = config.axes in ("image", "batch")
     if not own and not Path(config.axes).is_dir():
         raise InputError(f"--axes {config.axes}: use image, batch, or a folder of images")
     reference = (
-        [] if own else read_photos([Path(config.axes)], config.resolution, _REFERENCE_PHOTOS)
+        [] if own else read_images([Path(config.axes)], config.resolution, _REFERENCE_IMAGES)
     )
     plain = config.mask in ("none", "first")
-    mask = config.mask if plain else [read_mask(Path(config.mask))] * photos
+    mask = config.mask if plain else [read_mask(Path(config.mask))] * images
     axes = config.axes if own else "reference"
     how = Colouring(cast(Axes, axes), config.range, cast(Mask, mask), config.align)
     return how, reference

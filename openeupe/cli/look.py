@@ -51,7 +51,7 @@ def look(
     upsampling: Annotated[
         Literal["nearest", "bilinear", "bicubic"], typer.Option(help="Of patches to pixels.")
     ] = "nearest",
-    limit: Annotated[int, typer.Option(min=1, max=IMAGES, help="Photos at most.")] = 8,
+    limit: Annotated[int, typer.Option(min=1, max=IMAGES, help="Images at most.")] = 8,
     device: Device = None,
 ) -> None:
     """Visualize features of encoders on images: colours, components, norms, similarities, matches.

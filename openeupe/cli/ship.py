@@ -35,7 +35,7 @@ def export(
     dynamic: Annotated[bool, typer.Option("--dynamic", help="One file for all sizes.")] = False,
     images: Annotated[
         Path | None,
-        typer.Option(help="Photos to calibrate and prove with.  [default: the package registry's]"),
+        typer.Option(help="Images for calibration and parity.  [default: the package registry's]"),
     ] = None,
     uint8: Annotated[bool, typer.Option("--uint8", help="The file takes 0..255 pixels.")] = False,
     opset: Annotated[
@@ -71,7 +71,7 @@ def export(
         console.print(f"failed: {error}", style="red", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
     example = shlex.quote(str(made.folder / "example.py"))
-    told = f"{made.folder}: {made.megabytes:.1f} MB. Try: python {example} PHOTO"
+    told = f"{made.folder}: {made.megabytes:.1f} MB. Try: python {example} IMAGE"
     console.print(told, soft_wrap=True, highlight=False)
 
 

@@ -1,1 +1,1 @@
-"""Encoder -> device: export, quantize, prove parity, measure."""
+"""Encoder -> device: export, quantize, verify parity, measure."""

@@ -1,4 +1,4 @@
-"""Export: write the files, prove them on photos, and call only that a success."""
+"""Export: write the files, verify them on images, and call only that a success."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from openeupe.deployment import export_folder as folders
 from openeupe.deployment.config import ExportConfig
 from openeupe.deployment.parity import Parity, Proof, as_input, complaint
-from openeupe.deployment.sample_images import Photos
+from openeupe.deployment.sample_images import SampleImages
 from openeupe.deployment.targets import TARGETS, Job, Target
 from openeupe.encoders import Encoder, check_resolution
 from openeupe.encoders.engines import Precision
@@ -53,13 +53,13 @@ def export(
     """
     failed_folder = folder.with_name(f"{folder.name}.failed")
     engine, precision = _checked(encoder, config, (folder, failed_folder))
-    photos = Photos(images, calibrate=precision == "int8")
+    samples = SampleImages(images, calibrate=precision == "int8")
     with partial_folder(folder, folders.own_files) as part:
         jobs = [
             Job(encoder, size, config.pixels, precision, config.opset)
             for size in config.sizes(encoder.resolution)
         ]
-        written = [_write(engine, job, part, photos, progress) for job in jobs]
+        written = [_write(engine, job, part, samples, progress) for job in jobs]
         about = folders.describe(
             encoder,
             source=source or encoder.name,
@@ -70,8 +70,8 @@ def export(
         )
         about["contents"] = contents(part, config.target, about["files"])
         about["bytes"] = {file.key: file.bytes for file in written}
-        about["parity"] = [parity.said() for file in written for parity in file.parities]
-        about["photos"] = photos.said
+        about["parity"] = [parity.for_json() for file in written for parity in file.parities]
+        about["images"] = samples.counts
         about["notes"] = {file.key: file.notes for file in written if file.notes}
         folders.write(part, about, licences or {})
         failed = [p for file in written for p in file.parities if not p.passed]
@@ -138,22 +138,24 @@ class _Written:
     notes: dict[str, Any]
 
 
-def _write(engine: Target, job: Job, part: Path, photos: Photos, progress: Progress) -> _Written:
-    """Write one file and prove it."""
+def _write(
+    engine: Target, job: Job, part: Path, samples: SampleImages, progress: Progress
+) -> _Written:
+    """Write one file and check its parity."""
     key = file_key(job.size)
     path = part / f"{'model' if job.size is None else key}{engine.suffix}"
     sizes = _sizes_to_try(job.encoder) if job.size is None else [job.size]
     progress.message(f"{key}: writing {path.name}")
     if job.precision == "int8":
-        job.calibration = as_input(photos.calibration(sizes[0]), job.pixels)
-        trial = Proof(job.encoder, photos.trial(sizes[0]))
+        job.calibration = as_input(samples.calibration(sizes[0]), job.pixels)
+        trial = Proof(job.encoder, samples.trial(sizes[0]))
         job.fidelity = lambda file: trial.check(engine, file, job.precision, job.pixels).fidelity
         job.say = lambda line: progress.message(f"{key}: {line}")
     engine.write(job, path)
     parities = []
     if engine.runs_here:
         for size in sizes:
-            proof = Proof(job.encoder, photos.proof(size))
+            proof = Proof(job.encoder, samples.proof(size))
             parities.append(proof.check(engine, path, job.precision, job.pixels))
             progress.message(parities[-1].line)
     else:
@@ -163,7 +165,7 @@ def _write(engine: Target, job: Job, part: Path, photos: Photos, progress: Progr
 
 
 def _sizes_to_try(encoder: Encoder) -> list[Size]:
-    """Where a dynamic file is proved: the native size, a larger and a smaller one, not square."""
+    """Sizes to check a dynamic file at: the native size, a larger and a smaller one, not square."""
     step = encoder.patch_size
     patches = max(encoder.resolution // step, 2)
     return [

@@ -21,7 +21,7 @@ from openeupe.version import package_version
 LATENCY = "latency.json"
 
 _EXAMPLE = '''\
-"""The tokens of a photo: python example.py PHOTO"""
+"""Tokens of an image: python example.py IMAGE"""
 import sys
 from pathlib import Path
 
@@ -30,9 +30,9 @@ import numpy as np
 from PIL import Image
 
 file = str(Path(__file__).with_name("{file}"))
-photo = Image.open(sys.argv[1]).convert("RGB").resize(({width}, {height}))
+image = Image.open(sys.argv[1]).convert("RGB").resize(({width}, {height}))
 # Contiguous, because not every engine looks at strides.
-images = np.ascontiguousarray(np.asarray(photo, np.{pixels}).transpose(2, 0, 1)[None]{scale})
+images = np.ascontiguousarray(np.asarray(image, np.{pixels}).transpose(2, 0, 1)[None]{scale})
 {run}
 print("class token", cls.shape, "patch grid", patches.shape)
 '''
@@ -98,7 +98,9 @@ def write(folder: Path, about: dict[str, Any], licences: Mapping[str, Licence]) 
     (folder / "example.py").write_text(example(about), encoding="utf-8")
     note = _LICENCE.format(name=about["encoder"]["name"], source=about["source"])
     if licences:
-        lines = [f"- {name}: {said.name}; {said.follows}.\n" for name, said in licences.items()]
+        lines = [
+            f"- {name}: {licence.name}; {licence.follows}.\n" for name, licence in licences.items()
+        ]
         note += _MADE_FROM + "".join(lines)
     (folder / "LICENCE.txt").write_text(note, encoding="utf-8")
 

@@ -50,10 +50,10 @@ class Contender:
 
 def eager(encoder: Encoder, label: str, precision: str = "fp32") -> Contender:
     """An eager PyTorch encoder; its weights do not matter for speed."""
-    said = (encoder.name, encoder.args)
-    what = {"kind": "eager", "name": said[0], "args": said[1], "precision": precision}
+    described = (encoder.name, encoder.args)
+    what = {"kind": "eager", "name": described[0], "args": described[1], "precision": precision}
     size = sum(p.numel() * 4 for p in encoder.parameters()) / 1e6
-    return Contender(label, precision, said, what, size)
+    return Contender(label, precision, described, what, size)
 
 
 def exported(folder: Path) -> Contender:

@@ -47,7 +47,7 @@ class Parity:
     """A file's agreement with its encoder at one size."""
 
     size: Size
-    photos: int
+    images: int
     cls: Agreement
     patches: Agreement
     passed: bool
@@ -70,13 +70,13 @@ class Parity:
             f"{error:.1e}: {'passed' if self.passed else 'FAILED'}"
         )
 
-    def said(self) -> dict[str, object]:
+    def for_json(self) -> dict[str, object]:
         """Plain values for JSON; an infinite error is null."""
-        said = {**asdict(self), "size": size_name(self.size)}
+        values = {**asdict(self), "size": size_name(self.size)}
         for kind in ("cls", "patches"):
-            if said[kind]["relative_error"] == float("inf"):
-                said[kind]["relative_error"] = None
-        return said
+            if values[kind]["relative_error"] == float("inf"):
+                values[kind]["relative_error"] = None
+        return values
 
 
 def as_input(images: Tensor, pixels: Pixels) -> Tensor:
@@ -87,11 +87,11 @@ def as_input(images: Tensor, pixels: Pixels) -> Tensor:
 def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> Parity:
     """Compare tokens with the limits of a precision; wrong shapes and nan fail."""
     kinds = []
-    for true, said in zip(expected, got, strict=True):
-        if true.shape != said.shape or not bool(said.isfinite().all()):
+    for true, other in zip(expected, got, strict=True):
+        if true.shape != other.shape or not bool(other.isfinite().all()):
             kinds.append(_NONE)
             continue
-        kinds.append(_agreement(true.double(), said.double()))
+        kinds.append(_agreement(true.double(), other.double()))
     limit = COSINE[precision]
     passed = all(getattr(kind, FIGURE[precision]) >= limit for kind in kinds)
     if precision == "fp32":
@@ -105,26 +105,26 @@ class Proof:
     The tokens are those of eval mode; the encoder itself is copied and not changed.
     """
 
-    def __init__(self, encoder: Encoder, photos: Tensor) -> None:
+    def __init__(self, encoder: Encoder, images: Tensor) -> None:
         encoder = copy.deepcopy(encoder).cpu().float().eval()
         with torch.no_grad():
-            parts = [encoder(part.float() / 255) for part in photos.split(1)]
-        self.photos = photos
+            parts = [encoder(part.float() / 255) for part in images.split(1)]
+        self.images = images
         self.expected = Tokens(
             torch.cat([part.cls for part in parts]), torch.cat([part.patches for part in parts])
         )
 
     def check(self, engine: Engine, path: Path, precision: Precision, pixels: Pixels) -> Parity:
         """Run a file on the images and compare its tokens."""
-        size = (self.photos.shape[-2], self.photos.shape[-1])
+        size = (self.images.shape[-2], self.images.shape[-1])
         try:
             session = engine.open(path, precision, torch.get_num_threads(), engine.batch)
-            images = as_input(self.photos, pixels)
-            parts = [run_in_batches(session, part, engine.batch) for part in _layouts(images)]
+            given = as_input(self.images, pixels)
+            parts = [run_in_batches(session, part, engine.batch) for part in _layouts(given)]
             got = Tokens(torch.cat([p.cls for p in parts]), torch.cat([p.patches for p in parts]))
         except Exception as error:  # engines raise errors of their own kinds
             reason = first_line(error)
-            return Parity(size, len(self.photos), _NONE, _NONE, passed=False, error=reason)
+            return Parity(size, len(self.images), _NONE, _NONE, passed=False, error=reason)
         return compare(self.expected, got, precision, size)
 
 
@@ -150,12 +150,12 @@ def complaint(parities: Sequence[Parity], precision: Precision) -> str:
     return f"at {size_name(failed.size)}: {cosines}; the limit of {precision} is {limit}"
 
 
-def _agreement(true: Tensor, said: Tensor) -> Agreement:
-    cosine = F.cosine_similarity(true, said, dim=1, eps=1e-30)
+def _agreement(true: Tensor, got: Tensor) -> Agreement:
+    cosine = F.cosine_similarity(true, got, dim=1, eps=1e-30)
     # Two vectors of zeros agree, whatever their cosine.
-    both_zero = (true.abs().amax(1) == 0) & (said.abs().amax(1) == 0)
+    both_zero = (true.abs().amax(1) == 0) & (got.abs().amax(1) == 0)
     cosine = torch.where(both_zero, 1.0, cosine).flatten()
-    error = (true - said).flatten(1).abs().amax(1) / true.flatten(1).abs().amax(1).clamp(min=1e-30)
+    error = (true - got).flatten(1).abs().amax(1) / true.flatten(1).abs().amax(1).clamp(min=1e-30)
     return Agreement(
         mean=cosine.mean().item(),
         worst=cosine.min().item(),

@@ -19,7 +19,7 @@ CALIBRATION = 64  # at most
 _LEAST_PROOF, _LEAST_CALIBRATION = 2, 4  # the latter with those of the trial
 
 
-class Photos:
+class SampleImages:
     """Disjoint images for the parity check, trials and calibration.
 
     Args:
@@ -48,7 +48,7 @@ class Photos:
             )
         self._proof, others = _spread(images, PROOF)
         self._trial, self._calibration = _spread(others, min(TRIAL, len(others) // 3))
-        self.said = {
+        self.counts = {
             "from": "package registry" if folder is None else str(folder),
             "proof": len(self._proof),
             "trial": len(self._trial),

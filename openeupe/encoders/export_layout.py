@@ -16,7 +16,7 @@ from openeupe.limits import RESOLUTION, WIDTH
 from openeupe.names import Name
 from openeupe.plain_json import Saved, read_checked
 
-FORMAT = 1
+FORMAT = 2
 ABOUT = "export.json"
 AGAIN = "export the encoder again"
 

@@ -80,7 +80,7 @@ def _compact(images: Sequence[Tensor], ranks: Sequence[int]) -> Compact:
     return Compact(grids, [p.numpy().tobytes() for p in parts], scales.tolist(), smallest)
 
 
-def photo_uri(image: Image.Image, resolution: int) -> str:
+def image_uri(image: Image.Image, resolution: int) -> str:
     """A JPEG of an image as a data URI, its long side at most `resolution` pixels."""
     small = image.copy()
     small.thumbnail((resolution, resolution), Image.Resampling.BICUBIC)

@@ -18,7 +18,7 @@ _EXPORT, _LATENCY = ABOUT, LATENCY
 _WANTED = {
     _EXPORT: (
         *("target", "precision", "size", "passed", "cls.worst", "patches.mean", "patches.worst"),
-        "photos",
+        "images",
     ),
     _LATENCY: (
         *("label", "precision", "size", "threads", "latency_p50_ms", "latency_p90_ms"),

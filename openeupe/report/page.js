@@ -4,16 +4,16 @@
   const looked = JSON.parse(document.getElementById("looked").textContent);
   const canvases = [...document.querySelectorAll("canvas")];
   const selects = [...document.querySelectorAll("select")];
-  const photos = looked.photos.map((_, i) => document.getElementById("photo-" + i));
+  const originals = looked.images.map((_, i) => document.getElementById("image-" + i));
   const under = document.getElementById("under");
   const said = document.getElementById("said");
-  const query = { photo: 0, x: 0.5, y: 0.5, held: false };
+  const query = { image: 0, x: 0.5, y: 0.5, held: false };
 
   document.querySelectorAll(".ramp").forEach((ramp) => {
     ramp.style.background = `linear-gradient(to right, ${looked.ramp.map((c) => `rgb(${c})`)})`;
   });
 
-  // The shortened tokens of each photo, unpacked when an encoder is first chosen. Their inner
+  // The shortened tokens of each image, unpacked when an encoder is first chosen. Their inner
   // products are nearly the cosines of the full ones, as they are.
   const made = new Map();
   function tokens(place) {
@@ -27,8 +27,8 @@
     return result;
   }
 
-  function patchAt(place, photo, x, y) {
-    const [rows, columns] = looked.encoders[place].grids[photo];
+  function patchAt(place, image, x, y) {
+    const [rows, columns] = looked.encoders[place].grids[image];
     const row = Math.min(rows - 1, Math.max(0, Math.floor(y * rows)));
     return { row, column: Math.min(columns - 1, Math.max(0, Math.floor(x * columns))), rows, columns };
   }
@@ -36,17 +36,17 @@
   function maps(place) {
     const all = tokens(place);
     const rank = looked.encoders[place].scales.length;
-    const at = patchAt(place, query.photo, query.x, query.y);
+    const at = patchAt(place, query.image, query.x, query.y);
     const start = (at.row * at.columns + at.column) * rank;
-    const token = all[query.photo].subarray(start, start + rank);
-    return all.map((rows, photo) => {
+    const token = all[query.image].subarray(start, start + rank);
+    return all.map((rows, image) => {
       const map = new Float32Array(rows.length / rank);
       for (let i = 0; i < map.length; i++) {
         let sum = 0;
         for (let k = 0; k < rank; k++) sum += rows[i * rank + k] * token[k];
         map[i] = sum;
       }
-      if (photo === query.photo) map[at.row * at.columns + at.column] = 1; // to itself, whatever was cut off
+      if (image === query.image) map[at.row * at.columns + at.column] = 1; // to itself, whatever was cut off
       return map;
     });
   }
@@ -59,17 +59,17 @@
   }
 
   function draw(canvas, place, map, low) {
-    const photo = Number(canvas.dataset.photo);
-    const image = photos[photo];
-    canvas.width = image.naturalWidth;
-    canvas.height = image.naturalHeight;
+    const image = Number(canvas.dataset.image);
+    const original = originals[image];
+    canvas.width = original.naturalWidth;
+    canvas.height = original.naturalHeight;
     const context = canvas.getContext("2d");
     if (under.checked) {
       context.filter = "grayscale(1)"; // colour is similarity alone
-      context.drawImage(image, 0, 0, canvas.width, canvas.height);
+      context.drawImage(original, 0, 0, canvas.width, canvas.height);
       context.filter = "none";
     }
-    const [rows, columns] = looked.encoders[place].grids[photo];
+    const [rows, columns] = looked.encoders[place].grids[image];
     const small = new ImageData(columns, rows);
     for (let i = 0; i < map.length; i++) {
       small.data.set([...colour((map[i] - low) / (1 - low || 1)), under.checked ? 175 : 255], 4 * i);
@@ -80,8 +80,8 @@
     tile.getContext("2d").putImageData(small, 0, 0);
     context.imageSmoothingEnabled = false;
     context.drawImage(tile, 0, 0, canvas.width, canvas.height);
-    if (photo === query.photo) {
-      const at = patchAt(place, photo, query.x, query.y);
+    if (image === query.image) {
+      const at = patchAt(place, image, query.x, query.y);
       const box = [at.column, at.row, 1, 1].map((v, i) => v * (i % 2 ? canvas.height / rows : canvas.width / columns));
       for (const [style, width] of [["#000", 5], ["#fff", 2.5]]) {
         context.strokeStyle = style;
@@ -99,23 +99,23 @@
       const low = Math.min(...all.map((map) => map.reduce((a, b) => Math.min(a, b))));
       canvases
         .filter((canvas) => Number(canvas.dataset.panel) === panel)
-        .forEach((canvas) => draw(canvas, place, all[Number(canvas.dataset.photo)], low));
+        .forEach((canvas) => draw(canvas, place, all[Number(canvas.dataset.image)], low));
       const legend = select.closest(".panel").querySelector(".low");
       legend.textContent = low.toFixed(2);
       const elsewhere = all
-        .map((map, photo) => ({ photo, best: map.reduce((a, b) => Math.max(a, b)) }))
-        .filter(({ photo }) => photo !== query.photo)
+        .map((map, image) => ({ image, best: map.reduce((a, b) => Math.max(a, b)) }))
+        .filter(({ image }) => image !== query.image)
         .sort((a, b) => b.best - a.best)[0];
-      const most = elsewhere ? `, most alike elsewhere ${elsewhere.best.toFixed(2)} in ${looked.photos[elsewhere.photo]}` : "";
+      const most = elsewhere ? `, most similar elsewhere ${elsewhere.best.toFixed(2)} in ${looked.images[elsewhere.image]}` : "";
       sentences.push(`${looked.encoders[place].name}: from ${low.toFixed(2)}${most}`);
     });
-    const at = patchAt(Number(selects[0].value), query.photo, query.x, query.y);
-    said.textContent = `Row ${at.row + 1}, column ${at.column + 1} of ${looked.photos[query.photo]}${query.held ? " (held)" : ""}. ${sentences.join("; ")}.`;
+    const at = patchAt(Number(selects[0].value), query.image, query.x, query.y);
+    said.textContent = `Row ${at.row + 1}, column ${at.column + 1} of ${looked.images[query.image]}${query.held ? " (held)" : ""}. ${sentences.join("; ")}.`;
   }
 
   function point(canvas, event) {
     const box = canvas.getBoundingClientRect();
-    query.photo = Number(canvas.dataset.photo);
+    query.image = Number(canvas.dataset.image);
     query.x = (event.clientX - box.left) / box.width;
     query.y = (event.clientY - box.top) / box.height;
   }
@@ -135,9 +135,9 @@
       soon();
     });
     canvas.addEventListener("click", (event) => {
-      const before = JSON.stringify([query.photo, patchAt(place(), query.photo, query.x, query.y)]);
+      const before = JSON.stringify([query.image, patchAt(place(), query.image, query.x, query.y)]);
       point(canvas, event);
-      const same = before === JSON.stringify([query.photo, patchAt(place(), query.photo, query.x, query.y)]);
+      const same = before === JSON.stringify([query.image, patchAt(place(), query.image, query.x, query.y)]);
       query.held = !(query.held && same);
       show();
     });
@@ -147,10 +147,10 @@
       else if (event.key === "Escape") query.held = false;
       else if (!move) return;
       event.preventDefault();
-      const photo = Number(canvas.dataset.photo);
+      const image = Number(canvas.dataset.image);
       if (move) {
-        if (query.photo !== photo) Object.assign(query, { photo, x: 0.5, y: 0.5 });
-        const at = patchAt(place(), photo, query.x, query.y);
+        if (query.image !== image) Object.assign(query, { image, x: 0.5, y: 0.5 });
+        const at = patchAt(place(), image, query.x, query.y);
         query.x = (Math.min(at.columns - 1, Math.max(0, at.column + move[0])) + 0.5) / at.columns;
         query.y = (Math.min(at.rows - 1, Math.max(0, at.row + move[1])) + 0.5) / at.rows;
       }
@@ -159,7 +159,7 @@
   });
   selects.forEach((select) => select.addEventListener("change", show));
   under.addEventListener("change", show);
-  Promise.all(photos.map((image) => image.decode())).then(() => {
+  Promise.all(originals.map((original) => original.decode())).then(() => {
     show();
     document.documentElement.dataset.ready = "true";
   });

@@ -19,7 +19,7 @@ from openeupe.evaluation.records import DOMAINS
 from openeupe.files import write_atomically
 from openeupe.report import charts
 from openeupe.report.charts import KINDS
-from openeupe.report.compact import compact_all, photo_uri, svg_uri, tile_uri
+from openeupe.report.compact import compact_all, image_uri, svg_uri, tile_uri
 from openeupe.report.gather import Curve, Quickstart, StageStory, Story, gather
 from openeupe.report.seen import Seen
 from openeupe.table import Table
@@ -32,7 +32,7 @@ _DOMAIN_TITLES = {
     "text": "Text",
     "dense": "Dense prediction",
 }
-_PHOTO_RESOLUTION = 384  # pixels in the page
+_IMAGE_RESOLUTION = 384  # pixels in the page
 
 
 def write_report(
@@ -72,7 +72,7 @@ def render(story: Story, seen: Seen) -> str:
         "folder": story.run.folder,
         "unfinished": story.unfinished,
         "state": _state(story),
-        "sections": _sections(bool(seen.photos)),
+        "sections": _sections(bool(seen.images)),
         "data": _data(story),
         "stages": [_Stage.of(stage) for stage in story.stages],
         "recipe": recipe,
@@ -241,23 +241,23 @@ def _evaluations(story: Story) -> dict[str, object]:
 
 def _pictures(seen: Seen) -> dict[str, object]:
     told: dict[str, object] = {"no_pictures": seen.lacking, "picture_notes": seen.notes}
-    if not seen.photos:
+    if not seen.images:
         return told
     names, coloured = list(seen.tokens), seen.coloured
-    photos = []
-    for place, photo in enumerate(seen.photos):
-        width, height = photo.image.size
+    images = []
+    for place, image in enumerate(seen.images):
+        width, height = image.pixels.size
         stages = [name for name in names if name in seen.stages]
-        photos.append(
+        images.append(
             {
-                "name": photo.name,
-                "uri": photo_uri(photo.image, _PHOTO_RESOLUTION),
+                "name": image.name,
+                "uri": image_uri(image.pixels, _IMAGE_RESOLUTION),
                 "aspect": f"{width} / {height}",
                 "tiles": [_tile(name, coloured[name][place]) for name in names],
                 "components": [_components(name, coloured[name][place]) for name in stages],
             }
         )
-    return {**told, "photos": photos, "colours": seen.caption, **_looked(seen)}
+    return {**told, "images": images, "colours": seen.caption, **_looked(seen)}
 
 
 def _tile(name: str, one: Coloured) -> dict[str, object]:
@@ -283,7 +283,7 @@ def _looked(seen: Seen) -> dict[str, object]:
     small = compact_all(seen.tokens)
     ramp = (colormaps["viridis"]([i / 16 for i in range(17)])[:, :3] * 255).round().astype(int)
     content = {
-        "photos": [photo.name for photo in seen.photos],
+        "images": [image.name for image in seen.images],
         "encoders": [{"name": name, **one.for_page()} for name, one in small.items()],
         "ramp": ramp.tolist(),
     }

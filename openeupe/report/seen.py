@@ -20,9 +20,9 @@ from openeupe.encoders.experts import EXPERTS
 from openeupe.errors import InputError
 from openeupe.progress import LOGGED, Progress
 from openeupe.visualization.colours import Coloured, Colouring, colour
-from openeupe.visualization.images import Photo, as_photo, patch_tokens, read_photos
+from openeupe.visualization.images import NamedImage, named_image, patch_tokens, read_images
 
-PHOTOS = 4
+IMAGES = 4
 _LARGEST_RESOLUTION = 512
 
 
@@ -34,7 +34,7 @@ class Seen:
     images. notes: for the reader.
     """
 
-    photos: Sequence[Photo] = ()
+    images: Sequence[NamedImage] = ()
     tokens: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     stages: Sequence[str] = ()
     lacking: str = "none were asked for"
@@ -78,19 +78,19 @@ def see(
     trained_on = False
     try:
         if images:
-            photos = read_photos(images, resolution, PHOTOS)
+            shown = read_images(images, resolution, IMAGES)
         else:
-            photos, trained_on = recipe_photos(run, resolution)
+            shown, trained_on = recipe_images(run, resolution)
     except InputError as error:
         if images:
             raise
-        return Seen(lacking=f"the recipe's photos cannot be read here ({error})")
-    if not photos:
-        return Seen(lacking="none of the recipe's photos can be read")
+        return Seen(lacking=f"the recipe's images cannot be read here ({error})")
+    if not shown:
+        return Seen(lacking="none of the recipe's images can be read")
     stages = load_stages(run)
     experts, notes = _experts(run)
     if trained_on:
-        notes.append("No photos are held out: these are some that the students were trained on.")
+        notes.append("No images are held out: the students were trained on these.")
     encoders = {**{f"{k} (teacher)" if k in stages else k: e for k, e in experts.items()}, **stages}
     others = {name: load(name) for name in beside}
     encoders |= {f"{k} (beside)" if k in encoders else k: e for k, e in others.items()}
@@ -100,14 +100,14 @@ def see(
         notes.append("No stage has ended yet, so that there is no student to look through.")
     tokens: dict[str, list[Tensor]] = {}
     for name, encoder in encoders.items():
-        with progress.task(f"{name} looks", len(photos)) as task:
+        with progress.task(f"{name} looks", len(shown)) as task:
             encoder.to(device)
             tokens[name] = []
-            for photo in photos:
-                tokens[name].append(patch_tokens(encoder, photo))
+            for image in shown:
+                tokens[name].append(patch_tokens(encoder, image))
                 task.advance()
             encoder.cpu()
-    return Seen(photos, tokens, list(stages), notes=notes)
+    return Seen(shown, tokens, list(stages), notes=notes)
 
 
 def photo_resolution(run: Run) -> int:
@@ -116,10 +116,10 @@ def photo_resolution(run: Run) -> int:
     return min(2 * last.largest_resolution, _LARGEST_RESOLUTION)
 
 
-def recipe_photos(run: Run, resolution: int) -> tuple[list[Photo], bool]:
+def recipe_images(run: Run, resolution: int) -> tuple[list[NamedImage], bool]:
     """The first readable held-out images of the recipe's first source, or training images.
 
-    Returns the photos, and whether they are those that were trained on.
+    Returns the images, and whether students were trained on them.
 
     Raises:
         InputError: if the source cannot be opened here.
@@ -132,17 +132,19 @@ def recipe_photos(run: Run, resolution: int) -> tuple[list[Photo], bool]:
     return source_photos(source, resolution), trained_on
 
 
-def source_photos(source: Source, resolution: int) -> list[Photo]:
+def source_photos(source: Source, resolution: int) -> list[NamedImage]:
     """The first readable images of a source."""
-    photos: list[Photo] = []
+    images: list[NamedImage] = []
     for index in range(len(source)):
-        if len(photos) == PHOTOS:
+        if len(images) == IMAGES:
             break
         try:
-            photos.append(as_photo(source.read(index), Path(source.name(index)).stem, resolution))
+            images.append(
+                named_image(source.read(index), Path(source.name(index)).stem, resolution)
+            )
         except BrokenImage:
             continue
-    return photos
+    return images
 
 
 def frozen_teachers(recipe: Recipe) -> dict[str, TeacherConfig]:

@@ -39,9 +39,9 @@ class Colouring:
     def caption(self, reference: str | None = None) -> str:
         """Caption of the colours. reference: the first of several encoders."""
         fits = {
-            "image": "each photo separately",
-            "batch": "all photos",
-            "reference": "other photos",
+            "image": "each image separately",
+            "batch": "all images",
+            "reference": "other images",
         }
         ranges = {
             "minmax": "from minimum to maximum",

@@ -13,7 +13,7 @@ from openeupe.encoders import Encoder
 from openeupe.errors import InputError
 from openeupe.visualization.colours import Colouring, colour
 from openeupe.visualization.figures import variance
-from openeupe.visualization.images import as_photo, patch_tokens
+from openeupe.visualization.images import named_image, patch_tokens
 from openeupe.visualization.similarity import patch_at, similarity
 
 Shown = tuple[Image.Image, str]  # a picture and its caption
@@ -36,38 +36,38 @@ def build(encoders: Mapping[str, Encoder], resolution: int) -> Any:
     except ImportError:
         raise InputError("demo needs gradio: pip install 'openeupe[demo]'") from None
 
-    def see(photo: Image.Image | None, names: list[str]) -> tuple[dict[str, Tensor], list[Shown]]:
-        if photo is None or not names:
+    def see(image: Image.Image | None, names: list[str]) -> tuple[dict[str, Tensor], list[Shown]]:
+        if image is None or not names:
             return {}, []
-        small = as_photo(photo.convert("RGB"), "photo", resolution)
+        small = named_image(image.convert("RGB"), "image", resolution)
         tokens = {name: patch_tokens(encoders[name], small) for name in encoders if name in names}
-        return tokens, colours(tokens, small.image.size)
+        return tokens, colours(tokens, small.pixels.size)
 
     def point(
-        event: gradio.SelectData, photo: Image.Image | None, tokens: dict[str, Tensor]
+        event: gradio.SelectData, image: Image.Image | None, tokens: dict[str, Tensor]
     ) -> tuple[list[Shown], str]:
-        if photo is None or not tokens:
-            return [], "Choose a photo and encoders first."
-        x, y = event.index[0] / photo.width, event.index[1] / photo.height
-        return maps(tokens, (x, y), photo.size), f"Similarity to the patch at {x:.0%}, {y:.0%}."
+        if image is None or not tokens:
+            return [], "Choose an image and encoders first."
+        x, y = event.index[0] / image.width, event.index[1] / image.height
+        return maps(tokens, (x, y), image.size), f"Similarity to the patch at {x:.0%}, {y:.0%}."
 
     with gradio.Blocks(title="OpenEUPE", analytics_enabled=False) as blocks:
         gradio.Markdown(
-            "# What encoders see\nUpload a photo; then click into it to see similar "
+            "# What encoders see\nUpload an image; then click into it to see similar "
             "patches. Colours: first three principal components, aligned with the first encoder's."
         )
         tokens = gradio.State({})
         with gradio.Row():
-            photo = gradio.Image(type="pil", label="Photo", sources=["upload", "clipboard"])
+            image = gradio.Image(type="pil", label="Image", sources=["upload", "clipboard"])
             names = gradio.CheckboxGroup(
                 list(encoders), value=list(encoders), label="Encoders", elem_id="encoders"
             )
         seen = gradio.Gallery(label="Colours", elem_id="colours", **_GALLERY)
-        said = gradio.Markdown("Click into the photo.", elem_id="said")
+        said = gradio.Markdown("Click into the image.", elem_id="said")
         alike = gradio.Gallery(label="Similarity to the patch", elem_id="alike", **_GALLERY)
-        for changed in (photo.change, names.change):
-            changed(see, [photo, names], [tokens, seen])
-        photo.select(point, [photo, tokens], [alike, said])
+        for changed in (image.change, names.change):
+            changed(see, [image, names], [tokens, seen])
+        image.select(point, [image, tokens], [alike, said])
     return blocks
 
 

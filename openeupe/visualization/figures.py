@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from openeupe.visualization.colours import Coloured
-from openeupe.visualization.images import Photo
+from openeupe.visualization.images import NamedImage
 from openeupe.visualization.similarity import matches, patch_at, similarity
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def side_by_side(
-    photos: Sequence[Photo],
+    images: Sequence[NamedImage],
     coloured: Mapping[str, Sequence[Coloured]],
     title: str,
     upsampling: str = "nearest",
 ) -> Figure:
     """A row per image: the image, then each encoder's colours, variance and coherence."""
-    sheet = _Sheet(["photo", *coloured], [_shape(p) for p in photos], title, upsampling, lines=2)
-    for row, photo in enumerate(photos):
-        sheet.photo(row, 0, photo)
+    sheet = _Sheet(["image", *coloured], [_shape(p) for p in images], title, upsampling, lines=2)
+    for row, image in enumerate(images):
+        sheet.original(row, 0, image)
         for column, name in enumerate(coloured, start=1):
             one = coloured[name][row]
             sheet.image(row, column, one.rgb.numpy(), f"{variance(one)}\n{extent(one)}")
@@ -42,17 +42,17 @@ def side_by_side(
 
 
 def components(
-    photo: Photo,
+    image: NamedImage,
     coloured: Mapping[str, Coloured],
     title: str,
     count: int = 8,
     upsampling: str = "nearest",
 ) -> Figure:
     """A row per encoder: image, colours, then components 1 to `count` as grey maps."""
-    heads = ["photo", "1-3 as colours", *(f"component {i + 1}" for i in range(count))]
-    sheet = _Sheet(heads, [_shape(photo)] * len(coloured), title, upsampling, lines=1)
+    heads = ["image", "1-3 as colours", *(f"component {i + 1}" for i in range(count))]
+    sheet = _Sheet(heads, [_shape(image)] * len(coloured), title, upsampling, lines=1)
     for row, (name, one) in enumerate(coloured.items()):
-        sheet.photo(row, 0, photo, name)
+        sheet.original(row, 0, image, name)
         sheet.image(row, 1, one.rgb.numpy(), extent(one))
         for i in range(count):
             share = f"{100 * float(one.explained[i]):.1f} % of the variance"
@@ -61,7 +61,7 @@ def components(
 
 
 def norms(
-    photos: Sequence[Photo],
+    images: Sequence[NamedImage],
     tokens: Mapping[str, Sequence[Tensor]],
     upsampling: str = "nearest",
 ) -> Figure:
@@ -70,9 +70,9 @@ def norms(
         "Length of each patch token, from 0 (dark) to the longest of the picture (bright). "
         "Outliers: longer than the median + 5 scaled MAD"
     )
-    sheet = _Sheet(["photo", *tokens], [_shape(p) for p in photos], title, upsampling, lines=2)
-    for row, photo in enumerate(photos):
-        sheet.photo(row, 0, photo)
+    sheet = _Sheet(["image", *tokens], [_shape(p) for p in images], title, upsampling, lines=2)
+    for row, image in enumerate(images):
+        sheet.original(row, 0, image)
         for column, name in enumerate(tokens, start=1):
             length = tokens[name][row].norm(dim=0)
             middle = length.median()
@@ -85,19 +85,19 @@ def norms(
 
 
 def similarities(
-    photos: Sequence[Photo],
+    images: Sequence[NamedImage],
     tokens: Mapping[str, Sequence[Tensor]],
     at: tuple[float, float],
     upsampling: str = "nearest",
 ) -> Figure:
     """Cosine similarity to one patch of the first image, in all images."""
     title = (
-        f"Cosine similarity to the patch marked in {photos[0].name}; each picture from its "
+        f"Cosine similarity to the patch marked in {images[0].name}; each picture from its "
         "lowest value (dark) to its highest (bright)"
     )
-    sheet = _Sheet(["photo", *tokens], [_shape(p) for p in photos], title, upsampling, lines=1)
-    for row, photo in enumerate(photos):
-        sheet.photo(row, 0, photo)
+    sheet = _Sheet(["image", *tokens], [_shape(p) for p in images], title, upsampling, lines=1)
+    for row, image in enumerate(images):
+        sheet.original(row, 0, image)
         for column, name in enumerate(tokens, start=1):
             y, x = patch_at(tokens[name][0], *at)
             values = similarity(tokens[name][row], tokens[name][0][:, y, x])
@@ -105,18 +105,18 @@ def similarities(
             sheet.image(row, column, values.numpy(), text, cmap="viridis")
             if row == 0:
                 sheet.mark(row, column, x + 0.5, y + 0.5)
-    width, height = photos[0].image.size
+    width, height = images[0].pixels.size
     sheet.mark(0, 0, at[0] * width, at[1] * height)
     return sheet.figure
 
 
 def match_lines(
-    photos: Sequence[Photo], tokens: Mapping[str, Sequence[Tensor]], count: int = 12
+    images: Sequence[NamedImage], tokens: Mapping[str, Sequence[Tensor]], count: int = 12
 ) -> Figure:
     """A row per encoder: lines between the best matching patches of the first two images."""
     from matplotlib.patches import ConnectionPatch
 
-    first, second = photos[:2]
+    first, second = images[:2]
     title = (
         f"The best {count} pairs of mutual nearest patches of two images; "
         "only one pair is taken from a neighbourhood"
@@ -124,16 +124,16 @@ def match_lines(
     shape = max(_shape(first), _shape(second))
     heads = [first.name, second.name]
     sheet = _Sheet(heads, [shape] * len(tokens), title, None, lines=1, panel=3.6)
-    for row, (name, images) in enumerate(tokens.items()):
-        found = matches(images[0], images[1], count)
+    for row, (name, (one, other)) in enumerate(tokens.items()):
+        found = matches(one, other, count)
         likeness = [match.similarity for match in found]
         text = f"{len(found)} pairs, cosine {min(likeness, default=0):.2f} to "
-        sheet.photo(row, 0, first, f"{name}: {text}{max(likeness, default=0):.2f}")
-        sheet.photo(row, 1, second, "")
+        sheet.original(row, 0, first, f"{name}: {text}{max(likeness, default=0):.2f}")
+        sheet.original(row, 1, second, "")
         left, right = sheet.axes[row]
         for i, match in enumerate(found):
             ends = [
-                (x * p.image.width, y * p.image.height)
+                (x * p.pixels.width, y * p.pixels.height)
                 for (x, y), p in ((match.source, first), (match.target, second))
             ]
             colour = PALETTE[i % 6]
@@ -163,8 +163,8 @@ def extent(one: Coloured) -> str:
     return f"coherence {one.coherence:.2f}, {one.rgb.shape[1]} x {one.rgb.shape[0]} patches"
 
 
-def _shape(photo: Photo) -> float:
-    return photo.image.height / photo.image.width
+def _shape(image: NamedImage) -> float:
+    return image.pixels.height / image.pixels.width
 
 
 class _Sheet:
@@ -228,9 +228,9 @@ class _Sheet:
         for axis, name in zip(self.axes[0], columns, strict=True):
             axis.set_title(self._short(name, _NAME_PT), fontsize=_NAME_PT, pad=4, parse_math=False)
 
-    def photo(self, row: int, column: int, photo: Photo, text: str | None = None) -> None:
-        self.axes[row][column].imshow(np.asarray(photo.image))
-        self._caption(row, column, photo.name if text is None else text)
+    def original(self, row: int, column: int, image: NamedImage, text: str | None = None) -> None:
+        self.axes[row][column].imshow(np.asarray(image.pixels))
+        self._caption(row, column, image.name if text is None else text)
 
     def image(
         self,

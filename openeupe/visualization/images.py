@@ -19,14 +19,14 @@ from openeupe.errors import InputError
 
 
 @dataclass(frozen=True)
-class Photo:
+class NamedImage:
     """An image to visualize.
 
-    name: in captions. image: RGB.
+    name: in captions. pixels: RGB.
     """
 
     name: str
-    image: Image.Image
+    pixels: Image.Image
 
 
 def is_image(path: Path) -> bool:
@@ -34,7 +34,9 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower().removeprefix(".") in EXTENSIONS
 
 
-def read_photos(paths: Sequence[Path], resolution: int, limit: int | None = None) -> list[Photo]:
+def read_images(
+    paths: Sequence[Path], resolution: int, limit: int | None = None
+) -> list[NamedImage]:
     """Read image files and folders of them, with the long side brought to `resolution` pixels.
 
     Args:
@@ -43,7 +45,7 @@ def read_photos(paths: Sequence[Path], resolution: int, limit: int | None = None
     Raises:
         InputError: naming the file that is missing or cannot be read.
     """
-    photos: list[Photo] = []
+    images: list[NamedImage] = []
     names: list[str] = []
     for path in paths:
         if path.is_dir():
@@ -53,17 +55,17 @@ def read_photos(paths: Sequence[Path], resolution: int, limit: int | None = None
         else:
             files = [path]
         for file in files:
-            if limit is not None and len(photos) >= limit:
-                return photos
+            if limit is not None and len(images) >= limit:
+                return images
             if not file.is_file():
                 raise InputError(f"{file}: no such image: check the path")
             try:
                 name = unused_name(printable(file.stem), names)
-                photos.append(as_photo(decode(file, printable(str(file))), name, resolution))
+                images.append(named_image(decode(file, printable(str(file))), name, resolution))
                 names.append(name)
             except BrokenImage as error:
                 raise InputError(f"{error}: replace the file or leave it out") from None
-    return photos
+    return images
 
 
 def unused_name(name: str, taken: Iterable[str]) -> str:
@@ -73,13 +75,13 @@ def unused_name(name: str, taken: Iterable[str]) -> str:
     return next(free for free in names if free.casefold() not in lower)
 
 
-def as_photo(image: Image.Image, name: str, resolution: int) -> Photo:
+def named_image(image: Image.Image, name: str, resolution: int) -> NamedImage:
     """An RGB image with its long side brought to `resolution` pixels."""
     scale = resolution / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return Photo(name, image)
+    return NamedImage(name, image)
 
 
 def read_mask(path: Path) -> Tensor:
@@ -95,23 +97,23 @@ def read_mask(path: Path) -> Tensor:
 
 
 @torch.inference_mode()
-def patch_tokens(encoder: Encoder, photo: Photo) -> Tensor:
+def patch_tokens(encoder: Encoder, image: NamedImage) -> Tensor:
     """Patch tokens `[D, h, w]`, float32 on the CPU, of a whole image.
 
     Each side is brought to the nearest multiple of the encoder's patch size (at least two
     patches), so that nothing is cut off.
     """
     step = encoder.patch_size
-    width, height = (max(2, round(length / step)) * step for length in photo.image.size)
-    image = photo.image
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    width, height = (max(2, round(length / step)) * step for length in image.pixels.size)
+    resized = image.pixels
+    if (width, height) != resized.size:
+        resized = resized.resize((width, height), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 255
     with evaluating(encoder):
         patches = encoder(pixels.to(encoder.mean.device)).patches[0].float().cpu()
     if not bool(torch.isfinite(patches).all()):
         raise InputError(
-            f"{encoder.name} gives tokens that are not finite for {photo.name}: its weights are "
+            f"{encoder.name} gives tokens that are not finite for {image.name}: its weights are "
             "damaged or its training diverged"
         )
     return patches

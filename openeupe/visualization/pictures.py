@@ -15,7 +15,7 @@ from openeupe.errors import InputError
 from openeupe.progress import LOGGED, Progress
 from openeupe.visualization import figures
 from openeupe.visualization.colours import Coloured, Colouring, colour
-from openeupe.visualization.images import Photo, patch_tokens
+from openeupe.visualization.images import NamedImage, patch_tokens
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,31 +45,31 @@ class Looked:
     Attributes:
         files: what was written.
         forward_s: seconds that the encoders' forward passes took.
-        photos: names of the images.
+        images: names of the images.
         coloured: the colours and measures of `pca.png`, by encoder and image.
     """
 
     files: list[Path]
     forward_s: float
-    photos: list[str]
+    images: list[str]
     coloured: dict[str, list[Coloured]]
 
     def lines(self) -> list[str]:
-        """Explained variance and coherence of each encoder's colours of each photo."""
+        """Explained variance and coherence of each encoder's colours of each image."""
         return [
-            f"{name}, {photo}: {figures.variance(one)}, {figures.extent(one)}"
-            for name, images in self.coloured.items()
-            for photo, one in zip(self.photos, images, strict=True)
+            f"{name}, {image}: {figures.variance(one)}, {figures.extent(one)}"
+            for name, coloured in self.coloured.items()
+            for image, one in zip(self.images, coloured, strict=True)
         ]
 
 
 def draw(
     encoders: Mapping[str, Encoder],
-    photos: Sequence[Photo],
+    images: Sequence[NamedImage],
     folder: Path,
     wish: Wish | None = None,
     *,
-    reference: Sequence[Photo] = (),
+    reference: Sequence[NamedImage] = (),
     stages: Mapping[str, Mapping[str, Encoder]] | None = None,
     progress: Progress = LOGGED,
 ) -> Looked:
@@ -81,29 +81,29 @@ def draw(
         stages: run -> its students, stage by stage; one figure per run.
     """
     wish = wish or Wish()
-    tokens, seen, forward_s = _look(encoders, photos, reference, progress)
+    tokens, seen, forward_s = _look(encoders, images, reference, progress)
     with progress.task("drawing", 1):
         coloured = colour(tokens, wish.how, seen)
-        drawn = _drawn(photos, tokens, coloured, wish)
+        drawn = _drawn(images, tokens, coloured, wish)
     for run, students in (stages or {}).items():
-        told, told_reference, seconds = _look(students, photos, reference, progress)
+        told, told_reference, seconds = _look(students, images, reference, progress)
         forward_s += seconds
         last = list(told)[-1]  # the others' colours are turned towards its
         rows = colour({last: told[last], **told}, wish.how, told_reference)
         rows = {name: rows[name] for name in told}
-        drawn |= _components(f"stages_{run}", photos, rows, wish, last)
+        drawn |= _components(f"stages_{run}", images, rows, wish, last)
     files = []
     with progress.task("writing", len(drawn)) as task:
         for name, figure in drawn.items():
             files.append(figures.save(figure, folder / f"{name}.png"))
             task.advance()
-    return Looked(files, forward_s, [photo.name for photo in photos], coloured)
+    return Looked(files, forward_s, [image.name for image in images], coloured)
 
 
 def _look(
     encoders: Mapping[str, Encoder],
-    photos: Sequence[Photo],
-    reference: Sequence[Photo],
+    images: Sequence[NamedImage],
+    reference: Sequence[NamedImage],
     progress: Progress,
 ) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]], float]:
     """Tokens of the images and of the reference set by encoder, and seconds."""
@@ -111,17 +111,17 @@ def _look(
     seen: dict[str, list[Tensor]] = {}
     started = time.perf_counter()
     for name, encoder in encoders.items():
-        with progress.task(f"{name} looks", len(photos) + len(reference)) as task:
+        with progress.task(f"{name} looks", len(images) + len(reference)) as task:
             tokens[name], seen[name] = [], []
-            for some, found in ((photos, tokens), (reference, seen)):
-                for photo in some:
-                    found[name].append(patch_tokens(encoder, photo))
+            for some, found in ((images, tokens), (reference, seen)):
+                for image in some:
+                    found[name].append(patch_tokens(encoder, image))
                     task.advance()
     return tokens, seen, time.perf_counter() - started
 
 
 def _drawn(
-    photos: Sequence[Photo],
+    images: Sequence[NamedImage],
     tokens: Mapping[str, Sequence[Tensor]],
     coloured: Mapping[str, Sequence[Coloured]],
     wish: Wish,
@@ -130,21 +130,21 @@ def _drawn(
     drawn: dict[str, Figure] = {}
     if "pca" in wish.kinds:
         caption = _caption(coloured, wish, next(iter(coloured)))
-        drawn["pca"] = figures.side_by_side(photos, coloured, caption, wish.upsampling)
+        drawn["pca"] = figures.side_by_side(images, coloured, caption, wish.upsampling)
     if "components" in wish.kinds:
-        drawn |= _components("components", photos, coloured, wish, next(iter(coloured)))
+        drawn |= _components("components", images, coloured, wish, next(iter(coloured)))
     if "norms" in wish.kinds:
-        drawn["norms"] = figures.norms(photos, tokens, wish.upsampling)
+        drawn["norms"] = figures.norms(images, tokens, wish.upsampling)
     if "similarity" in wish.kinds:
-        drawn["similarity"] = figures.similarities(photos, tokens, wish.at, wish.upsampling)
-    if "matches" in wish.kinds and len(photos) > 1:
-        drawn["matches"] = figures.match_lines(photos, tokens)
+        drawn["similarity"] = figures.similarities(images, tokens, wish.at, wish.upsampling)
+    if "matches" in wish.kinds and len(images) > 1:
+        drawn["matches"] = figures.match_lines(images, tokens)
     return drawn
 
 
 def _components(
     title: str,
-    photos: Sequence[Photo],
+    images: Sequence[NamedImage],
     coloured: Mapping[str, Sequence[Coloured]],
     wish: Wish,
     towards: str,
@@ -154,14 +154,14 @@ def _components(
         f"{_caption(coloured, wish, towards)}. Single components: not aligned, minimum to maximum"
     )
     return {
-        f"{title}_{photo.name}" if len(photos) > 1 else title: figures.components(
-            photo,
-            {name: images[place] for name, images in coloured.items()},
+        f"{title}_{image.name}" if len(images) > 1 else title: figures.components(
+            image,
+            {name: each[place] for name, each in coloured.items()},
             caption,
             wish.components,
             wish.upsampling,
         )
-        for place, photo in enumerate(photos)
+        for place, image in enumerate(images)
     }
 
 

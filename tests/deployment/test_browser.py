@@ -28,5 +28,5 @@ def test_a_browser_gets_the_tokens_that_python_gets(
     export(vit, folder, target="onnx", precision=precision, resolution=[(64, 96)])
     parity, times = browser.in_browser(folder, rounds=2)
     assert parity.passed
-    assert len(times) == 2 * parity.photos - 1
+    assert len(times) == 2 * parity.images - 1
     assert min(times) > 0

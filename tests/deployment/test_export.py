@@ -147,7 +147,7 @@ def test_what_cannot_be_had_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_too_few_photos_and_missing_extras_are_told(
+def test_too_few_images_and_missing_extras_are_told(
     vit: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "photos").mkdir()

@@ -43,8 +43,8 @@ def test_parity_finds_an_engine_that_ignores_strides(count: int, strides: bool) 
     encoder = small("resnet10t")
     proof = Proof(encoder, torch.randint(0, 256, (count, 3, 32, 64), dtype=torch.uint8))
     parity = proof.check(EncoderEngine(encoder, strides), Path(), "fp32", "float32")
-    assert parity.photos == count
-    assert parity.passed == (strides or count == 1)  # one photo is given as it lies
+    assert parity.images == count
+    assert parity.passed == (strides or count == 1)  # one image is given as it lies
 
 
 def training(encoder: Encoder) -> Encoder:
@@ -71,15 +71,15 @@ def assert_untouched(encoder: Encoder, before: State) -> None:
 
 def test_a_proof_takes_the_tokens_of_eval_mode_and_changes_nothing() -> None:
     encoder = small("resnet10t")
-    photos = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
-        expected = encoder(photos[:1].float() / 255)
+        expected = encoder(images[:1].float() / 255)
     before = state(training(encoder))
-    proof = Proof(encoder, photos)
+    proof = Proof(encoder, images)
     assert_untouched(encoder, before)
     assert torch.allclose(proof.expected.cls[:1], expected.cls, atol=1e-6)
     # A file must give the float32 tokens, whatever the encoder is kept in.
-    assert Proof(encoder.bfloat16(), photos).expected.cls.dtype == torch.float32
+    assert Proof(encoder.bfloat16(), images).expected.cls.dtype == torch.float32
 
 
 def test_nothing_of_deploy_changes_the_encoder_that_it_is_given(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from openeupe.encoders import Encoder, create
 from openeupe.encoders.reopened import sample
 from openeupe.evaluation.features import frozen
-from openeupe.visualization.images import as_photo, patch_tokens
+from openeupe.visualization.images import named_image, patch_tokens
 
 
 def modes(encoder: Encoder) -> list[bool]:
@@ -25,7 +25,7 @@ def mixed() -> Encoder:
 
 
 def looked_at(encoder: Encoder) -> None:
-    patch_tokens(encoder, as_photo(Image.new("RGB", (64, 64)), "grey", 64))
+    patch_tokens(encoder, named_image(Image.new("RGB", (64, 64)), "grey", 64))
 
 
 def frozen_once(encoder: Encoder) -> None:

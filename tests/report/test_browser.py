@@ -57,8 +57,8 @@ def _until(browser: Any, script: str) -> None:
     WebDriverWait(browser, 60).until(lambda b: b.execute_script(script))
 
 
-def _canvas(browser: Any, panel: int, photo: int) -> Any:
-    selector = f"canvas[data-panel='{panel}'][data-photo='{photo}']"
+def _canvas(browser: Any, panel: int, image: int) -> Any:
+    selector = f"canvas[data-panel='{panel}'][data-image='{image}']"
     element = browser.find_element("css selector", selector)
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
     return element
@@ -69,7 +69,7 @@ def _pixels(browser: Any, canvas: Any) -> str:
 
 
 def _changes(browser: Any, act: Callable[[], None]) -> list[bool]:
-    """Whether each map is another after `act`, over both panels and all photos."""
+    """Whether each map is another after `act`, over both panels and all images."""
     canvases = browser.find_elements("css selector", "canvas")
     before = [_pixels(browser, canvas) for canvas in canvases]
     act()

@@ -69,7 +69,7 @@ def test_a_finished_run(told: Told) -> None:
     assert sum(alt.startswith("Loss over steps") for alt in alts) == 4
     assert sum("score and interval" in alt for alt in alts) == 3
     assert sum(alt.startswith("Radar") for alt in alts) == 1
-    # Three photos through untrained, two stages and raw_pixels.
+    # Three images through untrained, two stages and raw_pixels.
     assert sum("colours of the patches" in alt for alt in alts) == 12
     assert sum("component" in alt for alt in alts) == 3 * 3 * 4
     assert sum(tag == "canvas" for tag, _ in page.tags) == 6
@@ -122,12 +122,12 @@ def test_a_student_that_diverged_is_named_and_not_looked_through(
     assert "second" not in options[:3]
 
 
-def test_a_run_that_has_just_begun_and_one_without_its_photos(told: Told, tmp_path: Path) -> None:
+def test_a_run_that_has_just_begun_and_one_without_its_images(told: Told, tmp_path: Path) -> None:
     for stage in ("first", "second"):
         recipe = (told.run / "recipe.yaml").read_text()
         run = tmp_path / stage
         run.mkdir()
-        if stage == "second":  # the photos have gone
+        if stage == "second":  # the images have gone
             shutil.copytree(told.run / "first", run / "first")
             recipe = recipe.replace("/images", "/elsewhere")
         (run / "recipe.yaml").write_text(recipe)
@@ -136,7 +136,7 @@ def test_a_run_that_has_just_begun_and_one_without_its_photos(told: Told, tmp_pa
     assert "No step has been logged yet" in text
     assert "No pictures: no stage has ended yet" in text
     assert (
-        "the recipe's photos cannot be read here"
+        "the recipe's images cannot be read here"
         in Reader(tmp_path / "second" / "report.html").text
     )
 

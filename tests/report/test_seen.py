@@ -45,9 +45,9 @@ def test_an_encoder_beside_the_run_does_not_take_a_stages_name(
     assert len(seen.tokens["first"][0]) == len(seen.tokens["untrained"][0])
 
 
-def test_photos_that_were_trained_on_are_called_so(told: Told) -> None:
+def test_images_that_were_trained_on_are_called_so(told: Told) -> None:
     seen = see(told.run, device=torch.device("cpu"))
-    assert "No photos are held out" in seen.notes[-1]
-    photos = [told.run.parent.parent / "images"]
-    seen = see(told.run, images=photos, device=torch.device("cpu"))
+    assert "No images are held out" in seen.notes[-1]
+    images = [told.run.parent.parent / "images"]
+    seen = see(told.run, images=images, device=torch.device("cpu"))
     assert not any("held out" in note for note in seen.notes)

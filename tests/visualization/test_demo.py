@@ -10,7 +10,7 @@ from openeupe.errors import InputError
 from openeupe.visualization.demo import build, colours, maps
 
 
-def test_pictures_have_the_photos_shape_and_say_what_they_show() -> None:
+def test_pictures_have_the_images_shape_and_say_what_they_show() -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = {name: torch.randn(8, 4, 6, generator=generator) for name in ("a", "b")}
     for shown in (colours(tokens, (300, 200)), maps(tokens, (0.5, 0.5), (300, 200))):

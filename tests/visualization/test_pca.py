@@ -45,7 +45,7 @@ def test_axes_of_a_batch_and_of_a_reference_set_are_shared() -> None:
     for one, image in zip(by_batch, images, strict=True):
         torch.testing.assert_close(one.components, together.scores(image))
     values = torch.cat([one.rgb.flatten(0, 1) for one in by_batch])
-    assert values.amin(0).tolist() == [0, 0, 0]  # one range for both photos
+    assert values.amin(0).tolist() == [0, 0, 0]  # one range for both images
     assert values.amax(0).tolist() == pytest.approx([1, 1, 1])
     set_ = [tokens(6, 9, 9, seed=2)]
     by_set = colour({"a": images}, Colouring(axes="reference"), {"a": set_})["a"]
