@@ -200,7 +200,7 @@ def processes(device: torch.device | None, patience: timedelta = _PATIENCE) -> I
     if cuda and local >= torch.cuda.device_count():
         raise InputError(
             f"process {local} of this node finds {torch.cuda.device_count()} GPUs: start as many "
-            "processes as there are GPUs (torchrun --nproc-per-node), or give --device cpu"
+            "processes as there are GPUs (torchrun --nproc-per-node), or choose device cpu"
         )
     own = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:

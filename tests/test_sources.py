@@ -187,7 +187,9 @@ def test_code_runs_only_where_it_is_allowed(written: dict[str, str], tmp_path: P
         lambda: call("export", source),
         lambda: save_for_others(source, tmp_path / "saved"),
     ):
-        with pytest.raises(InputError, match=r"runs code on .*: if .*, give --allow-code") as error:
+        with pytest.raises(
+            InputError, match=r"runs code on .*: if .*, allow it: .*--allow-code"
+        ) as error:
             refused()
         assert "\n" not in str(error.value)
     assert "own_module" not in sys.modules

@@ -36,14 +36,14 @@ def check_inputs(loaded: LoadedStudy, root: Path, out: Path) -> None:
     if not saved and (out / "stages").is_dir() and any((out / "stages").iterdir()):
         raise InputError(
             f"{out} does not say what its stages were trained on ({INPUTS} is missing): name "
-            "another folder with --out"
+            "another folder (`out`)"
         )
     found = _inputs(loaded, root)
     for name, identity in found.items():
         if saved.get(name, identity) != identity:
             raise InputError(
                 f"{name} is not what the stages in {out} were trained on: name another folder "
-                "with --out, or put it back"
+                "(`out`), or put it back"
             )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / INPUTS, strict_json({**saved, **found}))

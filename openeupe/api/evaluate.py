@@ -75,7 +75,7 @@ def evaluate(
     config = check_settings(EvaluateConfig, "evaluate", "", settings)
     loaded_suite = suites.load_suite(suite, overrides)
     loaded, chains = load_with_chains(encoder, allow_code=allow_code)
-    check_precision(loaded, config.precision, "--precision")
+    check_precision(loaded, config.precision, "precision")
     loaded = loaded.to(one_device(device))
     folder = Path(out) if out is not None else _folder(encoder, allow_code) / loaded_suite.name
     features = Features(loaded, **config.model_dump(exclude={"only"}), progress=progress)
@@ -137,7 +137,7 @@ def compare(
         if one is not other and one != other and _same_folder(first, second):
             raise InputError(
                 f"{_name(one)} and {_name(other)} share the results folder "
-                f"{first.folder.resolve()}: evaluate one of them with another --out, and name that "
+                f"{first.folder.resolve()}: evaluate one of them to another folder, and name that "
                 "folder here"
             )
     return compare_first(everyone)
@@ -174,7 +174,7 @@ def _refuse_unread(given: dict[str, Any]) -> None:
     usual = {"suite": "mini", "data": Path(), "device": None, **EvaluateConfig().model_dump()}
     for name, value in given.items():
         if value != usual.get(name):
-            raise InputError(f"--{name} has no effect on results folders: leave it out")
+            raise InputError(f"{name} has no effect on results folders: leave it out")
 
 
 def _folder(encoder: Written, allow_code: bool) -> Path:

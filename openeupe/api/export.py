@@ -172,5 +172,5 @@ def _default_folder(name: str, config: ExportConfig) -> Path:
     folder = EXPORTS / f"{short}-{config.target}-{precision}"
     before = read_mapping(folder / "export.json").get("source")
     if isinstance(before, str) and before.rstrip("/") != name.rstrip("/"):
-        raise InputError(f"{folder} holds the export of {before}: choose another --out")
+        raise InputError(f"{folder} holds the export of {before}: choose another folder (`out`)")
     return folder

@@ -94,16 +94,16 @@ def _named(encoders: Encoders) -> dict[str, Written]:
 
 def _check_only(config: LookConfig, images: int, runs: Sequence[Path]) -> None:
     if "matches" in (config.only or ()) and images < 2:
-        raise InputError("--only matches: they are between two images: give another one")
+        raise InputError("only matches: they are drawn between two images: give another one")
     if "stages" in (config.only or ()) and not runs:
-        raise InputError("--only stages: they are of a run: name its folder")
+        raise InputError("only stages: they are drawn of a run: name its folder")
 
 
 def _colouring(config: LookConfig, images: int) -> tuple[Colouring, list[NamedImage]]:
     """How tokens become colours, and the reference set that their axes are fitted on."""
     own = config.axes in ("image", "batch")
     if not own and not Path(config.axes).is_dir():
-        raise InputError(f"--axes {config.axes}: use image, batch, or a folder of images")
+        raise InputError(f"axes {config.axes}: use image, batch, or a folder of images")
     reference = (
         [] if own else read_images([Path(config.axes)], config.resolution, _REFERENCE_IMAGES)
     )

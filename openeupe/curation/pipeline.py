@@ -248,7 +248,7 @@ def _folder(out: Path, work: str | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"--out {out} cannot be written ({error.strerror}): choose another place"
+            f"out {out} cannot be written ({error.strerror}): choose another place"
         ) from None
     return folder
 
@@ -266,7 +266,7 @@ def _check(
     if not paths:
         raise InputError("there is nothing to curate: name a folder of images, or tar shards")
     if out.suffix != ".parquet":
-        raise InputError(f"--out {out}: name a file that ends in .parquet")
+        raise InputError(f"out {out}: name a file that ends in .parquet")
     if config.clusters and any(a <= b for a, b in pairwise(config.clusters)):
         raise InputError(f"clusters {config.clusters}: give the finest level first, as in 400,50")
     _check_used(config, encoder is not None, bool(like), bool(against))
@@ -282,13 +282,13 @@ def _check(
 def _check_used(config: CurateConfig, encoder: bool, like: bool, against: bool) -> None:
     """Raise `InputError` for a setting that would change nothing."""
     needs = {
-        "--encoder": (encoder, _NEED_ENCODER),
-        "--like": (like, ("like_each",)),
-        "--against": (against, ("leak_similarity", "leak_agreement")),
+        "an encoder": (encoder, _NEED_ENCODER),
+        "`like`": (like, ("like_each",)),
+        "`against`": (against, ("leak_similarity", "leak_agreement")),
         "balance=neighbours": (config.balance == "neighbours", ("near",)),
     }
     if like and not encoder:
-        raise InputError("--like needs an encoder: name one with --encoder")
+        raise InputError("`like` needs an encoder: name one (`encoder`)")
     for option, (given, names) in needs.items():
         for name in names:
             if not given and getattr(config, name) != CurateConfig.model_fields[name].default:
@@ -308,7 +308,7 @@ def _some_readable(work: _Work, image_pool: ImagePool | None, option: str) -> _I
     images = None if image_pool is None else work.scan(image_pool, option)
     if images and len(images.unreadable) == len(images.scanned):
         raise InputError(
-            f"--{option} {', '.join(map(str, images.image_pool.roots))}: none of its "
+            f"{option} {', '.join(map(str, images.image_pool.roots))}: none of its "
             f"{len(images.scanned)} images can be read: check the files"
         )
     return images

@@ -77,9 +77,9 @@ def summary(manifest: Path) -> str:
 def unprotected(count: int) -> str:
     """A sentence on evaluation images that cannot be read, without its full stop."""
     images = (
-        "1 image of `--against` cannot be read, so copies of it are"
+        "1 image of `against` cannot be read, so copies of it are"
         if count == 1
-        else (f"{count:,} images of `--against` cannot be read, so copies of them are")
+        else (f"{count:,} images of `against` cannot be read, so copies of them are")
     )
     return f"{images} not found"
 

@@ -49,7 +49,8 @@ def write_shards(
     places = roots(manifest, about)
     if folder.resolve() in _folders(file, places):
         raise InputError(
-            f"the images lie in {folder}, which the new shards would replace: name another --out"
+            f"the images lie in {folder}, which the new shards would replace: choose another "
+            "folder (`out`)"
         )
     _check_ours(folder)
     try:
@@ -77,11 +78,13 @@ def _check_ours(folder: Path) -> None:
     """Raise `InputError` unless the folder is missing, empty, or just what `write_shards` made."""
     if not folder.is_dir():
         if folder.exists():
-            raise InputError(f"{folder} is a file: name another --out")
+            raise InputError(f"{folder} is a file: choose another folder (`out`)")
         return
     there = {path.name for path in folder.iterdir()}
     if foreign := sorted(there - _own_names(folder)):
-        raise InputError(f"{folder} holds other files ({foreign[0]}): name another --out")
+        raise InputError(
+            f"{folder} holds other files ({foreign[0]}): choose another folder (`out`)"
+        )
 
 
 def _own_names(folder: Path) -> set[str]:

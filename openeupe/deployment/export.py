@@ -100,28 +100,28 @@ def _checked(
             check_resolution(encoder, length)
     for place in places:
         if not folders.replaceable(place):
-            raise InputError(f"{place} holds something else than an export: choose another --out")
+            raise InputError(f"{place} is not an export: choose another folder (`out`)")
     return found
 
 
 def _target(config: ExportConfig) -> tuple[Target, Precision]:
     target, opset = config.target, config.opset
     if target not in TARGETS:
-        raise InputError(f"--to {target}: use one of {', '.join(TARGETS)}")
+        raise InputError(f"target {target}: use one of {', '.join(TARGETS)}")
     engine = TARGETS[target]
     chosen = config.precision or engine.precisions[0]
     if chosen not in engine.precisions:
         others = [name for name, other in TARGETS.items() if chosen in other.precisions]
         raise InputError(
             f"{target} has no {chosen}: use one of {', '.join(engine.precisions)}"
-            + (f", or --to {' or '.join(others)}" if others else "")
+            + (f", or target {' or '.join(others)}" if others else "")
         )
     if config.dynamic and not engine.dynamic:
-        raise InputError(f"{target} files have fixed sizes: give --resolution, not --dynamic")
+        raise InputError(f"{target} files have fixed sizes: give a resolution in place of dynamic")
     if opset is not None and not engine.by_onnx:
         others = [name for name, other in TARGETS.items() if other.by_onnx]
         raise InputError(
-            f"--opset {opset}: {target} files have none, only {', '.join(others)}: leave it out"
+            f"opset {opset}: {target} files have none, only {', '.join(others)}: leave it out"
         )
     engine.require(engine.packages)
     return engine, chosen

@@ -100,7 +100,7 @@ def trace(
         raise
     except Exception as error:  # torch.export raises errors of many kinds
         what = "with dynamic height and width" if size is None else f"at {height}x{width}"
-        fix = "give --resolution instead of --dynamic" if size is None else "try another target"
+        fix = "give a resolution in place of dynamic" if size is None else "try another target"
         raise InputError(
             f"{encoder.name} cannot be traced {what} ({first_line(error)}): {fix}"
         ) from error

@@ -43,7 +43,7 @@ class SampleImages:
         least = PROOF + _LEAST_CALIBRATION if calibrate else _LEAST_PROOF
         if len(images) < least:
             raise InputError(
-                f"--images {folder}: {len(images)} readable images, but proof"
+                f"images {folder}: {len(images)} readable images, but parity"
                 f"{' and calibration' * calibrate} need {least} at least: add some"
             )
         self._proof, others = _spread(images, PROOF)

@@ -59,7 +59,7 @@ def device_has_bf16(device: str) -> bool:
 
 def _known(device: str) -> tuple[float, float, float]:
     if device not in DEVICES:
-        raise InputError(f"--device {device}: use this, or one of {', '.join(DEVICES)}")
+        raise InputError(f"device {device}: use this, or one of {', '.join(DEVICES)}")
     return DEVICES[device]
 
 

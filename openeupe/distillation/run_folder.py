@@ -54,7 +54,7 @@ class Run(RunFolder):
             if found:
                 raise InputError(
                     f"{folder} was begun with another recipe ({found}): name another folder "
-                    "with --run, or delete this one"
+                    "for the run, or delete this one"
                 )
         folder.mkdir(parents=True, exist_ok=True)
         remove_partials(folder)
@@ -83,7 +83,7 @@ class Run(RunFolder):
             if found:
                 raise InputError(
                     f"{self.folder / stage} was begun with other images ({found}): put the images "
-                    "back as they were, or begin another run with --run"
+                    "back as they were, or begin a run in another folder"
                 )
         return unknown
 
@@ -130,7 +130,7 @@ def _load_resolved(path: Path) -> Recipe:
     made = read_settings("recipe", path).get("format", 1)
     if made != FORMAT:
         raise InputError(
-            f"{path} has format {made}, this version reads {FORMAT}: begin another run with --run; "
+            f"{path} has format {made}, this version reads {FORMAT}: begin a new run; "
             f"finished students still load as {path.parent}/STAGE/STUDENT"
         )
     return load_recipe(path, allow_code=True)

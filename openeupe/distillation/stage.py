@@ -86,7 +86,7 @@ class Stage(nn.Module):
             if self.identities.get(name) != identity:
                 raise InputError(
                     f"stages.{self.name}: {name} is not the teacher that the stage began with: put "
-                    "that one back, or begin another run with --run"
+                    "that one back, or begin a run in another folder"
                 )
 
     def trainable(self, student: str) -> nn.ModuleList:

@@ -101,7 +101,7 @@ def file_for(folder: Path, about: Mapping[str, Any], size: Size) -> str:
     if key not in files:
         raise InputError(
             f"{folder} has no file for {key} pixels, only for {', '.join(files)}: export "
-            f"with --resolution {key} or --dynamic"
+            f"with resolution {key}, or dynamic"
         )
     return files[key]
 

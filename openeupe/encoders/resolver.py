@@ -148,8 +148,8 @@ def check_code(text: str, allow_code: bool) -> None:
     """
     if text.startswith(CODE) and not allow_code:
         raise InputError(
-            f"{text} runs code on this machine: if you trust it, give --allow-code (to distill, "
-            "plan, evaluate or ablate), or allow_code=True in Python"
+            f"{text} runs code on this machine: if you trust it, allow it: allow_code=True in "
+            "Python, --allow-code of distill, plan, evaluate and ablate"
         )
 
 

@@ -177,5 +177,5 @@ def _experts(run: Run) -> tuple[dict[str, Encoder], list[str]]:
             notes.append(f"Not shown: {error}")
     if left:
         named = ", ".join(dict.fromkeys(left))
-        notes.append(f"Not shown: the teachers {named}. openeupe report --beside {left[0]}")
+        notes.append(f"Not shown: the teachers {named}. Name them to `beside`")
     return experts, notes

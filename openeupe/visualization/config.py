@@ -30,7 +30,7 @@ def _place(value: Any) -> Any:
     except ValueError:
         x, y = 2.0, 2.0
     if not (0 <= x <= 1 and 0 <= y <= 1):
-        raise InputError(f"--patch {value}: give X,Y between 0 and 1, as in 0.25,0.6")
+        raise InputError(f"patch {value}: give X,Y between 0 and 1, as in 0.25,0.6")
     return x, y
 
 

@@ -176,5 +176,5 @@ def chosen_kinds(only: str | None) -> tuple[str, ...]:
     wanted = tuple(word.strip() for word in only.split(",") if word.strip())
     unknown = [word for word in wanted if word not in KINDS]
     if unknown or not wanted:
-        raise InputError(f"--only {only}: the pictures are {', '.join(KINDS)}")
+        raise InputError(f"only {only}: the pictures are {', '.join(KINDS)}")
     return wanted

@@ -196,7 +196,7 @@ def test_other_images_do_not_take_finished_stages(
     check_inputs(loaded, moved, place.out)  # the same images elsewhere
     file = moved / "colors/train/red/0.png"
     Image.fromarray(np.asarray(Image.open(file))[::-1].copy()).save(file)
-    with pytest.raises(InputError, match=r"images colors/train is not what the stages in .*--out"):
+    with pytest.raises(InputError, match=r"images colors/train is not what the stages in .*`out`"):
         check_inputs(loaded, moved, place.out)
 
 

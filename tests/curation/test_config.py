@@ -28,7 +28,7 @@ def test_settings_are_checked_like_those_of_a_recipe(image_pool: Path, tmp_path:
         "sise=3": r"curate: sise: unknown key, did you mean size\?",
         "min_resolution=0": r"min_resolution: Input should be greater than or equal to 1 \(got 0\)",
         "shards=big": r"curate: shards: 'big': write it as 500MB or 1GB",
-        "clusters=8": "clusters has no effect without --encoder",
+        "clusters=8": "clusters has no effect without an encoder",
     }.items():
         with pytest.raises(InputError, match=message):
             call(*asked, setting)

@@ -75,7 +75,7 @@ def test_unreadable_evaluation_images_are_counted_and_named(planted: Path) -> No
     about = curate([planted / "pool"], out, None, against=[planted / "test"])
     assert about["unreadable_against"] == [str(planted / "test" / "bad.jpg")]
     assert f"- {planted / 'test' / 'bad.jpg'}" in summary(out)
-    assert "1 image of `--against` cannot be read" in summary(out)
+    assert "1 image of `against` cannot be read" in summary(out)
 
 
 def test_unreadable_images_of_a_seed_set_are_counted_and_named(planted: Path) -> None:
@@ -91,5 +91,5 @@ def test_unreadable_images_of_a_seed_set_are_counted_and_named(planted: Path) ->
 def test_evaluation_images_none_of_which_can_be_read_are_refused(planted: Path) -> None:
     (planted / "bad").mkdir()
     (planted / "bad" / "a.jpg").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"--against .*bad: none of its 1 images can be read"):
+    with pytest.raises(InputError, match=r"against .*bad: none of its 1 images can be read"):
         curate([planted / "pool"], planted / "o.parquet", None, against=[planted / "bad"])

@@ -163,7 +163,7 @@ def test_shards_never_replace_the_tars_that_they_are_made_of(
     for given in ([source], [source, tars]):
         out = tmp_path / "X.parquet"
         curate(given, out, None)
-        with pytest.raises(InputError, match=r"images lie in .*X.shards.* name another --out"):
+        with pytest.raises(InputError, match=r"images lie in .*X.shards.* choose another folder"):
             shards(out, source)
         assert contents(source) == before
 
@@ -317,12 +317,12 @@ def test_mistakes_are_one_line(image_pool: Path, tmp_path: Path, encoder: Encode
         (([tmp_path / "bad"], out, None), r"no image can be read .*1 unreadable"),
         (([image_pool], tmp_path / "out.csv", None), "ends in .parquet"),
         (([image_pool], Path("/proc/out.parquet"), None), "cannot be written"),
-        (([image_pool], out, None, CurateConfig(size=3)), "size has no effect without --encoder"),
+        (([image_pool], out, None, CurateConfig(size=3)), "size has no effect without an encoder"),
         (([image_pool], out, None, CurateConfig(balance="neighbours")), "balance has no effect"),
-        (([image_pool], out, None, CurateConfig(seed=1)), "seed has no effect without --encoder"),
+        (([image_pool], out, None, CurateConfig(seed=1)), "seed has no effect without an encoder"),
         (([image_pool], out, encoder, CurateConfig(near=0.3)), "without balance=neighbours"),
-        (([image_pool], out, encoder, CurateConfig(like_each=3)), "like_each .* without --like"),
-        (([image_pool], out, None, CurateConfig(leak_agreement=0.9)), "without --against"),
+        (([image_pool], out, encoder, CurateConfig(like_each=3)), "like_each .* without `like`"),
+        (([image_pool], out, None, CurateConfig(leak_agreement=0.9)), "without `against`"),
         (
             ([image_pool], out, None, CurateConfig(hash_distance=20)),
             "finds too many copies",

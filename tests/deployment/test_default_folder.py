@@ -37,5 +37,5 @@ def test_the_export_of_another_encoder_of_like_name_is_not_replaced(
     folder.mkdir(parents=True)
     (folder / "export.json").write_text(json.dumps({"source": "runs/mine"}))
     assert _default_folder("runs/mine/", ExportConfig()) == folder
-    with pytest.raises(InputError, match=r"holds the export of runs/mine: choose another --out"):
+    with pytest.raises(InputError, match=r"holds the export of runs/mine: choose another folder"):
         _default_folder("runs_mine", ExportConfig())

@@ -88,7 +88,7 @@ def test_the_example_runs_anywhere(exported: dict[str, Path], name: str, tmp_pat
 def test_evaluate_refuses_a_precision_that_an_export_does_not_have(
     exported: dict[str, Path],
 ) -> None:
-    with pytest.raises(InputError, match=r"--precision.*has the precision that it was"):
+    with pytest.raises(InputError, match=r"precision.*has the precision that it was"):
         call("evaluate", exported["onnx-fp32"], "--precision", "bf16", "--only", "knn")
 
 
@@ -127,12 +127,12 @@ def test_wrong_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target": "tflite"}, "--to tflite: use one of onnx, openvino"),
-        ({"target": "onnx", "precision": "bf16"}, "onnx has no bf16: .*--to openvino"),
-        ({"target": "onnx", "opset": 9}, "--opset 9 cannot be written: use 18 to 25"),
-        ({"target": "aoti", "opset": 20}, "--opset 20: aoti files have none, only onnx, openvino"),
-        ({"target": "executorch", "opset": 20}, "--opset 20: executorch files have none"),
-        ({"target": "coreml", "opset": 20}, "--opset 20: coreml files have none"),
+        ({"target": "tflite"}, "target tflite: use one of onnx, openvino"),
+        ({"target": "onnx", "precision": "bf16"}, "onnx has no bf16: .*target openvino"),
+        ({"target": "onnx", "opset": 9}, "opset 9 cannot be written: use 18 to 25"),
+        ({"target": "aoti", "opset": 20}, "opset 20: aoti files have none, only onnx, openvino"),
+        ({"target": "executorch", "opset": 20}, "opset 20: executorch files have none"),
+        ({"target": "coreml", "opset": 20}, "opset 20: coreml files have none"),
         ({"target": "onnx", "resolution": [(50, 64)]}, "resolution 50 does not fit"),
         ({"target": "onnx", "dynamic": True}, "exclude each other"),
         ({"target": "onnx", "images": Path("/no/such")}, "/no/such is not a folder"),
@@ -153,7 +153,7 @@ def test_too_few_images_and_missing_extras_are_told(
     (tmp_path / "photos").mkdir()
     for number in range(3):
         Image.radial_gradient("L").save(tmp_path / "photos" / f"{number}.png")
-    with pytest.raises(InputError, match="3 readable images, but proof and calibration need 12"):
+    with pytest.raises(InputError, match="3 readable images, but parity and calibration need 12"):
         export(vit, tmp_path / "out", target="onnx", precision="int8", images=tmp_path / "photos")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'openeupe\[openvino\]'"):
@@ -167,7 +167,7 @@ def test_other_folders_are_not_overwritten(
 ) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / content).write_text('{"from": "another program"}')
-    with pytest.raises(InputError, match=f"{name} holds something else than an export"):
+    with pytest.raises(InputError, match=f"{name} is not an export"):
         export(vit, tmp_path / "mine", target="onnx", resolution=[(64, 64)])
     assert (tmp_path / name / content).is_file()
 

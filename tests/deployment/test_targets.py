@@ -73,7 +73,7 @@ def test_core_ml_is_converted_and_says_that_it_is_not_proved(vit: Encoder, tmp_p
 def test_targets_of_fixed_sizes_say_so(
     vit: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    with pytest.raises(InputError, match="files have fixed sizes: give --resolution"):
+    with pytest.raises(InputError, match="files have fixed sizes: give a resolution"):
         export(vit, tmp_path / "out", target=target, dynamic=True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=rf"pip install 'openeupe\[{target}\]'"):

@@ -131,15 +131,15 @@ def test_an_image_is_seen_whole_at_any_shape() -> None:
         (["{images}"], "there is no encoder"),
         (["raw_pixels", "nowhere.png"], "nowhere.png: no such image"),
         (["raw_pixelz", "{images}"], "did you mean raw_pixels"),
-        (["raw_pixels", "{images}", "--only", "pcb"], "--only pcb: the pictures are pca,"),
+        (["raw_pixels", "{images}", "--only", "pcb"], "only pcb: the pictures are pca,"),
         (["raw_pixels", "{images}/coffee.png", "--only", "matches"], "give another one"),
-        (["raw_pixels", "{images}", "--only", "pca,stages"], "--only stages: they are of a run"),
+        (["raw_pixels", "{images}", "--only", "pca,stages"], "only stages: they are of a run"),
         (
             ["raw_pixels", "{images}", "--axes", "moon"],
-            "--axes moon: use image, batch, or a folder",
+            "axes moon: use image, batch, or a folder",
         ),
         (["raw_pixels", "{images}", "--mask", "moon"], "mask moon: cannot be read"),
-        (["raw_pixels", "{images}", "--patch", "3"], "--patch 3: give X,Y between 0 and 1"),
+        (["raw_pixels", "{images}", "--patch", "3"], "patch 3: give X,Y between 0 and 1"),
     ],
 )
 def test_mistakes_are_named(images: Path, arguments: list[str], message: str) -> None:

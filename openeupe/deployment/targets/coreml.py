@@ -24,7 +24,7 @@ cls, patches = (model.predict({"images": images})[name] for name in ("cls", "pat
 
     def write(self, job: Job, path: Path) -> None:
         if job.pixels == "uint8":
-            raise InputError("coreml files take float32 pixels: leave --uint8 out")
+            raise InputError("coreml files take float32 pixels: leave uint8 out")
         with quiet():
             import coremltools
 

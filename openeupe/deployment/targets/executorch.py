@@ -64,7 +64,7 @@ def _quantized(job: Job, program: torch.export.ExportedProgram) -> torch.export.
     if not any(node.target == torch.ops.aten.linear.default for node in module.graph.nodes):
         raise InputError(
             f"{job.encoder.name} has no linear layers, which executorch's int8 quantizes: "
-            "use --to onnx or openvino"
+            "use target onnx or openvino"
         )
     assert job.calibration is not None
     prepared = prepare_pt2e(module, quantizer)

@@ -56,7 +56,7 @@ def write_onnx(job: Job, path: Path) -> None:
     opset = OPSET if job.opset is None else job.opset
     if opset not in OPSETS:
         raise InputError(
-            f"--opset {opset} cannot be written: use {OPSETS.start} to {OPSETS.stop - 1}"
+            f"opset {opset} cannot be written: use {OPSETS.start} to {OPSETS.stop - 1}"
         )
     program = trace(job.encoder, job.size, pixels=job.pixels)
     size = sum(p.numel() * p.element_size() for p in job.encoder.parameters())
@@ -74,7 +74,7 @@ def write_onnx(job: Job, path: Path) -> None:
     except torch.onnx.errors.OnnxExporterError as error:
         raise InputError(
             f"{job.encoder.name} cannot be written as ONNX opset {opset} "
-            f"({first_line(error)}): try another --opset or target"
+            f"({first_line(error)}): try another opset or target"
         ) from error
 
 

@@ -68,7 +68,7 @@ class Target(Engine):
         except Exception as error:  # compilers raise errors of many kinds
             raise InputError(
                 f"{encoder.name} cannot be compiled for {self.name} ({first_line(error)}): "
-                "try --to onnx"
+                "try target onnx"
             ) from error
 
     def write(self, job: Job, path: Path) -> None:
