@@ -115,7 +115,7 @@ def packaged_names(kind: str) -> list[str]:
 
 
 def own_file(kind: str, source: str | Path) -> Path | None:
-    """Return the user's own file; None if the name is a packaged one or no file.
+    """Return the user's own file. None if the name is a packaged one or no file.
 
     A bare packaged name (`mini`) never means a file of the working directory.
     """
@@ -204,7 +204,7 @@ def _in_full(kind: str, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merge(base: Any, patch: Any) -> Any:
-    """Deep merge of mappings; `null` removes a key; numbers as keys reach into a list.
+    """Deep merge of mappings. `null` removes a key; numbers as keys reach into a list.
 
     Data of another `layout` inherit nothing, since each layout has its own settings.
     """

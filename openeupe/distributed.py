@@ -103,7 +103,7 @@ class Processes:
         return self._everyone()
 
     def _everyone(self) -> dist.ProcessGroup | None:
-        """A new group of all processes on the CPU; None where there is one alone."""
+        """A new group of all processes on the CPU. None where there is one alone."""
         if self.count == 1:
             return None
         group: dist.ProcessGroup = dist.new_group(backend="gloo")  # type: ignore[assignment]
@@ -158,7 +158,7 @@ def default_device() -> torch.device:
 
 
 def named_device(name: str | torch.device | None) -> torch.device | None:
-    """The device of a name; None, which lets each process choose its own, stays None.
+    """The device of a name. None, which lets each process choose its own, stays None.
 
     Raises:
         InputError: if it cannot be used on this machine.
@@ -175,7 +175,7 @@ def named_device(name: str | torch.device | None) -> torch.device | None:
 
 
 def one_device(name: str | torch.device | None) -> torch.device:
-    """The device of a name; by default the GPU if there is one, else the CPU.
+    """The device of a name. By default the GPU if there is one, else the CPU.
 
     Raises:
         InputError: if it cannot be used on this machine.

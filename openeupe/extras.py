@@ -28,7 +28,7 @@ EXTRAS = {
 
 
 def missing_extra(error: ImportError) -> InputError | None:
-    """The one-line message for an optional library that is not installed; None for others."""
+    """The one-line message for an optional library that is not installed. None for others."""
     library = (error.name or "").partition(".")[0]
     if library not in EXTRAS:
         return None

@@ -39,7 +39,7 @@ def _finite(content: object) -> object:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read the mapping in a JSON file; return an empty one if there is none.
+    """Read the mapping in a JSON file. Return an empty one if there is none.
 
     For files that somebody else may have written, or that may be half written.
     """
@@ -185,7 +185,7 @@ def _is_writing(process: int, host: str, partial: Path) -> bool:
 
 
 def flush_folder(folder: Path) -> None:
-    """Wait until a folder and everything in it is on the disk; the umask decides the modes."""
+    """Wait until a folder and everything in it is on the disk. The umask decides the modes."""
     mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
     for inner in folder.iterdir():
         if inner.is_dir():

@@ -33,7 +33,7 @@ def facts_identity(*facts: object) -> str:
 
 
 def settings_identity(settings: Mapping[str, object]) -> str:
-    """Identity of settings as plain data; the order of their keys does not matter."""
+    """Identity of settings as plain data. The order of their keys does not matter."""
     return bytes_identity(json.dumps(settings, sort_keys=True).encode())
 
 

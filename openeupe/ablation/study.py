@@ -52,7 +52,7 @@ class ArmConfig(Config):
 
 
 class TableConfig(Config):
-    """A table of arms compared with a reference, or of effects; one set of corrected tests."""
+    """A table of arms compared with a reference, or of effects. One set of corrected tests."""
 
     rows: tuple[str, ...] = ()
     reference: _Given | None = Field(None, description="the arm that the rows are compared with")
@@ -144,7 +144,7 @@ class LoadedStudy:
         return list(self.study.benchmarks or self.suite.benchmarks)
 
     def trained(self, arm: str) -> Trained | None:
-        """Recipe, stage and student of an arm; None for an encoder that exists."""
+        """Recipe, stage and student of an arm. None for an encoder that exists."""
         config = self.study.arms[arm]
         if config.recipe is None:
             return None
@@ -153,7 +153,7 @@ class LoadedStudy:
         return Trained(config.recipe, stage, config.student or students[0])
 
     def seeds(self, arm: str) -> tuple[int, ...]:
-        """The seeds that an arm is run with; one that exists has a single, nameless one."""
+        """The seeds that an arm is run with. One that exists has a single, nameless one."""
         return self.study.seeds if self.study.arms[arm].recipe else (0,)
 
     def seeded(self, recipe: str, seed: int) -> Recipe:

@@ -123,7 +123,7 @@ class StudyResults:
     def _pairs(
         self, arms: Sequence[tuple[str, str]], benchmark: str
     ) -> list[tuple[Measure, Measure]] | None:
-        """Their measures; of a study that was cut off, those of the seeds that all have."""
+        """Their measures. Of a study that was cut off, those of the seeds that all have."""
         found = [self.measure(arm, benchmark) for pair in arms for arm in pair]
         there = [measure for measure in found if measure is not None]
         if len(there) < len(found):

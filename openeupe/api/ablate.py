@@ -49,7 +49,7 @@ def ablate(
     allow_code: bool = False,
     progress: Progress = LOGGED,
 ) -> Ablation:
-    """Train and evaluate what a study lacks, and compare its arms; call it again to go on.
+    """Train and evaluate what a study lacks, and compare its arms. Call it again to go on.
 
     Stages that several recipes share are trained once.
 
@@ -97,7 +97,7 @@ def read_ablation(
     allow_code: bool = False,
     progress: Progress = LOGGED,
 ) -> Ablation:
-    """The results of a study as far as they are there; nothing is trained or evaluated.
+    """The results of a study as far as they are there. Nothing is trained or evaluated.
 
     Args:
         study: as `ablate` takes it, and the other arguments too.

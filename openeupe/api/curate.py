@@ -56,7 +56,7 @@ class Curated:
 
     @property
     def unreadable(self) -> dict[str, list[str]]:
-        """Images of `against` and of `like` that cannot be read; copies of the first may remain."""
+        """Images of `against` and of `like` that cannot be read. Copies of the first may remain."""
         return {option: self.about[f"unreadable_{option}"] for option in ("against", "like")}
 
     def to_json(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def curate(
     progress: Progress = LOGGED,
     **settings: Any,
 ) -> Curated:
-    """Drop copies, leaked evaluation images and broken files from image folders; balance the rest.
+    """Drop copies, leaked evaluation images and broken files from image folders. Balance the rest.
 
     Call it again to resume, or with other settings: scans and embeddings are cached in
     `OUT.work`. Under torchrun all processes share the work.

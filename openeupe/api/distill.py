@@ -94,7 +94,7 @@ def plan(
     efficiency: float = 0.4,
     allow_code: bool = False,
 ) -> Plan:
-    """Compute what each stage of a recipe will cost; nothing is trained or downloaded.
+    """Compute what each stage of a recipe will cost. Nothing is trained or downloaded.
 
     Example:
         >>> import openeupe

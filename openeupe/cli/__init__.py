@@ -44,7 +44,7 @@ __all__ = [
 
 
 def main() -> None:
-    """Run a command; invalid input gives one line and exit code 2, a bug exit code 1.
+    """Run a command. Invalid input gives one line and exit code 2, a bug exit code 1.
 
     `--debug` adds the traceback. If the reader of the output goes away (`| head`), the command
     ends silently.

@@ -32,7 +32,7 @@ class DrawnProgress:
 
     @contextmanager
     def task(self, title: str, total: int, done: int = 0) -> Iterator[Task]:
-        """Draw a bar; where the console is no terminal, only what the task reports."""
+        """Draw a bar. Where the console is no terminal, only what the task reports."""
         if not self.console.is_terminal:
             yield _PlainTask(self, title, total, done)
             return

@@ -53,7 +53,7 @@ def evaluate(
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate an encoder; run the same command again to resume or to add benchmarks.
+    """Evaluate an encoder. Run the same command again to resume or to add benchmarks.
 
     Suites: `mini` needs no data; `eupe` is the paper's eleven benchmarks; or a suite file of your
     own.

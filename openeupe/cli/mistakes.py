@@ -35,7 +35,7 @@ _NO_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory"
 
 
 def as_mistake(error: BaseException) -> InputError | None:
-    """Convert a system or memory error to an `InputError`; None for other errors."""
+    """Convert a system or memory error to an `InputError`. None for other errors."""
     if isinstance(error, InputError):
         return error
     if isinstance(error, ModuleNotFoundError):

@@ -31,7 +31,7 @@ Gray = NDArray[np.float32]
 
 
 class Agreement:
-    """Compares images of a pool with others; results of earlier calls are cached.
+    """Compares images of a pool with others. Results of earlier calls are cached.
 
     Args:
         ours, theirs: an image pool and the digests of its images, uint64 `[N, 2]`; may be the same.

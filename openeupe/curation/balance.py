@@ -163,7 +163,7 @@ def choose(tree: Tree, size: int, seed: int) -> NDArray[np.bool_]:
 
 
 def weights(tree: Tree, kept: NDArray[np.bool_], largest: float) -> NDArray[np.float32]:
-    """Sampling weights of the remaining images that balance every level; 0 for others.
+    """Sampling weights of the remaining images that balance every level. 0 for others.
 
     The mean is 1. No weight is above `largest`, so that a cluster of one image is not sampled
     too often.

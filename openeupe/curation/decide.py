@@ -119,7 +119,7 @@ class Decisions:
         self.agreement[found.rows] = found.agreement
 
     def drop_leaks(self, pairs: Pairs, agree: Agree | None = None) -> None:
-        """Drop rows that are near a row of the evaluation images; the one that agrees best counts.
+        """Drop rows that are near a row of the evaluation images. The one that agrees best counts.
 
         Args:
             pairs: of our rows, and rows of the evaluation images.
@@ -137,14 +137,14 @@ class Decisions:
         self.agreement[rows] = said[at]
 
     def hash_bits(self, rows: Rows, others: Rows, against: Scanned | None = None) -> Rows:
-        """Differing bits of the hashes in the nearest rotation; `NONE` without a hash."""
+        """Differing bits of the hashes in the nearest rotation. `NONE` without a hash."""
         theirs = (against or self.scanned).hash[others]
         faces = self.scanned.faces(rows, self.config.mirrored)
         bits = np.min([np.bitwise_count(face ^ theirs) for face in faces], axis=0)
         return np.where((faces[0] == 0) | (theirs == 0), NONE, bits).astype(np.int64)
 
     def settle(self) -> None:
-        """Resolve chains of copies to remaining images; copies of a leak are leaks."""
+        """Resolve chains of copies to remaining images. Copies of a leak are leaks."""
         while True:
             further = np.where(self.of >= 0, self.of[self.of], -1)
             if not (further >= 0).any():

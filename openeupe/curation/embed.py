@@ -136,7 +136,7 @@ class Embeddings:
     def _read(
         self, part: int, *, verify: bool = False
     ) -> tuple[NDArray[np.uint64], Vectors] | None:
-        """Digests and vectors of a part; None where they are missing, damaged or another's.
+        """Digests and vectors of a part. None where they are missing, damaged or another's.
 
         verify: compare their bytes with what was written.
         """

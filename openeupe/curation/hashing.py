@@ -44,7 +44,7 @@ def digest(encoded: bytes) -> bytes:
 
 
 def perceptual_hashes(image: Image.Image) -> Hashes:
-    """Hashes of an RGB or gray image; flat ones (a single colour) have none, which is written 0.
+    """Hashes of an RGB or gray image. Flat ones (a single colour) have none, which is written 0.
 
     Those of the image turned by 90 degrees follow from them: see `faces`.
     """

@@ -181,7 +181,7 @@ def _by_vectors(
     leaks: _Images | None,
     seeds: _Images | None,
 ) -> tuple[Shares, Embeddings]:
-    """Decide on leaks, copies and the seed set; then balance the remaining images."""
+    """Decide on leaks, copies and the seed set. Then balance the remaining images."""
     made = work.embed(ours, "pool", decided.left)
     those = work.embed(leaks, "against", readable(leaks.scanned)) if leaks else None
     wanted = work.embed(seeds, "like", readable(seeds.scanned)) if seeds else None

@@ -71,7 +71,7 @@ class Scanned:
 def scan(
     image_pool: ImagePool, folder: Path, here: Processes, workers: int, progress: Progress
 ) -> Scanned:
-    """Read every image of the pool; unchanged images of an earlier call are not read again.
+    """Read every image of the pool. Unchanged images of an earlier call are not read again.
 
     Args:
         folder: gets a Parquet file for each part of the image pool.
@@ -105,7 +105,7 @@ def file_of(folder: Path, part: int) -> Path:
 
 
 def _listing(folder: Path, part: int, count: int) -> str | None:
-    """Listing that a part was read from; None if it is missing or damaged."""
+    """Listing that a part was read from. None if it is missing or damaged."""
     try:
         table = pq.read_table(file_of(folder, part), page_checksum_verification=True)
     except (OSError, pa.ArrowException):

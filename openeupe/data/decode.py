@@ -123,7 +123,7 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) of an `opened` image as `upright` gives it; of a PNG this reads the file.
+    """(width, height) of an `opened` image as `upright` gives it. Of a PNG this reads the file.
 
     Raises whatever Pillow's readers raise.
     """

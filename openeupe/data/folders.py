@@ -130,7 +130,7 @@ class FolderSource:
         return files_identity(self.root, files)
 
     def label(self, index: int) -> int | None:
-        """Number of the image's class in `classes`; None where there are no classes."""
+        """Number of the image's class in `classes`. None where there are no classes."""
         return None if self.classes is None else int(self._labels[index])
 
 

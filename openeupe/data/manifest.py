@@ -29,7 +29,7 @@ _CHECKED = 64  # files looked for when a manifest is opened
 
 
 class ManifestSource:
-    """The images of a manifest, in its order; about 30 bytes per image and its path.
+    """The images of a manifest, in its order. About 30 bytes per image and its path.
 
     Args:
         path: a Parquet file that `openeupe curate` wrote.

@@ -40,7 +40,7 @@ def content(source: Source, index: int) -> str:
 
 
 def changed(before: Sequence[dict[str, object]], now: Sequence[dict[str, object]]) -> str | None:
-    """Describe how the images differ from the recorded ones; None if they do not."""
+    """Describe how the images differ from the recorded ones. None if they do not."""
     if len(before) != len(now):
         return f"{len(before)} sources then, {len(now)} now"
     for number, (then, here) in enumerate(zip(before, now, strict=True)):

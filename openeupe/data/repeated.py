@@ -68,7 +68,7 @@ class RepeatedViews(Dataset[Tensor]):
         return source, image - self._starts[source]
 
     def readable(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Views uint8 `[n, 3, S, S]`, black where an image cannot be read; and `contents` of
+        """Views uint8 `[n, 3, S, S]`, black where an image cannot be read. And `contents` of
         their images, 0 where one cannot be read.
         """
         resolution = self.augment.resolution

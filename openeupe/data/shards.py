@@ -135,7 +135,7 @@ class OpenShards:
 
 
 class _Shard:
-    """An open file without a position that its readers could share; the last one closes it."""
+    """An open file without a position that its readers could share. The last one closes it."""
 
     def __init__(self, path: str) -> None:
         self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -239,7 +239,7 @@ def _images(shard: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _check_end(shard: str, offset: int) -> None:
-    """tarfile takes a damaged header in the middle for the end; the end is zeros or nothing."""
+    """tarfile takes a damaged header in the middle for the end. The end is zeros or nothing."""
     with open(shard, "rb") as file:
         file.seek(offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):

@@ -45,7 +45,7 @@ class Source(Protocol):
         ...
 
     def sizes(self) -> NDArray[np.int64]:
-        """Bytes of every encoded image, without reading them; -1 where a file is missing."""
+        """Bytes of every encoded image, without reading them. -1 where a file is missing."""
         ...
 
     def listing(self) -> Iterator[tuple[str, int]]:
@@ -96,7 +96,7 @@ def at_hand(config: SourceConfig) -> bool:
 
 
 def source_identity(config: SourceConfig) -> str:
-    """Identity of a source's images by their contents; both parts of `heldout` together.
+    """Identity of a source's images by their contents. Both parts of `heldout` together.
 
     Every file is read once: as long as an epoch without training.
     """

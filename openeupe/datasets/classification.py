@@ -55,7 +55,7 @@ class _Named(Config):
         return [given[name] for name in classes]
 
     def _usual_title(self, name: str) -> str:
-        """Of a folder; "BACKGROUND_Google" is no phrase, and no better without its underscore."""
+        """Of a folder. "BACKGROUND_Google" is no phrase, and no better without its underscore."""
         return name if name.isupper() else name.replace("_", " ").strip()
 
 

@@ -105,7 +105,7 @@ MaskData = Annotated[MaskFolders | ADE20K | DenseScenes, Field(discriminator="la
 
 
 def _ade_names(table: Path) -> list[str]:
-    """First word of each class's names in ADE20K's own table; without the table its numbers."""
+    """First word of each class's names in ADE20K's own table. Without the table its numbers."""
     if not table.is_file():
         return [str(number) for number in range(1, ADE_CLASSES + 1)]
     lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]

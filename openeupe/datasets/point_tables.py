@@ -34,7 +34,7 @@ class PointTable(Config):
     pairs: int = Field(10_000, ge=1, description="At most this many pairs of a category")
 
     def open(self, root: Path) -> KeypointSet:
-        """Read the table and check every image's header; a relative `path` starts from `root`.
+        """Read the table and check every image's header. A relative `path` starts from `root`.
 
         Raises:
             InputError: for missing, damaged or contradictory files.

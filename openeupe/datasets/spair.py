@@ -15,7 +15,7 @@ from openeupe.plain_json import parse_json
 
 
 class SPair(Config):
-    """The folder SPair-71k as it is unpacked; boxes and pairs are its own."""
+    """The folder SPair-71k as it is unpacked. Boxes and pairs are its own."""
 
     layout: Literal["spair"] = "spair"
     path: Path = Field(description="That folder, or the one around it")

@@ -23,7 +23,7 @@ from openeupe.progress import LOGGED, Progress
 
 
 class ParityError(Exception):
-    """A file that does not say what the encoder says; it was set aside."""
+    """A file that does not say what the encoder says. It was set aside."""
 
 
 def export(

@@ -68,7 +68,7 @@ def pixel_layer(encoder: Encoder) -> nn.Conv2d | None:
 
 
 def fold_normalization(layer: nn.Conv2d, mean: Tensor, std: Tensor) -> Tensor | None:
-    """Make a convolution of `(x - mean) / std` one of `x`, in place; constants are `[1, 3, 1, 1]`.
+    """Make a convolution of `(x - mean) / std` one of `x`, in place. Constants are `[1, 3, 1, 1]`.
 
     Returns what must still be subtracted from `x`: the mean if the convolution pads (its zeros mean
     the mean colour, which a bias cannot express), else None.

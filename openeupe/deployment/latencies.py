@@ -17,7 +17,7 @@ _NOTE = (
 
 @dataclass(frozen=True)
 class Row:
-    """Results of one contender at one number of threads; times at batch size 1.
+    """Results of one contender at one number of threads. Times at batch size 1.
 
     ratio_median, ratio_minimum: times as fast as the baseline, from rounds in turns.
     memory_mb: growth of the peak resident set while it was loaded and run at batch 1, with this

@@ -85,7 +85,7 @@ def as_input(images: Tensor, pixels: Pixels) -> Tensor:
 
 
 def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> Parity:
-    """Compare tokens with the limits of a precision; wrong shapes and nan fail."""
+    """Compare tokens with the limits of a precision. Wrong shapes and nan fail."""
     kinds = []
     for true, other in zip(expected, got, strict=True):
         if true.shape != other.shape or not bool(other.isfinite().all()):

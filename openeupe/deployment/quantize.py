@@ -66,7 +66,7 @@ def quantize_onnx(job: Job, plain: Path, path: Path) -> None:
 def leave_out(
     layers: Sequence[str], write: Callable[[Sequence[str]], float], limit: float
 ) -> list[str]:
-    """Leave out parts of the layers until the limit is met; returns those left out.
+    """Leave out parts of the layers until the limit is met. Returns those left out.
 
     Args:
         write: quantizes all but the given layers and returns the file's fidelity; its last call

@@ -69,7 +69,7 @@ class Worker:
         self.run(1, what["threads"])()
 
     def measure(self, seconds: float, threads: int, batch: int = 1) -> Message:
-        """Milliseconds of single runs, at least three, for about `seconds`; and peak memory."""
+        """Milliseconds of single runs, at least three, for about `seconds`. And peak memory."""
         run = self.run(batch, threads)
         run()  # the caches are another contender's
         times: list[float] = []

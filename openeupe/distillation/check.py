@@ -71,7 +71,7 @@ def check_sources(data: DataConfig, *, absent: bool = False) -> list[Source]:
 
 
 def check_networks(recipe: Recipe) -> None:
-    """Build every encoder of a recipe on the meta device; compare resolutions with patch sizes.
+    """Build every encoder of a recipe on the meta device. Compare resolutions with patch sizes.
 
     Raises:
         InputError: naming the field.

@@ -45,7 +45,7 @@ class Meter:
 
 
 class MetricsLog:
-    """`metrics.jsonl` and tracker of one stage; a resumed stage drops what it will redo."""
+    """`metrics.jsonl` and tracker of one stage. A resumed stage drops what it will redo."""
 
     def __init__(
         self,

@@ -141,7 +141,7 @@ def _by_gram(wide: Tensor, iterations: int) -> Tensor:
 
 
 def matrix_parts(name: str, parameter: Tensor, module: nn.Module) -> int:
-    """How many matrices for Muon a parameter holds; 0 if it is none.
+    """How many matrices for Muon a parameter holds. 0 if it is none.
 
     Matrices of linear layers and kernels of convolutions are, and a joint matrix of queries, keys
     and values is three. Embeddings, depthwise kernels and what has under four rows or columns are

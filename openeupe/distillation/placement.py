@@ -26,7 +26,7 @@ _SHARE = 0.5  # of the device's memory; the rest is for activations
 
 
 def place(stage: Stage, processes: Processes) -> list[str]:
-    """Move the stage to the device as configured; call before optimizers are made.
+    """Move the stage to the device as configured. Call before optimizers are made.
 
     Returns the names of the networks that are sharded, as `teachers.NAME` or `students.NAME`.
     """
@@ -54,7 +54,7 @@ def place(stage: Stage, processes: Processes) -> list[str]:
 def unsharded(
     stage: Stage, name: str, processes: Processes
 ) -> tuple[Encoder, dict[str, nn.Module]]:
-    """Gather a student and its heads; all processes must call, the first one gets them.
+    """Gather a student and its heads. All processes must call, the first one gets them.
 
     Of several processes the networks are copies on the CPU.
     """
@@ -134,7 +134,7 @@ def hold_in_bf16(teacher: nn.Module) -> None:
 
 
 def compile_networks(stage: Stage, students: bool) -> None:
-    """Compile repeated layers one by one; blocks of one shape share a program per resolution.
+    """Compile repeated layers one by one. Blocks of one shape share a program per resolution.
 
     A network of fifty blocks compiles as fast as one block. Layers between blocks, such as the
     embedding with its random draws, are not compiled.

@@ -122,7 +122,7 @@ def load_stages(run: Run) -> dict[str, Encoder]:
 
 
 def _load_resolved(path: Path) -> Recipe:
-    """Read the recipe of a run folder; none of its code is run.
+    """Read the recipe of a run folder. None of its code is run.
 
     Raises:
         InputError: if it was written by another version, or is damaged.

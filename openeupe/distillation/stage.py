@@ -39,7 +39,7 @@ class Views:
 
 
 class Stage(nn.Module):
-    """N frozen teachers x M students; owns the adapter heads and the teacher statistics.
+    """N frozen teachers x M students. Owns the adapter heads and the teacher statistics.
 
     One teacher pass serves every student: `targets` once a step, then `losses` per student.
     """

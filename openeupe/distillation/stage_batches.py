@@ -39,7 +39,7 @@ class Loaded(NamedTuple):
 
 
 class StageBatches:
-    """Loads, augments and sends a stage's images; counts those that cannot be read.
+    """Loads, augments and sends a stage's images. Counts those that cannot be read.
 
     Args:
         sources: of `data`, open.
@@ -63,7 +63,7 @@ class StageBatches:
         self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def __call__(self, first: int, last: int, stream: str) -> Iterator[Loaded]:
-        """Iterate over the steps `first` to `last - 1`; each stream has its own random draws."""
+        """Iterate over the steps `first` to `last - 1`. Each stream has its own random draws."""
         config = self.stage.config
         batches = Batches(
             self.data,

@@ -58,7 +58,7 @@ class Moments:
         self._merge(rows.shape[0], mean, (rows - mean).square().sum(dim=0))
 
     def gathered(self, gather: Callable[[Tensor], list[Tensor]]) -> Moments:
-        """The moments of every process's rows; `gather` gives each process's tensor, in order."""
+        """The moments of every process's rows. `gather` gives each process's tensor, in order."""
         count = torch.full_like(self.mean, self.count)
         merged = Moments(len(self.mean), self.mean.device)
         for one in gather(torch.stack([count, self.mean, self.squares])):

@@ -52,7 +52,7 @@ class Learner:
     def backward(
         self, views: Views, targets: Mapping[str, Tokens], step: int, part: int = 0
     ) -> dict[str, Tensor]:
-        """Add the gradients of one part of this process's images; device scalars by name."""
+        """Add the gradients of one part of this process's images. Device scalars by name."""
         parts = self.stage.config.accumulate
         exchange_gradients(self.module.modules(), now=part == parts - 1)
         seed_draws(self._seed(step, part), self.processes.device)
@@ -122,7 +122,7 @@ class Learner:
 
 
 class Students:
-    """All students of a stage; one that diverges is dropped, the others continue.
+    """All students of a stage. One that diverges is dropped, the others continue.
 
     Attributes:
         dropped: by name, the step (from 1) at which a student was no longer finite.

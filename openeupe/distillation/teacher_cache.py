@@ -35,7 +35,7 @@ _OPEN_SHARDS = 64
 
 
 class CachedTokens:
-    """Reads some teachers' tokens of views by their numbers; can be sent to loader workers."""
+    """Reads some teachers' tokens of views by their numbers. Can be sent to loader workers."""
 
     def __init__(self, folder: Path, per_shard: int, teachers: tuple[str, ...]) -> None:
         self.folder = folder

@@ -75,7 +75,7 @@ def cache_settings(
     device: torch.device,
     images: list[dict[str, object]] | None = None,
 ) -> Written:
-    """Settings that the outputs depend on, as plain data; teachers by their weights.
+    """Settings that the outputs depend on, as plain data. Teachers by their weights.
 
     Each image's contents are compared when it is trained on (`Batches`); all else is here.
 

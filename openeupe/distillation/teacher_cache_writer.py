@@ -102,7 +102,7 @@ class TeacherCacheWriter:
         return {shard for some in here.gather_plain(bad) for shard in some}
 
     def _alone(self, damaged: set[int]) -> AbstractContextManager[None]:
-        """Lock of the folder; none for a complete cache, which several runs may read."""
+        """Lock of the folder. None for a complete cache, which several runs may read."""
         per_shard = read_mapping(self.folder / SETTINGS).get("per_shard")
         shards = range(-(-len(self.views) // per_shard)) if per_shard else range(0)
         whole = shards and not damaged and set(shards) <= shards_there(self.folder)
@@ -294,7 +294,7 @@ class TeacherCacheWriter:
 
 
 class _Chosen(Dataset[tuple[Tensor, Tensor]]):
-    """Ranges of view numbers -> views and contents; one black view for an empty range."""
+    """Ranges of view numbers -> views and contents. One black view for an empty range."""
 
     def __init__(self, views: RepeatedViews) -> None:
         self.views = views

@@ -73,7 +73,7 @@ def timm_class(timm_name: str) -> Callable[..., Any]:
 
 
 def check_size(name: str, build: Callable[[], nn.Module]) -> None:
-    """Build a network on the meta device; refuse one that is too large.
+    """Build a network on the meta device. Refuse one that is too large.
 
     Raises:
         InputError: naming the limit; or what `build` raises as one.

@@ -208,7 +208,7 @@ def _with_weights(
 
 
 def _misfit(trunk: Trunk, missing: list[str], unexpected: list[str]) -> str | None:
-    """Report what is wrong with weights that were not loaded strictly; None if they fit.
+    """Report what is wrong with weights that were not loaded strictly. None if they fit.
 
     Every tensor of the trunk must exist, and no other one but the classifier's.
     """

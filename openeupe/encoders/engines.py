@@ -171,7 +171,7 @@ class OnnxRuntime(Engine):
 
 
 class OpenVino(Engine):
-    """Intel's engine, which is also fast on AMD processors; runs on Arm, too."""
+    """Intel's engine, which is also fast on AMD processors. Runs on Arm, too."""
 
     name = "openvino"
     suffix = ".xml"

@@ -134,7 +134,7 @@ def size_name(size: Sequence[int]) -> str:
 
 
 def file_key(size: Size | None) -> str:
-    """Key of a size in `files`; "any" if height and width are dynamic."""
+    """Key of a size in `files`. "any" if height and width are dynamic."""
     return "any" if size is None else size_name(size)
 
 

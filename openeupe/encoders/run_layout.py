@@ -109,7 +109,7 @@ class RunFolder:
 
     @classmethod
     def read(cls, folder: Path) -> RunFolder:
-        """Read the names of a run's students; the rest of its recipe is ignored.
+        """Read the names of a run's students. The rest of its recipe is ignored.
 
         Raises:
             InputError: if the recipe is missing or damaged.

@@ -57,7 +57,7 @@ class Source:
         return None
 
     def results_folder(self) -> Path | None:
-        """Folder in which results are saved; None if the source is not a folder."""
+        """Folder in which results are saved. None if the source is not a folder."""
         return None
 
 
@@ -269,7 +269,7 @@ class Given(Source):
 
 
 def _layout(folder: Path) -> tuple[Arguments, Any]:
-    """A folder's config and the module that reads it; None for OpenEUPE's layout."""
+    """A folder's config and the module that reads it. None for OpenEUPE's layout."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -157,7 +157,7 @@ def _changes(class_token: str, trunk: Trunk) -> list[Arguments]:
 
 @torch.inference_mode()
 def _opening(encoder: Any, folder: Path) -> Opening | None:
-    """The simplest expressions by which timm gives the tokens; None if there is none."""
+    """The simplest expressions by which timm gives the tokens. None if there is none."""
     images, tokens = sample(encoder)
     pixels = ((images - encoder.mean) / encoder.std).contiguous(memory_format=torch.channels_last)
     features = "model.forward_features(pixels)"

@@ -116,7 +116,7 @@ def _describe_convnext(folder: Path, config: Arguments) -> tuple[str, Arguments]
 
 
 def _demand(folder: Path, config: Arguments, fixed: Arguments) -> None:
-    """Refuse settings that timm's class does not have; missing ones have the default."""
+    """Refuse settings that timm's class does not have. Missing ones have the default."""
     for field, value in fixed.items():
         if config.get(field, value) != value:
             raise InputError(
@@ -253,7 +253,7 @@ def _convnext_config(trunk: Trunk) -> Arguments:
 
 
 def _act(module: Any) -> str:
-    """transformers' name of an activation, for `_ACTS`; torch and timm have a class each."""
+    """transformers' name of an activation, for `_ACTS`. Torch and timm have a class each."""
     exact = getattr(module, "approximate", "none") == "none"
     return type(module).__name__.lower() if exact else "gelu_tanh"
 

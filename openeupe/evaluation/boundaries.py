@@ -53,7 +53,7 @@ class Boundaries(CellBenchmark):
     def run(
         self, data: tuple[MaskedImages, MaskedImages], evaluated: EvaluatedEncoder
     ) -> dict[str, Outcome]:
-        """One head a seed; their maps are scored together, so that masks are read once."""
+        """One head a seed. Their maps are scored together, so that masks are read once."""
         train, test = data
         features = evaluated.features
         view, cells = self.view_and_cells(evaluated.encoder)

@@ -49,7 +49,7 @@ class CellBenchmark(Benchmark, FitSettings):
         *,
         balanced: bool,
     ) -> list[RegionHead]:
-        """A head for each seed; arguments as in `RegionHead.loss`, of all training images."""
+        """A head for each seed. Arguments as in `RegionHead.loss`, of all training images."""
         cells = wanted.shape[-1] // tokens.shape[-1]
         return fit_heads(
             evaluated,

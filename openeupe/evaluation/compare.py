@@ -226,7 +226,7 @@ def _cell(result: BenchmarkResult | None) -> str:
 
 
 def mean_ranks(everyone: Sequence[Results]) -> list[float]:
-    """Mean rank of each encoder over the benchmarks that all have; 1 is best, ties share.
+    """Mean rank of each encoder over the benchmarks that all have. 1 is best, ties share.
 
     The only aggregate given: benchmarks have no common unit. nan if no benchmark is common to all.
 
@@ -248,7 +248,7 @@ def mean_ranks(everyone: Sequence[Results]) -> list[float]:
 
 
 def _signed(result: BenchmarkResult | None) -> float | None:
-    """The headline value, negative where lower is better; None where there is none."""
+    """The headline value, negative where lower is better. None where there is none."""
     score = result.score if result is not None else None
     if score is None or score.value is None:
         return None

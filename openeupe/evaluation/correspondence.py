@@ -124,7 +124,7 @@ class Correspondence(Benchmark):
         return Matches(images, draw_pairs(pairs, self.pairs_per_category, self.seed), points)
 
     def identities(self, data: Matches) -> list[str]:
-        """Of images, points, boxes and pairs; which pairs are drawn is a setting."""
+        """Of images, points, boxes and pairs. Which pairs are drawn is a setting."""
         return [data.images.identity]
 
     def run(self, data: Matches, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:

@@ -151,7 +151,7 @@ class Depth(Benchmark):
         return train, test
 
     def run(self, data: Data, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
-        """One head a seed; all of them read an image together, so that it is encoded once."""
+        """One head a seed. All of them read an image together, so that it is encoded once."""
         train, test = data
         baseline = self._mean_depth(train)  # first, since it checks the scale
         settings = DepthHeadSettings(

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 def label_boundaries(labels: NDArray[np.uint8], ignore: int = 255) -> NDArray[np.bool_]:
-    """Where the label changes, `[H, W]` and one pixel thin; never next to an `ignore` pixel."""
+    """Where the label changes, `[H, W]` and one pixel thin. Never next to an `ignore` pixel."""
     lines = np.zeros(labels.shape, dtype=bool)
     known = labels != ignore
     right = (labels[:, 1:] != labels[:, :-1]) & known[:, 1:] & known[:, :-1]

@@ -135,7 +135,7 @@ class Features:
 
 
 def readable(images: Images, index: int) -> Image.Image:
-    """Image `index`; a broken one is an `InputError`, since no image is left out."""
+    """Image `index`. A broken one is an `InputError`, since no image is left out."""
     try:
         return images.read(index)
     except BrokenImage as error:

@@ -107,7 +107,7 @@ class Knn(Benchmark):
 
 
 def crop_view(encoder: Encoder, crop: int, short: int) -> View:
-    """The centre `crop` of a short side `short`; both are scaled to fit the patches."""
+    """The centre `crop` of a short side `short`. Both are scaled to fit the patches."""
     resolution = fitting_resolution(encoder, crop)
     return View(resolution, resolution, "crop", short=round(short * resolution / crop))
 

@@ -179,7 +179,7 @@ class BenchmarkResult(Conditions):
 
     @property
     def text(self) -> str:
-        """The headline value; with a question mark where the probe did not resolve the ability."""
+        """The headline value. With a question mark where the probe did not resolve the ability."""
         if (score := self.score) is None:
             return "n/a"
         return score.text(score.value) + ("" if self.resolved else " ?")

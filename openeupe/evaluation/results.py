@@ -158,7 +158,7 @@ def benchmark_names(folder: Path) -> list[str]:
 
 
 def read_benchmark(folder: Path, name: str) -> BenchmarkResult | None:
-    """The result of one benchmark in a folder of results; None if it was never finished."""
+    """The result of one benchmark in a folder of results. None if it was never finished."""
     file = folder / BENCHMARKS / f"{name}.json"
     if not file.is_file():
         return None

@@ -160,7 +160,7 @@ class Segmentation(Benchmark):
         return train, test
 
     def run(self, data: Data, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
-        """One head a seed; all of them read an image together, so that it is encoded once."""
+        """One head a seed. All of them read an image together, so that it is encoded once."""
         train, test = data
         names = [test.name(index) for index in range(len(test))]
         classes = len(test.classes)
@@ -217,7 +217,7 @@ def areas(predicted: Tensor, truth: Tensor, classes: int) -> Array:
 
 
 def windows(height: int, width: int, crop: int, stride: int) -> list[tuple[int, int]]:
-    """(top, left) of the windows over an image; those at the edges are shifted inside."""
+    """(top, left) of the windows over an image. Those at the edges are shifted inside."""
 
     def starts(length: int) -> list[int]:
         count = max(length - crop + stride - 1, 0) // stride + 1
@@ -276,7 +276,7 @@ def _constant_miou(truths: Array, common: int) -> float:
 
 
 def _per_class(sums: Array, classes: list[str]) -> dict[str, float | None]:
-    """IoU in % of each class, of the seeds' mean; None for one that never occurs."""
+    """IoU in % of each class, of the seeds' mean. None for one that never occurs."""
     above, below = np.split(sums.sum(1), 2, axis=-1)
     return {
         name: float(100 * np.mean(above[:, k] / below[:, k])) if below[:, k].all() else None

@@ -88,7 +88,7 @@ def evaluate(
     progress: Progress = LOGGED,
     opened: Mapping[str, BenchmarkData] | None = None,
 ) -> Results:
-    """Evaluate an encoder on a suite; finished benchmarks in `folder` are not evaluated again.
+    """Evaluate an encoder on a suite. Finished benchmarks in `folder` are not evaluated again.
 
     Args:
         folder: of the results.
@@ -134,7 +134,7 @@ def _fill(
     folder: Path,
     progress: Progress,
 ) -> Sequence[str]:
-    """Evaluate one benchmark unless it was finished before; returns the names of its outcomes."""
+    """Evaluate one benchmark unless it was finished before. Returns the names of its outcomes."""
     conditions, identities = evaluated.conditions(name, benchmark), benchmark.identities(data)
     if done := _finished(folder, conditions, identities):
         progress.message(f"{name}: {_scores(folder, done)}, kept")

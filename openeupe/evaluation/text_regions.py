@@ -43,7 +43,7 @@ class TextRegions(CellBenchmark):
     def run(
         self, data: tuple[MaskedImages, MaskedImages], evaluated: EvaluatedEncoder
     ) -> dict[str, Outcome]:
-        """One head a seed; their maps are scored together, so that masks are made once."""
+        """One head a seed. Their maps are scored together, so that masks are made once."""
         train, test = data
         features = evaluated.features
         view, cells = self.view_and_cells(evaluated.encoder)

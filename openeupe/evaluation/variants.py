@@ -101,7 +101,7 @@ def fit_heads(
     settings: FitSettings,
     seeds: Iterable[int],
 ) -> list[HeadT]:
-    """A head for each seed, on the encoder's device; arguments as in `fit_head`.
+    """A head for each seed, on the encoder's device. Arguments as in `fit_head`.
 
     batches: those of a seed.
     """

@@ -128,6 +128,6 @@ def _built(settings: _Settings) -> Head:
 
 
 def _ours(folder: Path) -> set[str]:
-    """Files of a saved head in a folder; empty where it holds no head."""
+    """Files of a saved head in a folder. Empty where it holds no head."""
     is_head = "openeupe_head" in read_mapping(folder / _JSON)
     return {_JSON, _WEIGHTS} if is_head else set()

@@ -18,7 +18,7 @@ from openeupe.identity import encoder_identity
 
 
 class Belonging:
-    """The encoders of a run by identity; they are loaded when something is first compared."""
+    """The encoders of a run by identity. They are loaded when something is first compared."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

@@ -160,7 +160,7 @@ def benchmarks_in(evaluations: Sequence[Evaluation], domain: Domain) -> list[str
 
 
 def radar(evaluations: Sequence[Evaluation]) -> tuple[str, list[str]] | None:
-    """A radar chart and descriptions of its axes; None with fewer than three axes.
+    """A radar chart and descriptions of its axes. None with fewer than three axes.
 
     Every axis is fixed before any encoder is seen: from the benchmark's best baseline (0 where
     there is none) to perfection (100 %, 1, or 0 where lower is better).

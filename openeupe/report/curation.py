@@ -56,7 +56,7 @@ class _Part:
 
 
 def write_curation(manifest: Path, out: Path | None = None) -> Path:
-    """Write the page of a manifest, by default next to it; returns the file."""
+    """Write the page of a manifest, by default next to it. Returns the file."""
     out = out or manifest.with_suffix(".html")
     write_atomically(out, _render(_Told(manifest)))
     return out

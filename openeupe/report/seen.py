@@ -111,7 +111,7 @@ def see(
 
 
 def photo_resolution(run: Run) -> int:
-    """Twice the largest resolution of training, for a finer grid; at most 512 pixels."""
+    """Twice the largest resolution of training, for a finer grid. At most 512 pixels."""
     last = list(run.recipe.stages.values())[-1]
     return min(2 * last.largest_resolution, _LARGEST_RESOLUTION)
 
@@ -162,7 +162,7 @@ def frozen_teachers(recipe: Recipe) -> dict[str, TeacherConfig]:
 
 
 def _experts(run: Run) -> tuple[dict[str, Encoder], list[str]]:
-    """Teachers that are registry experts, by the names of the recipe; notes on others."""
+    """Teachers that are registry experts, by the names of the recipe. Notes on others."""
     experts: dict[str, Encoder] = {}
     left: list[str] = []
     notes: list[str] = []

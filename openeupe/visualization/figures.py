@@ -246,7 +246,7 @@ class _Sheet:
         self._caption(row, column, text)
 
     def mark(self, row: int, column: int, x: float, y: float) -> None:
-        """A cross that shows on light and on dark; `x`, `y` in pixels of the picture's edges."""
+        """A cross that shows on light and on dark. `x`, `y` in pixels of the picture's edges."""
         axis = self.axes[row][column]
         for colour, width in (("white", 3.5), ("#D55E00", 1.8)):
             axis.plot(x - 0.5, y - 0.5, "+", ms=11, mec=colour, mew=width)

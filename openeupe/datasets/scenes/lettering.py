@@ -32,7 +32,7 @@ Quad = NDArray[np.float64]  # [4, 2]: upper left, upper right, lower right, lowe
 
 
 def lettered(text: str, font: str, size: int) -> Image.Image:
-    """`text` in white on black, mode L, cut to its ink; `size` is the font's, in pixels."""
+    """`text` in white on black, mode L, cut to its ink. `size` is the font's, in pixels."""
     face = _face(font, size)
     x0, y0, x1, y1 = (int(v) for v in face.getbbox(text))
     image = Image.new("L", (x1 - x0 + 4, y1 - y0 + 4))
@@ -41,7 +41,7 @@ def lettered(text: str, font: str, size: int) -> Image.Image:
 
 
 def quad(width: float, height: float, turn: float, lean: NDArray[np.float64]) -> Quad:
-    """Corners around (0, 0) of a rectangle turned by `turn` radians; `lean` `[4, 2]` moves each.
+    """Corners around (0, 0) of a rectangle turned by `turn` radians. `lean` `[4, 2]` moves each.
 
     lean: displacements in shares of `height`: perspective and shear.
     """

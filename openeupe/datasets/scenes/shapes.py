@@ -50,7 +50,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Pose:
-    """Mirror, mild bending, perspective, shear and turn of a template; strengths are shares."""
+    """Mirror, mild bending, perspective, shear and turn of a template. Strengths are shares."""
 
     mirror: bool
     turn: float  # radians

@@ -189,7 +189,7 @@ def _placed(
 
 
 def _hidden(depth_m: float, box: Box, other: Thing) -> float:
-    """Share of the farther one's box that the nearer one's covers; a sign wants all of it seen."""
+    """Share of the farther one's box that the nearer one's covers. A sign wants all of it seen."""
     nearer = depth_m < other.depth_m
     (x0, y0, x1, y1), (u0, v0, u1, v1) = (box, other.box) if nearer else (other.box, box)
     width, height = min(x1, u1) - max(x0, u0), min(y1, v1) - max(y0, v0)
@@ -231,7 +231,7 @@ def _clutter(rng: np.random.Generator, room: Room, depth_m: float, size: float, 
 
 
 def _sign(rng: np.random.Generator, room: Room, text: str, depth_m: float) -> tuple[Thing, Sign]:
-    """A plate on a pole with `text` on it; letters are 0.045 to 0.12 of the picture high."""
+    """A plate on a pole with `text` on it. Letters are 0.045 to 0.12 of the picture high."""
     letters = rng.uniform(0.045, 0.12)
     word_width = min(letters * 0.62 * len(text), 0.6)
     turn, lean = rng.uniform(-0.35, 0.35), rng.uniform(-0.18, 0.18, (4, 2))

@@ -80,7 +80,7 @@ def _noise(u: Floats, v: Floats) -> Floats:
 
 @cache
 def _tile(size: int = 256) -> Floats:
-    """Periodic 1/f noise `[size, size]`, scaled to [0, 1]; one for all, seen at random places."""
+    """Periodic 1/f noise `[size, size]`, scaled to [0, 1]. One for all, seen at random places."""
     rng = np.random.default_rng(7)
     spectrum = np.fft.rfft2(rng.standard_normal((size, size)))
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]

@@ -17,7 +17,7 @@ _CONFIGS = {"cpp.dynamic_threads": True}
 
 
 class AotiTarget(AotInductor, Target):
-    """Machine code for the processor it is written on; writing needs a C++ compiler."""
+    """Machine code for the processor it is written on. Writing needs a C++ compiler."""
 
     example = """\
 import torch

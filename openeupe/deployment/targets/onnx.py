@@ -48,7 +48,7 @@ cls, patches = session.run(None, {"images": images})"""
 
 
 def write_onnx(job: Job, path: Path) -> None:
-    """Write the float32 program; weights above protobuf's 2 GiB are in a second file.
+    """Write the float32 program. Weights above protobuf's 2 GiB are in a second file.
 
     Raises:
         InputError: for an unsupported opset or operator.

@@ -119,7 +119,7 @@ def put(question: Question, template: Template) -> str:
 
 
 def collate(rows: Sequence[Sequence[Sentence]], pad: int) -> Batch:
-    """One row for each image, right-padded; several sentences of a row share its visual tokens.
+    """One row for each image, right-padded. Several sentences of a row share its visual tokens.
 
     Each sentence then sees the shared beginning and itself, at the positions it would have alone:
     the same answers and gradients as apart, for a fraction of the work.

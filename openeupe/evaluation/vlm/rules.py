@@ -68,7 +68,7 @@ def textvqa_score(response: str, answers: Sequence[str]) -> float:
 
 
 def scienceqa_choice(response: str, letters: str = "ABCDE") -> str | None:
-    """The letter a response gives as LLaVA-1.5 reads it; None if it cannot be read.
+    """The letter a response gives as LLaVA-1.5 reads it. None if it cannot be read.
 
     A letter alone, a letter before ". ", or exactly one "The answer is X" with something (as a full
     stop) after the letter. lmms-eval reads the letter in either case, "B." without the space, and

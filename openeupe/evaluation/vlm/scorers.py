@@ -123,7 +123,7 @@ MME_PERCEPTION = (
 
 
 def mme(records: Sequence[Record]) -> Outcome:
-    """MME perception; records carry `answer` and `category`; two of each image and category.
+    """MME perception. Records carry `answer` and `category`; two of each image and category.
 
     An image scores 100 times the share of its two questions answered right, and 100 more if both
     are; a subtask is the mean over its images (at most 200), the score their sum (at most 2000).
@@ -203,7 +203,7 @@ def _percent(records: Sequence[Record], scores: Sequence[float]) -> Measure:
 
 
 def _exact(records: Sequence[Record], score: Callable[[str, str], float]) -> Outcome:
-    """A benchmark of one 0/1 rule; its baseline always gives the commonest true answer."""
+    """A benchmark of one 0/1 rule. Its baseline always gives the commonest true answer."""
     scores = [score(r["response"], r["answer"]) for r in records]
     commonest = Counter(r["answer"] for r in records).most_common(1)[0][0]
     baseline = 100 * float(np.mean([score(commonest, r["answer"]) for r in records]))

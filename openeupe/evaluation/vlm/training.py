@@ -105,7 +105,7 @@ def align(
     *,
     seed: int,
 ) -> list[float]:
-    """Train the projector to map tokens to embeddings; returns the loss of every step.
+    """Train the projector to map tokens to embeddings. Returns the loss of every step.
 
     Args:
         tokens: `[N, D, h, w]`, on the CPU.
@@ -204,7 +204,7 @@ def fit_cached(
     precision: Precision = "fp32",
     progress: Progress = LOGGED,
 ) -> list[float]:
-    """Train on tokens computed once; several questions of an image share its visual tokens.
+    """Train on tokens computed once. Several questions of an image share its visual tokens.
 
     Args:
         tokens: `[N, D, h, w]`, on the CPU.
