@@ -90,7 +90,7 @@ def parsed_overrides(overrides: Overrides | None) -> list[tuple[str, Any]]:
 
 
 def with_base(kind: str, name: str, raw: dict[str, Any], beside: Path | None) -> dict[str, Any]:
-    """Merge a mapping of settings that is inside another file over its `base`.
+    """Merge settings that are part of another file over their `base`.
 
     beside: folder in which a base is searched before the package; None: only the package.
     """

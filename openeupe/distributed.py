@@ -94,7 +94,7 @@ class Processes:
 
     @cached_property
     def beside(self) -> dist.ProcessGroup | None:
-        """A second group of all processes, for a thread that communicates during training."""
+        """A second group of all processes, for a thread next to training."""
         return self._everyone()
 
     @cached_property
@@ -223,7 +223,7 @@ def check_share(batch_size: int, accumulate: int, count: int, field: str) -> Non
 
 
 def split_over(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Wrap a network with FSDP2, layer by layer where it has a list of equal layers."""
+    """Wrap a network with FSDP2, and separately each layer of its lists."""
     for layer in layers(module, sum(p.numel() for p in module.parameters())):
         fully_shard(layer, mesh=mesh)
     fully_shard(module, mesh=mesh)
@@ -271,7 +271,7 @@ def device_memory(processes: Processes) -> int:
 
 
 def layers(module: nn.Module, total: int) -> Iterator[nn.Module]:
-    """Items of lists of layers with 0.5 to 25 % of all parameters each, the outermost ones."""
+    """The outermost layers that each have 0.5 to 25 % of all parameters."""
     in_list = isinstance(module, nn.ModuleList | nn.Sequential)
     for child in module.children():
         size = sum(p.numel() for p in child.parameters())

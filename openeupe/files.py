@@ -68,7 +68,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def durable(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces `path` at the end, flushed to the disk.
+    """Yield a temporary path that replaces `path` at the end. It is flushed to the disk.
 
     After a crash or a power cut `path` is the old file or the new one, whole. The umask decides
     its mode.
@@ -138,7 +138,7 @@ def remove_partials(folder: Path, name: str | None = None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with its contents, if it exists."""
+    """Remove a file, link or folder with its contents, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

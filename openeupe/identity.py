@@ -80,7 +80,9 @@ class Identified(Protocol):
     mean: Tensor
     std: Tensor
 
-    def state_dict(self) -> dict[str, Tensor]: ...
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every weight by name."""
+        ...
 
 
 def encoder_identity(encoder: Identified) -> str:

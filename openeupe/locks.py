@@ -17,7 +17,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Create a folder if needed and hold its lock until the block ends.
+    """Create a folder if needed, and lock it until the block ends.
 
     The system releases the lock when this process dies.
 

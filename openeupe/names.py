@@ -33,7 +33,7 @@ def check_name(name: str) -> str:
 
 
 def check_title(name: str) -> str:
-    """Return `name` if it can be that of a folder and of a table's row: spaces are allowed.
+    """Return `name` if it can name a folder and a table's row: spaces are allowed.
 
     Raises:
         ValueError: naming what is allowed.

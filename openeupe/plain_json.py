@@ -83,7 +83,7 @@ def read_model(path: Path, model: type[Model], fix: str, version: int | None = N
 
 
 def read_checked(path: Path, model: type[Saved], fix: str) -> dict[str, Any]:
-    """The mapping in a JSON file that has the fields of `model`, as `read_model` checks it."""
+    """Read a JSON mapping with the fields of `model`. It is checked as by `read_model`."""
     return read_model(path, model, fix).model_dump(exclude_unset=True)
 
 

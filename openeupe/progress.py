@@ -19,7 +19,7 @@ class Task(Protocol):
         ...
 
     def report(self, values: Mapping[str, object]) -> None:
-        """Report what was measured up to this step, such as losses by name."""
+        """Report measured values up to this step, such as losses by name."""
         ...
 
 
@@ -31,12 +31,14 @@ class Progress(Protocol):
         ...
 
     def task(self, title: str, total: int, done: int = 0) -> AbstractContextManager[Task]:
-        """Begin a piece of work of `total` steps, of which `done` were done before."""
+        """Begin a task of `total` steps. `done` of them were done before."""
         ...
 
 
 def tracked(items: Iterable[Item], progress: Progress, title: str, total: int) -> Iterator[Item]:
-    """The items, each reported as a step of one task once the next is asked for."""
+    """Yield items, and report each as a step of one task. It is reported once the next is asked
+    for.
+    """
     with progress.task(title, total) as task:
         for item in items:
             yield item
@@ -44,7 +46,7 @@ def tracked(items: Iterable[Item], progress: Progress, title: str, total: int) -
 
 
 class SilentProgress:
-    """Progress that is not reported, as in all processes of a run but the first."""
+    """Progress that is not reported, as in all processes but the first."""
 
     def message(self, line: str) -> None:
         """Drop the line."""

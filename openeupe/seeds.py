@@ -51,7 +51,7 @@ def unchanged_draws(device: torch.device | None = None) -> Iterator[None]:
 
 
 def seed_draws(seed: int, device: torch.device | None = None) -> None:
-    """Seed the CPU's global generator, and that of `device` where it is a GPU."""
+    """Seed the global generators of the CPU and of a GPU `device`."""
     torch.default_generator.manual_seed(seed)  # that of torch would seed every GPU
     own = _generator(device)
     if own is not None:

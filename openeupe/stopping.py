@@ -43,7 +43,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requested() -> Iterator[StopRequest]:
-    """Note SIGTERM and SIGINT instead of ending, so that the caller can save its work first.
+    """Note SIGTERM and SIGINT instead of ending. The caller can save its work first.
 
     In other threads than the main one nothing is noted: Python calls no handlers there. A signal
     that is ignored stays so.
@@ -98,7 +98,7 @@ def stopped_by(error: BaseException) -> Stopped | None:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent has ended, even if that was killed.
+    """End this process when its parent has ended, even by SIGKILL.
 
     Call it in processes that torchrun or `multiprocessing` starts. They would work on otherwise,
     and keep the device.

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def package_version() -> str:
-    """Return the installed version, or "unknown" in a source tree that is not installed."""
+    """Return the installed version. "unknown" in a source tree that is not installed."""
     try:
         return version("openeupe")
     except PackageNotFoundError:

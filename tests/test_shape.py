@@ -1,4 +1,4 @@
-"""Functions are short, and take few parameters.
+"""Functions are short, take few parameters, and are documented.
 
 Commands are excepted: each option is a parameter with its help text. What they do is short.
 """
@@ -6,14 +6,21 @@ Commands are excepted: each option is a parameter with its help text. What they 
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import openeupe
 
 PACKAGE = Path(openeupe.__file__).parent
 LINES, PARAMETERS = 60, 8
 COMMAND_LINES, COMMAND_BODY = 90, 45
+WORDS = 12  # of the first sentence of a docstring
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
@@ -53,3 +60,43 @@ def test_public_functions_take_few_parameters() -> None:
         if not function.name.startswith("_") and not is_command(function) and count > PARAMETERS:
             many.append(f"{where}: {count} parameters")
     assert many == []
+
+
+def first_sentence(docstring: str) -> str:
+    """The first sentence, in which code, shapes and brackets count as one word at most."""
+    text = " ".join(docstring.strip().partition("\n\n")[0].split())
+    text = re.sub(r"\([^)]*\)", "", re.sub(r"`[^`]*`|\[[^\]]*\]", "X", text))
+    found = re.match(r".+?[.:?!](?=\s|$)", text)
+    return found[0] if found else text
+
+
+def public(tree: ast.Module | ast.ClassDef, before: str = "") -> Iterator[tuple[str, Definition]]:
+    """Public classes, functions and methods of a file, by their names with dots."""
+    for node in tree.body:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            yield before + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node, f"{before}{node.name}.")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=str)
+def test_public_names_have_a_docstring_that_begins_with_a_short_sentence(path: Path) -> None:
+    """A method that a class inherits and replaces may have the docstring of the inherited one."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    wrong = []
+    docstrings = {"the module": ast.get_docstring(tree)}
+    for name, node in public(tree):
+        if name == "openeupe":  # the application itself has its help text
+            continue
+        docstrings[name] = ast.get_docstring(node)
+        if docstrings[name] is None and "." in name:
+            parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+            found = importlib.import_module(".".join(parts))
+            for part in name.split("."):
+                found = getattr(found, part)
+            docstrings[name] = inspect.getdoc(found)
+    for name, text in docstrings.items():
+        sentence = first_sentence(text or "")
+        if not sentence or len(re.findall(r"\S*\w\S*", sentence)) > WORDS:
+            wrong.append(f"{name}: {sentence or 'no docstring'}")
+    assert wrong == []

@@ -18,7 +18,7 @@ from openeupe.encoders.sources import EarlierStage
 
 
 def address(recipe: Recipe, stage: str) -> str:
-    """The stage's name and 12 hex digits of everything that its result depends on."""
+    """The stage's name and a hash (12 digits) of what determines it."""
     config = recipe.stages[stage]
     settings: dict[str, object] = {
         "stage": stage,

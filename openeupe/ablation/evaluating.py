@@ -29,7 +29,7 @@ _OPENED: dict[tuple[str, str], BenchmarkData] = {}
 def evaluate_arm(
     loaded: LoadedStudy, data: Path, source: str, name: str, folder: Path, device: torch.device
 ) -> bool:
-    """Fill the study's benchmarks of the encoder `source`, which tables call `name`, in `folder`.
+    """Evaluate one encoder on the benchmarks that `folder` lacks. Tables call it `name`.
 
     Returns whether any was evaluated: what is saved of this encoder and these data is not again.
     """
@@ -60,7 +60,7 @@ def evaluate_arm(
 
 
 def forget() -> None:
-    """Open data sets anew, whose files may have changed since the study was last run."""
+    """Drop opened data sets, so that changed files are read again."""
     _OPENED.clear()
 
 

@@ -24,7 +24,7 @@ _AUTO = "precision auto"
 
 
 def check_inputs(loaded: LoadedStudy, root: Path, out: Path) -> None:
-    """Compare images and saved encoders with those of earlier commands in `out`, and save them.
+    """Compare images and saved encoders with those of earlier commands. Then save them.
 
     Args:
         root: where the recipes' relative data paths start.
@@ -50,7 +50,7 @@ def check_inputs(loaded: LoadedStudy, root: Path, out: Path) -> None:
 
 
 def settle_precision(out: Path, device: torch.device, tell: Callable[[str], None]) -> None:
-    """Record the precision that `auto` means in a study's folder at its beginning.
+    """Record in a study's folder which precision `auto` means.
 
     Otherwise arms that are trained on another machine could differ in precision.
 

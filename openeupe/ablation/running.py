@@ -127,7 +127,7 @@ def results_folder(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> Pa
 
 
 def source_of(loaded: LoadedStudy, place: Place, arm: str, seed: int) -> str:
-    """Source of an arm's encoder of one seed, once its stage is finished."""
+    """Source of the encoder of one arm and seed, after its stage."""
     trained = loaded.trained(arm)
     if trained is None:
         return str(loaded.study.arms[arm].encoder)

@@ -38,7 +38,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class ArmDifference(PairedDifference):
-    """A row compared with its table's reference, or an effect, on one benchmark.
+    """Difference of a row, or an effect, on one benchmark.
 
     p: adjusted by Holm over all rows and benchmarks of the table. power: what these seeds could
     have shown.
@@ -74,7 +74,7 @@ class StudyResults:
         return self._measures[arm, benchmark]
 
     def seeds(self, arm: str) -> int:
-        """How many seeds of an arm have every benchmark that the arm has a result in."""
+        """Number of seeds that all of an arm's finished benchmarks have."""
         there = [self.measure(arm, benchmark) for benchmark in self.loaded.benchmarks]
         return min((len(m.sums) for m in there if m is not None), default=0)
 

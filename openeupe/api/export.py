@@ -56,7 +56,7 @@ def export(
     progress: Progress = LOGGED,
     **settings: Any,
 ) -> Exported:
-    """Write an encoder as a file that takes raw pixels, and compare its tokens with PyTorch's.
+    """Export an encoder to a target format and verify its tokens.
 
     Example:
         >>> import openeupe

@@ -24,7 +24,7 @@ def write_report(
     device: str | torch.device | None = None,
     progress: Progress = LOGGED,
 ) -> Path:
-    """Write a run's recipe, losses, results and pictures as one page that opens anywhere.
+    """Write the report of a run as one self-contained HTML page.
 
     Example:
         >>> import openeupe

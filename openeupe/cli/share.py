@@ -40,7 +40,7 @@ def push(
     repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
     private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
 ) -> None:
-    """Upload a saved folder to a hub repository, which is created if needed.
+    """Upload a saved folder to a hub repository. Creates it if needed.
 
     The token comes from HF_TOKEN or `hf auth login`.
 

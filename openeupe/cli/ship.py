@@ -46,7 +46,7 @@ def export(
         typer.Option(help="Folder to write.  [default: exports/NAME-TARGET-PRECISION]"),
     ] = None,
 ) -> None:
-    """Export to a file that takes raw pixels, and verify its tokens on images.
+    """Export an encoder to a file, and verify its tokens on images.
 
     A file that misses its limit is set aside as `FOLDER.failed` and the exit code is 1.
 
@@ -92,7 +92,8 @@ def latency(
     ] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Latency, throughput, memory and size on this machine, in turns with eager PyTorch.
+    """Measure latency, throughput, memory and size on this machine. Eager PyTorch takes turns with
+    the exports.
 
     Each contender runs in a process of its own; ratios are of rounds that lie beside each other,
     so that they hold on a busy machine. Exported folders keep their rows in `latency.json`.

@@ -110,7 +110,7 @@ def _resampled(points: NDArray[np.float32], clusters: int, rounds: int, seed: in
 
 
 def allocate(tree: Tree, capacities: NDArray[Any], budget: float) -> NDArray[np.float64]:
-    """Share a budget among the finest clusters, evenly at every level from the top down.
+    """Share a budget among the finest clusters, evenly at every level.
 
     No cluster gets more than its capacity; the rest goes to clusters of the same parent.
 

@@ -67,14 +67,14 @@ def drop_leaks(
     those: Embeddings,
     agree: Agree | None,
 ) -> None:
-    """Drop near copies of evaluation images, by hash or by hash and embedding."""
+    """Drop near copies of evaluation images, by hash and, if given, embedding."""
     decided.leaks_by_hash(theirs, agree)
     for pairs in _leaks(decided, made, those, theirs):
         decided.drop_leaks(pairs, agree)
 
 
 def drop_copies(decided: Decisions, made: Embeddings, agree: Agree | None) -> None:
-    """Drop near copies, by hash and embedding or by hash, if their edges agree.
+    """Drop near copies whose edges agree, by hash and, if given, embedding.
 
     All at once, so that every dropped image is near one that remains.
     """

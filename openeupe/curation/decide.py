@@ -79,7 +79,7 @@ class Decisions:
         self.reason[short == 0] = UNREADABLE
 
     def by_bytes(self, against: Scanned | None) -> None:
-        """Drop leaks and all but the first of files with the same bytes."""
+        """Drop leaks and repeated files, compared by their bytes."""
         if against is not None:
             ours, theirs = (_keys(s.digest) for s in (self.scanned, against))
             order = np.argsort(theirs, kind="stable")
@@ -99,12 +99,12 @@ class Decisions:
             self.drop_leaks(pairs, agree)
 
     def copies_by_hash(self, agree: Agree | None) -> None:
-        """Drop near copies that perceptual hashes find without an encoder, block by block."""
+        """Drop near copies by perceptual hash alone, block by block."""
         for pairs in self.near_by_hash():
             self.drop_copies(pairs, agree)
 
     def near_by_hash(self) -> Iterator[Pairs]:
-        """Pairs that may be near copies by their hashes alone, the better one first."""
+        """Candidate pairs of near copies by hash alone, the better image first."""
         rows = self._hashed()
         rows = rows[np.argsort(self._rank[rows], kind="stable")]  # best first
         for pairs in self._near(rows, self.scanned.hash, rows):

@@ -73,7 +73,7 @@ def compared(pairs: Pairs, agree: Agree | None) -> NDArray[np.float32]:
 def near_copies(
     pairs: Pairs, rank: NDArray[np.int64], agree: Agree | None = None, least: float = 0.0
 ) -> Copies:
-    """Which rows to drop as near copies, and which row each is a copy of.
+    """Near copies to drop, each with the row it copies.
 
     In order of rank, each remaining row drops all near rows of lower rank. So every dropped row is
     near one that remains (joining connected rows would drop a whole film, since each frame is near

@@ -29,12 +29,12 @@ Vectors = NDArray[np.float16]
 
 
 def identity(encoder: Encoder, resolution: int) -> str:
-    """Identity of the vectors that an encoder makes of images squashed to `resolution` pixels."""
+    """Identity of an encoder's vectors of images squashed to `resolution` pixels."""
     return facts_identity(encoder_identity(encoder), resolution)
 
 
 class Embeddings:
-    """Class tokens of some images of a pool, brought to unit length, float16.
+    """Unit-length class tokens of some images of a pool, in float16.
 
     A safetensors file for each part of the pool; a file that an earlier call wrote is used for
     the images that it holds, so that another threshold only adds missing ones. The whole image
@@ -78,7 +78,7 @@ class Embeddings:
         return {"name": self.encoder.name, "identity": self.identity, "resolution": self.resolution}
 
     def only(self, rows: NDArray[np.int64]) -> Embeddings:
-        """The same vectors, but only those of `rows`, which must be among ours."""
+        """The same vectors for a subset of the rows."""
         some = copy.copy(self)
         some.rows = rows
         return some

@@ -66,7 +66,7 @@ def faces(
     turned: NDArray[np.uint64],
     mirrors: bool,
 ) -> list[NDArray[np.uint64]]:
-    """Hashes of images as they are and turned by 90, 180 and 270 degrees: `[N]` each.
+    """Hashes of images at 0, 90, 180 and 270 degrees: `[N]` each.
 
     Args:
         plain, mirrored, flipped, turned: fields of `Hashes`, `[N]` each.

@@ -130,7 +130,7 @@ class ImagePool:
         return self.sources[number].name(index)
 
     def listing(self, part: int) -> str:
-        """Changes whenever a file of the part is added, removed, renamed or written, or the roots.
+        """Hash of a part's file names, sizes and times, and the roots.
 
         Files are not read: their size and both their times stand for what they hold, since nobody
         can set the second (ctime) back.

@@ -28,7 +28,7 @@ def kmeans(embeddings: Embeddings, clusters: int, seed: int) -> Centres:
 
 
 def fit(vectors: NDArray[np.float32], clusters: int, seed: int) -> Centres:
-    """`[clusters, D]` centres of unit length of these vectors, at least as many as clusters."""
+    """Unit-length centres `[clusters, D]` of vectors. There must be at least as many vectors."""
     faiss = import_faiss()
     how = faiss.Kmeans(
         vectors.shape[1],

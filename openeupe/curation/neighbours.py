@@ -18,7 +18,7 @@ _BLOCK = 4096
 def near_vectors(
     embeddings: Embeddings, similarity: float, seed: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """Pairs of places with at least that cosine, smaller place first, some at a time.
+    """Pairs of places with at least that cosine, in batches. The smaller place is first.
 
     With more than one cell a pair can be missed if its two share none of their two nearest cells,
     and one that shares both comes twice.

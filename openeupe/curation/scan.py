@@ -63,7 +63,7 @@ class Scanned:
         return len(self.width)
 
     def faces(self, rows: NDArray[np.int64], mirrors: bool) -> list[NDArray[np.uint64]]:
-        """Hashes of these rows in each position that a copy may be turned to: `[R]` each."""
+        """Hashes of these rows at each orientation of a copy: `[R]` each."""
         plain, mirrored = self.hash[rows], self.mirrored[rows]
         return faces(plain, mirrored, self.flipped[rows], self.turned[rows], mirrors)
 

@@ -75,7 +75,7 @@ def summary(manifest: Path) -> str:
 
 
 def unprotected(count: int) -> str:
-    """A sentence on evaluation images that cannot be read, without its full stop."""
+    """A sentence on unreadable evaluation images, without its full stop."""
     images = (
         "1 image of `against` cannot be read, so copies of it are"
         if count == 1

@@ -13,7 +13,7 @@ Read = TypeVar("Read")
 def batched_ahead(
     read: Callable[[int], Read], indices: Sequence[int], batch_size: int, workers: int
 ) -> Iterator[list[Read]]:
-    """Yield batches of `read(index)` in order, read by threads up to two batches ahead."""
+    """Yield batches of `read(index)` in order. Threads read up to two batches ahead."""
     with ThreadPoolExecutor(max_workers=workers) as pool:
         left = iter(indices)
         ahead = [pool.submit(read, i) for i in islice(left, 3 * batch_size)]

@@ -250,7 +250,7 @@ class _Steps(Dataset["Batch | str"]):
     def _readable(
         self, step: int, place: int, source: int, index: int, broken: list[str]
     ) -> tuple[Image.Image, int]:
-        """Image `index`, or the first readable one of further draws. And which one it is."""
+        """Image `index`, or the first readable one of further draws, and its index."""
         tried: list[str] = []
         for attempt in range(_ATTEMPTS):
             try:

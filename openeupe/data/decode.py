@@ -58,7 +58,7 @@ def decode(
 
 
 class NotAFile(OSError):
-    """A pipe, device, socket or folder where an image file was expected, or a gigantic file."""
+    """A pipe, device, socket, folder or gigantic file."""
 
 
 def check_file(file: Path) -> None:

@@ -91,7 +91,7 @@ class FolderSource:
         return self._names[index]
 
     def places(self) -> Iterator[str]:
-        """Absolute path of each image, with `/` and without links to the folder."""
+        """Absolute path of each image. With `/`, and without links to the folder."""
         root = self.root.resolve().as_posix().rstrip("/")
         return (f"{root}/{self._names[index]}" for index in range(len(self)))
 

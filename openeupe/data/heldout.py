@@ -29,7 +29,7 @@ def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
 
 
 def check_heldout(configs: Sequence[SourceConfig], sources: Sequence[Source]) -> None:
-    """Raise `InputError` if training would see an image that one of its sources holds out.
+    """Raise `InputError` if training would see a held-out image.
 
     Folders and manifests are compared by the places of all their files. All sources, tar shards
     and Hugging Face datasets among them, are searched for the contents of up to 1,024 held-out

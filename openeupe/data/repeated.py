@@ -1,4 +1,4 @@
-"""A fixed number of views of every image, whose teacher outputs can be cached."""
+"""A fixed number of views per image, for cached teacher outputs."""
 
 from __future__ import annotations
 
@@ -68,8 +68,9 @@ class RepeatedViews(Dataset[Tensor]):
         return source, image - self._starts[source]
 
     def readable(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Views uint8 `[n, 3, S, S]`, black where an image cannot be read. And `contents` of
-        their images, 0 where one cannot be read.
+        """Views uint8 `[n, 3, S, S]`, black where an image cannot be read.
+
+        Also returns the `contents` of their images, 0 where one cannot be read.
         """
         resolution = self.augment.resolution
         found = torch.zeros(len(numbers), 3, resolution, resolution, dtype=torch.uint8)

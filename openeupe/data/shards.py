@@ -117,7 +117,7 @@ class ShardSource:
 
 
 class OpenShards:
-    """Shards that stay open between reads, for any number of threads and processes."""
+    """Shards that stay open between reads. They serve any number of threads and processes."""
 
     def __init__(self) -> None:
         self._opened = lru_cache(_OPEN_SHARDS)(_Shard)
@@ -164,7 +164,7 @@ class _Shard:
 
 
 def find_shards(path: str) -> list[str]:
-    """The tar files that a folder, file or pattern names, in a fixed order."""
+    """Tar files of a folder, file or pattern, in a fixed order."""
     expanded = os.path.expanduser(path)
     if os.path.isdir(expanded):
         found = sorted(str(file) for file in Path(expanded).glob("*.tar"))
@@ -181,7 +181,7 @@ def find_shards(path: str) -> list[str]:
 
 
 def patterns(path: str) -> list[str]:
-    """The patterns with `*`, `?` or `[...]` that a path with braces stands for."""
+    """Expand braces into patterns with `*`, `?` or `[...]`."""
     expanded = os.path.expanduser(path)
     return [expanded] if os.path.exists(expanded) else _braces(expanded)
 

@@ -23,7 +23,7 @@ from openeupe.errors import InputError
 
 
 class Source(Protocol):
-    """A fixed, ordered set of images that can be sent to loader workers."""
+    """A fixed, ordered set of images. It can be sent to loader workers."""
 
     @property
     def weights(self) -> Weights | None:
@@ -63,7 +63,7 @@ class Source(Protocol):
 
 
 def open_source(config: SourceConfig, part: Literal["train", "heldout"] = "train") -> Source:
-    """Open the source that a config names and check that it holds images.
+    """Open the source of a config. It must have images.
 
     Args:
         part: with `config.heldout`, the images to train on or those held out.
@@ -104,7 +104,7 @@ def source_identity(config: SourceConfig) -> str:
 
 
 def mean_bytes(source: Source, sample: int = 256) -> float:
-    """Bytes that an image takes on disk, on average over evenly spaced ones."""
+    """Mean bytes of an image on disk, estimated from evenly spaced ones."""
     indices = range(0, len(source), max(1, len(source) // sample))
     total = 0
     for index in indices:

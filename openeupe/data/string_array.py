@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Names:
-    """An immutable list of strings held as one block of bytes and its boundaries.
+    """An immutable list of strings in one block of bytes.
 
     Loader workers share it after a fork: a list of `str` would be copied page by page, because
     looking at a Python object writes its reference count.

@@ -155,7 +155,7 @@ class ClassFolder(FolderSource):
         return facts_identity(self.fingerprint, self.classes)
 
     def name(self, index: int) -> str:
-        """The path inside the folder, so that results of two machines can be compared."""
+        """Path inside the folder, the same on every machine."""
         return printable(self._names[index])
 
     def read(self, index: int, min_resolution: int | None = None) -> Image.Image:

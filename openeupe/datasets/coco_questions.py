@@ -91,7 +91,7 @@ class BoxQuestions:
 
     @property
     def identity(self) -> str:
-        """Identity of the images, the boxes, the classes' names, and what is asked."""
+        """Identity of images, boxes, class names and questions."""
         boxes = [found.tolist() for found in self._boxes]
         asked = (self.asked, self.most, self.seed)
         return facts_identity(self.fingerprint, self.classes, boxes, asked)

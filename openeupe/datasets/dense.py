@@ -55,7 +55,7 @@ class DenseScenes(Config):
 
 
 def unpacked(path: Path, *usual: str) -> Path:
-    """The data set's folder, also where `path` is the folder that it was unpacked in.
+    """The data set's folder. `path` may also be the folder that it was unpacked in.
 
     usual: names that the data set's own folder has.
     """

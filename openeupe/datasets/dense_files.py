@@ -21,7 +21,7 @@ _UNKNOWN = -1
 
 
 class Pairs:
-    """Images in a fixed order, each with a file of one value per pixel.
+    """Images in a fixed order, each with a file of per-pixel values.
 
     Args:
         root: the folder that names and the fingerprint are relative to.

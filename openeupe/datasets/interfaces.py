@@ -57,7 +57,7 @@ class LabelledImages(WithLabels, Protocol):
 
     @property
     def classes(self) -> list[str] | None:
-        """Names, by number, so that train and test can be checked to agree."""
+        """Class names by number, to check that train and test agree."""
         ...
 
     def label(self, index: int) -> int | None:

@@ -126,6 +126,6 @@ def spelling(word: str) -> NDArray[np.float32]:
 
 
 def cell_of(x: float, y: float, grid: int) -> tuple[int, int]:
-    """Row and column of the cell where (x, y), in shares of the sides, lies or is nearest."""
+    """Cell (row, column) that contains or is nearest to relative (x, y)."""
     row, column = (int(np.clip(np.floor(v * grid), 0, grid - 1)) for v in (y, x))
     return row, column

@@ -36,7 +36,7 @@ def export(
     licences: Mapping[str, Licence] | None = None,
     progress: Progress = LOGGED,
 ) -> dict[str, Any]:
-    """Write `encoder` for a target into `folder`, replacing an export that lies there.
+    """Export `encoder` for a target into `folder`. An earlier export there is replaced.
 
     Other files in the folder stay. It appears whole, after its files have reached the disk.
 

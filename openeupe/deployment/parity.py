@@ -100,7 +100,7 @@ def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> 
 
 
 class Proof:
-    """Images of one size, uint8 `[N, 3, H, W]`, and the float32 tokens that files must give.
+    """uint8 images `[N, 3, H, W]` of one size, and their float32 tokens.
 
     The tokens are those of eval mode; the encoder itself is copied and not changed.
     """

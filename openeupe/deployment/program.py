@@ -49,6 +49,7 @@ class PixelProgram(nn.Module):
         self.register_buffer("spread", std if layer is None else None)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class tokens and patch tokens of raw pixels."""
         pixels = images.float()
         if self.shift is not None:
             pixels = pixels - self.shift

@@ -69,7 +69,7 @@ class Worker:
         self.run(1, what["threads"])()
 
     def measure(self, seconds: float, threads: int, batch: int = 1) -> Message:
-        """Milliseconds of single runs, at least three, for about `seconds`. And peak memory."""
+        """Milliseconds of single runs and peak memory. At least three runs, for about `seconds`."""
         run = self.run(batch, threads)
         run()  # the caches are another contender's
         times: list[float] = []
@@ -208,7 +208,7 @@ def _product(precision: str, size: int) -> Callable[[], object]:
 
 
 def multiplies_faster(precision: str) -> bool:
-    """Whether this machine multiplies small matrices faster in a precision than in float32.
+    """Whether small matrix products are faster in a precision than in float32.
 
     Processors without its instructions take seconds for the large product: that is no peak.
     """

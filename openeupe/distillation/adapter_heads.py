@@ -24,7 +24,7 @@ class AdapterHead(nn.Sequential):
 
 
 class TeacherHeads(nn.Module):
-    """The class head and the patch head of one student for one teacher.
+    """Class head and patch head of one student for one teacher.
 
     Maps the student's `Tokens` to `Tokens` of the teacher's widths on the student's grid.
     """
@@ -35,6 +35,7 @@ class TeacherHeads(nn.Module):
         self.patches = AdapterHead(student.patch_dim, hidden, teacher.patch_dim)
 
     def forward(self, tokens: Tokens) -> Tokens:
+        """Predict the teacher\'s tokens."""
         grid: Tensor = tokens.patches
         adapted = self.patches(grid.flatten(2).transpose(1, 2))
         return Tokens(

@@ -1,4 +1,4 @@
-"""Choose the numbers of steps for a given time by measuring every stage."""
+"""Choose numbers of steps that fit a given time."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _with_caches(
 
 
 def with_steps(recipe: Recipe, steps: Mapping[str, int]) -> Recipe:
-    """Set the numbers of steps, and scale settings that are counted in steps.
+    """Set the numbers of steps, and scale settings counted in steps.
 
     Stages that `steps` does not name stay as they are.
     """

@@ -1,4 +1,4 @@
-"""Map a student's class tokens to the experts' through the adapter heads of all stages."""
+"""Predict experts' class tokens through the adapter heads of all stages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from openeupe.identity import facts_identity, tensors_identity
 
 
 class HeadChain:
-    """Class tokens `[B, Dc]` of a student -> predicted class tokens `[B, De]` of an expert.
+    """Predicts an expert's class tokens `[B, De]` from a student's `[B, Dc]`.
 
     Each step is a class head and the inverse of the teacher's standardization.
     """
@@ -59,7 +59,7 @@ def load_with_chains(
 
 
 def chains(student: Path) -> dict[str, HeadChain]:
-    """Chains from a finished student to each of its experts, by encoder name.
+    """Chains from a finished student to its experts, by encoder name.
 
     A teacher that is a student of an earlier stage or of another run is replaced by its own
     teachers, if the run folder is there. Of several chains to one expert the shortest is used.

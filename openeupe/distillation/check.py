@@ -46,7 +46,7 @@ def check_views(recipe: Recipe) -> None:
 
 
 def check_sources(data: DataConfig, *, absent: bool = False) -> list[Source]:
-    """Open the sources of a recipe, and check that held-out images are in none.
+    """Open a recipe's sources, and check held-out images against training images.
 
     Args:
         absent: skip sources that are not on this machine.
@@ -196,7 +196,7 @@ def _check_brought(recipe: Recipe, member: TeacherConfig | StudentConfig, made: 
 
 
 def check_weights(recipe: Recipe, stages: list[str]) -> None:
-    """Load the weights that later stages need, so that missing ones are reported now."""
+    """Load the weights of later stages early, to report missing ones now."""
     checked: list[tuple[str, dict[str, object]]] = []
     for name in stages:
         stage = recipe.stages[name]

@@ -114,7 +114,7 @@ class CheckpointWriter:
 
 
 def write_tensors(folder: Path, tensors: dict[str, Any], processes: Processes) -> None:
-    """Write the shards of every process, and wait until all are on the disk."""
+    """Write the shards of every process. Waits until all are on the disk."""
     dcp.save(
         tensors,
         storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
@@ -269,7 +269,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
 
 
 def ready_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Give AdamW or Muon the state of its first step, for a checkpoint to fill."""
+    """Initialize the state of AdamW or Muon, for a checkpoint to fill."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]

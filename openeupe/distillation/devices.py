@@ -1,4 +1,4 @@
-"""Peak rates and memory of devices, stated by their vendors or measured here."""
+"""Peak rates and memory of devices, from vendors or measured here."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _TOLERANCE = 0.25  # largest relative error of standardized tokens
 
 
 class Float8Linear(nn.Module):
-    """A frozen `nn.Linear` in fp8 (e4m3), with a scale a row of weights and of inputs.
+    """A frozen `nn.Linear` in fp8 (e4m3). Weights and inputs have a scale per row.
 
     `[..., in] -> [..., out]` bfloat16, whatever float type comes in; inputs are scaled by their
     own largest value at every pass.
@@ -41,6 +41,7 @@ class Float8Linear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().bfloat16())
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Multiply in fp8."""
         rows, scale = _scaled(inputs.flatten(0, -2).float())
         # What torch.nn.functional.scaled_mm calls; that one, in 2.11, breaks compiled graphs.
         product = torch._scaled_mm(
@@ -63,7 +64,7 @@ def _scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def teachers_to_fp8(stage: Stage, images: Tensor) -> dict[str, Tensor]:
-    """Convert the blocks of all teachers to fp8, and measure the error on `images`.
+    """Convert the teachers' blocks to fp8, and measure the error on `images`.
 
     Returns the relative error of each teacher's tokens (class and patch tokens, each centred over
     the images; the larger one), a scalar on the device.

@@ -21,7 +21,7 @@ _SHRINKAGE = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the mean eigenvalue of the acti
 
 
 class Regression:
-    """Ridge regression from sums over rows alone, so that rows need not be saved.
+    """Ridge regression from sums over rows. Rows need not be saved.
 
     Args:
         inputs: width of the activations.
@@ -76,7 +76,8 @@ def fit_heads(
     batches: Iterable[tuple[int, Tensor]],
     gather: Callable[[Tensor], list[Tensor]] | None = None,
 ) -> None:
-    """Fit the last layer of every adapter head to the teachers' standardized tokens.
+    """Fit the last layer of every adapter head by ridge regression. Its targets are the teachers'
+    standardized tokens.
 
     The first layers stay as they were drawn. A head then starts with the best linear map of its
     activations, so that the student's first gradients come from a head that fits it.

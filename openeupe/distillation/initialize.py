@@ -81,7 +81,7 @@ def plan_cut(student: Encoder, larger: Encoder) -> Cut:
 
 
 def spread(small: int, large: int) -> list[int]:
-    """`small` of the positions 0 to `large` - 1, evenly spaced, with the first and the last.
+    """`small` of `large` positions, evenly spaced, with the first and the last.
 
     >>> spread(3, 12)
     [0, 6, 11]
@@ -188,7 +188,7 @@ def _resampled(
 
 
 def measure_batch_norm(student: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Measure the running statistics of batch norm anew, as plain means over batches.
+    """Measure batch norm's running statistics again, as plain means over batches.
 
     Args:
         student: in training mode afterwards as before; its weights stay.

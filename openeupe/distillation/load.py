@@ -26,7 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def orphaned(run: Run, config: StageConfig) -> list[str]:
-    """Students of a stage that should go on from one that was dropped."""
+    """Students of a stage whose predecessor was dropped."""
     found = []
     for key, student in config.students.items():
         before = student.earlier or (student.larger.earlier if student.larger else None)
@@ -67,7 +67,7 @@ def _load(run: Run, member: EncoderConfig, *, pretrained: bool = False) -> Encod
 
 
 def load_member(member: EncoderConfig, pretrained: bool) -> Encoder:
-    """An encoder of a recipe that comes from outside of it, with weights.
+    """Load an external encoder of a recipe, with weights.
 
     Args:
         member: a teacher or a student.

@@ -36,7 +36,7 @@ class LossConfig(Config):
 
 
 class TokenLosses(NamedTuple):
-    """Loss of the class token and of the patch tokens for one teacher; float32 scalars."""
+    """Losses of class and patch tokens for one teacher, as float32 scalars."""
 
     cls: Tensor
     patches: Tensor

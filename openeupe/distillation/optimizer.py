@@ -94,7 +94,7 @@ class OwnOptimizerConfig(OptimizerConfig):
 def build_optimizers(
     network: nn.Module, heads: nn.Module, config: OptimizerConfig, batch_size: int
 ) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon where it is asked for, over the trainable parameters of a student.
+    """AdamW, and Muon if configured, for a student's trainable parameters.
 
     Weight decay goes to matrices and kernels. Biases, norms, layer scales, class tokens and
     embeddings have none, whatever their shape: these are no `weight` of a layer.

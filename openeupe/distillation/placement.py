@@ -123,7 +123,7 @@ def checkpoint_activations(student: Encoder) -> None:
 
 
 def hold_in_bf16(teacher: nn.Module) -> None:
-    """Cast the weights of matrix products once, as autocast does at every pass.
+    """Cast the weights of matrix products to bf16 once. Autocast would do so in every pass.
 
     The outputs under autocast stay the same to the last bit; half the memory, and no cast. Layers
     that compute with their weights before (weight standardization) keep them in float32.

@@ -146,7 +146,7 @@ def _settled(recipe: Recipe, stages: set[str]) -> dict[str, object]:
 
 
 def settings_that_count(stage: StageConfig) -> dict[str, object]:
-    """A stage's settings as plain data, without those that change no result beyond rounding.
+    """A stage's settings that change its result, as plain data. Rounding does not count.
 
     What students take from the stage is written out. `accumulate` counts: batch norm takes its
     statistics from each part.
@@ -168,7 +168,7 @@ def data_that_count(data: DataConfig) -> dict[str, object]:
 
 
 def difference(before: object, now: object, path: str = "") -> str | None:
-    """The first field in which two groups of settings differ, with both values."""
+    """The first field in which two settings differ, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(k for k in now if k not in before)]:
             found = difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)

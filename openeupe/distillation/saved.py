@@ -53,7 +53,7 @@ class StudentInfo(_Record):
     start: StartInfo | None = None
 
     def of(self, teachers: Sequence[str], start: str | None) -> StudentInfo:
-        """The same of a student with some of the teachers, that started from an encoder."""
+        """A copy with some of the teachers and the starting encoder."""
         own = {name: self.teachers[name] for name in teachers}
         started = StartInfo(encoder=start) if start else None
         return self.model_copy(update={"teachers": own, "start": started})

@@ -21,7 +21,7 @@ from openeupe.seeds import derive_seed, seeded
 
 
 class Views:
-    """One uint8 batch `[B, 3, S, S]`, given out as float [0, 1] images at each resolution.
+    """A uint8 batch `[B, 3, S, S]`, as float [0, 1] images at each resolution.
 
     The crop was made once, at the largest resolution of the pyramid (paper section 3.1); encoders
     that draw the same resolution share the resized batch.
@@ -81,7 +81,7 @@ class Stage(nn.Module):
         return self
 
     def check_teachers(self, before: Mapping[str, str]) -> None:
-        """Raise `InputError` if a teacher is not the one of `before`, identities by name."""
+        """Raise `InputError` if a teacher has changed. `before` has the identities by name."""
         for name, identity in before.items():
             if self.identities.get(name) != identity:
                 raise InputError(

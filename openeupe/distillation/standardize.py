@@ -40,7 +40,7 @@ class StatisticsConfig(Config):
 
 
 class Moments:
-    """Running count, mean and variance of `[n, D]` rows, kept in float64 on the rows' device.
+    """Running count, mean and variance of `[n, D]` rows. Float64, on the rows' device.
 
     Chunks are merged by Chan's formula, so the result does not lose precision over many batches
     and nothing is read back to the host.

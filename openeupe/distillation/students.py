@@ -85,7 +85,7 @@ class Learner:
 
     @torch.no_grad()
     def watch_weights(self, step: int) -> None:
-        """Check the weights for values that are not finite after the update of `step`.
+        """Check that the weights are finite after the update of `step`.
 
         The loss does not show those of the last update.
         """

@@ -112,7 +112,7 @@ def teachers_in(shard: Path) -> set[str]:
 
 
 def extend(shard: Path, tensors: dict[str, Tensor], off: dict[str, list[float]]) -> None:
-    """Merge new outputs and errors with those of other teachers in a shard.
+    """Merge new outputs and errors into a shard of other teachers.
 
     Raises:
         InputError: if the new outputs are not of the shard's images.

@@ -23,7 +23,7 @@ Written = dict[str, Any]  # the mapping in the cache's file of settings
 
 
 def claim(folder: Path, settings: Written, per_shard: int) -> Written:
-    """Create a cache's folder, or check that an existing one has the same settings.
+    """Create a cache's folder, or check an existing one's settings.
 
     Teachers that only one of the two has are ignored.
 

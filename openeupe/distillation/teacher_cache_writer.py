@@ -46,7 +46,7 @@ _READERS = 4  # threads; hashing releases the lock
 
 
 class TeacherCacheWriter:
-    """Computes and caches the teachers' tokens of all views, or those that are missing.
+    """Computes and caches the missing teacher tokens of all views.
 
     Args:
         stage: with its statistics fixed.

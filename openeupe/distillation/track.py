@@ -70,11 +70,13 @@ class TensorBoard:
         self.board = SummaryWriter(str(self.folder), purge_step=first_step + 1)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log the scalars of a step."""
         with self._named():
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Flush and close."""
         with self._named():
             self.board.close()
 

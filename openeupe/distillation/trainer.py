@@ -84,7 +84,7 @@ class Trainer:
         self.log: MetricsLog | None = None
 
     def run(self, *, keep_statistics: bool = False) -> None:
-        """Train to the last step, from the newest checkpoint if there is one.
+        """Train to the last step, from the newest checkpoint if any.
 
         keep_statistics: the teachers' statistics are given (carried over from an earlier stage).
         """

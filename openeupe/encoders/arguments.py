@@ -66,7 +66,7 @@ def check_arguments(name: str, args: Mapping[str, Any], *makers: Callable[..., A
 
 
 def timm_class(timm_name: str) -> Callable[..., Any]:
-    """The class of a timm architecture, or an untyped function if timm does not tell."""
+    """The class of a timm architecture, or an untyped function if unknown."""
     entry = timm.model_entrypoint(timm_name)
     found = _hints(entry).get("return")
     return found if inspect.isclass(found) else entry

@@ -255,7 +255,7 @@ def _keeps_head(trunk: Trunk) -> bool:
 
 
 def norm_behind_pool(trunk: Trunk) -> nn.Module | None:
-    """The final norm, if the network applies it to the pooled token only."""
+    """The final norm, if only the pooled token passes it."""
     head = getattr(trunk, "head", None)
     if isinstance(head, (NormMlpClassifierHead, ClNormMlpClassifierHead)):
         norm = head.norm

@@ -64,7 +64,7 @@ def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> 
 
 
 def remade(encoder: Encoder, **args: Any) -> Encoder:
-    """Copy an encoder with its weights and input constants, in float32 on the CPU.
+    """Copy an encoder with its weights and input constants. The copy is float32 on the CPU.
 
     Args:
         args: replace those of the encoder; its weights must still fit.

@@ -29,7 +29,7 @@ class Tokens(NamedTuple):
 
 
 class TokenWidths(Protocol):
-    """Widths `Dc` and `Dp` of an encoder's tokens, as adapter heads need them."""
+    """Widths `Dc` and `Dp` of an encoder's class and patch tokens."""
 
     cls_dim: int
     patch_dim: int
@@ -122,7 +122,7 @@ class Encoder(nn.Module):
 
 @contextmanager
 def evaluating(encoder: Network) -> Iterator[Network]:
-    """Put the network in eval mode inside the block, then restore each module's mode.
+    """Put a network in eval mode inside the block. Each module's mode is restored after it.
 
     In training mode batch norm would mix the images of a batch and update its statistics.
     """

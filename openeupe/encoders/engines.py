@@ -68,7 +68,7 @@ class Engine:
 
 
 class AotInductor(Engine):
-    """Machine code by PyTorch's own compiler, for the processor that it was written on."""
+    """Machine code by PyTorch's compiler, for this machine's kind of processor."""
 
     name = "aoti"
     suffix = ".pt2"

@@ -85,7 +85,7 @@ def craft_weights() -> dict[str, Tensor]:
 
 
 def renamed(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors whose names begin as one of `names`, with their new beginning."""
+    """Select the tensors with these prefixes, and replace the prefixes."""
     found = {}
     for key, tensor in weights.items():
         key = key.removeprefix("module.")

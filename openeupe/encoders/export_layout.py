@@ -63,7 +63,7 @@ def is_export(path: Path) -> bool:
 
 
 def named_files(folder: Path) -> tuple[str, list[str]]:
-    """Read the target and the file names of `export.json`, even if other fields are wrong.
+    """Read target and file names of `export.json`. Other fields may be wrong.
 
     Raises:
         InputError: if these are missing or wrong.

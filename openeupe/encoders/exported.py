@@ -1,4 +1,4 @@
-"""Load an exported folder as an encoder, so that it can be evaluated."""
+"""Load an exported folder as an encoder, for evaluation."""
 
 from __future__ import annotations
 

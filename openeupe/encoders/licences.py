@@ -52,7 +52,7 @@ class Licence:
 
 
 def licence_of(encoder: str) -> Licence:
-    """The licence of an encoder's published weights, by the name that recipes use."""
+    """The licence of an encoder's published weights, by encoder name."""
     name = _named(encoder)
     if encoder in _EXPERTS and not name.startswith(("Apache", "MIT")):
         return Licence(name, "unclear: ask whoever trained it before you publish or sell")

@@ -76,7 +76,7 @@ def save(encoder: Encoder, folder: str | Path) -> Path:
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder whose files replace those of `folder` at the end.
+    """Yield a temporary folder whose files replace `folder`'s at the end.
 
     Only files that belong to a saved encoder are replaced.
 
@@ -101,7 +101,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
 
 
 def load(folder: Path) -> Encoder:
-    """Load an encoder from a folder that `save` wrote, on the CPU and in eval mode.
+    """Load an encoder that `save` wrote, in eval mode on the CPU.
 
     Raises:
         InputError: if its files are missing, damaged or not those of an encoder.

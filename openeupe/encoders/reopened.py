@@ -1,4 +1,4 @@
-"""Check that a saved folder gives the same tokens when it is loaded."""
+"""Check that a saved folder reproduces the encoder's tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def in_float32(encoder: Encoder) -> Encoder:
 
 @torch.inference_mode()
 def sample(encoder: Encoder) -> tuple[Tensor, Tokens]:
-    """Two random images of the native resolution, and the encoder's tokens of them in eval mode."""
+    """Two random images of the native resolution, and their tokens."""
     resolution = encoder.resolution
     images = torch.rand(2, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
     with evaluating(encoder):

@@ -35,7 +35,7 @@ Written = str | Path | Encoder
 
 
 def load(source: Written, *, allow_code: bool = False) -> Encoder:
-    """Load an encoder with its weights, on the CPU and in eval mode.
+    """Load an encoder with its weights, in eval mode on the CPU.
 
     Args:
         source: a run folder (its last stage's student), `RUN/STAGE` or `RUN/STAGE/STUDENT`;
@@ -54,7 +54,7 @@ def load(source: Written, *, allow_code: bool = False) -> Encoder:
 
 
 def random_network(source: Written) -> Encoder:
-    """The architecture of a source with random weights, drawn from torch's own state.
+    """Build a source's architecture with random weights. Torch's own random state is used.
 
     Raises:
         InputError: as `load`.
@@ -64,7 +64,7 @@ def random_network(source: Written) -> Encoder:
 
 
 def resolve(source: Written, *, allow_code: bool = False) -> Source:
-    """Resolve a source as `load` takes it, or `stage:NAME` of a recipe, to a typed value.
+    """Resolve a source string to a typed source. It may be `stage:NAME` of a recipe.
 
     Only the names of a run's students are read from files.
 
@@ -135,7 +135,7 @@ def holds_encoder(folder: Path) -> bool:
 
 
 def looks_like_path(text: str) -> bool:
-    """Whether a source is written as a path, without looking at the disk."""
+    """Whether a source is written as a path. The disk is not looked at."""
     separated = "/" in text or os.sep in text
     return separated and not text.startswith(_PREFIXES) and not is_name(text)
 

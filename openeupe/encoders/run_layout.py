@@ -83,7 +83,7 @@ def check_files(stage: Path, student: str) -> None:
 
 
 def check_student(folder: Path) -> None:
-    """Check the files of one student folder, if it is in a finished stage.
+    """Check the digests of a student's files if its stage is finished.
 
     Raises:
         InputError: naming the file that is missing or damaged, and what to do.

@@ -203,7 +203,7 @@ class Export(Source):
         return ExportedEncoder(self.path).eval()
 
     def check_size(self, size: Size) -> None:
-        """Raise `InputError` unless there is a file for images of that height and width."""
+        """Raise `InputError` unless a file takes images of that size. `size` is (height, width)."""
         file_for(self.path, read_about(self.path), size)
 
     def results_folder(self) -> Path | None:

@@ -68,7 +68,7 @@ def _class_token(config: Arguments, args: Arguments) -> str | None:
 
 
 def load(folder: Path, config: Arguments) -> Encoder:
-    """Load the encoder of a folder with the input constants of its config.
+    """Load a folder's encoder with the input constants of its config.
 
     Raises:
         InputError: if the weights are missing, damaged or not those of the architecture.

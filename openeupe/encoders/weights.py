@@ -16,7 +16,7 @@ from openeupe.errors import InputError
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
-    """Read the tensors of a `.safetensors`, `.pt`, `.pth` or `.bin` file, without pickle.
+    """Read a `.safetensors`, `.pt`, `.pth` or `.bin` file without pickle.
 
     Raises:
         InputError: naming `name` and the file, if it cannot be read or holds something else.

@@ -34,7 +34,7 @@ class CellBenchmark(Benchmark, FitSettings):
     seeds: int = Field(3, ge=1)
 
     def view_and_cells(self, encoder: Encoder) -> tuple[View, int]:
-        """The square view that images are shown in, and how many cells it has across."""
+        """The square view of images, and its number of cells across."""
         resolution, patch = fitting_resolution(encoder, self.resolution), encoder.patch_size
         return View(resolution, resolution, "pad"), cells_per_side(patch, self.stride) * (
             resolution // patch

@@ -156,7 +156,7 @@ def compare(first: Results, second: Results) -> Comparison:
 
 
 def benchmarks_of(everyone: Sequence[Results]) -> list[str]:
-    """Names of the benchmarks that at least one encoder has, in the order of a table's rows."""
+    """Benchmarks that at least one encoder has, in the table's order."""
     found: dict[str, BenchmarkResult] = {}
     for results in everyone:
         found = {**results.benchmarks, **found}
@@ -190,7 +190,7 @@ def check_pair(first: tuple[Path, BenchmarkResult], second: tuple[Path, Benchmar
 
 
 def check_comparable(everyone: Sequence[Results]) -> None:
-    """Refuse results that stand next to each other on a benchmark of other settings or data.
+    """Raise `InputError` for results of one benchmark with other settings or data.
 
     Raises:
         InputError: in one line.

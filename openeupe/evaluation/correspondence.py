@@ -62,7 +62,7 @@ class WhiteCorner(View):
 
 @dataclass(frozen=True)
 class Matches:
-    """Images, the pairs that are matched, and the visible points of every image in a pair."""
+    """Images, pairs, and the visible points of each image in a pair."""
 
     images: KeypointImages
     pairs: list[Pair]
@@ -247,7 +247,7 @@ def pck_hits(found: Array, truth: Array, reach: float, thresholds: Sequence[floa
 
 
 def chance_hit(point: Array, radius: float, size: tuple[int, int]) -> float:
-    """Probability that a random pixel of a `size` (w, h) image is nearer than `radius`."""
+    """Probability that a random pixel of an image is nearer than `radius`. `size` is (w, h)."""
     width, height = size
     x = np.arange(width)
     x = x[np.abs(x - point[0]) < radius]

@@ -61,7 +61,9 @@ class OnlineDepth(DepthCrops, FitSettings):
         return learning_rates(self.steps, self.lr, self.warmup_steps, form="nyuv2", **more)
 
     def betas_at(self, step: int) -> tuple[float, float]:
-        """The first is 0 in the warm-up, then on a cosine between the two of `beta1`."""
+        """AdamW's betas at a step. The first one is 0 in the warm-up, then on a cosine between the
+        two of `beta1`.
+        """
         if step < self.warmup_steps:
             return 0.0, self.beta2
         share = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)

@@ -33,7 +33,7 @@ def fitting_resolution(encoder: Encoder, resolution: int) -> int:
 
 
 class Features:
-    """Tokens of one encoder for whole data sets, computed once per image and view.
+    """Tokens of one encoder for whole data sets, computed once.
 
     Images are decoded by threads while the encoder works on the batch before. Class tokens are
     cached for every (set, view); patch tokens, which are large, for the last `keep` of them.
@@ -176,6 +176,6 @@ def encode(
 
 
 def mean_colour(encoder: Encoder) -> tuple[int, int, int]:
-    """The encoder's input mean as an 8-bit color, cut as LLaVA cuts it: what it sees as zero."""
+    """The encoder's input mean as an 8-bit color, rounded as LLaVA does: what it sees as zero."""
     red, green, blue = (int(255 * value) for value in encoder.mean.flatten().tolist())
     return red, green, blue

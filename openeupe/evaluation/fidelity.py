@@ -83,7 +83,9 @@ class RidgeReadout:
         return self.whole.fit(y).predict(self.shrinkage(y), x_test)
 
     def shrinkage(self, y: Tensor) -> float:
-        """The shrinkage, of the covariance's mean eigenvalue, that is best for held-out groups."""
+        """The best shrinkage for held-out groups. It is in units of the covariance's mean
+        eigenvalue.
+        """
         if self.part is None or self.validation is None:
             return _SHRINKAGE[2]
         some = y[:, :: max(y.shape[1] // 64, 1)]  # 64 coordinates choose for all

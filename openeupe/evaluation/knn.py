@@ -214,6 +214,6 @@ def neighbours(
 def knn_accuracy(
     train: Tensor, labels: Tensor, queries: Tensor, query_labels: Tensor, k: int = 10
 ) -> float:
-    """Share of queries whose class a weighted vote of `k` gets right, in [0, 1]."""
+    """Accuracy of a weighted vote of `k` neighbours, in [0, 1]."""
     found = knn_predictions(train, labels, queries, [k])[k]
     return float((found == query_labels.cpu()).float().mean())

@@ -30,7 +30,7 @@ def machine() -> Machine:
 
 
 def commit(file: Path) -> str | None:
-    """The commit that a source file is of, with "-dirty" where tracked files differ from it.
+    """The commit of a source file. It ends in "-dirty" if tracked files were changed.
 
     None for a file that git does not track: an installed package may lie in another repository.
     """

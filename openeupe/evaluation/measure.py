@@ -1,4 +1,4 @@
-"""Metrics as functions of sums, so that one bootstrap serves all of them.
+"""Metrics as functions of sums, so that one bootstrap serves all.
 
 Each evaluation saves, for every independent sample (an image, a pair of images, a scene), a vector
 whose *sum over samples* determines the metric: hits and their count for an accuracy, intersections
@@ -160,7 +160,7 @@ def joined(
     unit: str = "",
     trained: bool = False,
 ) -> Measure:
-    """A measure of `sums [seeds, rows, M]` whose rows with equal names are added to one sample."""
+    """A measure of `sums` `[seeds, rows, M]`, adding up rows of equal names."""
     names, place = np.unique(np.asarray(samples), return_inverse=True)
     total = np.zeros((sums.shape[0], len(names), sums.shape[2]))
     for seed in range(sums.shape[0]):

@@ -153,7 +153,7 @@ class BenchmarkResult(Conditions):
         outcomes: Sequence[str],
         seconds: float,
     ) -> BenchmarkResult:
-        """The result of an outcome, or of the reason why there is none."""
+        """The result of an outcome, or of the reason without one."""
         told = {**dict(conditions), "data": data, "outcomes": outcomes, "seconds": seconds}
         if isinstance(outcome, str):
             return cls(name=name, missing=outcome, **told)

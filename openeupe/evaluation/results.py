@@ -1,4 +1,4 @@
-"""Typed results of `openeupe evaluate`, from the files on disk to the cells of a table.
+"""Typed results of `openeupe evaluate`, read from files and shown as tables.
 
 A folder holds `benchmarks/NAME.json` with `NAME.npz` (per-sample sums) and, for questions,
 `samples_NAME.jsonl`; `results.json` merges them in lm-eval's format. This module alone
@@ -87,7 +87,7 @@ class Results(Machine):
         return self._folder
 
     def is_of(self, encoder: EncoderIdentity) -> bool:
-        """Whether all of them are of an encoder with these weights and heads."""
+        """Whether all results are of an encoder with these weights and heads."""
         return self.config.encoder == encoder.identity and all(
             one.encoder == encoder for one in self.benchmarks.values()
         )
@@ -203,7 +203,7 @@ def samples_file(folder: Path, name: str) -> Path:
 
 
 def check_samples(folder: Path, result: BenchmarkResult) -> None:
-    """Raise `InputError` if the samples are not those that the metrics were computed from."""
+    """Raise `InputError` if samples and metrics do not belong together."""
     file = samples_file(folder, result.name)
     digest = file_identity(file) if file.is_file() else "missing"
     if result.score is not None and digest != result.samples_digest:

@@ -124,7 +124,7 @@ def mean_difference(
 
 
 def verdict(gain: Difference, p: float) -> str:
-    """Whether the first is "better" or "worse", as far as 5 % of the corrected `p` allow."""
+    """The verdict at 5 %: "better", "worse", or why there is none."""
     if p >= ALPHA or gain.delta == 0:
         return "no difference shown"
     if gain.one_seed:

@@ -42,7 +42,7 @@ class CachedFit(FitSettings):
         data: tuple[Images, Images],
         seeds: int,
     ) -> Answers:
-        """Fit a head for each seed and apply it to every test image.
+        """Fit a head per seed and apply it to every test image.
 
         Args:
             label: (view, index) -> labels of a training image, laid out like the view.

@@ -124,7 +124,9 @@ class ZeroShot(_ByNames):
     protocol: str = "zero_shot/eupe-v1"
 
     def run(self, data: NamedImages, evaluated: EvaluatedEncoder) -> dict[str, Outcome]:
-        """Raise NotApplicable if the encoder has no chain to the expert's text space."""
+        """Evaluate by the chain of heads. Raises `NotApplicable` if there is none to the expert's
+        text space.
+        """
         space = data.space
         chain = evaluated.chains.get(self.expert)
         direct = not evaluated.chains and is_expert(self.expert, evaluated.encoder)
@@ -152,7 +154,8 @@ class ZeroShot(_ByNames):
 
 
 class ZeroShotRidge(_ByNames):
-    """As zero-shot, through a ridge map from the class token into the expert's text space.
+    """Zero-shot classification through a ridge map from the class token. The map leads into the
+    expert's text space.
 
     The map is fitted for each encoder on unlabelled training images, whose targets are the
     expert's own image vectors; a fifth of these images chooses the shrinkage. It works for any

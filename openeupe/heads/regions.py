@@ -78,5 +78,5 @@ class RegionHead(LinearHead):
 
 
 def cells_per_side(patch_size: int, stride: int) -> int:
-    """Cells along a patch's side, so that one is about `stride` pixels wide (at least 1)."""
+    """Cells along a patch's side, each about `stride` pixels wide. At least 1."""
     return max(round(patch_size / stride), 1)

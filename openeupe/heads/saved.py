@@ -83,7 +83,7 @@ def save_head(head: Head, folder: str | Path, encoder: Encoder) -> Path:
 
 
 def load_head(folder: str | Path, encoder: Encoder) -> Head:
-    """Load a head that `save_head` wrote, on the encoder's device and in eval mode.
+    """Load a head that `save_head` wrote, in eval mode. It is on the encoder's device.
 
     Args:
         encoder: must be the one that the head was fitted on, with the same weights.

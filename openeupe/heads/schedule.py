@@ -10,7 +10,7 @@ Form = Literal["plain", "recursive", "ade20k", "nyuv2"]
 
 
 def half_cosine(step: float, steps: float, first: float, last: float) -> float:
-    """From `first` at step 0 to `last` at step `steps`, on half a cosine."""
+    """Half a cosine from `first` at step 0 to `last` at `steps`."""
     return last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2
 
 

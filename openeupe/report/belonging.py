@@ -56,7 +56,7 @@ class Belonging:
 def comparable(
     everyone: Sequence[Results], labels: Sequence[str]
 ) -> tuple[list[Results], list[str]]:
-    """Results of one suite without the benchmarks that cannot be compared with the first encoder's.
+    """Results of one suite that can be compared with the first encoder's.
 
     Args:
         labels: of the encoders in the page.

@@ -123,7 +123,7 @@ def domain_dots(evaluations: Sequence[Evaluation], domain: Domain) -> str:
 
 
 def cluster_sizes(before: Sequence[float], after: Sequence[float]) -> str:
-    """Images of each cluster before, and draws after, both by the size before."""
+    """Images per cluster before and draws after, by the size before."""
     order = sorted(range(len(before)), key=lambda i: -before[i])
 
     def draw(figure: Figure) -> None:
@@ -148,7 +148,7 @@ def cluster_sizes(before: Sequence[float], after: Sequence[float]) -> str:
 
 
 def benchmarks_in(evaluations: Sequence[Evaluation], domain: Domain) -> list[str]:
-    """Names of the benchmarks of a domain that at least one encoder has a score on."""
+    """Benchmarks of a domain that some encoder has a score on."""
     return list(
         dict.fromkeys(
             name

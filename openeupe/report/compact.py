@@ -21,7 +21,8 @@ _BYTES = 2_400_000  # of all tokens of a page, before base64: it stays under 5 M
 
 @dataclass(frozen=True)
 class Compact:
-    """Tokens of one encoder whose inner products are nearly the cosines of the full ones.
+    """Shortened tokens of one encoder that nearly keep their cosines. Cosines are plain inner
+    products of them.
 
     grids: (rows, columns) of each image. data: each image's int8 `[patches, rank]`, row by row.
     scales: size of one step of each of the `rank` numbers.
@@ -81,7 +82,7 @@ def _compact(images: Sequence[Tensor], ranks: Sequence[int]) -> Compact:
 
 
 def image_uri(image: Image.Image, resolution: int) -> str:
-    """A JPEG of an image as a data URI, its long side at most `resolution` pixels."""
+    """A JPEG of an image as a data URI. Its long side has at most `resolution` pixels."""
     small = image.copy()
     small.thumbnail((resolution, resolution), Image.Resampling.BICUBIC)
     return jpeg_uri(small)

@@ -117,7 +117,8 @@ def photo_resolution(run: Run) -> int:
 
 
 def recipe_images(run: Run, resolution: int) -> tuple[list[NamedImage], bool]:
-    """The first readable held-out images of the recipe's first source, or training images.
+    """The first readable images of the recipe's first source. Held-out ones if there are any, else
+    training images.
 
     Returns the images, and whether students were trained on them.
 

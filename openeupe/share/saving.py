@@ -34,7 +34,7 @@ def save(
     licence: str | None = None,
     evaluations: Path | None = None,
 ) -> Path:
-    """Save an encoder with its heads and a model card, replacing a saved one.
+    """Save an encoder with heads and a model card. A saved one there is replaced.
 
     Args:
         source: what `openeupe.load` takes.

@@ -147,7 +147,7 @@ def match_lines(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG without date or version, so that the same figure gives the same bytes."""
+    """Write a PNG without date or version. The same figure gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI, metadata={"Software": None})
     return path

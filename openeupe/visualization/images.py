@@ -37,7 +37,7 @@ def is_image(path: Path) -> bool:
 def read_images(
     paths: Sequence[Path], resolution: int, limit: int | None = None
 ) -> list[NamedImage]:
-    """Read image files and folders of them, with the long side brought to `resolution` pixels.
+    """Read image files and folders of them. Their long side is resized to `resolution` pixels.
 
     Args:
         limit: maximum number of images; None: all.

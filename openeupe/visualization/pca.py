@@ -34,7 +34,7 @@ class Pca:
 
 
 def fit_pca(tokens: Sequence[Tensor], count: int = 8, masks: Sequence[Tensor] | None = None) -> Pca:
-    """Fit on the tokens of one image, a batch or a reference set.
+    """Fit a PCA to tokens of an image, batch or reference set.
 
     In float64 and by a full decomposition, with a sign rule (the largest loading of an axis is
     positive): the same tokens give the same axes.

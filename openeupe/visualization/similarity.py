@@ -10,19 +10,19 @@ from torch.nn import functional as F
 
 
 def patch_at(patches: Tensor, x: float, y: float) -> tuple[int, int]:
-    """(row, column) of the patch at a place, given in shares of the image's width and height."""
+    """(row, column) of the patch at a place in shares of width and height."""
     height, width = patches.shape[-2:]
     return min(int(y * height), height - 1), min(int(x * width), width - 1)
 
 
 def similarity(patches: Tensor, query: Tensor) -> Tensor:
-    """Cosine similarity `[h, w]` of every patch token of `[D, h, w]` to a token `[D]`."""
+    """Cosine similarity `[h, w]` of patch tokens `[D, h, w]` to a token `[D]`."""
     return torch.einsum("dhw,d->hw", F.normalize(patches, dim=0), F.normalize(query, dim=0))
 
 
 @dataclass(frozen=True)
 class Match:
-    """A pair of patches, by their centres in shares of each image's width and height."""
+    """A pair of patches. Their centres are in shares of each image's width and height."""
 
     source: tuple[float, float]
     target: tuple[float, float]

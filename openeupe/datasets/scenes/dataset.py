@@ -1,4 +1,4 @@
-"""Procedural scenes with ground truth for class, mask, depth, keypoints, text and questions."""
+"""Procedural scenes with ground truth for every benchmark."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Scenes:
         return x0, y0, x1, y1
 
     def pairs(self, per_class: int = SCENE_PAIRS) -> list[tuple[int, int, str]]:
-        """Up to `per_class` ordered pairs of two images of one class, for content "object"."""
+        """Up to `per_class` ordered pairs of images of one class. For content "object"."""
         if self.content == "scene":
             raise ValueError('pairs are of main objects: make the scenes with content="object"')
         members: dict[int, list[int]] = {}

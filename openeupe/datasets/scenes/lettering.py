@@ -52,7 +52,7 @@ def quad(width: float, height: float, turn: float, lean: NDArray[np.float64]) ->
 
 
 def warped(image: Image.Image, corners: Quad, size: tuple[int, int]) -> Image.Image:
-    """`image` with its corners moved to `corners`, on an empty canvas of `size` (width, height)."""
+    """`image` with its corners moved to `corners`, on a canvas of `size` (width, height)."""
     width, height = image.size
     source = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float64)
     rows, wanted = [], []

@@ -115,7 +115,7 @@ class Stage:
 
 
 def stage_object(rng: np.random.Generator, shape: str) -> Stage:
-    """One main object of any colours, behind and before clutter of no class."""
+    """One main object of any colours, with clutter before and behind it."""
     room = Room.draw(rng)
     near = room.nearest_m
     depth = float(rng.uniform(max(near, 1.3), max(near, 1.3) * 1.7))
@@ -137,7 +137,7 @@ def stage_object(rng: np.random.Generator, shape: str) -> Stage:
 def stage_scene(
     rng: np.random.Generator, wanted: Sequence[tuple[str, str]], text: str | None
 ) -> Stage:
-    """Things of the `wanted` (shape, colour)s, the first being the main object, and a sign.
+    """A sign and things of the `wanted` (shape, colour) pairs. The first one is the main object.
 
     Where there is room, nothing hides more than a third of another's box, or a tenth of the sign.
     """

@@ -26,7 +26,7 @@ class Texture:
 
     @staticmethod
     def draw(rng: np.random.Generator, cycles: tuple[float, float]) -> Texture:
-        """A random pattern with a number of cycles, log-uniform, in the range `cycles`."""
+        """A random pattern. Its number of cycles is log-uniform in the range `cycles`."""
         low, high = np.log(cycles[0]), np.log(cycles[1])
         return Texture(
             kind=KINDS[rng.integers(len(KINDS))],

@@ -1,4 +1,4 @@
-"""The formats that an encoder can be exported to, a file for each."""
+"""Export targets, one file for each."""
 
 from __future__ import annotations
 

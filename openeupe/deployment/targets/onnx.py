@@ -79,7 +79,7 @@ def write_onnx(job: Job, path: Path) -> None:
 
 
 def store_halves(path: Path) -> None:
-    """Store an ONNX file's matrices as float16, each behind a cast, which engines fold on loading.
+    """Store an ONNX file's matrices as float16. Engines fold the casts to float32 on loading.
 
     Vectors (biases, norms) stay float32: they are small and most sensitive.
     """

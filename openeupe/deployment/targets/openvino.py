@@ -12,7 +12,7 @@ from openeupe.encoders.engines import OpenVino
 
 
 class OpenVinoTarget(OpenVino, Target):
-    """fp16 and bf16 store halves. Bf16 computes in bf16 where the processor can; int8 computes
+    """fp16 and bf16 store halves. bf16 computes in bf16 where the processor can; int8 computes
     what is not quantized in bf16.
     """
 

@@ -122,7 +122,7 @@ class VlmBenchmarks(Benchmark):
         return LlavaData(align, tune, extra, facts_identity(*trained_on))
 
     def identities(self, data: LlavaData) -> list[str]:
-        """Of the training data, the language model, the tasks and the harness that asks them."""
+        """Identities of training data, language model, tasks and lmms-eval."""
         extra = data.task_folder
         tasks = extra and files_identity(extra, sorted(f for f in extra.rglob("*") if f.is_file()))
         asked = facts_identity(tasks, version("lmms-eval"))

@@ -87,7 +87,7 @@ def tiny_language(
     rare: float = 0.002,
     seed: int = 0,
 ) -> tuple[LanguageModel, Tokenizer]:
-    """A small Llama with random weights, and a tokenizer of the words in `texts`.
+    """A small Llama with random weights, and a tokenizer for `texts`.
 
     Words that make up less than `rare` of all words, and words never seen, are spelt in letters.
     """
@@ -141,7 +141,7 @@ def word_tokenizer(texts: Iterable[str], rare: float = 0.002) -> Tokenizer:
 
 
 def smollm2_folder() -> Path:
-    """The folder with SmolLM2-135M-Instruct as transformers reads it, made if it is not there."""
+    """SmolLM2-135M-Instruct as a transformers folder. It is made if it is missing."""
     folder = cache_folder() / "unpacked" / f"{SMOLLM2.package}-{SMOLLM2.version}"
     if (folder / "config.json").is_file():
         return folder

@@ -140,7 +140,7 @@ def read_llava(file: Path) -> list[tuple[str | None, list[Turn]]]:
 
 
 def conversations_identity(file: Path, images: Path) -> str:
-    """Identity of a JSON file of conversations and of the images that it names."""
+    """Identity of a JSON file of conversations and of its images."""
     named = dict.fromkeys(image for image, _ in read_llava(file) if image is not None)
     return facts_identity(
         file_identity(file), files_identity(images, (images / name for name in named))

@@ -30,7 +30,8 @@ def is_right(said: str, question: Question) -> bool:
 
 
 def gap_and_error(above: Array, below: Array, samples: Sequence[str]) -> tuple[float, float]:
-    """Difference of two accuracies in points, and its standard error by images and by seeds.
+    """Difference of two accuracies in points, with its standard error. The error is over images and
+    seeds.
 
     above, below: hits `[seeds, Q]` of the same questions. samples: the image of each question.
     """

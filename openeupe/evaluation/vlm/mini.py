@@ -50,7 +50,7 @@ Reference = Literal["blind", "raw pixels", "untrained", "ceiling"]
 
 
 class VlmMini(Benchmark):
-    """Question answering with a small language model on visual tokens of the encoder.
+    """Question answering by a small language model on the encoder's tokens.
 
     The form is LLaVA-1.5's; visual tokens are computed once and averaged to a small grid. The
     language model "reader" (`openeupe.evaluation.vlm.reader`) was trained on questions about

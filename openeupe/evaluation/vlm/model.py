@@ -199,7 +199,7 @@ class VisionLanguage(nn.Module):
         questions: Sequence[str],
         max_new_tokens: int = 16,
     ) -> list[str]:
-        """The greedy answer to each question, without its end mark and outer spaces.
+        """Greedy answers to questions, without end mark and outer spaces.
 
         Args:
             images: an image (or None) for each question, or patch tokens `[N, D, h, w]`.
@@ -297,7 +297,7 @@ class VisionLanguage(nn.Module):
         encoder: Encoder | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> VisionLanguage:
-        """Load a model that `save` wrote, on the CPU and in eval mode.
+        """Load a model that `save` wrote, in eval mode on the CPU.
 
         Args:
             encoder: in place of the saved one.
@@ -340,7 +340,7 @@ def pooled(tokens: Tensor, grid: int | None) -> Tensor:
 
 
 def padded(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """The image in the middle of a square of this colour, as LLaVA-1.5 shows it."""
+    """The image padded to a square of this colour, as in LLaVA-1.5."""
     image = image.convert("RGB")
     resolution = max(image.size)
     if image.size == (resolution, resolution):

@@ -1,4 +1,4 @@
-"""Questions and answers -> token sequences with a place for the image, answers marked."""
+"""Convert questions and answers to token sequences with image places."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def collate(rows: Sequence[Sequence[Sentence]], pad: int) -> Batch:
 
 
 def collate_left(sentences: Sequence[Sentence], pad: int) -> Batch:
-    """One row for each sentence, left-padded, so that all of them go on at the same place."""
+    """One left-padded row per sentence, so that all end at one position."""
     batch = collate([[s] for s in sentences], pad)
     rolled = list(vars(batch).values())
     for k, one in enumerate(sentences):

@@ -58,7 +58,7 @@ class Phase(Config):
 
 
 class Lesson(Phase):
-    """A phase on the questions of some abilities only, the easy ones first. Empty: on all."""
+    """A training phase on some abilities' questions, the easy ones first. Empty: on all."""
 
     abilities: tuple[Ability, ...] = ()
 
