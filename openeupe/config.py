@@ -89,12 +89,12 @@ def parsed_overrides(overrides: Overrides | None) -> list[tuple[str, Any]]:
     return found
 
 
-def with_base(kind: str, name: str, raw: dict[str, Any], beside: Path | None) -> dict[str, Any]:
+def with_base(kind: str, name: str, raw: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     """Merge settings that are part of another file over their `base`.
 
-    beside: folder in which a base is searched before the package; None: only the package.
+    folder: folder in which a base is searched before the package; None: only the package.
     """
-    return _over_base(kind, name, dict(raw), beside, ())
+    return _over_base(kind, name, dict(raw), folder, ())
 
 
 def check_settings(model: type[Settings], kind: str, name: str, raw: dict[str, Any]) -> Settings:
@@ -126,23 +126,23 @@ def own_file(kind: str, source: str | Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def beside_or_packaged(kind: str, named: str, beside: Path | None, what: str) -> str:
+def local_or_packaged(kind: str, named: str, folder: Path | None, what: str) -> str:
     """Find a file that another file names: next to it, or in the package.
 
     Args:
         named: as written in that file.
-        beside: folder of that file; None if it is the package's.
+        folder: folder of that file; None if it is the package's.
         what: beginning of the message if there is neither.
 
     Raises:
         InputError: if there is neither. The working directory is not searched.
     """
-    if beside is not None and (beside / named).is_file():
-        return str(beside / named)
+    if folder is not None and (folder / named).is_file():
+        return str(folder / named)
     known = packaged_names(kind)
     if named.removesuffix(".yaml") in known:
         return named.removesuffix(".yaml")
-    where = f"no file in {beside.resolve()}, and " if beside is not None else ""
+    where = f"no file in {folder.resolve()}, and " if folder is not None else ""
     raise InputError(f"{what} {named} is {where}no {kind} of the package ({', '.join(known)})")
 
 
@@ -181,7 +181,7 @@ def _read(kind: str, source: str | Path, seen: tuple[str, ...] = ()) -> dict[str
 
 
 def _over_base(
-    kind: str, name: str, raw: dict[str, Any], beside: Path | None, seen: tuple[str, ...]
+    kind: str, name: str, raw: dict[str, Any], folder: Path | None, seen: tuple[str, ...]
 ) -> dict[str, Any]:
     raw = _in_full(kind, raw)
     base = raw.pop("base", None)
@@ -189,7 +189,7 @@ def _over_base(
         return raw
     if not isinstance(base, str):
         raise InputError(f"{kind} {name}: base must be the name or file of a {kind}")
-    inherited = beside_or_packaged(kind, base, beside, f"{kind} {name}: its base")
+    inherited = local_or_packaged(kind, base, folder, f"{kind} {name}: its base")
     return _merge(_read(kind, inherited, (*seen, name)), raw)
 
 
@@ -237,7 +237,7 @@ def _first_line(error: ValidationError, model: type[Config], raw: object) -> str
             message += f", did you mean {close[0]}?"
     elif first["type"] == "missing":
         message = "is missing"
-    elif first["type"].startswith("union_tag"):  # of settings that a kind or layout tells apart
+    elif first["type"].startswith("union_tag"):  # of settings that a kind or layout distinguishes
         about = first["ctx"]
         keys.append(about["discriminator"].strip("'"))
         message = "is missing"

@@ -93,8 +93,8 @@ class Processes:
         return found
 
     @cached_property
-    def beside(self) -> dist.ProcessGroup | None:
-        """A second group of all processes, for a thread next to training."""
+    def background(self) -> dist.ProcessGroup | None:
+        """A second group of all processes, for a thread in the background of training."""
         return self._everyone()
 
     @cached_property
@@ -254,7 +254,7 @@ def exchange_gradients(modules: Iterable[nn.Module], now: bool) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a sharded tensor as a whole; all processes must call this."""
+    """Return a whole sharded tensor; all processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

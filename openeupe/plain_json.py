@@ -78,8 +78,8 @@ def read_model(path: Path, model: type[Model], fix: str, version: int | None = N
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        told = f"{field}: {first['msg']}" if field else first["msg"]
-        raise InputError(f"{path} is damaged ({told}): {fix}") from None
+        problem = f"{field}: {first['msg']}" if field else first["msg"]
+        raise InputError(f"{path} is damaged ({problem}): {fix}") from None
 
 
 def read_checked(path: Path, model: type[Saved], fix: str) -> dict[str, Any]:

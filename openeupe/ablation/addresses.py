@@ -27,8 +27,8 @@ def address(recipe: Recipe, stage: str) -> str:
         "settings": settings_that_count(config),
         "from": {r.text: address(recipe, r.stage) for r in _references(recipe, stage)},
     }
-    told = json.dumps(settings, sort_keys=True)
-    return f"{stage}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    text = json.dumps(settings, sort_keys=True)
+    return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def needs(recipe: Recipe, stage: str) -> list[str]:
@@ -63,8 +63,8 @@ def lineage(recipe: Recipe, stage: str, student: str) -> Recipe:
     for name, config in recipe.stages.items():
         if name in kept:
             students = {k: s for k, s in config.students.items() if k in kept[name]}
-            taught = {t for k in students for t in config.teachers_of(k)}
-            teachers = {k: t for k, t in config.teachers.items() if k in taught}
+            used = {t for k in students for t in config.teachers_of(k)}
+            teachers = {k: t for k, t in config.teachers.items() if k in used}
             stages[name] = config.model_copy(update={"students": students, "teachers": teachers})
     return recipe.model_copy(update={"stages": stages})
 

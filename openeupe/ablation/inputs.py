@@ -35,7 +35,7 @@ def check_inputs(loaded: LoadedStudy, root: Path, out: Path) -> None:
     saved = read_mapping(out / INPUTS)
     if not saved and (out / "stages").is_dir() and any((out / "stages").iterdir()):
         raise InputError(
-            f"{out} does not say what its stages were trained on ({INPUTS} is missing): name "
+            f"it is unknown what the stages in {out} were trained on ({INPUTS} is missing): name "
             "another folder (`out`)"
         )
     found = _inputs(loaded, root)
@@ -49,19 +49,19 @@ def check_inputs(loaded: LoadedStudy, root: Path, out: Path) -> None:
     write_atomically(out / INPUTS, strict_json({**saved, **found}))
 
 
-def settle_precision(out: Path, device: torch.device, tell: Callable[[str], None]) -> None:
+def settle_precision(out: Path, device: torch.device, report: Callable[[str], None]) -> None:
     """Record in a study's folder which precision `auto` means.
 
     Otherwise arms that are trained on another machine could differ in precision.
 
     Args:
-        tell: called with a line if it would be another precision on this machine.
+        report: called with a line if it would be another precision on this machine.
     """
     saved, here = read_mapping(out / INPUTS), resolve_precision("auto", device)
     if _AUTO not in saved:
         write_atomically(out / INPUTS, strict_json({**saved, _AUTO: here}))
     elif saved[_AUTO] != here:
-        tell(f"precision auto is {saved[_AUTO]}, as where {out} was begun; here it would be {here}")
+        report(f"precision auto is {saved[_AUTO]}, as where {out} began; here it would be {here}")
 
 
 def settled(recipe: Recipe, out: Path) -> Recipe:

@@ -41,8 +41,8 @@ def power(pairs: Sequence[tuple[Measure, Measure]], tests: int) -> Power | None:
     per_seed = np.mean([a.per_seed - b.per_seed for a, b in pairs], axis=0)
     spread = float(per_seed.std(ddof=1))
     # Without seeds: the noise of the test set alone.
-    alike = mean_difference([(_pooled(a), _pooled(b)) for a, b in pairs])
-    item_error = (alike.high - alike.low) / (2 * 1.96)
+    without_seeds = mean_difference([(_pooled(a), _pooled(b)) for a, b in pairs])
+    item_error = (without_seeds.high - without_seeds.low) / (2 * 1.96)
 
     def resolvable(n: int) -> float:
         reach = stdtrit(n - 1, 1 - ALPHA / tests / 2) + stdtrit(n - 1, _POWER)  # Student's t

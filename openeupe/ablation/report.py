@@ -87,11 +87,11 @@ def _table(
 ) -> str:
     config = loaded.study.tables[table]
     if config.effects:
-        told = (
+        note = (
             "Mean difference of the pairs of each, positive where it makes better; p after Holm's "
             f"correction over {len(compared)} tests, paired over seeds and test items.\n"
         )
-        parts = [f"## {table}\n", config.note, told, _differences(compared, "effect"),
+        parts = [f"## {table}\n", config.note, note, _differences(compared, "effect"),
                  _one_seed(compared)]  # fmt: skip
         return "\n".join(part for part in parts if part)
     benchmarks = list(config.benchmarks or loaded.benchmarks)

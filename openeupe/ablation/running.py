@@ -155,7 +155,7 @@ def _tasks(loaded: LoadedStudy, place: Place) -> list[Task]:
                     tasks[name] = Task(name, _train, (recipe, stage, place), before)
                 if not done:
                     after = [name]
-        # Always, for only who has the encoder and the data can say whether what is saved is theirs.
+        # Always: it takes the encoder and the data to check whether saved results are theirs.
         arguments = (loaded, place, arm, seed)
         name = f"evaluate {arm}, seed {seed}" if trained else f"evaluate {arm}"
         tasks[name] = Task(name, _evaluate, arguments, after)
@@ -185,13 +185,13 @@ def _device(place: Place) -> torch.device:
 def _one_by_one(tasks: dict[str, Task], progress: Progress) -> list[str]:
     failed: dict[str, str] = {}
     for task in tasks.values():
-        start, said = time.perf_counter(), None
+        start, message = time.perf_counter(), None
         if not _lacks(task, failed):
             try:
-                said = task.call(*task.arguments)
+                message = task.call(*task.arguments)
             except InputError as error:
                 failed[task.name] = str(error)
-        _tell(task, failed, said, start, progress)
+        _report(task, failed, message, start, progress)
     return [f"{name}: {why}" for name, why in failed.items()]
 
 
@@ -208,7 +208,7 @@ def _side_by_side(tasks: dict[str, Task], jobs: int, progress: Progress) -> list
             for task in list(waiting.values()):
                 if _lacks(task, failed):
                     del waiting[task.name]
-                    _tell(task, failed, None, time.perf_counter(), progress)
+                    _report(task, failed, None, time.perf_counter(), progress)
                 elif len(running) < jobs and not open_names & set(task.after):
                     del waiting[task.name]
                     future = pool.submit(task.call, *task.arguments)
@@ -222,7 +222,7 @@ def _side_by_side(tasks: dict[str, Task], jobs: int, progress: Progress) -> list
                         pool.shutdown(wait=False, cancel_futures=True)
                         raise error
                     failed[task.name] = str(error)
-                _tell(task, failed, None if error else future.result(), start, progress)
+                _report(task, failed, None if error else future.result(), start, progress)
     return [f"{name}: {why}" for name, why in failed.items()]
 
 
@@ -266,8 +266,8 @@ def _lacks(task: Task, failed: dict[str, str]) -> bool:
     return bool(lacking)
 
 
-def _tell(
-    task: Task, failed: dict[str, str], said: str | None, start: float, progress: Progress
+def _report(
+    task: Task, failed: dict[str, str], message: str | None, start: float, progress: Progress
 ) -> None:
-    said = failed.get(task.name) or said or f"{time.perf_counter() - start:.0f} s"
-    progress.message(f"{task.name}: {said}")
+    message = failed.get(task.name) or message or f"{time.perf_counter() - start:.0f} s"
+    progress.message(f"{task.name}: {message}")

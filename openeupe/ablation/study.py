@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 from openeupe.config import (
     Config,
     Overrides,
-    beside_or_packaged,
     check_settings,
+    local_or_packaged,
     own_file,
     read_settings,
     with_base,
@@ -190,11 +190,11 @@ def load_study(
     """
     study = check_settings(Study, "study", str(source), read_settings("study", source, overrides))
     file = own_file("study", source)
-    beside = file.parent if file is not None else None
+    folder = file.parent if file is not None else None
     recipes = {}
     for name, raw in study.recipes.items():
         label = f"{name} of study {study.name}"
-        merged = with_base("recipe", label, {"name": name, **raw}, beside)
+        merged = with_base("recipe", label, {"name": name, **raw}, folder)
         recipe = check_settings(Recipe, "recipe", label, {**merged, "name": name})
         recipes[name] = _stretched(recipe, study.steps)
         recipes[name].check_code(allow_code)
@@ -203,7 +203,7 @@ def load_study(
             check_code(arm.encoder or "", allow_code)
         except InputError as error:
             raise InputError(f"study {study.name}: arms.{name}.encoder: {error}") from None
-    suite = beside_or_packaged("suite", study.suite, beside, f"study {study.name}: suite")
+    suite = local_or_packaged("suite", study.suite, folder, f"study {study.name}: suite")
     loaded = LoadedStudy(study, recipes, load_suite(suite))
     _check(loaded)
     return loaded

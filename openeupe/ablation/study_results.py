@@ -107,8 +107,8 @@ class StudyResults:
                     shared = self._trained(arms)
                     gap = mean_difference(pairs, same_seeds=shared)
                 except ValueError as error:
-                    told = ", ".join(arm for pair in arms for arm in pair)
-                    raise InputError(f"benchmark {benchmark}: {told}: {error}") from None
+                    named = ", ".join(arm for pair in arms for arm in pair)
+                    raise InputError(f"benchmark {benchmark}: {named}: {error}") from None
                 found.append((row, benchmark, gap, pairs, shared))
         adjusted = corrected([gap for _, _, gap, *_ in found])
         compared = []

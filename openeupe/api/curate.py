@@ -61,10 +61,10 @@ class Curated:
 
     def to_json(self) -> dict[str, Any]:
         """As `openeupe curate --json` prints it: `about` without the parents of clusters."""
-        told = {key: value for key, value in self.about.items() if key != "parents"}
+        values = {key: value for key, value in self.about.items() if key != "parents"}
         if len(self.files) > 3:
-            told["shards"] = str(self.files[3])
-        return told
+            values["shards"] = str(self.files[3])
+        return values
 
 
 def curate(

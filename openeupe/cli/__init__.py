@@ -83,8 +83,8 @@ def _say_stopped(stopped: Stopped) -> None:
     if first_process():
         where = f" at {stopped.where}" if stopped.where else ""
         name = signal.Signals(stopped.signum).name
-        told = f"stopped by {name}{where}: run the same command again to go on from there"
-        errors.print(told, soft_wrap=True, highlight=False, markup=False)
+        message = f"stopped by {name}{where}: run the same command again to go on from there"
+        errors.print(message, soft_wrap=True, highlight=False, markup=False)
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:

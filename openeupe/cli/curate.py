@@ -84,7 +84,7 @@ def _tell(made: Curated) -> None:
     if blind := made.unreadable["against"]:
         console.print(f"{unprotected(len(blind))}: {blind[0]}", soft_wrap=True, highlight=False)
     if blind := made.unreadable["like"]:
-        told = f"{len(blind)} images of --like cannot be read: {blind[0]}"
-        console.print(told, soft_wrap=True, highlight=False)
+        message = f"{len(blind)} images of --like cannot be read: {blind[0]}"
+        console.print(message, soft_wrap=True, highlight=False)
     for file in made.files:
         console.print(f"wrote {file}", soft_wrap=True, highlight=False)

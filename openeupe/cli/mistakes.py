@@ -46,7 +46,7 @@ def as_mistake(error: BaseException) -> InputError | None:
     if isinstance(error, UnicodeError):
         return InputError(f"a name or text is not valid UTF-8 ({text}): rename or convert it")
     number = error.errno if isinstance(error, OSError) else None
-    if found := re.search(r"\(os error (\d+)\)", text):  # as the readers written in Rust say it
+    if found := re.search(r"\(os error (\d+)\)", text):  # as readers written in Rust write it
         number = int(found[1])
     if number is None:
         return InputError(text or type(error).__name__) if isinstance(error, OSError) else None

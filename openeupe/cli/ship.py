@@ -71,8 +71,8 @@ def export(
         console.print(f"failed: {error}", style="red", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
     example = shlex.quote(str(made.folder / "example.py"))
-    told = f"{made.folder}: {made.megabytes:.1f} MB. Try: python {example} IMAGE"
-    console.print(told, soft_wrap=True, highlight=False)
+    line = f"{made.folder}: {made.megabytes:.1f} MB. Try: python {example} IMAGE"
+    console.print(line, soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -95,7 +95,7 @@ def latency(
     """Measure latency, throughput, memory and size on this machine. Eager PyTorch takes turns with
     the exports.
 
-    Each contender runs in a process of its own; ratios are of rounds that lie beside each other,
+    Each contender runs in a process of its own; ratios are of neighbouring rounds,
     so that they hold on a busy machine. Exported folders keep their rows in `latency.json`.
 
     Example: `openeupe latency exports/mine-onnx-fp32 exports/mine-openvino-int8 runs/mine`

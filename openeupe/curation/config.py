@@ -94,7 +94,7 @@ class CurateConfig(Config):
         "others are like it.",
     )
     near: Cosine = Field(
-        default=0.2, description="Cosine of centred embeddings of neighbours that are alike."
+        default=0.2, description="Cosine of centred embeddings of similar neighbours."
     )
     clusters: Levels | None = Field(
         default=None,

@@ -125,16 +125,16 @@ class Decisions:
             pairs: of our rows, and rows of the evaluation images.
         """
         pairs = pairs.where(self.reason[pairs.one] == KEPT)
-        said = compared(pairs, agree)
-        enough = ~(said < self.config.leak_agreement)
-        pairs, said = pairs.where(enough), said[enough]
-        order = np.lexsort((pairs.bits, -said, pairs.one))
+        agreements = compared(pairs, agree)
+        enough = ~(agreements < self.config.leak_agreement)
+        pairs, agreements = pairs.where(enough), agreements[enough]
+        order = np.lexsort((pairs.bits, -agreements, pairs.one))
         rows, first = np.unique(pairs.one[order], return_index=True)
         at = order[first]
         self.reason[rows] = LEAK
         self.leaks.update(zip(rows.tolist(), pairs.two[at].tolist(), strict=True))
         self.bits[rows], self.cosine[rows] = pairs.bits[at], pairs.cosine[at]
-        self.agreement[rows] = said[at]
+        self.agreement[rows] = agreements[at]
 
     def hash_bits(self, rows: Rows, others: Rows, against: Scanned | None = None) -> Rows:
         """Differing bits of the hashes in the nearest rotation. `NONE` without a hash."""

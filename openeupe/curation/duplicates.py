@@ -62,12 +62,12 @@ def exact_copies(digests: NDArray[np.uint64], rows: Rows) -> tuple[Rows, Rows]:
 
 def compared(pairs: Pairs, agree: Agree | None) -> NDArray[np.float32]:
     """Agreement of all pairs, `[P]`, computed in batches; nan without `agree`."""
-    said = np.full(len(pairs.one), np.nan, np.float32)
+    agreements = np.full(len(pairs.one), np.nan, np.float32)
     if agree is not None:
-        for start in range(0, len(said), _BATCH):
+        for start in range(0, len(agreements), _BATCH):
             some = slice(start, start + _BATCH)
-            said[some] = agree(pairs.one[some], pairs.two[some])
-    return said
+            agreements[some] = agree(pairs.one[some], pairs.two[some])
+    return agreements
 
 
 def near_copies(
@@ -95,10 +95,10 @@ def near_copies(
     for start in range(0, len(order), _BATCH):
         some = order[start : start + _BATCH]
         some = some[~gone[better[some]] & ~gone[worse[some]]]
-        said = np.full(len(some), np.nan, np.float32)
+        agreed = np.full(len(some), np.nan, np.float32)
         if agree is not None and len(some):
-            said = agree(better[some], worse[some])
-        for place, agreement in zip(some.tolist(), said.tolist(), strict=True):
+            agreed = agree(better[some], worse[some])
+        for place, agreement in zip(some.tolist(), agreed.tolist(), strict=True):
             if agreement < least or gone[better[place]] or gone[worse[place]]:
                 continue
             gone[worse[place]] = True

@@ -214,7 +214,7 @@ def _about(
 def _others(
     option: str, given: Sequence[str | Path], images: _Images | None
 ) -> dict[str, list[str]]:
-    """What a manifest says of the images of an option."""
+    """What a manifest contains about the images of an option."""
     return {
         option: [str(path) for path in given],
         f"unreadable_{option}": images.unreadable if images else [],
@@ -317,5 +317,5 @@ def _some_readable(work: _Work, image_pool: ImagePool | None, option: str) -> _I
 def _somebody_left(decided: Decisions, what: str) -> None:
     if not len(decided.left):
         counts = Counter(REASONS[r] for r in decided.reason.tolist())
-        told = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-        raise InputError(f"no image {what} ({told}): check the paths and settings")
+        counted = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+        raise InputError(f"no image {what} ({counted}): check the paths and settings")

@@ -35,8 +35,8 @@ def summary(manifest: Path) -> str:
         "| dropped | images | because |",
         "|---|---:|---|",
         *(
-            f"| {reason} | {about['dropped'][reason]:,} | {told} |"
-            for reason, told in BECAUSE.items()
+            f"| {reason} | {about['dropped'][reason]:,} | {why} |"
+            for reason, why in BECAUSE.items()
             if reason in about["dropped"]
         ),
         "",
@@ -104,14 +104,14 @@ def _leak(row: dict[str, Any]) -> str:
 
 def likeness(row: dict[str, Any]) -> str:
     """How near the two images of a row are."""
-    told = []
+    parts = []
     if row["bits"] is not None:
-        told.append(f"{row['bits']} bits differ")
+        parts.append(f"{row['bits']} bits differ")
     if row["cosine"] is not None:
-        told.append(f"cosine {row['cosine']:.3f}")
+        parts.append(f"cosine {row['cosine']:.3f}")
     if row["agreement"] is not None:
-        told.append(f"agreement {row['agreement']:.2f}")
-    return ", ".join(told) or "the same bytes"
+        parts.append(f"agreement {row['agreement']:.2f}")
+    return ", ".join(parts) or "the same bytes"
 
 
 def _more(count: int) -> list[str]:

@@ -64,7 +64,7 @@ class Batches:
     Args:
         batch_size: images of a step over all ranks; a multiple of `world_size`.
         resolution: of the views, in pixels: the largest size of the pyramid.
-        stream: another name gives other draws (say "train" and "statistics").
+        stream: another name gives other draws (such as "train" and "statistics").
         sources: `config.sources`, already open; avoids indexing them again.
         repeated: if given, images come in these views, in turn (see `RepeatedViews.number`), and
             not in new ones.

@@ -173,7 +173,7 @@ def _top(image: Image.Image) -> float:
 def _deep_gray(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         white = 65535.0
-    else:  # 32-bit integers and floats do not say their range: the smallest usual one that fits
+    else:  # 32-bit integers and floats do not contain their range: the smallest usual one that fits
         top = max(_top(strip) for _, strip in _strips(image))
         floats = image.mode == "F"
         usual = (1.0, 255.0, 65535.0) if floats else (255.0, 65535.0)

@@ -69,7 +69,7 @@ def open_source(config: SourceConfig, part: Literal["train", "heldout"] = "train
         part: with `config.heldout`, the images to train on or those held out.
 
     Raises:
-        InputError: in one line, if the path is missing or is not what `kind` says.
+        InputError: in one line, if the path is missing or does not fit `kind`.
     """
     kind = _kind(config.path) if config.kind == "auto" else config.kind
     if config.heldout and kind != "folder":

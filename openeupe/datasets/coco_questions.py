@@ -35,7 +35,7 @@ class BoxQuestions:
 
     Args:
         images: folder of the images, at any depth.
-        boxes: folder with a text file for each image, named alike: lines of
+        boxes: folder with a text file for each image, named like it: lines of
             `class x y width height`, the last four in shares of the image. An image without a file
             has no objects. Two images that differ only in the ending may not share a file.
         names: YAML file with `names`: a list, or a mapping from numbers, of the classes.

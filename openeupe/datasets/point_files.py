@@ -82,7 +82,7 @@ class KeypointSet:
         return self._pairs
 
 
-def _check(path: Path, points: dict[str, Point], said: tuple[int, int] | None) -> None:
+def _check(path: Path, points: dict[str, Point], marked: tuple[int, int] | None) -> None:
     if not path.is_file():
         raise InputError(f"{path} is missing, though the keypoints name it: restore the image")
     try:
@@ -92,9 +92,9 @@ def _check(path: Path, points: dict[str, Point], said: tuple[int, int] | None) -
         raise InputError(
             f"{printable(str(path))} cannot be read as an image: replace the file"
         ) from error
-    if said is not None and said != (width, height):
+    if marked is not None and marked != (width, height):
         raise InputError(
-            f"{path} has {width}x{height} pixels, its annotation says {said[0]}x{said[1]}: "
+            f"{path} has {width}x{height} pixels, its annotation has {marked[0]}x{marked[1]}: "
             "use the images that the keypoints were marked on"
         )
     for name, (x, y) in points.items():

@@ -23,7 +23,7 @@ from openeupe.progress import LOGGED, Progress
 
 
 class ParityError(Exception):
-    """A file that does not say what the encoder says. It was set aside."""
+    """An exported file's tokens differ from the encoder's. It was set aside."""
 
 
 def export(
@@ -150,7 +150,7 @@ def _write(
         job.calibration = as_input(samples.calibration(sizes[0]), job.pixels)
         trial = Proof(job.encoder, samples.trial(sizes[0]))
         job.fidelity = lambda file: trial.check(engine, file, job.precision, job.pixels).fidelity
-        job.say = lambda line: progress.message(f"{key}: {line}")
+        job.report = lambda line: progress.message(f"{key}: {line}")
     engine.write(job, path)
     parities = []
     if engine.runs_here:
@@ -159,8 +159,8 @@ def _write(
             parities.append(proof.check(engine, path, job.precision, job.pixels))
             progress.message(parities[-1].line)
     else:
-        told = f"parity NOT CHECKED, {engine.name} does not run on this machine"
-        progress.message(f"{key}: {told}")
+        note = f"parity NOT CHECKED, {engine.name} does not run on this machine"
+        progress.message(f"{key}: {note}")
     return _Written(key, path.name, _bytes(engine.files(path)), parities, job.notes)
 
 

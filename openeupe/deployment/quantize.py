@@ -142,7 +142,7 @@ def quantize_openvino(job: Job, model: Any, path: Path) -> None:
 
 def _fidelity(job: Job, path: Path, left_out: Sequence[str]) -> float:
     fidelity = job.fidelity(path)
-    job.say(
+    job.report(
         f"int8, {len(left_out)} layers left in float: lower mean cosine {fidelity:.4f} on "
         f"trial, {job.limit} wanted"
     )

@@ -142,7 +142,7 @@ class Process:
     """
 
     def __init__(self, what: Message) -> None:
-        # Limits of this process are not the worker's, which is told its number of threads.
+        # Limits of this process are not the worker's, which is given its number of threads.
         limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         environment = {key: value for key, value in os.environ.items() if key not in limits}
         self.process = subprocess.Popen(
@@ -153,9 +153,9 @@ class Process:
             text=True,
             env=environment,
         )
-        self.tell(what)  # workers start in parallel; `answer` waits
+        self.send(what)  # workers start in parallel; `answer` waits
 
-    def tell(self, request: Message) -> None:
+    def send(self, request: Message) -> None:
         """Send a request without waiting."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -163,7 +163,7 @@ class Process:
 
     def ask(self, request: Message) -> Message:
         """Send a request and wait for its answer."""
-        self.tell(request)
+        self.send(request)
         return self.answer()
 
     def answer(self) -> Message:

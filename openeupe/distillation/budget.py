@@ -221,10 +221,10 @@ def _measure(
         fixed, step = loaded + statistics + trained.fixed_s, trained.step_s
         if config.head_init == "ridge":
             fixed += HEAD_BATCHES * step  # a pass over a batch takes at most a step
-        taught = _teachers_time(trainer) if config.teacher_cache != "none" else 0.0
+        teachers_s = _teachers_time(trainer) if config.teacher_cache != "none" else 0.0
     batches = math.ceil(sum(map(len, sources)) / config.batch_size)
-    fixed, step, taught = (_slowest(one, processes) for one in (fixed, step, taught))
-    return StageTime(fixed, step, taught, batches)
+    fixed, step, teachers_s = (_slowest(one, processes) for one in (fixed, step, teachers_s))
+    return StageTime(fixed, step, teachers_s, batches)
 
 
 def _stand_in(recipe: Recipe, member: TeacherConfig | StudentConfig) -> Encoder:

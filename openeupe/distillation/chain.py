@@ -78,9 +78,9 @@ def chains(student: Path) -> dict[str, HeadChain]:
         folder, before = ahead.popleft()
         check_student(folder)
         here, run = load_student(folder), _run_around(folder)
-        for teacher, told in here.info.teachers.items():
+        for teacher, teacher_info in here.info.teachers.items():
             steps = [*before, (here.heads[teacher].cls, here.statistics[teacher])]
-            encoder = told.encoder
+            encoder = teacher_info.encoder
             if earlier := earlier_stage(encoder):
                 if run is not None:
                     stage, name = run.recipe.resolve(earlier)
@@ -88,8 +88,8 @@ def chains(student: Path) -> dict[str, HeadChain]:
             elif is_published(encoder):
                 if _is_expert(run, here.info, teacher):
                     found.setdefault(encoder, HeadChain(steps))
-            elif (taught := _run_student(encoder)) is not None:
-                ahead.append((taught, steps))
+            elif (student_of_run := _run_student(encoder)) is not None:
+                ahead.append((student_of_run, steps))
     return found
 
 
@@ -113,6 +113,6 @@ def _is_expert(run: Run | None, info: StudentInfo, teacher: str) -> bool:
     made: TeacherInfo | TeacherConfig = info.teachers[teacher]
     if made.pretrained is None:
         if run is None or info.stage not in run.recipe.stages:
-            return True  # nothing says otherwise
+            return True  # nothing contradicts it
         made = run.recipe.stages[info.stage].teachers[teacher]
     return bool(made.pretrained) and "class_token" not in made.args

@@ -43,7 +43,7 @@ class CheckpointWriter:
 
     def __init__(self, processes: Processes = _ALONE) -> None:
         self.processes = processes
-        _ = processes.beside  # created here by all processes, not in the thread
+        _ = processes.background  # created here by all processes, not in the thread
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -118,7 +118,7 @@ def write_tensors(folder: Path, tensors: dict[str, Any], processes: Processes) -
     dcp.save(
         tensors,
         storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
-        process_group=processes.beside,
+        process_group=processes.background,
         no_dist=processes.count == 1,
     )
 
@@ -144,11 +144,11 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def newest_whole(folder: Path, tell: Callable[[str], None]) -> Path | None:
+def newest_whole(folder: Path, report: Callable[[str], None]) -> Path | None:
     """Find the newest undamaged checkpoint; None if there is no checkpoint.
 
     Args:
-        tell: called with a line for each damaged checkpoint, which is renamed.
+        report: called with a line for each damaged checkpoint, which is renamed.
 
     Raises:
         InputError: if there are checkpoints, and all are damaged.
@@ -160,14 +160,14 @@ def newest_whole(folder: Path, tell: Callable[[str], None]) -> Path | None:
             for bad, why in damaged.items():  # so that they do not count as the newest ones
                 _remove(aside := bad.with_name(f"{bad.name}{_DAMAGED}"))
                 bad.rename(aside)
-                tell(f"checkpoint {bad} is damaged ({why}): going on from {path.name}")
+                report(f"checkpoint {bad} is damaged ({why}): continuing from {path.name}")
             return path
         damaged[path] = what
     if damaged:
         path, why = next(iter(damaged.items()))
         raise InputError(
             f"checkpoint {path} is damaged ({why}), and so is every one before it: copy it back, "
-            f"or delete {folder.parent} to begin the stage anew"
+            f"or delete {folder.parent} to begin the stage again"
         )
     return None
 
@@ -220,7 +220,7 @@ class Checkpoint:
             dcp.load(
                 dict(tensors),
                 storage_reader=HuggingFaceStorageReader(str(self.path)),
-                process_group=processes.beside,
+                process_group=processes.background,
                 no_dist=processes.count == 1,
             )
         except (OSError, SafetensorError, dcp.CheckpointException) as error:

@@ -129,7 +129,7 @@ def hold_in_fp8(teacher: nn.Module) -> int:
 
 
 def _join_qkv_bias(module: nn.Module) -> None:
-    """timm's attention with biases beside its layer reads the layer's weight. Without, calls it."""
+    """Join separate biases of timm's attention into its qkv layer, so that it calls it."""
     qkv, q_bias = getattr(module, "qkv", None), getattr(module, "q_bias", None)
     if isinstance(qkv, nn.Linear) and isinstance(q_bias, Tensor) and qkv.bias is None:
         parts = [q_bias, cast(Tensor, module.k_bias), cast(Tensor, module.v_bias)]

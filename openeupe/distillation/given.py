@@ -28,8 +28,8 @@ def with_teachers(recipe: Recipe, teachers: Mapping[str, Encoder]) -> Recipe:
         new = TeacherConfig(encoder=f"{GIVEN}{name}", resolution=(encoder.resolution,))
         for key in having or list(stages)[:1]:
             own = stages[key].teachers
-            taught = {**own, name: own.get(name, new).replaced(name, encoder)}
-            stages[key] = stages[key].model_copy(update={"teachers": taught})
+            configs = {**own, name: own.get(name, new).replaced(name, encoder)}
+            stages[key] = stages[key].model_copy(update={"teachers": configs})
     found = recipe.model_copy(update={"stages": stages})
     check_settings(Recipe, "recipe", recipe.name, found.model_dump())  # its names, for one
     return found

@@ -47,7 +47,7 @@ def token_losses(predicted: Tokens, target: Tokens, config: LossConfig) -> Token
 
     Both arguments have the teacher's widths; `target` is standardized. The smaller patch grid is
     upsampled to the larger one, bicubically (paper section 4.1). Reductions are means over batch,
-    positions and coordinates; all arithmetic is float32, whatever autocast says.
+    positions and coordinates; all arithmetic is float32, also under autocast.
     """
     cls = 1 - F.cosine_similarity(predicted.cls.float(), target.cls.float(), dim=-1).mean()
     mine, theirs = match_grids(predicted.patches.float(), target.patches.float())

@@ -52,11 +52,11 @@ class MetricsLog:
         folder: Path,
         first_step: int,
         tracker: Tracker,
-        tell: Callable[[str], None] = lambda _: None,
+        report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
-            kept = [r for r in read_metrics(self.path, tell) if r["step"] <= first_step]
+            kept = [r for r in read_metrics(self.path, report) if r["step"] <= first_step]
             write_atomically(self.path, "".join(json.dumps(r) + "\n" for r in kept))
         self.file = self.path.open("a", encoding="utf-8")
         self.tracker = tracker
@@ -78,12 +78,14 @@ class MetricsLog:
         self.tracker.close()
 
 
-def read_metrics(path: Path, tell: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
+def read_metrics(
+    path: Path, report: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
     """Records of a `metrics.jsonl`, without its damaged lines.
 
     Args:
-        tell: is given a line that names damaged ones. A last line that a kill cut off is expected,
-            and not named.
+        report: called with a line that names the damaged ones. A last line that was cut off by
+            a kill is expected, and not named.
     """
     lines = path.read_bytes().splitlines()
     records, damaged = [], []
@@ -97,5 +99,5 @@ def read_metrics(path: Path, tell: Callable[[str], None] = lambda _: None) -> li
         elif number < len(lines):
             damaged.append(str(number))
     if damaged:
-        tell(f"{path} is damaged in line {', '.join(damaged[:5])}: left out, the others are used")
+        report(f"{path} is damaged in line {', '.join(damaged[:5])}: left out, the others are used")
     return records

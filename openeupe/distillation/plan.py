@@ -40,10 +40,10 @@ def petaflops(recipe: Recipe) -> dict[str, float]:
     """
     found = {}
     for name, config in recipe.stages.items():
-        taught, trained = image_gflops(recipe, config)
+        teaching, trained = image_gflops(recipe, config)
         images = config.steps * config.batch_size
         statistics = _statistics_images(recipe, config)
-        found[name] = (images * (taught + trained) + statistics * taught) / 1e6
+        found[name] = (images * (teaching + trained) + statistics * teaching) / 1e6
     return found
 
 
@@ -54,13 +54,13 @@ def image_gflops(recipe: Recipe, config: StageConfig) -> tuple[float, float]:
     """
     teachers = {k: meta_encoder(recipe, c, c.args) for k, c in config.teachers.items()}
     students = {k: meta_encoder(recipe, c, c.args) for k, c in config.students.items()}
-    taught = sum(_forward(t, config.teachers[k].resolution)[0] for k, t in teachers.items())
+    teaching = sum(_forward(t, config.teachers[k].resolution)[0] for k, t in teachers.items())
     trained = 0.0
     for key, student in students.items():
         gflops, grids = _forward(student, config.students[key].resolution)
         heads = _heads(student, [teachers[t] for t in config.teachers_of(key)], config)
         trained += _trained(config.students[key], gflops, _heads_gflops(student, heads, grids))
-    return taught, trained
+    return teaching, trained
 
 
 def _statistics_images(recipe: Recipe, config: StageConfig) -> int:
@@ -186,12 +186,12 @@ def _stage_cost(
     statistics = _statistics_images(recipe, config)
     teacher_gflops = sum(c.gflops for c in teacher_costs)
     seen_by_teachers, cached = _cached(config, teachers, bytes_each) or (images, 0)
-    taught_by = (seen_by_teachers + statistics) * teacher_gflops
+    teachers_work = (seen_by_teachers + statistics) * teacher_gflops
     seconds = sum(
         gflops / (tflops[_rate(precision, where.bf16)] * 1e3)
         for gflops, precision in (
             (images * trained_gflops, config.student_precision),
-            (taught_by, config.teacher_precision),
+            (teachers_work, config.teacher_precision),
         )
     )
     return StageCost(

@@ -27,7 +27,7 @@ class _Begun(Saved):
 
 
 def settled(
-    config: StageConfig, folder: Path, here: Processes, tell: Callable[[str], None]
+    config: StageConfig, folder: Path, here: Processes, report: Callable[[str], None]
 ) -> StageConfig:
     """Replace `auto` by the precisions that a stage began with.
 
@@ -35,7 +35,7 @@ def settled(
     records them in the stage's folder.
 
     Args:
-        tell: called with a line if `auto` would be another precision here.
+        report: called with a line if `auto` would be another precision here.
 
     Raises:
         InputError: if the record is damaged.
@@ -44,15 +44,15 @@ def settled(
     found = {kind: resolve_precision(one, here.device) for kind, one in asked.items()}
     path = folder / _PRECISION
     if here.first and path.is_file():
-        fix = f"copy it back, or delete {folder} to begin the stage anew"
+        fix = f"copy it back, or delete {folder} to begin the stage again"
         begun = read_checked(path, _Begun, fix)
         for kind, now in found.items():
             if begun[kind] != now:
-                tell(f"goes on in {begun[kind]}, in which it began; auto is {now} here ({kind})")
+                report(f"continues in {begun[kind]}, as it began; auto is {now} here ({kind})")
         found = begun
     elif here.first:
         if checkpoints(folder / CHECKPOINTS):
-            tell(f"{_PRECISION} is missing: whether it began in another precision is not known")
+            report(f"{_PRECISION} is missing: whether it began in another precision is not known")
         write_atomically(path, json.dumps(found))
     found = here.gather_plain(found)[0]
     precisions = {"teacher_precision": found["teachers"], "student_precision": found["students"]}
@@ -77,8 +77,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # Older versions of PyTorch do not report it; they use float32.
-        tell = getattr(torch.cpu, "get_capabilities", dict)
-        capabilities: dict[str, bool] = tell() if device.type == "cpu" else {}
+        query = getattr(torch.cpu, "get_capabilities", dict)
+        capabilities: dict[str, bool] = query() if device.type == "cpu" else {}
         native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return "bf16" if native else "fp32"
 

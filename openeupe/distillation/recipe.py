@@ -131,9 +131,9 @@ class StageConfig(Config):
                         f"students.{name}.teachers: the stage has no teacher {teacher!r} "
                         f"({', '.join(self.teachers)})"
                     )
-        taught = {teacher for name in self.students for teacher in self.teachers_of(name)}
+        used = {teacher for name in self.students for teacher in self.teachers_of(name)}
         for teacher in self.teachers:
-            if teacher not in taught:
+            if teacher not in used:
                 raise ValueError(f"teachers.{teacher}: no student has this teacher: leave it out")
         return self
 
@@ -233,8 +233,8 @@ class Recipe(Config):
                         try:
                             check_code(encoder or "", allow_code)
                         except InputError as error:
-                            told = f"stages.{name}.{kind}.{key}.{field}"
-                            raise InputError(f"{told}: {error}") from None
+                            where = f"stages.{name}.{kind}.{key}.{field}"
+                            raise InputError(f"{where}: {error}") from None
 
 
 def load_recipe(

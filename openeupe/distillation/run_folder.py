@@ -78,7 +78,7 @@ class Run(RunFolder):
             except (ValueError, TypeError, KeyError):
                 raise InputError(
                     f"{path} is damaged: copy it back, or delete {path.parent} to begin the stage "
-                    "anew"
+                    "again"
                 ) from None
             if found:
                 raise InputError(
@@ -151,15 +151,15 @@ def settings_that_count(stage: StageConfig) -> dict[str, object]:
     What students take from the stage is written out. `accumulate` counts: batch norm takes its
     statistics from each part.
     """
-    told = stage.model_dump(
+    settings = stage.model_dump(
         mode="json",
         exclude={"log_every", "checkpoint_every", "shard", "compile", "teacher_cache_path"},
     )
-    for name, student in told["students"].items():
+    for name, student in settings["students"].items():
         student["optimizer"] = stage.optimizer_of(name).model_dump(mode="json")
         student["pretrained"] = bool(student["pretrained"])
         del student["checkpoint_activations"]
-    return told
+    return settings
 
 
 def data_that_count(data: DataConfig) -> dict[str, object]:

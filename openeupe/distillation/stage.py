@@ -63,7 +63,7 @@ class Stage(nn.Module):
         self.students = nn.ModuleDict(students)
         self.heads = nn.ModuleDict()
         for student_name, student in students.items():
-            # Each student's heads have a seed of their own: a family trained in one pass starts
+            # Each student's heads have a seed of their own: students trained together start
             # as its members would alone.
             with seeded(derive_seed(seed, name, "heads", student_name)):
                 self.heads[student_name] = nn.ModuleDict(

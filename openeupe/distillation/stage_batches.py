@@ -60,7 +60,7 @@ class StageBatches:
         self.teacher_cache: CachedTokens | None = None
         self.broken = BrokenImages(data.max_broken)
         self.augment = BatchAugment(data.augment, stage.config.largest_resolution, self.device)
-        self.beside: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self.copying: Any = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def __call__(self, first: int, last: int, stream: str) -> Iterator[Loaded]:
         """Iterate over the steps `first` to `last - 1`. Each stream has its own random draws."""
@@ -115,14 +115,14 @@ class StageBatches:
         before.
         """
         cuda = self.device.type == "cuda"
-        with torch.cuda.stream(self.beside) if cuda else nullcontext():
+        with torch.cuda.stream(self.copying) if cuda else nullcontext():
             images = batch.images.to(self.device, non_blocking=True)
             cached = {k: t.to(self.device, non_blocking=True) for k, t in batch.cached.items()}
             if batch.draws is not None:
                 images = self.augment(images, batch.draws.to(self.device, non_blocking=True))
         if cuda:
             computing = torch.cuda.current_stream()
-            computing.wait_stream(self.beside)
+            computing.wait_stream(self.copying)
             for tensor in (images, *cached.values()):
                 tensor.record_stream(computing)  # else its memory would be used again too soon
         return images, cached

@@ -54,9 +54,9 @@ def claim(folder: Path, settings: Written, per_shard: int) -> Written:
         )
     shared = [name for name in settings["teachers"] if name in found["teachers"]]
     before, now = (_compared(one, shared) for one in (found, settings))
-    if told := difference(before, now):
+    if other := difference(before, now):
         raise InputError(
-            f"{folder} holds teacher outputs of other settings ({told}): delete it or choose "
+            f"{folder} holds teacher outputs of other settings ({other}): delete it or choose "
             "another folder"
         )
     return found

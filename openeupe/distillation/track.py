@@ -108,7 +108,7 @@ class _Wandb:
 
 
 class _Mlflow:
-    """mlflow, where MLFLOW_TRACKING_URI says, else in a SQLite file of the stage's folder."""
+    """mlflow, at MLFLOW_TRACKING_URI, else in a SQLite file of the stage's folder."""
 
     def __init__(self, module: Any, folder: Path, run: str, stage: str) -> None:
         import os

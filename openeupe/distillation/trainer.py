@@ -109,7 +109,7 @@ class Trainer:
             self.batches.teacher_cache = self._cache_teachers()
         self.stage.train()
         if self.processes.first:
-            self.log = MetricsLog(self.folder, done, self.tracker(done), self._tell)
+            self.log = MetricsLog(self.folder, done, self.tracker(done), self._report)
         progress = self.progress.task(self.stage.name, self.config.steps, done)
         try:
             with progress as task, stop_requested() as stop:
@@ -180,7 +180,7 @@ class Trainer:
                 self.writer.wait()
                 raise Stopped(signum, f"{self.stage.name}, step {done} of {config.steps}")
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         self.progress.message(f"{self.stage.name}: {line}")
 
     def _means(self, last: bool) -> dict[str, float]:
@@ -195,7 +195,7 @@ class Trainer:
         means = self.meter.flush()
         if last or not all(math.isfinite(value) for value in means.values()):
             for name in self.students.drop_failed():
-                self._tell(
+                self._report(
                     f"{name} was not finite at step {self.students.dropped[name]}: "
                     "dropped, the others go on"
                 )
@@ -214,8 +214,8 @@ class Trainer:
         images = images[: max(2, len(images) // self.config.accumulate)]
         errors = teachers_to_fp8(self.stage, images)
         means = {name: float(self.processes.mean(error)) for name, error in errors.items()}
-        told = ", ".join(f"{name} {error:.2%}" for name, error in means.items())
-        self._tell(f"fp8 changes the teachers' tokens by: {told}")
+        listed = ", ".join(f"{name} {error:.2%}" for name, error in means.items())
+        self._report(f"fp8 changes the teachers' tokens by: {listed}")
         check_parity(self.stage, means)
 
     def _cache_teachers(self) -> CachedTokens:
@@ -263,7 +263,7 @@ class Trainer:
         return self.processes.gather if self.processes.count > 1 else None
 
     def _measure_batch_norm(self) -> None:
-        """Measure running statistics anew where channels were cut out of a larger network."""
+        """Measure running statistics again where channels were cut out of a larger network."""
         for name, student in self.config.students.items():
             if student.init:
                 resolution = max(student.resolution)
@@ -293,7 +293,8 @@ class Trainer:
     def _resume(self) -> int | None:
         """Restore the newest checkpoint; its step, or None where there is none."""
         first, folder = self.processes.first, self.folder / CHECKPOINTS
-        found = self.processes.gather_plain(newest_whole(folder, self._tell) if first else None)[0]
+        newest = newest_whole(folder, self._report) if first else None
+        found = self.processes.gather_plain(newest)[0]
         if found is None:
             return None
         checkpoint = Checkpoint(found)

@@ -12,7 +12,7 @@ import timm
 from openeupe.encoders.arguments import check_arguments, timm_class
 from openeupe.encoders.backbone import TimmEncoder
 from openeupe.encoders.encoder import Encoder
-from openeupe.encoders.eupe import FAMILY, PROXY, build, build_proxy
+from openeupe.encoders.eupe import ARCHITECTURES, PROXY, build, build_proxy
 from openeupe.encoders.experts import EXPERTS
 from openeupe.encoders.pixels import RawPixels
 from openeupe.errors import InputError
@@ -22,7 +22,7 @@ _OURS: dict[str, type[Encoder]] = {**EXPERTS, "raw_pixels": RawPixels}  # not ti
 
 def names() -> list[str]:
     """Names of OpenEUPE's own encoders; any timm name works as well."""
-    return [*FAMILY, "eupe_proxy", *_OURS]
+    return [*ARCHITECTURES, "eupe_proxy", *_OURS]
 
 
 def is_name(name: str) -> bool:
@@ -47,7 +47,7 @@ def create(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> 
             if not isinstance(pretrained, bool):
                 raise InputError(f"{name}: pretrained must be true or false, not {pretrained}")
             return _OURS[name](pretrained=pretrained, **args)  # type: ignore[call-arg]
-        if name in FAMILY:
+        if name in ARCHITECTURES:
             return build(name, pretrained=pretrained, **args)
         if name == "eupe_proxy":
             return build_proxy(pretrained=pretrained, **args)
@@ -87,5 +87,5 @@ def _makers(name: str) -> tuple[Callable[..., Any], ...]:
         return (_OURS[name],)
     if name == "eupe_proxy":
         return (build_proxy, TimmEncoder, timm_class(PROXY))
-    timm_name = FAMILY[name][0] if name in FAMILY else name
+    timm_name = ARCHITECTURES[name][0] if name in ARCHITECTURES else name
     return (TimmEncoder, timm_class(timm_name)) if timm.is_model(timm_name) else ()

@@ -104,8 +104,8 @@ class CoreMl(Engine):
         model = coremltools.models.MLModel(str(path))
 
         def run(images: Tensor) -> Tokens:
-            said = model.predict({INPUT: images.contiguous().numpy()})
-            return Tokens(*(torch.from_numpy(said[name]).float() for name in OUTPUTS))
+            outputs = model.predict({INPUT: images.contiguous().numpy()})
+            return Tokens(*(torch.from_numpy(outputs[name]).float() for name in OUTPUTS))
 
         return run
 

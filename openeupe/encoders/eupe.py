@@ -31,7 +31,7 @@ _ROPE = {"rope_rescale_coords": 2.0}
 
 PROXY = "vit_base_patch16_dinov3_qkvb.lvd1689m"  # widened and deepened
 
-FAMILY: dict[str, tuple[str, Arguments]] = {
+ARCHITECTURES: dict[str, tuple[str, Arguments]] = {
     # Students (paper section 4.1), 256 px, ImageNet constants.
     "eupe_vit_t": ("vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m", _ROPE),
     "eupe_vit_s": ("vit_small_patch16_dinov3_qkvb.eupe_lvd1689m", _ROPE),
@@ -48,12 +48,12 @@ FAMILY: dict[str, tuple[str, Arguments]] = {
 
 
 def build(name: str, *, pretrained: bool | str | Path = False, **args: Any) -> TimmEncoder:
-    """Make one of `FAMILY`; `args` go to `TimmEncoder` (depth, class_token, drop_path_rate, ...).
+    """Make one of `ARCHITECTURES`. `args` (depth, class_token, ...) go to `TimmEncoder`.
 
     Raises:
         InputError: as `TimmEncoder`.
     """
-    timm_name, fixed = FAMILY[name]
+    timm_name, fixed = ARCHITECTURES[name]
     encoder = TimmEncoder(timm_name, name=name, pretrained=pretrained, **{**fixed, **args})
     encoder.args = args
     return encoder

@@ -12,7 +12,7 @@ from pathlib import Path
 import timm
 
 from openeupe.encoders.dinov2_focus_weights import DINOV2_FOCUS
-from openeupe.encoders.eupe import FAMILY
+from openeupe.encoders.eupe import ARCHITECTURES
 from openeupe.encoders.expert_weights import CRAFT, EFFICIENTNET_LITE0, HED
 from openeupe.encoders.resolver import resolve
 from openeupe.encoders.sources import File, Published
@@ -26,7 +26,7 @@ _EXPERTS = {
 }
 FAIR = "fair-noncommercial-research-license"
 _FOLLOWS = {
-    FAIR: "noncommercial research only, results and derivatives included; whoever gets a "
+    FAIR: "noncommercial research only, results and derivatives included; who gets a "
     "derivative gets it under the same terms, with a copy of them",
     "dinov3-license": "derivatives go on under the DINOv3 License, with a copy of it",
     "apache-2.0": "keep the notice; no further conditions on the student",
@@ -55,13 +55,13 @@ def licence_of(encoder: str) -> Licence:
     """The licence of an encoder's published weights, by encoder name."""
     name = _named(encoder)
     if encoder in _EXPERTS and not name.startswith(("Apache", "MIT")):
-        return Licence(name, "unclear: ask whoever trained it before you publish or sell")
+        return Licence(name, "unclear: ask its authors before you publish or sell")
     if encoder in _EXPERTS:
         alone = name.lower() in PERMISSIVE
-        told = (
+        terms = (
             _FOLLOWS["apache-2.0"] if alone else "keep the notices; read the words before you sell"
         )
-        return Licence(name.lower() if alone else name, told)
+        return Licence(name.lower() if alone else name, terms)
     return Licence(name, _FOLLOWS.get(name, "unknown here: read it before you publish"))
 
 
@@ -77,7 +77,7 @@ def _named(encoder: str) -> str:
         return FAIR
     if not isinstance(source, Published):
         return (_of_card(folder) if folder else None) or "unknown"
-    timm_name = FAMILY[encoder][0] if encoder in FAMILY else encoder
+    timm_name = ARCHITECTURES[encoder][0] if encoder in ARCHITECTURES else encoder
     config = timm.get_pretrained_cfg(timm_name) if timm.is_model(timm_name) else None
     return (config.license if config else None) or "unknown"
 
@@ -91,5 +91,5 @@ def _of_card(folder: Path) -> str | None:
         data = ModelCard.load(path, ignore_metadata_errors=True).data if path.is_file() else None
     except ValueError:
         return None
-    told = data and (data.get("license_name") or data.license)
-    return str(told) if told else None
+    named = data and (data.get("license_name") or data.license)
+    return str(named) if named else None

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openeupe.encoders.eupe import FAMILY
+from openeupe.encoders.eupe import ARCHITECTURES
 from openeupe.encoders.weights import read_weights
 from openeupe.errors import InputError
 
@@ -48,7 +48,7 @@ def architecture(path: Path) -> str:
     if name is None:
         raise InputError(
             f"{path}: width {shape[0]} with {shape[1]} blocks is none of the six released students "
-            f"({', '.join(n for n in FAMILY if n.startswith('eupe_'))})"
+            f"({', '.join(n for n in ARCHITECTURES if n.startswith('eupe_'))})"
         )
     return name
 

@@ -121,8 +121,8 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"{folder} is not a run folder: {RECIPE}: {error.strerror}") from None
         except (yaml.YAMLError, ValidationError) as error:
-            told = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} is damaged ({told}): copy it back") from None
+            problem = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} is damaged ({problem}): copy it back") from None
         return cls(folder, {name: tuple(stage.students) for name, stage in recipe.stages.items()})
 
     def finished(self, stage: str) -> bool:

@@ -182,10 +182,10 @@ def check_pair(first: tuple[Path, BenchmarkResult], second: tuple[Path, Benchmar
     Raises:
         InputError: in one line.
     """
-    if unlike := what_differs(first[1], second[1]):
+    if differing := what_differs(first[1], second[1]):
         raise InputError(
             f"benchmark {first[1].name}: {first[0]} and {second[0]} were evaluated with other "
-            f"{unlike[0]}: evaluate both with the same suite and data"
+            f"{differing[0]}: evaluate both with the same suite and data"
         )
 
 

@@ -38,7 +38,7 @@ Data = tuple[DepthImages, DepthImages]  # train, test
 
 
 class OnlineDepth(DepthCrops, FitSettings):
-    """NYUv2's linear protocol: each image augmented anew, evaluated whole with its mirror image.
+    """NYUv2's linear protocol: augmented images, evaluated whole with their mirror images.
 
     `crop` is fitted to the patch size (patch 14: 420 x 546).
     """

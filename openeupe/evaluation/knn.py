@@ -29,7 +29,7 @@ class Knn(Benchmark):
 
     By default the released evaluation code's rule: class tokens L2-normalized, neighbours by
     cosine, votes of exp(similarity / 0.07); short side 256 bicubic, centre 224. The paper's text
-    says majority of the L2 nearest instead: `vote: majority`, `metric: l2`. Where fewer training
+    uses a majority of the L2 nearest instead: `vote: majority`, `metric: l2`. Where fewer training
     images than `k` exist, all of them vote.
     """
 

@@ -154,16 +154,16 @@ class BenchmarkResult(Conditions):
         seconds: float,
     ) -> BenchmarkResult:
         """The result of an outcome, or of the reason without one."""
-        told = {**dict(conditions), "data": data, "outcomes": outcomes, "seconds": seconds}
+        shared = {**dict(conditions), "data": data, "outcomes": outcomes, "seconds": seconds}
         if isinstance(outcome, str):
-            return cls(name=name, missing=outcome, **told)
+            return cls(name=name, missing=outcome, **shared)
         return cls(
             name=name,
             headline=outcome.headline,
             metrics={key: Metric.of(key, measure) for key, measure in outcome.measures.items()},
             baselines={key: _finite(value) for key, value in outcome.baselines.items()},
             details=outcome.details,
-            **told,
+            **shared,
         )
 
     @property

@@ -36,7 +36,7 @@ Data = tuple[MaskedImages, MaskedImages]  # train, test
 
 
 class OnlineSegmentation(LabelledCrops, FitSettings):
-    """ADE20K's linear protocol: each image augmented anew, evaluated by sliding windows.
+    """ADE20K's linear protocol: augmented images, evaluated by sliding windows.
 
     Sizes are those of an encoder whose patches fit `crop`; for others (patch 14) crop, short side
     and stride grow by the same factor to the nearest fitting crop (518).

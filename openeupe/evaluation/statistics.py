@@ -1,6 +1,6 @@
 """Is it noise? Bootstrap intervals and paired tests on any measure, and Holm's correction.
 
-Two sources of noise are kept apart: which samples the test set happens to hold (reweighted here,
+Two sources of noise are separate: which samples the test set happens to hold (reweighted here,
 whole clusters at a time: images, pairs, scenes), and which seed a probe happened to be trained
 with (the spread over seeds). A comparison of two encoders adds both. As in Welch's test, each side
 has its own number of seeds and its own spread. A side that was trained once has no known spread:
@@ -75,7 +75,7 @@ def interval(measure: Measure, seed: int = 0) -> Interval:
 def difference(a: Measure, b: Measure, seed: int = 0, *, same_seeds: bool = False) -> Difference:
     """Paired comparison of two encoders on one benchmark.
 
-    The interval: both are reweighted alike. The test: were they alike, each
+    The interval: both are reweighted the same way. The test: if they were equal, each
     sample's two results could be swapped; p is the share of random swaps that give at least the
     difference seen. What the choice of training seeds adds to either is drawn from Student's t
     with the spread over its own seeds, whose numbers may differ (the setting of Welch's test, in
@@ -93,7 +93,7 @@ def mean_difference(
 ) -> Difference:
     """`difference`, mean over pairs: what one change did wherever it was made.
 
-    All are reweighted alike, and a sample's results are swapped in all pairs at once. With
+    All are reweighted the same way, and a sample's results are swapped in all pairs at once. With
     `same_seeds`, seed i of all pairs shares what it drew, provided that all have as many.
 
     Raises:

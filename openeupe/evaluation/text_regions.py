@@ -88,8 +88,9 @@ class TextRegions(CellBenchmark):
 
 def confusion(probability: Array, text: Mask) -> Array:
     """`[3]` (true positives, false positives, false negatives) at one half, of evaluated pixels."""
-    said = probability > 0.5
-    return np.array([(said & text).sum(), (said & ~text).sum(), (~said & text).sum()], np.float64)
+    found = probability > 0.5
+    counts = [(found & text).sum(), (found & ~text).sum(), (~found & text).sum()]
+    return np.array(counts, np.float64)
 
 
 def at_thresholds(probability: Array, text: Mask) -> Array:

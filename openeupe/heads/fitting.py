@@ -99,7 +99,7 @@ def augmented_batches(
     settings: FitSettings,
     seed: int,
 ) -> Iterator[Batch]:
-    """Batches for which each image is augmented and encoded anew.
+    """Batches for which each image is augmented and encoded again.
 
     Everything random is a function of `seed`, however many threads decode.
 

@@ -69,10 +69,10 @@ def comparable(
         names = []
         for name, benchmark in results.benchmarks.items():
             other, reference = first.setdefault(name, (label, benchmark))
-            if unlike := what_differs(benchmark, reference):
+            if differing := what_differs(benchmark, reference):
                 notes.append(
                     f"{name} of {label} is not shown: it was evaluated with other "
-                    f"{' and '.join(unlike)} than {other}. Evaluate both again."
+                    f"{' and '.join(differing)} than {other}. Evaluate both again."
                 )
             else:
                 names.append(name)

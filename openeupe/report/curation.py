@@ -58,11 +58,11 @@ class _Part:
 def write_curation(manifest: Path, out: Path | None = None) -> Path:
     """Write the page of a manifest, by default next to it. Returns the file."""
     out = out or manifest.with_suffix(".html")
-    write_atomically(out, _render(_Told(manifest)))
+    write_atomically(out, _render(_Curated(manifest)))
     return out
 
 
-class _Told:
+class _Curated:
     """A manifest's numbers as arrays, and its images and names on demand."""
 
     def __init__(self, manifest: Path) -> None:
@@ -108,18 +108,18 @@ class _Told:
         return int(np.searchsorted(self._starts, number, side="right")) - 1
 
 
-def _render(told: _Told) -> str:
-    about = told.about
+def _render(curated: _Curated) -> str:
+    about = curated.about
     environment = jinja2.Environment(
         autoescape=True, loader=jinja2.PackageLoader("openeupe", "report")
     )
     css = (resources.files("openeupe") / "report" / "page.css").read_text(encoding="utf-8")
-    parts = [part for part in (_pairs(told), _leaks(told), _shapes(told), _others(told)) if part]
+    parts = [part for make in (_pairs, _leaks, _shapes, _others) if (part := make(curated))]
     sections = [("dropped", "What was dropped"), ("settings", "Settings")]
     if "balance" in about:
         sections.insert(1, ("clusters", "Clusters"))
     return environment.get_template("curation.html").render(
-        name=told.manifest.name,
+        name=curated.manifest.name,
         state=f"{about['kept']:,} of {about['images']:,} images are kept",
         sections=sections,
         reasons=[
@@ -130,23 +130,23 @@ def _render(told: _Told) -> str:
         parts=parts,
         settings=[(name, str(value)) for name, value in settings(about).items()],
         css=Markup(css),  # of the package itself
-        **(_clusters(told) if "balance" in about else {}),
+        **(_clusters(curated) if "balance" in about else {}),
     )
 
 
-def _pairs(told: _Told) -> _Part | None:
+def _pairs(curated: _Curated) -> _Part | None:
     """Near copies, next to their originals."""
-    rows = np.flatnonzero(told.reason == "near copy")
+    rows = np.flatnonzero(curated.reason == "near copy")
     if not len(rows):
         return None
     # Half of those shown are the least certain, which show whether thresholds are right.
-    doubt = np.lexsort((told.cosine[rows], -told.bits[rows]))
+    doubt = np.lexsort((curated.cosine[rows], -curated.bits[rows]))
     shown = np.concatenate([rows[doubt[: _PAIRS // 2]], _spread(rows[doubt], _PAIRS // 2)])
-    dropped = told.rows(list(dict.fromkeys(shown.tolist())))
-    kept = told.rows([row["of"] for row in dropped])
+    dropped = curated.rows(list(dict.fromkeys(shown.tolist())))
+    kept = curated.rows([row["of"] for row in dropped])
     sheets = []
     for row, other in zip(dropped, kept, strict=True):
-        images = [told.image(row), told.image(other)]
+        images = [curated.image(row), curated.image(other)]
         lines = [f"{row['width']} × {row['height']} dropped, left", f"as {other['path']}"]
         sheets.append(_sheet(images, row["path"], [*lines, likeness(row)], 2))
     return _Part(
@@ -158,55 +158,55 @@ def _pairs(told: _Told) -> _Part | None:
     )
 
 
-def _leaks(told: _Told) -> _Part | None:
-    rows = np.flatnonzero(told.reason == "leak")
-    blind = len(told.about.get("unreadable_against", []))
+def _leaks(curated: _Curated) -> _Part | None:
+    rows = np.flatnonzero(curated.reason == "leak")
+    blind = len(curated.about.get("unreadable_against", []))
     if not len(rows) and not blind:
         return None
     sheets = []
-    for row in told.rows(_spread(rows, _PAIRS)):
+    for row in curated.rows(_spread(rows, _PAIRS)):
         try:
             other = decode(Path(row["against"]), "", _TILE)
         except BrokenImage:  # of a shard, or moved
             other = None
         lines = [f"shows {row['against']}", likeness(row)]
-        sheets.append(_sheet([told.image(row), other], row["path"], lines, 2))
-    named = [f"{row['path']} shows {row['against']}" for row in told.rows(rows[:_NAMES])]
+        sheets.append(_sheet([curated.image(row), other], row["path"], lines, 2))
+    named = [f"{row['path']} shows {row['against']}" for row in curated.rows(rows[:_NAMES])]
     text = "Left: dropped. Right: the evaluation image that it shows."
     if blind:
         text += f" {unprotected(blind)}."
     return _Part("Evaluation images", text, sheets, named, len(rows))
 
 
-def _shapes(told: _Told) -> _Part | None:
+def _shapes(curated: _Curated) -> _Part | None:
     sheets = []
     for reason in ("small", "narrow"):
-        if len(rows := told.some(reason, _COLUMNS * _ROWS)):
-            images = [told.image(row) for row in told.rows(rows)]
+        if len(rows := curated.some(reason, _COLUMNS * _ROWS)):
+            images = [curated.image(row) for row in curated.rows(rows)]
             sheets.append(_sheet(images, reason, [BECAUSE[reason]], _COLUMNS, whole=True))
-    broken = np.flatnonzero(told.reason == "unreadable")
-    names = [row["path"] for row in told.rows(broken[:_NAMES])]
+    broken = np.flatnonzero(curated.reason == "unreadable")
+    names = [row["path"] for row in curated.rows(broken[:_NAMES])]
     if not sheets and not names:
         return None
     text = "Those that cannot be read are listed."
     return _Part("Unusable images", text, sheets, names, len(broken))
 
 
-def _others(told: _Told) -> _Part | None:
+def _others(curated: _Curated) -> _Part | None:
     sheets = []
     for reason in ("unlike", "balance"):
-        if len(rows := told.some(reason, 4 * _COLUMNS * _ROWS)):
-            images = [told.image(row) for row in told.rows(rows)]
+        if len(rows := curated.some(reason, 4 * _COLUMNS * _ROWS)):
+            images = [curated.image(row) for row in curated.rows(rows)]
             sheets.append(_sheet(images, reason, [BECAUSE[reason]], 2 * _COLUMNS))
     return _Part("Left out of the choice", "Evenly spaced ones.", sheets) if sheets else None
 
 
-def _clusters(told: _Told) -> dict[str, object]:
-    about = told.about
+def _clusters(curated: _Curated) -> dict[str, object]:
+    about = curated.about
     count = about["clusters"][0]
-    known = told.cluster >= 0
-    before = np.bincount(told.cluster[known], minlength=count)
-    after = np.bincount(told.cluster[known], told.weight[known], minlength=count)
+    known = curated.cluster >= 0
+    before = np.bincount(curated.cluster[known], minlength=count)
+    after = np.bincount(curated.cluster[known], curated.weight[known], minlength=count)
     ranked = np.argsort(-before, kind="stable")
     ranked = ranked[before[ranked] > 0]
     chosen = list(
@@ -214,11 +214,11 @@ def _clusters(told: _Told) -> dict[str, object]:
     )
     sheets = []
     for number in chosen:
-        members = np.flatnonzero((told.cluster == number) & (told.weight > 0))
+        members = np.flatnonzero((curated.cluster == number) & (curated.weight > 0))
         if not len(members):  # of a cluster that the choice left out
-            members = np.flatnonzero(told.cluster == number)
-        images = [told.image(row) for row in told.rows(_spread(members, _COLUMNS * _ROWS))]
-        kept = int((told.weight[members] > 0).sum())
+            members = np.flatnonzero(curated.cluster == number)
+        images = [curated.image(row) for row in curated.rows(_spread(members, _COLUMNS * _ROWS))]
+        kept = int((curated.weight[members] > 0).sum())
         lines = [f"{before[number]:,} images, {kept:,} kept, {after[number]:.1f} drawn an epoch"]
         sheets.append(_sheet(images, f"cluster {number}", lines, _COLUMNS))
     chart = svg_uri(charts.cluster_sizes(before.tolist(), after.tolist()))
@@ -269,5 +269,5 @@ def _sheet(
         else:
             tile = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
         ground.paste(tile, (place % across * _TILE + 1, place // across * _TILE + 1))
-    told = f"{title}: {', '.join(lines)}"
-    return _Sheet(title, lines, told, jpeg_uri(ground), ground.width, ground.height)
+    curated = f"{title}: {', '.join(lines)}"
+    return _Sheet(title, lines, curated, jpeg_uri(ground), ground.width, ground.height)

@@ -6,7 +6,7 @@
   const selects = [...document.querySelectorAll("select")];
   const originals = looked.images.map((_, i) => document.getElementById("image-" + i));
   const under = document.getElementById("under");
-  const said = document.getElementById("said");
+  const status = document.getElementById("status");
   const query = { image: 0, x: 0.5, y: 0.5, held: false };
 
   document.querySelectorAll(".ramp").forEach((ramp) => {
@@ -110,7 +110,7 @@
       sentences.push(`${looked.encoders[place].name}: from ${low.toFixed(2)}${most}`);
     });
     const at = patchAt(Number(selects[0].value), query.image, query.x, query.y);
-    said.textContent = `Row ${at.row + 1}, column ${at.column + 1} of ${looked.images[query.image]}${query.held ? " (held)" : ""}. ${sentences.join("; ")}.`;
+    status.textContent = `Row ${at.row + 1}, column ${at.column + 1} of ${looked.images[query.image]}${query.held ? " (held)" : ""}. ${sentences.join("; ")}.`;
   }
 
   function point(canvas, event) {

@@ -67,7 +67,7 @@ def render(story: Story, seen: Seen) -> str:
     )
     template = environment.get_template("page.html")
     recipe = (story.run.folder / "recipe.yaml").read_text(encoding="utf-8")
-    told = {
+    context = {
         "name": story.run.recipe.name,
         "folder": story.run.folder,
         "unfinished": story.unfinished,
@@ -88,7 +88,7 @@ def render(story: Story, seen: Seen) -> str:
         "css": Markup((files / "page.css").read_text(encoding="utf-8")),
         "js": Markup((files / "page.js").read_text(encoding="utf-8")),
     }
-    return template.render(told)
+    return template.render(context)
 
 
 @dataclass(frozen=True)
@@ -151,18 +151,18 @@ def _state(story: Story) -> str:
     now = story.unfinished[0]
     return (
         f"Half-finished: {done} of {len(story.stages)} stages have ended, {now.name}: {now.state}. "
-        "This page tells what there is so far"
+        "This page shows what there is so far"
     )
 
 
 def _sections(pictures: bool) -> list[tuple[str, str]]:
-    alike = [("alike", "Which patches are alike")] if pictures else []
+    similar = [("alike", "Which patches are similar")] if pictures else []
     return [
         ("recipe", "What was done"),
         ("learning", "Learning"),
         ("results", "Results"),
         ("seen", "What it sees"),
-        *alike,
+        *similar,
         ("deployment", "Deployment"),
         ("versions", "Versions and seeds"),
     ]
@@ -170,12 +170,12 @@ def _sections(pictures: bool) -> list[tuple[str, str]]:
 
 def _data(story: Story) -> str:
     sources = story.run.recipe.data.sources
-    told = ", ".join(f"{s.path} (weight {s.weight:g})" for s in sources)
-    return f"Images from {told}. Each stage's students are the next one's teachers or its start."
+    named = ", ".join(f"{s.path} (weight {s.weight:g})" for s in sources)
+    return f"Images from {named}. Each stage's students are the next one's teachers or its start."
 
 
 def _curves(story: Story) -> list[dict[str, object]]:
-    told: list[dict[str, object]] = []
+    shown: list[dict[str, object]] = []
     for stage in story.stages:
         groups: dict[tuple[str, str], list[Curve]] = {}
         for curve in stage.curves:
@@ -187,8 +187,8 @@ def _curves(story: Story) -> list[dict[str, object]]:
             alt = f"Loss over steps of stage {stage.name}, {title}. Last values: {last}"
             drawn.append(_Chart(svg_uri(charts.loss_curves(curves, title)), alt))
         if drawn:
-            told.append({"name": f"{stage.name} ({stage.state})", "charts": drawn})
-    return told
+            shown.append({"name": f"{stage.name} ({stage.state})", "charts": drawn})
+    return shown
 
 
 def _fidelity(quickstart: Quickstart | None) -> dict[str, object] | None:

@@ -27,7 +27,7 @@ cls = {timm.cls}""",
 
 model = AutoModel.from_pretrained("{name}").eval()
 processor = AutoImageProcessor.from_pretrained("{name}")
-told = model(**processor(photo, return_tensors="pt"))  # .pooler_output, .last_hidden_state""",
+outputs = model(**processor(image, return_tensors="pt"))  # .pooler_output, .last_hidden_state""",
 }
 
 

@@ -52,8 +52,8 @@ class Origin:
     def recipe_yaml(self) -> str:
         """The resolved recipe, with paths shortened to their last name."""
         assert self.recipe is not None
-        told = for_others(yaml.safe_load(dump_recipe(self.recipe)))
-        return yaml.safe_dump(told, sort_keys=False, width=100)
+        recipe = for_others(yaml.safe_load(dump_recipe(self.recipe)))
+        return yaml.safe_dump(recipe, sort_keys=False, width=100)
 
 
 def origin(source: Written, encoder: Encoder, evaluations: Path | None = None) -> Origin:
@@ -100,8 +100,8 @@ def _recipe_of(student: Path, info: StudentInfo) -> Recipe | None:
         return None
     recipe = Run.open(folder).recipe
     stage = recipe.stages.get(student.parent.name)
-    told = (info.run, info.stage)
-    made = stage and student.name in stage.students and told == (recipe.name, student.parent.name)
+    place = (info.run, info.stage)
+    made = stage and student.name in stage.students and place == (recipe.name, student.parent.name)
     return recipe if made else None
 
 

@@ -42,21 +42,21 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
         (f'from_pretrained("{folder.name}")', f'from_pretrained("{repository}")'),
     ):
         card = card.replace(here, there)
-    told = {"README.md": card}
+    texts = {"README.md": card}
     if info := read_mapping(folder / DISTILLATION):
-        told[DISTILLATION] = json.dumps(for_others(info), indent=2)
+        texts[DISTILLATION] = json.dumps(for_others(info), indent=2)
     client = HfApi()
     try:
         client.create_repo(repository, private=private, exist_ok=True)
         client.upload_folder(
             repo_id=repository,
             folder_path=folder,
-            allow_patterns=[name for name in FILES if name not in told],
+            allow_patterns=[name for name in FILES if name not in texts],
             # Heads and statistics of an encoder that was pushed there before are not this one's.
             delete_patterns=[name for name in FILES if not (folder / name).is_file()],
             commit_message="An encoder made with OpenEUPE",
         )
-        for name, text in told.items():
+        for name, text in texts.items():
             client.upload_file(path_or_fileobj=text.encode(), path_in_repo=name, repo_id=repository)
     except Exception as error:  # hub clients raise whatever their network library raises
         raise InputError(

@@ -55,13 +55,13 @@ def save(
         raise InputError(f"{folder} is the encoder itself: choose another folder")
     if (folder.parent / FINISHED).is_file() and (folder / DISTILLATION).is_file():
         raise InputError(f"{folder} is the finished student of a run: choose another folder")
-    told = origin(source, encoder, evaluations)
+    card_origin = origin(source, encoder, evaluations)
     with written_whole(folder) as part:
         opening = None
         if layout == "openeupe":
             encoders.save(encoder, part)
         elif layout == "timm":
-            identifier, name = card_licence(told, licence)
+            identifier, name = card_licence(card_origin, licence)
             opening = timm_folder.save(encoder, part, name or identifier)
         else:
             transformers_folder.save(encoder, part)
@@ -76,6 +76,6 @@ def save(
             state = {f"{t}.{k}": v for t, h in heads.items() for k, v in h.state_dict().items()}
             if state:
                 save_file(state, part / "heads.safetensors")
-        text = model_card(encoder, told, layout, folder.name, licence, opening)
+        text = model_card(encoder, card_origin, layout, folder.name, licence, opening)
         (part / "README.md").write_text(text, encoding="utf-8")
     return folder

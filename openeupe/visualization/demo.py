@@ -63,11 +63,11 @@ def build(encoders: Mapping[str, Encoder], resolution: int) -> Any:
                 list(encoders), value=list(encoders), label="Encoders", elem_id="encoders"
             )
         seen = gradio.Gallery(label="Colours", elem_id="colours", **_GALLERY)
-        said = gradio.Markdown("Click into the image.", elem_id="said")
-        alike = gradio.Gallery(label="Similarity to the patch", elem_id="alike", **_GALLERY)
+        caption = gradio.Markdown("Click into the image.", elem_id="caption")
+        similar = gradio.Gallery(label="Similarity to the patch", elem_id="similar", **_GALLERY)
         for changed in (image.change, names.change):
             changed(see, [image, names], [tokens, seen])
-        image.select(point, [image, tokens], [alike, said])
+        image.select(point, [image, tokens], [similar, caption])
     return blocks
 
 

@@ -86,11 +86,11 @@ def draw(
         coloured = colour(tokens, wish.how, seen)
         drawn = _drawn(images, tokens, coloured, wish)
     for run, students in (stages or {}).items():
-        told, told_reference, seconds = _look(students, images, reference, progress)
+        staged, staged_reference, seconds = _look(students, images, reference, progress)
         forward_s += seconds
-        last = list(told)[-1]  # the others' colours are turned towards its
-        rows = colour({last: told[last], **told}, wish.how, told_reference)
-        rows = {name: rows[name] for name in told}
+        last = list(staged)[-1]  # the others' colours are turned towards its
+        rows = colour({last: staged[last], **staged}, wish.how, staged_reference)
+        rows = {name: rows[name] for name in staged}
         drawn |= _components(f"stages_{run}", images, rows, wish, last)
     files = []
     with progress.task("writing", len(drawn)) as task:

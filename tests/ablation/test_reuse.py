@@ -238,7 +238,7 @@ def test_another_stored_teacher_does_not_take_finished_stages(
 
 def test_stages_of_unknown_images_are_not_taken(study_file: Path, place: Place) -> None:
     (place.out / "stages/proxy-0123").mkdir(parents=True)
-    with pytest.raises(InputError, match="does not say what its stages were trained on"):
+    with pytest.raises(InputError, match="unknown what the stages in"):
         run_study(load_study(study_file), place)
 
 

@@ -70,7 +70,7 @@ def test_the_identity_is_of_images_and_points(spair: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"src_imsize": [41, 30, 3]}, "has 40x30 pixels, its annotation says 41x30"),
+        ({"src_imsize": [41, 30, 3]}, "has 40x30 pixels, its annotation has 41x30"),
         ({"src_kps": [[3, 4]]}, "is not a pair annotation of SPair-71k"),
         ({"category": "dog"}, "is missing, though the keypoints name it"),
         ({"trg_bndbox": [1, 2, 3]}, "is not a pair annotation of SPair-71k"),

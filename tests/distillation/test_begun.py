@@ -126,7 +126,7 @@ def test_a_stage_goes_on_in_the_precision_that_it_began_in(
     computes_in(monkeypatch, other)
     told = Lines()
     run = run_recipe(recipe, tmp_path / "cut", progress=told)
-    assert f"proxy: goes on in {begun}, in which it began; auto is {other} here" in told.text
+    assert f"proxy: continues in {begun}, as it began; auto is {other} here" in told.text
     one, two = whole.encoder.state_dict(), run.student("proxy").encoder.state_dict()
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     record = json.loads((tmp_path / "cut" / "proxy" / "finished.json").read_text())

@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(
     said = Lines()
     run_recipe(one_stage, folder, progress=said)
     assert f"checkpoint {newest} is damaged ({file.name}" in said.text
-    assert "going on from step-000000001" in said.text
+    assert "continuing from step-000000001" in said.text
     assert (folder / "proxy" / "proxy" / "model.safetensors").read_bytes() == whole
     assert not kept.exists()
 

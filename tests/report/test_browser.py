@@ -86,7 +86,7 @@ def _click(browser: Any, canvas: Any, x: int, y: int) -> None:
 def test_a_click_holds_a_patch_and_changes_every_map(page: Any) -> None:
     from selenium.webdriver import ActionChains
 
-    said = page.find_element("id", "said")
+    said = page.find_element("id", "status")
     canvas = _canvas(page, 0, 1)
     assert all(_changes(page, lambda: _click(page, canvas, -60, -20)))
     assert "of chelsea (held)" in said.text
@@ -109,7 +109,7 @@ def test_the_keyboard_reaches_and_moves_the_patch(page: Any) -> None:
         if at.tag_name == "canvas":
             break
     assert at.tag_name == "canvas"
-    said = page.find_element("id", "said")
+    said = page.find_element("id", "status")
     first = said.text
     assert any(_changes(page, lambda: at.send_keys(Keys.ARROW_LEFT)))
     assert said.text != first

@@ -133,7 +133,10 @@ def test_an_image_is_seen_whole_at_any_shape() -> None:
         (["raw_pixelz", "{images}"], "did you mean raw_pixels"),
         (["raw_pixels", "{images}", "--only", "pcb"], "only pcb: the pictures are pca,"),
         (["raw_pixels", "{images}/coffee.png", "--only", "matches"], "give another one"),
-        (["raw_pixels", "{images}", "--only", "pca,stages"], "only stages: they are of a run"),
+        (
+            ["raw_pixels", "{images}", "--only", "pca,stages"],
+            "only stages: they are drawn of a",
+        ),
         (
             ["raw_pixels", "{images}", "--axes", "moon"],
             "axes moon: use image, batch, or a folder",

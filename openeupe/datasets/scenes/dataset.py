@@ -195,7 +195,7 @@ class Scenes:
         yield plan.choice(stage)
 
     def _spatial(self, plan: _Plan, stage: Stage) -> Iterator[Question]:
-        """Left or right of, nearer or farther than: where the two differ enough to be told."""
+        """Left or right of, nearer or farther than: where the two differ clearly."""
         kinds = [thing.kind for thing in stage.things]
         first, second = (stage.things[kinds.index(shape)] for shape, _ in plan.objects[:2])
         truth = bool(_balanced(2, self.seed, self.split, "spatial", plan.index))

@@ -39,5 +39,5 @@ cls, patches = model(images).values()"""
 
                 quantize_openvino(job, model, path)
             else:
-                # Writes the `.bin` beside it, too.
+                # Writes the `.bin` next to it, too.
                 openvino.save_model(model, path, compress_to_fp16=job.precision != "fp32")

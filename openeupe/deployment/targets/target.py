@@ -27,7 +27,7 @@ class Job:
     fidelity: agreement of a written file with the encoder on other images than those of
         calibration and parity check: the lower mean cosine of both kinds of tokens.
     limit: the fidelity that int8 must reach; slightly above the parity limit.
-    say: called with progress messages.
+    report: called with progress messages.
     notes: the target's choices, saved in `export.json`.
     """
 
@@ -39,7 +39,7 @@ class Job:
     calibration: Tensor | None = None
     fidelity: Callable[[Path], float] = lambda path: 1.0
     limit: float = 0.992
-    say: Callable[[str], None] = lambda line: None
+    report: Callable[[str], None] = lambda line: None
     notes: dict[str, object] = field(default_factory=dict)
 
 

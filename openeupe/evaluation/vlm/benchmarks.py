@@ -233,12 +233,12 @@ def records_of(
                 f"{benchmark}: its documents have no field {error}; the data set of this"
                 " lmms-eval differs from the one that is known"
             ) from None
-        said = sample["filtered_resps"][0]
-        while isinstance(said, list):
-            said = said[0]
+        response = sample["filtered_resps"][0]
+        while isinstance(response, list):
+            response = response[0]
         if benchmark == "sqa":
             about["has_image"] = (task, number) not in without_image
-        records.append({"question": number, "response": said, **about})
+        records.append({"question": number, "response": response, **about})
     return records
 
 

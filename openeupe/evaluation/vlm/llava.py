@@ -121,10 +121,10 @@ def read_llava(file: Path) -> list[tuple[str | None, list[Turn]]]:
     found = []
     for number, entry in enumerate(entries):
         try:
-            said = [(part["from"], part["value"]) for part in entry["conversations"]]
-            if said and said[0][0] != "human":
-                said = said[1:]
-            pairs = list(zip(said[::2], said[1::2], strict=False))
+            parts = [(part["from"], part["value"]) for part in entry["conversations"]]
+            if parts and parts[0][0] != "human":
+                parts = parts[1:]
+            pairs = list(zip(parts[::2], parts[1::2], strict=False))
             turns = [(question[1], answer[1]) for question, answer in pairs if answer[1]]
             if not turns:
                 raise ValueError("no answer")

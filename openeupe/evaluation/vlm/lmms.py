@@ -74,8 +74,8 @@ class OpenEupeVlm(lmms):
                 batch = waiting[start : start + self.batch_size]
                 images = [self._image(request) for request in batch]
                 questions = [request.args[0] for request in batch]
-                said = self.model.generate(images, questions, max_new_tokens=length)
-                for request, answer in zip(batch, said, strict=True):
+                responses = self.model.generate(images, questions, max_new_tokens=length)
+                for request, answer in zip(batch, responses, strict=True):
                     question, settings, *_ = request.args
                     answers.append(_cut(answer, settings.get("until")))
                     self.cache_hook.add_partial("generate_until", (question, settings), answers[-1])

@@ -13,12 +13,12 @@ from openeupe.evaluation.measure import Array, Measure, joined
 _NUMBERS = dict(zip(["zero", "one", "two", "three", "four", "five"], "012345", strict=True))
 
 
-def is_right(said: str, question: Question) -> bool:
+def is_right(answer: str, question: Question) -> bool:
     """Whether an answer is accepted; case and punctuation are ignored.
 
     Existence counts the first word; a number may be a word; a choice may be its letter or text.
     """
-    words = _plain(said)
+    words = _plain(answer)
     if question.choices:
         letter = question.answers[0]
         right = question.choices[string.ascii_uppercase.index(letter)]
@@ -51,23 +51,23 @@ def _plain(text: str) -> list[str]:
     return text.lower().translate(marks).split()
 
 
-def marked(said: Sequence[Sequence[str]], asked: Sequence[Question]) -> Array:
+def marked(predictions: Sequence[Sequence[str]], asked: Sequence[Question]) -> Array:
     """`[seeds, Q]`: 1 where the answer is right."""
     return np.array(
         [
             [is_right(answer, question) for answer, question in zip(answers, asked, strict=True)]
-            for answers in said
+            for answers in predictions
         ],
         dtype=np.float64,
     )
 
 
 def exist_f1(
-    said: Sequence[Sequence[str]], asked: Sequence[Question], names: Sequence[str]
+    predictions: Sequence[Sequence[str]], asked: Sequence[Question], names: Sequence[str]
 ) -> Measure:
     """F1 of "yes" over the existence questions, as POPE counts: what is not "no" is "yes"."""
     of = [k for k, question in enumerate(asked) if question.ability == "exist"]
     there = np.array([asked[k].answers[0] == "yes" for k in of])
-    yes = np.array([["no" not in _plain(answers[k]) for k in of] for answers in said])
+    yes = np.array([["no" not in _plain(answers[k]) for k in of] for answers in predictions])
     sums = np.stack([yes & there, yes & ~there, ~yes & there], axis=-1).astype(np.float64)
     return joined("f1", [names[k] for k in of], sums, scale=100, unit="%")

@@ -143,8 +143,8 @@ class VlmMini(Benchmark):
         asked = test.questions()
         names = [test.name(question.image) for question in asked]
         shown = self._tokens(evaluated.features, data)
-        said = [self._answers(*shown, data, seed, evaluated) for seed in range(self.seeds)]
-        right = marked(said, asked)
+        predictions = [self._answers(*shown, data, seed, evaluated) for seed in range(self.seeds)]
+        right = marked(predictions, asked)
         baselines = {name: self._reference(name, data, evaluated) for name in self.baselines}
         ceiling = self._reference("ceiling", data, evaluated)
         outcomes = {}
@@ -157,7 +157,7 @@ class VlmMini(Benchmark):
 
             measures = {"accuracy": mean_measure(where, right[:, of], scale=100, unit="%")}
             if ability == "exist":
-                measures["f1"] = exist_f1(said, asked, names)
+                measures["f1"] = exist_f1(predictions, asked, names)
             low = max(baselines.values(), key=percent, default=np.zeros_like(right))
             gap, error = gap_and_error(ceiling[:, of], low[:, of], where)
             best, baseline = percent(ceiling), percent(low)
@@ -187,7 +187,7 @@ class VlmMini(Benchmark):
                         "question": question.text,
                         "choices": list(question.choices),
                         "answers": list(question.answers),
-                        "said": [answers[k] for answers in said],
+                        "predictions": [answers[k] for answers in predictions],
                     }
                     for k, (question, name) in enumerate(zip(asked, names, strict=True))
                     if of[k]
@@ -248,7 +248,7 @@ class VlmMini(Benchmark):
 
     def _asked(self, model: VisionLanguage, test: Tensor, asked: Sequence[Question]) -> list[str]:
         """A trained model's answer to each question."""
-        said = [""] * len(asked)
+        predictions = [""] * len(asked)
         # Similar questions together: of equal length, with equally long answers.
         order = sorted(range(len(asked)), key=lambda k: (asked[k].ability, len(asked[k].text)))
         for start in range(0, len(order), self.test_batch):
@@ -259,8 +259,8 @@ class VlmMini(Benchmark):
                 max_new_tokens=self.max_new_tokens,
             )
             for k, answer in zip(part, answers, strict=True):
-                said[k] = answer
-        return said
+                predictions[k] = answer
+        return predictions
 
     def _reference(self, name: Reference, data: Data, evaluated: EvaluatedEncoder) -> Array:
         """Which test questions a baseline or the ceiling gets right, `[seeds, Q]`; cached."""
@@ -279,15 +279,15 @@ class VlmMini(Benchmark):
         except (OSError, ValueError):
             pass
         if name == "ceiling" and self.language_model == "reader":  # there is nothing to train
-            said = [self._asked(load_reader().to(evaluated.device), truth(data[1]), asked)]
+            predictions = [self._asked(load_reader().to(evaluated.device), truth(data[1]), asked)]
         else:
             train, test = self._replaced(name, data, evaluated)
             seeds = range(self.baseline_seeds)
-            said = [self._answers(train, test, data, seed, evaluated) for seed in seeds]
+            predictions = [self._answers(train, test, data, seed, evaluated) for seed in seeds]
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(said))
-        return marked(said, asked)
+            write_atomically(file, json.dumps(predictions))
+        return marked(predictions, asked)
 
     def _replaced(
         self, name: Reference, data: Data, evaluated: EvaluatedEncoder

@@ -239,8 +239,8 @@ class VisionLanguage(nn.Module):
                 pad_token_id=self.tokenizer.pad_token_id,
             ),
         )
-        said = self.tokenizer.batch_decode(found, skip_special_tokens=True)
-        return [answer.strip() for answer in said]
+        decoded = self.tokenizer.batch_decode(found, skip_special_tokens=True)
+        return [answer.strip() for answer in decoded]
 
     def _embedded(self, ids: Tensor, tokens: Tensor | None) -> Tensor:
         """`[B, L]` ids -> `[B, L, width]`, with the projected tokens where `IMAGE` stands."""

@@ -161,7 +161,7 @@ def _joined(row: Sequence[Sentence]) -> tuple[list[int], ...]:
     before = [place - 1 for place in positions]
     for number, one in enumerate(row):
         if one.ids[:shared] != ids[:shared]:
-            raise ValueError("sentences of one row must begin alike")
+            raise ValueError("sentences of one row must begin the same way")
         own = len(one.ids) - shared
         # A sentence goes on from what is shared, not from the one before it in the row.
         before += [shared - 1, *range(len(ids), len(ids) + own - 1)][:own]

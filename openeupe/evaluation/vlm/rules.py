@@ -59,8 +59,8 @@ def normalized_answer(answer: str) -> str:
 
 def textvqa_score(response: str, answers: Sequence[str]) -> float:
     """Soft accuracy in [0, 1]: min(1, matches / 3) among all answers but one, averaged over it."""
-    said = normalized_answer(response)
-    matches = [normalized_answer(answer) == said for answer in answers]
+    given = normalized_answer(response)
+    matches = [normalized_answer(answer) == given for answer in answers]
     return float(np.mean([min((sum(matches) - match) / 3, 1.0) for match in matches]))
 
 
@@ -84,7 +84,7 @@ def scienceqa_choice(response: str, letters: str = "ABCDE") -> str | None:
 
 
 # How a letter may be given, the surest form first; within a form the last one counts. A letter is
-# a capital with no letter or digit beside it.
+# a capital with no letter or digit next to it.
 _LETTER_FORMS = [
     re.compile(form)
     for form in (
@@ -133,8 +133,8 @@ def gqa_score(response: str, answer: str) -> float:
 
     lmms-eval keeps the white space ("cat " is wrong there).
     """
-    said, truth = (text.lower().translate(_DROP_PUNCTUATION).strip() for text in (response, answer))
-    return float(said == truth)
+    one, truth = (text.lower().translate(_DROP_PUNCTUATION).strip() for text in (response, answer))
+    return float(one == truth)
 
 
 # ---- POPE, MME ----

@@ -2,7 +2,7 @@
 
 A benchmark's function takes records
 
-    {"image": name of the image, "response": what the model said, ...ground truth...}
+    {"image": name of the image, "response": what the model answered, ...ground truth...}
 
 and gives an `Outcome` whose samples are images, so that intervals respect that questions about one
 image are correlated.
@@ -52,7 +52,7 @@ def scienceqa(records: Sequence[Record]) -> Outcome:
     The headline is over questions with an image (LLaVA's SQA-I); "accuracy-full" is over all.
     """
     given = [scienceqa_choice(r["response"], "ABCDE"[: r["choices"]]) for r in records]
-    scores = [float(said == r["answer"]) for said, r in zip(given, records, strict=True)]
+    scores = [float(choice == r["answer"]) for choice, r in zip(given, records, strict=True)]
     measures = {"accuracy-full": _percent(records, scores)}
     seen = [i for i, r in enumerate(records) if r["has_image"]]
     if seen:
@@ -60,7 +60,7 @@ def scienceqa(records: Sequence[Record]) -> Outcome:
     headline = "accuracy" if seen else "accuracy-full"
     counted = [records[i] for i in seen] or records
     baselines = {"chance": float(100 * np.mean([1 / r["choices"] for r in counted]))}
-    unread = sum(said is None for said in given)
+    unread = sum(choice is None for choice in given)
     return _outcome(headline, measures, records, scores, baselines, {"unparsable": unread})
 
 
@@ -82,13 +82,13 @@ def pope(records: Sequence[Record]) -> Outcome:
     """
     splits = sorted({r["split"] for r in records})
     images = [r["image"] for r in records]
-    said = np.array([pope_says_yes(r["response"]) for r in records], dtype=float)
+    predicted = np.array([pope_says_yes(r["response"]) for r in records], dtype=float)
     truth = np.array([r["answer"].strip().lower() == "yes" for r in records], dtype=float)
     # True positives, false positives, false negatives of each question.
-    counts = np.stack([said * truth, said * (1 - truth), (1 - said) * truth], axis=1)
+    counts = np.stack([predicted * truth, predicted * (1 - truth), (1 - predicted) * truth], axis=1)
     member = np.array([[r["split"] == split for split in splits] for r in records], dtype=float)
     by_split = (counts[:, :, None] * member[:, None, :]).reshape(len(records), -1)
-    right = (said == truth).astype(float)
+    right = (predicted == truth).astype(float)
     always = np.stack([truth, 1 - truth, 0 * truth], axis=1)
     always_by_split = (always[:, :, None] * member[:, None, :]).reshape(len(records), -1)
 
@@ -100,9 +100,9 @@ def pope(records: Sequence[Record]) -> Outcome:
         "f1-pooled": measure("f1", counts),
         **{f"f1-{s}": measure("f1", counts * member[:, [k]]) for k, s in enumerate(splits)},
         "accuracy": _percent(records, right.tolist()),
-        "precision": measure("mean", np.stack([said * truth, said], axis=1)),
-        "recall": measure("mean", np.stack([said * truth, truth], axis=1)),
-        "yes-ratio": _percent(records, said.tolist()),
+        "precision": measure("mean", np.stack([predicted * truth, predicted], axis=1)),
+        "recall": measure("mean", np.stack([predicted * truth, truth], axis=1)),
+        "yes-ratio": _percent(records, predicted.tolist()),
     }
     baselines = {"always yes": measure("class_f1", always_by_split).value}
     return _outcome("f1", measures, records, right.tolist(), baselines, {"splits": splits})

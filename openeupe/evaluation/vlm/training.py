@@ -209,7 +209,7 @@ def fit_cached(
     Args:
         tokens: `[N, D, h, w]`, on the CPU.
         talks: for each image its (question, answer)s, each one a conversation of its own.
-        packed: questions of an image that a step takes, drawn anew each time.
+        packed: questions of an image that a step takes, drawn again each time.
 
     Returns:
         The loss of every step; nothing if there is no question.

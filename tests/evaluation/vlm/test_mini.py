@@ -55,7 +55,7 @@ def test_a_run_gives_every_ability_with_baselines_answers_and_gate() -> None:
         assert measure.sums.shape[0] == 2
         assert measure.sums[0, :, 1].sum() == outcome.details["questions"] == len(outcome.answers)
         assert outcome.details["resolved"] is False  # three steps teach nothing
-        assert all(len(answer["said"]) == 2 for answer in outcome.answers), ability
+        assert all(len(answer["predictions"]) == 2 for answer in outcome.answers), ability
     assert set(found["exist"].measures) == {"accuracy", "f1"}
     again = small().run(data, evaluated())
     for ability, outcome in found.items():
