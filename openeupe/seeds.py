@@ -82,11 +82,11 @@ def shuffled(positions: NDArray[np.int64] | int, size: int, key: int) -> NDArray
         int64 array of the shape of `positions`.
 
     Raises:
-        ValueError: if `size` is below 1 or a position lies outside `range(size)`.
+        ValueError: if `size` is below 1 or a position is outside `range(size)`.
     """
     start = np.asarray(positions, dtype=np.int64)
     if size < 1 or (start.size and (start.min() < 0 or start.max() >= size)):
-        raise ValueError(f"positions must lie in range({size})")
+        raise ValueError(f"positions must be in range({size})")
     half = max(1, ((size - 1).bit_length() + 1) // 2)  # bits of each half: domain < 4 * size
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is what is wanted
         keys = _mix(np.uint64(key) + np.arange(1, _ROUNDS + 1, dtype=np.uint64) * _GOLDEN)

@@ -87,7 +87,7 @@ class StudyResults:
         line = lineage(recipe, trained.stage, trained.student)
         images = {name: s.steps * s.batch_size for name, s in line.stages.items()}
         own, stage, student = 0, trained.stage, trained.student
-        while True:  # a student that goes on from another has seen that one's images, too
+        while True:  # a student that continues another has seen that one's images, too
             own += images[stage]
             earlier = line.stages[stage].students[student].earlier
             if earlier is None:
@@ -123,7 +123,7 @@ class StudyResults:
     def _pairs(
         self, arms: Sequence[tuple[str, str]], benchmark: str
     ) -> list[tuple[Measure, Measure]] | None:
-        """Their measures. Of a study that was cut off, those of the seeds that all have."""
+        """Their measures. Of an interrupted study, those of the seeds that all have."""
         found = [self.measure(arm, benchmark) for pair in arms for arm in pair]
         there = [measure for measure in found if measure is not None]
         if len(there) < len(found):

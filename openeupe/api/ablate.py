@@ -20,9 +20,9 @@ class Ablation:
     """The results of a study so far.
 
     Attributes:
-        folder: where everything lies.
+        folder: of everything.
         content: what `results-NAME.json` contains: arms, costs, tables of paired comparisons.
-        failed: a line for each piece of work that failed; the same call goes on with the rest.
+        failed: a line for each piece of work that failed; the same call continues with the rest.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ def ablate(
     allow_code: bool = False,
     progress: Progress = LOGGED,
 ) -> Ablation:
-    """Train and evaluate what a study lacks, and compare its arms. Call it again to go on.
+    """Train and evaluate what a study lacks, and compare its arms. Call it again to resume.
 
     Stages that several recipes share are trained once.
 

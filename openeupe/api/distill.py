@@ -41,7 +41,7 @@ def distill(
 ) -> Run:
     """Carry out a recipe: train its students, stage by stage.
 
-    Call it again to resume: what is finished is not done again, and what was interrupted goes on
+    Call it again to resume: what is finished is not done again, and what was interrupted continues
     from its last checkpoint, to the same result.
 
     Example:
@@ -67,7 +67,7 @@ def distill(
             `["stages.student.steps=1000"]`.
         teachers: encoders of your own, by the teacher's name. One that the recipe has is replaced
             in each stage; a new one joins the teachers of the first stage. They are identified by
-            their tensors: a run goes on only with the same ones.
+            their tensors: a run continues only with the same ones.
         device: `cpu`, `cuda`, ...; default: a GPU of each process, if there is one.
         allow_code: whether the recipe may run the functions that its `python:` encoders name.
         progress: follows the work; default: the logger `openeupe`.

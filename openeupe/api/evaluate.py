@@ -55,7 +55,7 @@ def evaluate(
         'top1@3'
 
     Args:
-        encoder: whatever `openeupe.load` takes.
+        encoder: any that `openeupe.load` takes.
         suite: mini (needs no data), eupe (the paper's eleven), a suite file, or its settings.
         data: folder that the suite's paths start from.
         out: folder of the results; default: `ENCODER/evaluations/SUITE`, or

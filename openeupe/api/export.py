@@ -29,7 +29,7 @@ class Exported:
     """An exported folder; `openeupe.load(exported.folder)` runs its files.
 
     Attributes:
-        folder: where its files, `export.json`, `example.py` and `LICENCE.txt` lie.
+        folder: where its files, `export.json`, `example.py` and `LICENCE.txt` are.
         about: what `export.json` contains: files, shapes, parity with the encoder, images.
     """
 
@@ -67,7 +67,7 @@ def export(
         'raw_pixels (onnx fp32)'
 
     Args:
-        encoder: whatever `openeupe.load` takes.
+        encoder: any that `openeupe.load` takes.
         to: onnx, openvino, executorch, aoti or coreml.
         out: folder to write; default: `exports/NAME-TARGET-PRECISION`.
         images: folder of images for calibration and parity; default: the package registry's.
@@ -125,7 +125,7 @@ def latency(
         progress: follows the work; default: the logger `openeupe`.
 
     Returns:
-        The figures; `print(latencies.table())` shows them. Exported folders keep their rows in
+        The measurements; `print(latencies.table())` shows them. Exported folders keep their rows in
         `latency.json`.
 
     Raises:
@@ -164,7 +164,7 @@ def _default_folder(name: str, config: ExportConfig) -> Path:
     """Where an encoder is exported to if no place is given.
 
     Raises:
-        InputError: if the export of an encoder with a similar name lies there.
+        InputError: if the export of an encoder with a similar name is there.
     """
     target = TARGETS.get(config.target)
     precision = config.precision or (target.precisions[0] if target else "fp32")

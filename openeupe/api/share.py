@@ -28,7 +28,7 @@ def save(
         ['README.md', 'config.json', 'model.safetensors']
 
     Args:
-        encoder: whatever `openeupe.load` takes.
+        encoder: any that `openeupe.load` takes.
         folder: a new folder, or an encoder's that is replaced.
         layout: the library that can load the folder: openeupe (any encoder), timm (timm's networks)
             or transformers (its DINOv3 classes).

@@ -83,7 +83,7 @@ def _say_stopped(stopped: Stopped) -> None:
     if first_process():
         where = f" at {stopped.where}" if stopped.where else ""
         name = signal.Signals(stopped.signum).name
-        message = f"stopped by {name}{where}: run the same command again to go on from there"
+        message = f"stopped by {name}{where}: run the same command again to resume"
         errors.print(message, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -84,4 +84,4 @@ def ablate(
         console.print(f"Saved in {done.folder}", soft_wrap=True, highlight=False)
     if done.failed:
         more = f" (and {len(done.failed) - 1} more)" if len(done.failed) > 1 else ""
-        raise InputError(f"{done.failed[0]}{more}; the same command goes on with the rest")
+        raise InputError(f"{done.failed[0]}{more}; the same command continues with the rest")

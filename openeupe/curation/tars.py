@@ -49,7 +49,7 @@ def write_shards(
     places = roots(manifest, about)
     if folder.resolve() in _folders(file, places):
         raise InputError(
-            f"the images lie in {folder}, which the new shards would replace: choose another "
+            f"the images are in {folder}, which the new shards would replace: choose another "
             "folder (`out`)"
         )
     _check_ours(folder)
@@ -95,7 +95,9 @@ def _own_names(folder: Path) -> set[str]:
         with suppress(InputError, OSError, pa.ArrowException, KeyError):
             file, _ = open_manifest(folder / MANIFEST)
             ours |= set(file.read(columns=["path"]).column("path").to_pylist())
-    elif _UNFINISHED in there:  # an earlier version was cut off; it had emptied the folder first
+    elif (
+        _UNFINISHED in there
+    ):  # an earlier version was interrupted; it had emptied the folder first
         ours |= {name for name in there if re.fullmatch(r"\d{5}\.tar", name)}
     return ours
 

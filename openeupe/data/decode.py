@@ -83,7 +83,7 @@ def read_encoded(file: Path) -> bytes:
 
 @contextlib.contextmanager
 def opened(encoded: bytes | Path) -> Iterator[Image.Image]:
-    """An image of which only the header is read yet. Raises whatever Pillow's readers raise."""
+    """An image of which only the header is read yet. Raises the errors of Pillow's readers."""
     if isinstance(encoded, Path):
         check_file(encoded)
     with Image.open(encoded if isinstance(encoded, Path) else BytesIO(encoded)) as image:
@@ -95,7 +95,7 @@ def opened(encoded: bytes | Path) -> Iterator[Image.Image]:
 def upright(
     image: Image.Image, min_resolution: int | None = None, *, gray: bool = False
 ) -> Image.Image:
-    """`decode` of an image that is `opened`. Raises whatever Pillow's readers raise."""
+    """`decode` of an image that is `opened`. Raises the errors of Pillow's readers."""
     if min_resolution is not None or gray:
         resolution = min_resolution or max(image.size)  # the latter: at its own size
         image.draft("L" if gray else None, (resolution, resolution))
@@ -125,7 +125,7 @@ def image_size(file: Path) -> tuple[int, int]:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) of an `opened` image as `upright` gives it. Of a PNG this reads the file.
 
-    Raises whatever Pillow's readers raise.
+    Raises the errors of Pillow's readers.
     """
     turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     return image.size[::-1] if turned else image.size

@@ -31,7 +31,7 @@ class FolderSource:
             on relative paths only, so that adding images does not change it.
 
     Attributes:
-        classes: names of the first-level folders, sorted, if every image lies in one; else None.
+        classes: names of the first-level folders, sorted, if every image is in one; else None.
 
     Raises:
         InputError: if the folder is missing, unreadable, or holds no image.

@@ -21,7 +21,7 @@ def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
     """Open the sources of training together: none may hold what another one holds out.
 
     Raises:
-        InputError: as `open_source`, and if a held-out image lies in another source.
+        InputError: as `open_source`, and if a held-out image is in another source.
     """
     sources = [open_source(config) for config in configs]
     check_heldout(configs, sources)
@@ -57,7 +57,7 @@ def _check_places(
         if inside != place and is_heldout(inside, config.heldout):
             raise InputError(
                 f"data path {other_config.path} holds {printable(place)}, which heldout of "
-                f"{config.path} keeps from training: name folders that do not overlap, or "
+                f"{config.path} holds out from training: name folders that do not overlap, or "
                 "give both the same path and heldout"
             )
 
@@ -85,6 +85,6 @@ def _check_contents(
             if found is not None:
                 raise InputError(
                     f"data path {other_config.path} holds {other.name(index)}, the same image as "
-                    f"{held.name(found)}, which heldout of {config.path} keeps from training: "
+                    f"{held.name(found)}, which heldout of {config.path} holds out from training: "
                     "remove it there, or leave out that source"
                 )

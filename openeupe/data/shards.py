@@ -40,7 +40,7 @@ class ShardSource:
             `*`, `?` or `[...]`.
 
     Raises:
-        InputError: if a shard is missing, unreadable, compressed or cut off, or none holds images.
+        InputError: if a shard is missing, unreadable, compressed or truncated, or none has images.
     """
 
     weights = None

@@ -131,7 +131,7 @@ class ClassFolder(FolderSource):
     """A folder whose first level are its classes: a `LabelledImages`.
 
     Raises:
-        InputError: as `FolderSource`, and if an image lies outside the class folders.
+        InputError: as `FolderSource`, and if an image is outside the class folders.
     """
 
     def __init__(self, path: Path) -> None:

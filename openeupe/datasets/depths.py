@@ -51,7 +51,7 @@ class NYUv2(Config):
     """NYUv2 as BTS ships it.
 
     `sync/SCENE/{rgb_*.jpg,sync_depth_*.png}` to train on and `official_splits/test/SCENE/...` to
-    test on; where its lists of files lie in the folder (or are named), they name the images.
+    test on; where its lists of files are in the folder (or are named), they name the images.
     """
 
     layout: Literal["nyuv2"] = "nyuv2"

@@ -100,6 +100,6 @@ def _check(path: Path, points: dict[str, Point], marked: tuple[int, int] | None)
     for name, (x, y) in points.items():
         if not (-1 <= x <= width and -1 <= y <= height):
             raise InputError(
-                f"point {name} of {path} lies at ({x:g}, {y:g}), outside its "
+                f"point {name} of {path} is at ({x:g}, {y:g}), outside its "
                 f"{width}x{height} pixels: use the images that the keypoints were marked on"
             )

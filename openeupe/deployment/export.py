@@ -49,7 +49,7 @@ def export(
 
     Raises:
         InputError: before any long work, for a combination that cannot be had.
-        ParityError: if a file misses its limit; the folder is then kept as `FOLDER.failed`.
+        ParityError: if a file misses its limit; the folder is then saved as `FOLDER.failed`.
     """
     failed_folder = folder.with_name(f"{folder.name}.failed")
     engine, precision = _checked(encoder, config, (folder, failed_folder))

@@ -22,7 +22,7 @@ COSINE = {"fp32": 0.99999, "fp16": 0.9999, "bf16": 0.995, "int8": 0.99}
 RELATIVE_ERROR = 1e-4
 # Of the worst image and patch; with coarse rounding of the mean, since the worst patch then has
 # nearly no contrast, and its small token is dominated by rounding.
-FIGURE = {"fp32": "worst", "fp16": "worst", "bf16": "mean", "int8": "mean"}
+METRIC = {"fp32": "worst", "fp16": "worst", "bf16": "mean", "int8": "mean"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def compare(expected: Tokens, got: Tokens, precision: Precision, size: Size) -> 
             continue
         kinds.append(_agreement(true.double(), other.double()))
     limit = COSINE[precision]
-    passed = all(getattr(kind, FIGURE[precision]) >= limit for kind in kinds)
+    passed = all(getattr(kind, METRIC[precision]) >= limit for kind in kinds)
     if precision == "fp32":
         passed = passed and all(kind.relative_error <= RELATIVE_ERROR for kind in kinds)
     return Parity(size, len(expected.cls), kinds[0], kinds[1], passed)
@@ -139,9 +139,9 @@ def complaint(parities: Sequence[Parity], precision: Precision) -> str:
     failed = next(parity for parity in parities if not parity.passed)
     if failed.error:
         return f"at {size_name(failed.size)}: the file cannot run ({failed.error})"
-    figure = FIGURE[precision]
+    metric = METRIC[precision]
     cosines = ", ".join(
-        f"{kind} cosine {getattr(getattr(failed, kind), figure):.6f} ({figure}), largest error "
+        f"{kind} cosine {getattr(getattr(failed, kind), metric):.6f} ({metric}), largest error "
         f"{getattr(failed, kind).relative_error:.1e}"
         for kind in ("cls", "patches")
     )

@@ -57,7 +57,7 @@ def _saved_of(
     precision: str,
     blocks: list[nn.Module],
 ) -> Saved:
-    """What autograd keeps, and the inputs of `blocks`. In the mode that made the networks."""
+    """What autograd saves, and the inputs of `blocks`. In the mode that made the networks."""
     cpu = torch.device("cpu")
     own = {p.untyped_storage()._cdata for m in (student, *heads) for p in m.parameters()}
     alive: list[Tensor] = []  # else a freed storage's address would be counted for another

@@ -122,7 +122,7 @@ class Plan:
             f"{self.device} at {rates} sustained (efficiency {self.efficiency:g}): "
             f"{_hours(total)} device-hours, {_hours(total / self.devices)} hours on "
             f"{self.devices}. A multiply-add counts as two FLOPs. Memory is a lower bound: "
-            "weights, AdamW, and what autograd keeps, each in its precision; a run takes about a "
+            "weights, AdamW, and what autograd saves, each in its precision; a run takes about a "
             "tenth more.",
         ]
 

@@ -95,7 +95,7 @@ class StudentConfig(EncoderConfig):
         None,
         min_length=1,
         description="a larger network of the same kind whose weights it starts from: evenly spaced "
-        "layers, channels and whole heads (stage:NAME, or whatever `openeupe.load` takes; an "
+        "layers, channels and whole heads (stage:NAME, or a source of `openeupe.load`; an "
         "architecture with its published weights)",
     )
     keep_heads: bool = Field(

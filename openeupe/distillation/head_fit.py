@@ -26,7 +26,7 @@ class Regression:
     Args:
         inputs: width of the activations.
         outputs: width of the targets.
-        device: where the sums lie, in float64.
+        device: where the sums are, in float64.
     """
 
     def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:

@@ -58,7 +58,7 @@ def initialize(student: Encoder, larger: Encoder) -> Cut:
 
 
 def plan_cut(student: Encoder, larger: Encoder) -> Cut:
-    """Which tensors `initialize` would take; needs no memory (networks may lie on meta).
+    """Which tensors `initialize` would take; needs no memory (networks may be on meta).
 
     Raises:
         InputError: as `initialize`.

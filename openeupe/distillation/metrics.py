@@ -84,7 +84,7 @@ def read_metrics(
     """Records of a `metrics.jsonl`, without its damaged lines.
 
     Args:
-        report: called with a line that names the damaged ones. A last line that was cut off by
+        report: called with a line that names the damaged ones. A last line that was cut by
             a kill is expected, and not named.
     """
     lines = path.read_bytes().splitlines()

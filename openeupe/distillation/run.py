@@ -118,10 +118,10 @@ def _run_stage(
     orphans = orphaned(run, config)
     if orphans:
         kept = {k: s for k, s in config.students.items() if k not in orphans}
-        problem = f"stages.{name}: {', '.join(orphans)} cannot go on: it diverged before"
+        problem = f"stages.{name}: {', '.join(orphans)} cannot continue: it diverged before"
         if not kept:
             raise InputError(f"{problem}: lower optimizer.lr there and begin in another folder")
-        progress.message(f"{problem}; the others do")
+        progress.message(f"{problem}; the others continue")
         config = config.model_copy(update={"students": kept})
     folder = run.folder / name
     teachers = load_networks(run, name, "teachers", config.teachers)

@@ -154,7 +154,7 @@ class Students:
             raise InputError(
                 f"stage {self.stage.name}: the loss or the weights of {name} became nan or "
                 f"infinite at step {step}: lower optimizer.lr, or set student_precision and "
-                "teacher_precision to fp32; the last checkpoint is kept"
+                "teacher_precision to fp32; the last checkpoint remains"
             )
         self.dropped |= failed
         for name in failed:

@@ -197,7 +197,7 @@ class Trainer:
             for name in self.students.drop_failed():
                 self._report(
                     f"{name} was not finite at step {self.students.dropped[name]}: "
-                    "dropped, the others go on"
+                    "dropped, the others continue"
                 )
         return self.students.without_dropped(means)
 

@@ -198,7 +198,7 @@ def _with_weights(
         wrong = next((text for load in loads if (text := _misfit(trunk, *load))), None)
         if wrong or (source and not loads):
             raise ValueError(wrong or "timm did not read it")
-    except Exception as error:  # hub clients raise whatever their network library raises
+    except Exception as error:  # hub clients raise errors of their network library
         raise InputError(
             f"{name}: {origin} cannot be loaded ({first_line(error)}): connect to the hub once, "
             f"give a fitting weights file as pretrained, or set pretrained=False"

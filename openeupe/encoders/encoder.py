@@ -100,7 +100,7 @@ class Encoder(nn.Module):
         if any(len(values) != 3 or not all(map(math.isfinite, values)) for values in exact):
             raise ValueError("mean and std have three finite numbers each")
         if min(exact[1]) <= 0:
-            raise ValueError("std lies above 0")
+            raise ValueError("std must be above 0")
         self._exact = exact
         for buffer, values in zip((self.mean, self.std), exact, strict=True):
             buffer.copy_(torch.tensor(values).view(1, 3, 1, 1))

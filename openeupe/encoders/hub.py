@@ -27,7 +27,7 @@ def download(source: str) -> Path:
     name, _, revision = source.removeprefix(HUB).partition("@")
     try:
         info = HfApi().model_info(name, revision=revision or None, files_metadata=True)
-    except Exception as error:  # hub clients raise whatever their network library raises
+    except Exception as error:  # hub clients raise errors of their network library
         # If the hub answers that the file does not exist, the network is not the problem.
         answered = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
         if not answered and (cached := _cached(name, revision or None)):
@@ -63,7 +63,7 @@ def _cached(name: str, revision: str | None) -> Path | None:
 
     try:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except Exception:  # hub clients raise whatever their network library raises
+    except Exception:  # hub clients raise errors of their network library
         return None
     if all((folder / file).is_file() for file in ("config.json", "model.safetensors")):
         return folder

@@ -28,7 +28,7 @@ FAIR = "fair-noncommercial-research-license"
 _FOLLOWS = {
     FAIR: "noncommercial research only, results and derivatives included; who gets a "
     "derivative gets it under the same terms, with a copy of them",
-    "dinov3-license": "derivatives go on under the DINOv3 License, with a copy of it",
+    "dinov3-license": "derivatives stay under the DINOv3 License, with a copy of it",
     "apache-2.0": "keep the notice; no further conditions on the student",
     "mit": "keep the notice; no further conditions on the student",
 }

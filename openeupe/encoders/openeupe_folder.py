@@ -140,7 +140,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): save the encoder again") from error
     if isinstance(config, dict) and config.get("unfinished"):
-        raise InputError(f"{folder} is half written, saving it was cut off: save the encoder again")
+        raise InputError(
+            f"{folder} is half written, saving it was interrupted: save the encoder again"
+        )
     if not isinstance(config, dict) or "format" not in config:
         raise InputError(f"{path} does not describe an OpenEUPE encoder: give another folder")
     if config["format"] != FORMAT:

@@ -107,7 +107,7 @@ class OpenClipTower(TextTower):
         try:
             self.model: Any = open_clip.create_model(architecture, pretrained=pretrained)
             self.tokenizer = open_clip.get_tokenizer(architecture)
-        except Exception as error:  # hub clients raise whatever their network library raises
+        except Exception as error:  # hub clients raise errors of their network library
             raise InputError(
                 f"the text tower {architecture} cannot be loaded ({first_line(error)}): connect to "
                 "the hub once"

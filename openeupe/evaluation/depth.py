@@ -206,7 +206,7 @@ class Depth(Benchmark):
             total, pixels = total + float(known.sum(dtype=np.float64)), pixels + known.size
         if not pixels:
             raise InputError(
-                f"depth: no training pixel lies in {self.min_depth:g} to {self.max_depth:g} m: "
+                f"depth: no training pixel is in {self.min_depth:g} to {self.max_depth:g} m: "
                 "correct depth_scale"
             )
         return total / pixels

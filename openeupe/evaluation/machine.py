@@ -32,7 +32,7 @@ def machine() -> Machine:
 def commit(file: Path) -> str | None:
     """The commit of a source file. It ends in "-dirty" if tracked files were changed.
 
-    None for a file that git does not track: an installed package may lie in another repository.
+    None for a file that git does not track: an installed package may be in another repository.
     """
 
     def git(*words: str) -> str | None:

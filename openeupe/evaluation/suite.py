@@ -137,7 +137,7 @@ def _fill(
     """Evaluate one benchmark unless it was finished before. Returns the names of its outcomes."""
     conditions, identities = evaluated.conditions(name, benchmark), benchmark.identities(data)
     if done := _finished(folder, conditions, identities):
-        progress.message(f"{name}: {_scores(folder, done)}, kept")
+        progress.message(f"{name}: {_scores(folder, done)}, already evaluated")
         return done
     started = time.perf_counter()
     outcomes: Mapping[str, Outcome | str]

@@ -24,7 +24,7 @@ class DepthHeadSettings(HeadSettings):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_depth >= self.max_depth:
-            raise ValueError("min_depth must lie below max_depth")
+            raise ValueError("min_depth must be below max_depth")
         return self
 
 

@@ -37,7 +37,7 @@ class Origin:
     experts: names of the encoders at the beginning of the chain (frozen teachers, and published
         weights that a student started from), with their licences.
     info: `distillation.json` of the stage that finished it; None if it was not distilled here.
-    recipe: of the run, if the run folder lies around the encoder.
+    recipe: of the run, if the encoder is in a run folder.
     resolutions: pixels at which the last stage trained it, where the recipe is known.
     results: of `openeupe evaluate`, a suite each.
     """
@@ -60,7 +60,7 @@ def origin(source: Written, encoder: Encoder, evaluations: Path | None = None) -
     """Collect the origin of `source` from the files around it.
 
     Args:
-        source: whatever `openeupe.load` takes.
+        source: any that `openeupe.load` takes.
         encoder: loaded from it. Only results of the same weights and heads are used.
         evaluations: folder that may hold results of an encoder without a folder of its own, as
             `NAME/SUITE`; None: there are none.

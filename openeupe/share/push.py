@@ -58,7 +58,7 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
         )
         for name, text in texts.items():
             client.upload_file(path_or_fileobj=text.encode(), path_in_repo=name, repo_id=repository)
-    except Exception as error:  # hub clients raise whatever their network library raises
+    except Exception as error:  # hub clients raise errors of their network library
         raise InputError(
             f"{repository} cannot be written ({first_line(error)}): check the name, the network "
             "and what the token may do"

@@ -32,7 +32,7 @@ class Match:
 def matches(source: Tensor, target: Tensor, count: int = 12) -> list[Match]:
     """The most similar pairs of patches that are mutual nearest neighbours.
 
-    Spread out: a pair whose source lies next to a better pair's is left out.
+    Spread out: a pair whose source is next to a better pair's is left out.
 
     Args:
         source, target: patch tokens `[D, h, w]` of two images by one encoder.

@@ -163,7 +163,7 @@ def test_shards_never_replace_the_tars_that_they_are_made_of(
     for given in ([source], [source, tars]):
         out = tmp_path / "X.parquet"
         curate(given, out, None)
-        with pytest.raises(InputError, match=r"images lie in .*X.shards.* choose another folder"):
+        with pytest.raises(InputError, match=r"images are in .*X.shards.* choose another folder"):
             shards(out, source)
         assert contents(source) == before
 

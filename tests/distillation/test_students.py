@@ -125,7 +125,7 @@ def test_a_student_that_diverges_is_dropped_and_the_others_go_on(
     step = done.dropped("proxy")["second"]
     assert 2 <= step <= 4  # the first update is the wild one
     assert f"second was not finite at step {step}: dropped" in told.text
-    assert "second cannot go on" in told.text
+    assert "second cannot continue" in told.text
     assert done.dropped("next") == {"second": 0}
     last = read_metrics(tmp_path / "run" / "proxy" / "metrics.jsonl")[-1]
     assert "loss/proxy/vit/cls" in last

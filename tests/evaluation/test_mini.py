@@ -70,7 +70,7 @@ def test_answers_are_kept(evaluated: Path) -> None:
 
 def test_a_second_call_does_nothing_again(evaluated: Path, quickstart: Quickstart) -> None:
     output = call("evaluate", quickstart.folder, *CUT, "--device", "cpu")
-    assert output.count(", kept") == 9
+    assert output.count(", already evaluated") == 9
 
 
 def test_compare_says_what_is_noise(evaluated: Path) -> None:

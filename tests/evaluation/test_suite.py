@@ -100,7 +100,7 @@ def test_what_was_finished_is_kept(colors: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Knn, "run", lambda *a: calls.append(1) or real(*a))
     _, said = run(colors)
     assert calls == []
-    assert "knn: 100.0 %, kept" in said
+    assert "knn: 100.0 %, already evaluated" in said
     run(colors, "benchmarks.knn.vote=majority")  # another protocol
     assert calls == [1]
     Image.new("RGB", (50, 50)).save(colors / "colors/test/red/2.png")  # other data

@@ -49,5 +49,5 @@ def test_depths_outside_of_the_range_are_unknown() -> None:
     truth = torch.tensor([[1.0, 2.0], [0.0, 50.0]])[None]
     other = torch.tensor([[1.0, 2.0], [0.0, 0.0]])[None]
     assert head.loss(tokens, truth) == head.loss(tokens, other)
-    with pytest.raises(ValidationError, match="min_depth must lie below max_depth"):
+    with pytest.raises(ValidationError, match="min_depth must be below max_depth"):
         DepthHeadSettings(width=3, min_depth=2, max_depth=2)

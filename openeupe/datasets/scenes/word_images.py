@@ -28,7 +28,7 @@ class WordPhotos:
     alone is no sign of a word. Text that a photo itself shows is labelled background.
 
     Args:
-        photos: what lies underneath; photo `index % len(photos)` for image `index`.
+        photos: the backgrounds; photo `index % len(photos)` for image `index`.
         count: number of images; None: one of each photo.
         seed: which words, and where.
         size: (height, width) to which photos are scaled and centrally cropped; None: their own.
@@ -103,7 +103,7 @@ class _Label:
     is_text: bool
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Pixels (x0, y0, x1, y1) around corners and plate that lie in the photo."""
+        """Pixels (x0, y0, x1, y1) around corners and plate that are in the photo."""
         every = self.corners if self.plate is None else self.plate
         (x0, y0), (x1, y1) = every.min(axis=0) - 2, every.max(axis=0) + 3
         return max(int(x0), 0), max(int(y0), 0), min(int(x1), width), min(int(y1), height)
@@ -140,7 +140,7 @@ def _labels(rng: np.random.Generator, width: int, height: int) -> list[_Label]:
 
 
 def _label(rng: np.random.Generator, width: int, height: int, is_text: bool) -> _Label:
-    """Something of random size and warp that lies wholly in the photo."""
+    """Something of random size and warp that is wholly inside the photo."""
     low, high = np.log(LEAST_LETTERS_PX), np.log(max(0.25 * min(width, height), 12))
     size = float(np.exp(rng.uniform(low, high)))
     if is_text:
