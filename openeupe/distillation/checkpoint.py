@@ -109,7 +109,7 @@ class CheckpointWriter:
             writing.result()
         except (OSError, SafetensorError, dcp.CheckpointException) as error:
             raise InputError(
-                f"a checkpoint cannot be written ({_reason(error)}): free space and run distill again"
+                f"a checkpoint cannot be written ({_why(error)}): free space and run distill again"
             ) from None
 
 
@@ -228,12 +228,12 @@ class Checkpoint:
 
     def _unreadable(self, error: object) -> InputError:
         return InputError(
-            f"checkpoint {self.path} cannot be read ({_reason(error)}): delete that folder to go "
+            f"checkpoint {self.path} cannot be read ({_why(error)}): delete that folder to go "
             "back to the one before it"
         )
 
 
-def _reason(error: object) -> object:
+def _why(error: object) -> object:
     """The first error of PyTorch's report over all processes."""
     if isinstance(error, dcp.CheckpointException):
         return next((found for found, _ in error.failures.values()), error)

@@ -99,7 +99,7 @@ def _rows(content: Any) -> Iterator[dict[str, str]]:
     Other values next to such a list belong to all its rows.
     """
     if isinstance(content, list):
-        yield from (dict(_told(row)) for row in content)
+        yield from (dict(_flat(row)) for row in content)
         return
     if not isinstance(content, dict):
         return
@@ -109,17 +109,17 @@ def _rows(content: Any) -> Iterator[dict[str, str]]:
         if isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
     ]
     if len(lists) != 1:
-        yield dict(_told(content))
+        yield dict(_flat(content))
         return
-    shared = dict(_told({k: v for k, v in content.items() if not isinstance(v, dict | list)}))
-    yield from ({**shared, **dict(_told(row))} for row in lists[0])
+    shared = dict(_flat({k: v for k, v in content.items() if not isinstance(v, dict | list)}))
+    yield from ({**shared, **dict(_flat(row))} for row in lists[0])
 
 
-def _told(row: Any, before: str = "") -> Iterator[tuple[str, str]]:
+def _flat(row: Any, before: str = "") -> Iterator[tuple[str, str]]:
     """Scalars by dotted name, as text."""
     for key, value in row.items() if isinstance(row, dict) else ():
         if isinstance(value, dict):
-            yield from _told(value, f"{before}{key}.")
+            yield from _flat(value, f"{before}{key}.")
         elif isinstance(value, bool):
             yield f"{before}{key}", "yes" if value else "no"
         elif isinstance(value, float):
