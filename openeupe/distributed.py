@@ -94,7 +94,7 @@ class Processes:
 
     @cached_property
     def background(self) -> dist.ProcessGroup | None:
-        """A second group of all processes, for a thread in the background of training."""
+        """A second group of all processes, for a background thread."""
         return self._everyone()
 
     @cached_property

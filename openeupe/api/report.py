@@ -19,7 +19,7 @@ def write_report(
     out: str | Path | None = None,
     *,
     images: Sequence[str | Path] = (),
-    beside: Sequence[str] = (),
+    also: Sequence[str] = (),
     results: Sequence[str | Path] = (),
     device: str | torch.device | None = None,
     progress: Progress = LOGGED,
@@ -35,7 +35,7 @@ def write_report(
         run: a run folder, finished or not.
         out: the page's file; default: `RUN/report.html`.
         images: files or folders, in place of held-out images of the recipe.
-        beside: further encoders to show, as `openeupe.load` takes them.
+        also: further encoders to show, as `openeupe.load` takes them.
         results: results folders of further encoders.
         device: of the encoders; default: the GPU if there is one.
         progress: follows the work; default: the logger `openeupe`.
@@ -49,7 +49,7 @@ def write_report(
     seen = see(
         Path(run),
         images=[Path(path) for path in images],
-        beside=beside,
+        also=also,
         device=one_device(device),
         progress=progress,
     )

@@ -22,10 +22,10 @@ from openeupe.stopping import Stopped, stop_at_once, stopped_by
 from openeupe.cli import curate
 from openeupe.cli import quickstart
 from openeupe.cli import train
-from openeupe.cli import judge
+from openeupe.cli import evaluate
 from openeupe.cli import ablate
 from openeupe.cli import look
-from openeupe.cli import ship
+from openeupe.cli import export
 from openeupe.cli import share
 # isort: on
 
@@ -33,12 +33,12 @@ __all__ = [
     "ablate",
     "app",
     "curate",
-    "judge",
+    "evaluate",
+    "export",
     "look",
     "main",
     "quickstart",
     "share",
-    "ship",
     "train",
 ]
 

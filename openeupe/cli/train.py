@@ -45,7 +45,7 @@ def distill(
     device: Device = None,
     allow_code: AllowCode = False,
 ) -> None:
-    """Carry out a recipe; run the same command again to resume.
+    """Train the stages of a recipe. Run the same command again to resume.
 
     Example: `openeupe distill direct data=photos stages.student.steps=1000`.
     On several GPUs: `torchrun --nproc-per-node 8 -m -- openeupe distill eupe`
@@ -71,15 +71,18 @@ def plan(
         str, typer.Option(help="a100, h100, h200, b200, l4, l40s, rtx4090, or this (measured now)")
     ] = "h100",
     efficiency: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of the device's matrix peak you reach.")
+        float,
+        typer.Option(
+            min=0.01, max=1, help="Share of the device's peak matrix rate that is reached."
+        ),
     ] = 0.4,
     devices: Annotated[
-        int, typer.Option(min=1, max=DEVICES, help="How many devices share a batch.")
+        int, typer.Option(min=1, max=DEVICES, help="Number of devices that share a batch.")
     ] = 1,
     allow_code: AllowCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """What each stage will cost: parameters, FLOPs, memory, device-hours. Runs nothing.
+    """Compute what each stage will cost: parameters, FLOPs, memory, device-hours. Runs nothing.
 
     Example: `openeupe plan eupe --device h100 --devices 256`
     """

@@ -61,14 +61,14 @@ def see(
     folder: Path,
     *,
     images: Sequence[Path] = (),
-    beside: Sequence[str] = (),
+    also: Sequence[str] = (),
     device: torch.device,
     progress: Progress = LOGGED,
 ) -> Seen:
     """Compute tokens of a run's experts, stages and further encoders on images.
 
     Of the teachers only those of the package registry are loaded: others can be gigabytes, and
-    are shown when they are named in `beside`.
+    are shown when they are named in `also`.
 
     Args:
         images: files or folders; by default held-out images of the recipe's first source.
@@ -92,8 +92,8 @@ def see(
     if trained_on:
         notes.append("No images are held out: the students were trained on these.")
     encoders = {**{f"{k} (teacher)" if k in stages else k: e for k, e in experts.items()}, **stages}
-    others = {name: load(name) for name in beside}
-    encoders |= {f"{k} (beside)" if k in encoders else k: e for k, e in others.items()}
+    others = {name: load(name) for name in also}
+    encoders |= {f"{k} (also)" if k in encoders else k: e for k, e in others.items()}
     if not encoders:
         return Seen(lacking="no stage has ended yet", notes=notes)
     if not stages:
@@ -178,5 +178,5 @@ def _experts(run: Run) -> tuple[dict[str, Encoder], list[str]]:
             notes.append(f"Not shown: {error}")
     if left:
         named = ", ".join(dict.fromkeys(left))
-        notes.append(f"Not shown: the teachers {named}. Name them to `beside`")
+        notes.append(f"Not shown: the teachers {named}. Show them with `also`")
     return experts, notes

@@ -156,5 +156,5 @@ def test_a_run_of_another_format_is_refused(
     assert raw.pop("format") == 2
     path.write_text(yaml.safe_dump(raw if old is None else raw | {"format": old}))
     for opened in (lambda: Run.open(path.parent), lambda: Run.start(recipe, path.parent)):
-        with pytest.raises(InputError, match=r"recipe\.yaml has format \d, this .* another run"):
+        with pytest.raises(InputError, match=r"recipe\.yaml has format \d, this .* a new run"):
             opened()

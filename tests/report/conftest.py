@@ -95,7 +95,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     latency = {"machine": {"cores": 2}, "export": settings_identity(about), "rows": rows}
     (export / "latency.json").write_text(json.dumps(latency))
     output = call(
-        "report", run, "--device", "cpu", "--beside", "raw_pixels", "--results", folder / "pixels"
+        "report", run, "--device", "cpu", "--also", "raw_pixels", "--results", folder / "pixels"
     )
     assert f"wrote {run / 'report.html'}" in output
     return Told(run, run / "report.html")

@@ -88,7 +88,7 @@ def test_it_needs_nothing_else(told: Told) -> None:
 def test_the_same_run_gives_the_same_bytes(told: Told, tmp_path: Path) -> None:
     results = ["--results", told.run.parent.parent / "pixels"]
     call(
-        "report", told.run, "--device", "cpu", "--beside", "raw_pixels", *results,
+        "report", told.run, "--device", "cpu", "--also", "raw_pixels", *results,
         "--out", tmp_path / "again.html",
     )  # fmt: skip
     assert (tmp_path / "again.html").read_bytes() == told.page.read_bytes()
@@ -104,7 +104,7 @@ def test_a_half_finished_run_says_so(told: Told, tmp_path: Path) -> None:
     assert "Half-finished: 1 of 2 stages have ended, second: at step 4 of 4." in text
     assert "Not evaluated yet" in text
     assert "Not exported yet" in text
-    assert "Which patches are alike" in text
+    assert "Which patches are similar" in text
 
 
 def test_a_student_that_diverged_is_named_and_not_looked_through(
@@ -117,7 +117,7 @@ def test_a_student_that_diverged_is_named_and_not_looked_through(
     call("report", run, "--device", "cpu")
     page = Reader(run / "report.html")
     assert "net diverged at step 3" in page.text
-    options = page.text.split("Beside it")[0].split("Encoder")[-1].split()
+    options = page.text.split("Compared with")[0].split("Encoder")[-1].split()
     assert options[:2] == ["untrained", "first"]
     assert "second" not in options[:3]
 

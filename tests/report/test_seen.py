@@ -36,12 +36,12 @@ def test_two_teachers_of_one_name_are_both_there(encoder: str, names: list[str])
     assert found["net"].encoder == "resnet10t"
 
 
-def test_an_encoder_beside_the_run_does_not_take_a_stages_name(
+def test_an_encoder_next_to_the_run_does_not_take_a_stages_name(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "load", lambda name: create("raw_pixels"))
-    seen = see(told.run, beside=["first"], device=torch.device("cpu"))
-    assert list(seen.tokens) == ["untrained", "first", "second", "first (beside)"]
+    seen = see(told.run, also=["first"], device=torch.device("cpu"))
+    assert list(seen.tokens) == ["untrained", "first", "second", "first (also)"]
     assert len(seen.tokens["first"][0]) == len(seen.tokens["untrained"][0])
 
 

@@ -130,7 +130,7 @@ def test_visual_tokens_must_fill_their_places() -> None:
 
 def test_rows_must_share_their_beginning() -> None:
     model = make("vicuna_v1")
-    with pytest.raises(ValueError, match="begin alike"):
+    with pytest.raises(ValueError, match="begin the same way"):
         collate([[model.sentence([("a", "b")], 4), model.sentence([("a", "b")], 2)]], 0)
 
 

@@ -39,7 +39,7 @@ def export(
     ] = None,
     uint8: Annotated[bool, typer.Option("--uint8", help="The file takes 0..255 pixels.")] = False,
     opset: Annotated[
-        int | None, typer.Option(help="Of onnx and openvino files.  [default: 20]")
+        int | None, typer.Option(help="Opset of onnx and openvino files.  [default: 20]")
     ] = None,
     out: Annotated[
         Path | None,
@@ -85,7 +85,7 @@ def latency(
         str | None, typer.Option(help="Numbers of threads: 1,4.  [default: 1 and all cores]")
     ] = None,
     rounds: Annotated[
-        int, typer.Option(min=2, max=STEPS, help="Turns of each, of about 0.3 s.")
+        int, typer.Option(min=2, max=STEPS, help="Rounds of about 0.3 s for each.")
     ] = 10,
     batch: Annotated[
         int, typer.Option(min=1, max=BATCH, help="Images at once, for the throughput.")
@@ -95,8 +95,8 @@ def latency(
     """Measure latency, throughput, memory and size on this machine. Eager PyTorch takes turns with
     the exports.
 
-    Each contender runs in a process of its own; ratios are of neighbouring rounds,
-    so that they hold on a busy machine. Exported folders keep their rows in `latency.json`.
+    Each one runs in a separate process. Ratios compare neighbouring rounds, so that they are
+    reliable on a busy machine. Exported folders save their rows in `latency.json`.
 
     Example: `openeupe latency exports/mine-onnx-fp32 exports/mine-openvino-int8 runs/mine`
     """

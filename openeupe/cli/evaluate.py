@@ -28,7 +28,7 @@ Suite = Annotated[
 ]
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder that the suite's paths start from.")]
 Precision = Annotated[
-    Literal["fp32", "bf16"], typer.Option(help="Of the encoder; bf16 is autocast.")
+    Literal["fp32", "bf16"], typer.Option(help="Precision of the encoder; bf16 is autocast.")
 ]
 
 
@@ -90,7 +90,9 @@ def compare(
     data: DataRoot = Path(),
     device: Device = None,
     precision: Precision = "fp32",
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="For a README.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print tables as Markdown.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare encoders on all benchmarks, with significance tests.
