@@ -22,7 +22,7 @@ from openeupe.distillation.placement import place
 from openeupe.distillation.recipe import Recipe, StageConfig
 from openeupe.distillation.run_folder import Run
 from openeupe.distillation.stage import Stage, Views
-from openeupe.distillation.teacher_cache_choice import told, with_caches
+from openeupe.distillation.teacher_cache_choice import described, with_caches
 from openeupe.distillation.trainer import Trainer
 from openeupe.distributed import Processes
 from openeupe.durations import seconds_of
@@ -52,7 +52,7 @@ class StageTime:
     view_batches: int = 0
 
     def with_cache(self, views: int) -> StageTime:
-        """The same stage with cached teacher outputs of some views of every image."""
+        """The same stage with cached teacher outputs of its views."""
         fixed = self.fixed_s + views * self.view_batches * self.teachers_s
         return StageTime(fixed, max(self.step_s - self.teachers_s, 0.0))
 
@@ -102,7 +102,7 @@ def within_budget(
     recipe, times = _with_caches(recipe, times, left, sum(map(len, sources)))
     for name, stage in recipe.stages.items():
         if written.stages[name].teacher_cache == "auto":
-            progress.message(told(name, stage))
+            progress.message(described(name, stage))
     steps = divide(recipe, times, left)
     for name, count in steps.items():
         each = times[name]

@@ -18,7 +18,7 @@ _REPEATS = 4  # times that a view is trained on, where the number of views is fr
 
 
 def caching_pays(recipe: Recipe, name: str, images: int) -> int:
-    """The views per image whose teacher outputs are worth caching; 0 if none.
+    """Views per image whose teacher outputs are worth caching. 0 if none.
 
     A stage draws `steps * batch_size` images. With a cache, the teachers see every view once and
     not every image that is drawn. That pays if it saves a fifth of the stage's compute. A stage
@@ -58,7 +58,7 @@ def with_caches(recipe: Recipe, images: int) -> Recipe:
     return recipe.model_copy(update={"stages": stages})
 
 
-def told(name: str, stage: StageConfig) -> str:
+def described(name: str, stage: StageConfig) -> str:
     """A line about what was decided for a stage."""
     cached = stage.teacher_cache != "none"
     how = f"cached for {stage.views} view(s) of each image" if cached else "computed at every step"
@@ -96,5 +96,5 @@ def decided(
             kind, views = before[name]
             stages[name] = stages[name].model_copy(update={"teacher_cache": kind, "views": views})
             continue
-        progress.message(told(name, stages[name]))
+        progress.message(described(name, stages[name]))
     return recipe.model_copy(update={"stages": stages})

@@ -48,7 +48,7 @@ class Difference:
     """First minus second, on the same samples.
 
     low, high: 95 % interval, of both sources of noise. p: two-sided permutation test of "they are
-    alike", before any correction. one_seed: something was trained with one seed only, so that the
+    equal", before any correction. one_seed: something was trained with one seed only, so that the
     noise of its training is not in the interval and not in p.
     """
 

@@ -156,7 +156,7 @@ def _state(story: Story) -> str:
 
 
 def _sections(pictures: bool) -> list[tuple[str, str]]:
-    similar = [("alike", "Which patches are similar")] if pictures else []
+    similar = [("similar", "Which patches are similar")] if pictures else []
     return [
         ("recipe", "What was done"),
         ("learning", "Learning"),
@@ -240,9 +240,9 @@ def _evaluations(story: Story) -> dict[str, object]:
 
 
 def _pictures(seen: Seen) -> dict[str, object]:
-    told: dict[str, object] = {"no_pictures": seen.lacking, "picture_notes": seen.notes}
+    context: dict[str, object] = {"no_pictures": seen.lacking, "picture_notes": seen.notes}
     if not seen.images:
-        return told
+        return context
     names, coloured = list(seen.tokens), seen.coloured
     images = []
     for place, image in enumerate(seen.images):
@@ -257,7 +257,7 @@ def _pictures(seen: Seen) -> dict[str, object]:
                 "components": [_components(name, coloured[name][place]) for name in stages],
             }
         )
-    return {**told, "images": images, "colours": seen.caption, **_looked(seen)}
+    return {**context, "images": images, "colours": seen.caption, **_looked(seen)}
 
 
 def _tile(name: str, one: Coloured) -> dict[str, object]:
