@@ -61,7 +61,7 @@ def look(
 
     Example: `openeupe look runs/quickstart efficientnet_lite0 photo.jpg`
     """
-    encoders, images = _told_apart(what)
+    encoders, images = _separated(what)
     seen = openeupe.look(
         encoders,
         images,
@@ -148,7 +148,7 @@ def demo(
     blocks.launch(server_name="127.0.0.1", server_port=port, share=False)
 
 
-def _told_apart(arguments: list[str]) -> tuple[list[str], list[Path]]:
+def _separated(arguments: list[str]) -> tuple[list[str], list[Path]]:
     """Encoders and images: files with an image's ending and folders of images are images."""
     from openeupe.encoders.resolver import holds_encoder
     from openeupe.visualization.images import is_image

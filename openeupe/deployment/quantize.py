@@ -73,7 +73,7 @@ def leave_out(
             is the result.
 
     The first part that suffices is taken; if none does, the one that helps most, and the search
-    goes on. It stops when one part of the layers is left; the file then misses its limit.
+    continues. It stops when one part of the layers is left; the file then misses its limit.
     """
     left_out: list[str] = []
     size = max(-(-len(layers) // _PARTS), 1)

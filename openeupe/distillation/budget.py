@@ -137,7 +137,7 @@ def _with_caches(
 ) -> tuple[Recipe, dict[str, StageTime]]:
     """Decide `teacher_cache: auto`; the times of stages with a cache follow.
 
-    Caches are judged by the steps that the budget buys with one view of each image cached.
+    Caches are evaluated by the steps that the budget buys with one view of each image cached.
     """
 
     def timed(views: Mapping[str, int]) -> dict[str, StageTime]:

@@ -72,7 +72,7 @@ def decided(
     sources: Sequence[Source],
     progress: Progress,
 ) -> Recipe:
-    """`with_caches` once for a run: a resume takes what its own recipe says.
+    """`with_caches` once for a run: a resumed run takes its own recipe's values.
 
     Args:
         recipe: what is to be run, its numbers of steps chosen.

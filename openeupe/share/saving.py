@@ -23,7 +23,7 @@ from openeupe.share.card import card_licence, model_card
 from openeupe.share.origin import for_others, origin
 
 Layout = Literal["openeupe", "timm", "transformers"]
-_BESIDE = ("heads.safetensors", "statistics.safetensors", DISTILLATION)
+_OTHER_FILES = ("heads.safetensors", "statistics.safetensors", DISTILLATION)
 
 
 def save(
@@ -65,7 +65,7 @@ def save(
             opening = timm_folder.save(encoder, part, name or identifier)
         else:
             transformers_folder.save(encoder, part)
-        for file in _BESIDE:
+        for file in _OTHER_FILES:
             if student is not None and (student / file).is_file():
                 shutil.copyfile(student / file, part / file)
         if info := read_mapping(part / DISTILLATION):

@@ -163,7 +163,7 @@ def _joined(row: Sequence[Sentence]) -> tuple[list[int], ...]:
         if one.ids[:shared] != ids[:shared]:
             raise ValueError("sentences of one row must begin the same way")
         own = len(one.ids) - shared
-        # A sentence goes on from what is shared, not from the one before it in the row.
+        # A sentence continues the shared part, not from the one before it in the row.
         before += [shared - 1, *range(len(ids), len(ids) + own - 1)][:own]
         ids = ids + one.ids[shared:]
         labels = labels + one.labels[shared:]

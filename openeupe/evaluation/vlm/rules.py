@@ -140,7 +140,7 @@ def gqa_score(response: str, answer: str) -> float:
 # ---- POPE, MME ----
 
 
-def pope_says_yes(response: str) -> bool:
+def pope_is_yes(response: str) -> bool:
     """LLaVA-1.5's reading: no if the first sentence has the word No, no or not, otherwise yes.
 
     lmms-eval instead takes nothing but exactly "yes" or "no": "Yes." counts as wrong there.

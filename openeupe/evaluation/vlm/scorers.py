@@ -22,7 +22,7 @@ from openeupe.evaluation.measure import Array, Measure, Outcome, Reduction, join
 from openeupe.evaluation.vlm.rules import (
     gqa_score,
     mme_reply,
-    pope_says_yes,
+    pope_is_yes,
     realworldqa_score,
     scienceqa_choice,
     textvqa_score,
@@ -82,7 +82,7 @@ def pope(records: Sequence[Record]) -> Outcome:
     """
     splits = sorted({r["split"] for r in records})
     images = [r["image"] for r in records]
-    predicted = np.array([pope_says_yes(r["response"]) for r in records], dtype=float)
+    predicted = np.array([pope_is_yes(r["response"]) for r in records], dtype=float)
     truth = np.array([r["answer"].strip().lower() == "yes" for r in records], dtype=float)
     # True positives, false positives, false negatives of each question.
     counts = np.stack([predicted * truth, predicted * (1 - truth), (1 - predicted) * truth], axis=1)

@@ -153,7 +153,7 @@ def test_realworldqa(said: str, truth: str, score: float) -> None:
     ],
 )
 def test_pope_takes_all_but_no_for_yes(said: str, yes: bool) -> None:
-    assert rules.pope_says_yes(said) is yes
+    assert rules.pope_is_yes(said) is yes
 
 
 @pytest.mark.parametrize(
