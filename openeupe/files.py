@@ -169,7 +169,7 @@ def leftovers(folder: Path, name: str | None = None, state: str = _WRITING) -> l
 
 
 def _is_writing(process: int, host: str, partial: Path) -> bool:
-    """Whether the process that began a partial file may still be writing it."""
+    """Whether the process that began a partial file may still write it."""
     if host != _HOST or os.name == "nt":  # where we cannot ask
         try:
             return time.time() - partial.stat().st_mtime < _DAY

@@ -67,7 +67,7 @@ def recover(folder: Path, ours: Ours) -> None:
 
 
 def _hand_over(before: Path, folder: Path, ours: Ours) -> None:
-    """Delete our own files in an old folder, and move all others to the new one."""
+    """Delete our own files in an old folder, and move the others."""
     if not before.is_dir():
         return
     own = ours(before)

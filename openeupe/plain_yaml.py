@@ -27,9 +27,9 @@ class _UniqueKeys:
 
 
 class _Loader(_UniqueKeys, yaml.SafeLoader):
-    """Safe loader that does not read 010 as 8 or 1:30 as 90, as PyYAML does.
+    """Safe loader that leaves 010 and 1:30 as text.
 
-    Both stay text, and a setting that is a number reads text as decimal digits: 010 is 10.
+    A setting that is a number reads text as decimal digits: 010 is 10.
     """
 
 

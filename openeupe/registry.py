@@ -166,7 +166,7 @@ def _run_client(file: RegistryFile, folder: Path) -> bool:
 
 
 def _uv_command() -> list[str] | None:
-    """How to run uv, where this environment was made by uv or has no pip; else None."""
+    """How to run uv in an environment that uv made or that lacks pip. Else None."""
     config = Path(sys.prefix) / "pyvenv.cfg"
     made_by_uv = config.is_file() and any(
         line.split("=")[0].strip() == "uv" for line in config.read_text().splitlines()

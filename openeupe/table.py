@@ -35,7 +35,7 @@ class Table:
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def __str__(self) -> str:
-        """The table in columns of spaces, the first to the left and the others to the right."""
+        """The table as text. The first column is aligned left, the others right."""
         lines = self._lines()
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = [self.title] if self.title else []

@@ -151,7 +151,7 @@ def _are_results(encoder: Written | Results) -> bool:
 
 
 def _results(encoder: Written | Results, suite: AnySuite, how: dict[str, Any]) -> Results:
-    """The results that are given, or those of an encoder, which is evaluated if need be."""
+    """The given results, or those of an encoder, evaluated if needed."""
     if isinstance(encoder, Results):
         return encoder
     if isinstance(encoder, Encoder) or not Results.there(Path(encoder)):

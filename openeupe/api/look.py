@@ -100,7 +100,7 @@ def _check_only(config: LookConfig, images: int, runs: Sequence[Path]) -> None:
 
 
 def _colouring(config: LookConfig, images: int) -> tuple[Colouring, list[NamedImage]]:
-    """How tokens become colours, and the reference set that their axes are fitted on."""
+    """Colour settings, and the reference images that axes are fitted on."""
     own = config.axes in ("image", "batch")
     if not own and not Path(config.axes).is_dir():
         raise InputError(f"axes {config.axes}: use image, batch, or a folder of images")
@@ -115,7 +115,7 @@ def _colouring(config: LookConfig, images: int) -> tuple[Colouring, list[NamedIm
 
 
 def _stages(runs: Sequence[Path], device: torch.device) -> dict[str, dict[str, Encoder]]:
-    """Of each run, the students of its stages, by the run's folder name.
+    """Students of each run's stages, by the run's folder name.
 
     Runs of one folder name are numbered.
     """

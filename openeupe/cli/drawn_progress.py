@@ -69,7 +69,7 @@ class _BarTask:
 
 
 class _PlainTask:
-    """A line for each report, with the time that the remaining steps will take."""
+    """A line for each report, with the remaining time."""
 
     def __init__(self, parent: DrawnProgress, title: str, total: int, done: int) -> None:
         self.parent, self.title, self.total = parent, title, total

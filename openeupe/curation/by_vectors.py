@@ -134,7 +134,7 @@ def _pairs(decided: Decisions, made: Embeddings) -> Iterator[Pairs]:
 def _leaks(
     decided: Decisions, made: Embeddings, those: Embeddings, theirs: Scanned
 ) -> Iterator[Pairs]:
-    """Rows, and evaluation images that both the embedding and the hash find near."""
+    """Rows and evaluation images that are near by embedding and hash."""
     for first, queries in those.blocks():
         towards = queries.astype(np.float32).T
         for start, vectors in made.blocks():

@@ -298,7 +298,7 @@ def _check_used(config: CurateConfig, encoder: bool, like: bool, against: bool) 
 
 
 def _root(root: Path, out: Path) -> str:
-    """Path relative to the manifest if the images are next to it, so that both can be moved."""
+    """Path relative to the manifest if the images are next to it. So both can be moved."""
     here = out.resolve().parent
     return root.relative_to(here).as_posix() if root.is_relative_to(here) else str(root)
 

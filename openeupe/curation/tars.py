@@ -75,7 +75,7 @@ def _folders(file: pq.ParquetFile, places: list[Path]) -> set[Path]:
 
 
 def _check_ours(folder: Path) -> None:
-    """Raise `InputError` unless the folder is missing, empty, or just what `write_shards` made."""
+    """Raise `InputError` unless the folder is missing, empty, or written by `write_shards`."""
     if not folder.is_dir():
         if folder.exists():
             raise InputError(f"{folder} is a file: choose another folder (`out`)")

@@ -152,7 +152,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """`convert` of the image, whose copies on the way are never of the whole image."""
+    """`convert` an image strip by strip, without a copy of the whole."""
     if image.width * image.height <= _STRIP:
         return convert(image)
     whole = Image.new("RGB", image.size)

@@ -61,7 +61,7 @@ def loaded(
 
 
 def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, without the handler that raises its errors in any line of ours."""
+    """The loader's iterator, without its signal handler that raises errors anywhere."""
     name = getattr(signal, "SIGCHLD", None)
     if name is None or threading.current_thread() is not threading.main_thread():
         return iter(loader)

@@ -62,7 +62,7 @@ class MaskFolders(Config):
         return both_checked(train, test, self.check)
 
     def _meaning(self, root: Path, left: set[int]) -> tuple[list[str], dict[int, int]]:
-        """Names of the classes but for values in `left`, and from pixel values to their numbers."""
+        """Class names, and class numbers of pixel values. Values in `left` have none."""
         first = int(self.zero_is_ignore)
         if self.names is not None:
             named = _read_names(root / self.names.expanduser())

@@ -202,7 +202,7 @@ def _scaled_optimizer(config: OptimizerConfig, factor: float) -> OptimizerConfig
 def _measure(
     recipe: Recipe, name: str, budget_s: float, processes: Processes, sources: Sequence[Source]
 ) -> StageTime:
-    """Load a stage with stand-ins for students of earlier stages, and take a few of its steps."""
+    """Take a few steps of a stage. Students of earlier stages have stand-ins."""
     began = time.perf_counter()
     config = recipe.stages[name]
     with seeded(derive_seed(recipe.seed, name, "budget")):
@@ -228,7 +228,7 @@ def _measure(
 
 
 def _stand_in(recipe: Recipe, member: TeacherConfig | StudentConfig) -> Encoder:
-    """The encoder, or an equal untrained one if an earlier stage has not made it yet."""
+    """The encoder, or an untrained one of its shape if its stage has not run."""
     if not member.earlier:
         return load_member(member, bool(member.pretrained))
     like = meta_encoder(recipe, member, member.args)  # a student, hence of a known name

@@ -128,7 +128,7 @@ def start_of(student: StudentConfig) -> str | None:
 
 
 def _check_kind(member: TeacherConfig | StudentConfig, made: Encoder) -> None:
-    """Refuse students that cannot be trained or saved, and sizes that an export lacks."""
+    """Refuse untrainable students, and sizes that an export lacks."""
     source = member.earlier or member.source
     if isinstance(source, Export):
         if isinstance(member, StudentConfig):

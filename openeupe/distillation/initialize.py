@@ -137,7 +137,7 @@ def _fits(mine: Tensor, theirs: Tensor, positions: bool) -> bool:
 
 
 def _selected(value: Tensor, shape: torch.Size, heads: dict[int, Tensor]) -> Tensor:
-    """The evenly spaced entries of each dimension, or those that `heads` names for it."""
+    """Evenly spaced entries of each dimension, or those given by `heads`."""
     for axis, size in enumerate(shape):
         if value.shape[axis] != size:
             index = heads.get(axis)
@@ -148,7 +148,7 @@ def _selected(value: Tensor, shape: torch.Size, heads: dict[int, Tensor]) -> Ten
 
 
 def _heads(student: Encoder, larger: Encoder, name: str, source: str) -> dict[int, Tensor]:
-    """Entries of an attention's tensors by dimension, such that whole heads are taken."""
+    """Entries of attention tensors by dimension, in whole heads."""
     owner, _, kind = name.partition(".attn.")
     if not kind:
         return {}

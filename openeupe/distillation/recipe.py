@@ -258,7 +258,7 @@ def load_recipe(
 
 
 def _check_reach(recipe: Recipe, key: str) -> None:
-    """Refuse an override of a stage's optimizer that has no effect on any student."""
+    """Refuse an override of a stage's optimizer without effect on its students."""
     group, _, field = key.rpartition(".")
     for name, stage in recipe.stages.items():
         own = [s.optimizer.model_fields_set if s.optimizer else () for s in stage.students.values()]

@@ -137,7 +137,7 @@ def _load_resolved(path: Path) -> Recipe:
 
 
 def _settled(recipe: Recipe, stages: set[str]) -> dict[str, object]:
-    """The part of a recipe that may not change once `stages` have begun."""
+    """The part of a recipe that is fixed once `stages` have begun."""
     return {
         "seed": recipe.seed,
         "data": data_that_count(recipe.data),

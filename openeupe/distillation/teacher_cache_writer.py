@@ -246,7 +246,7 @@ class TeacherCacheWriter:
             ) from None
 
     def _compare(self, shards: list[int], teachers: list[str]) -> None:
-        """Compare some views of an existing cache with what the teachers compute now.
+        """Compare some views of an existing cache with new teacher outputs.
 
         Images and settings are compared separately; this finds other differences, such as a
         library with other crops.

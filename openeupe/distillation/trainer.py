@@ -209,7 +209,7 @@ class Trainer:
         return {f"lr/{name}": rate for name, rate in rates.items()}
 
     def _to_fp8(self) -> None:
-        """Convert the teachers to fp8 and report the error on the first images."""
+        """Convert the teachers to fp8, and report the error."""
         _, images, *_ = next(self.batches(0, 1, "statistics"))
         images = images[: max(2, len(images) // self.config.accumulate)]
         errors = teachers_to_fp8(self.stage, images)
@@ -263,7 +263,7 @@ class Trainer:
         return self.processes.gather if self.processes.count > 1 else None
 
     def _measure_batch_norm(self) -> None:
-        """Measure running statistics again where channels were cut out of a larger network."""
+        """Measure running statistics again for students cut out of a larger network."""
         for name, student in self.config.students.items():
             if student.init:
                 resolution = max(student.resolution)

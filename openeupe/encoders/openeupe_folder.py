@@ -179,7 +179,7 @@ def _load_weights(encoder: Encoder, path: Path) -> None:
 
 
 def _replaceable(folder: Path) -> bool:
-    """Whether the folder is missing, empty, or an encoder that `save` wrote, in any layout."""
+    """Whether the folder is missing, empty, or an encoder that `save` wrote."""
     config = read_mapping(folder / _CONFIG)
     pretrained = config.get("pretrained_cfg")
     timm = isinstance(pretrained, dict) and pretrained.get("tag") == "openeupe"

@@ -94,7 +94,7 @@ def _count(weights: dict[str, Tensor], pattern: str) -> int:
 
 
 def _check_conventions(path: Path, weights: dict[str, Tensor]) -> None:
-    """Refuse a file that was made with another rotary base, or whose key bias acts."""
+    """Refuse a file with another rotary base or with active key biases."""
     periods = weights.get("rope_embed.periods")
     if periods is not None:
         steps = torch.arange(len(periods)) / len(periods) if periods.ndim == 1 else periods * 0

@@ -144,7 +144,7 @@ def _write(encoder: TimmEncoder, folder: Path, licence: str) -> None:
 
 
 def _changes(class_token: str, trunk: Trunk) -> list[Arguments]:
-    """Changes of timm's arguments to try, so that the model pools to the class token."""
+    """Changes of timm's arguments so that the model pools the class token."""
     pool = {"own": "token", "mean": "avg"}.get(class_token)
     if pool is None:
         return [{}]

@@ -263,7 +263,7 @@ _GUESSES = ("chance", "centre guess", "same place")
 def _guesses(
     known: Array, truth: Array, source: _End, target: _End, threshold: float
 ) -> list[float]:
-    """Expected hits of a random pixel, the box's centre, and the source's own relative place."""
+    """Expected hits of three guesses: random pixel, box centre, same relative place."""
     chance = sum(chance_hit(point, threshold * target.reach, target.size) for point in truth)
     places = (np.array([target.middle]), known * np.divide(target.size, source.size))
     return [chance, *(pck_hits(p, truth, target.reach, (threshold,))[0] for p in places)]

@@ -95,7 +95,7 @@ class RidgeReadout:
 
 
 class _Decomposition:
-    """Eigenvectors of the covariance of centred rows, shared by all targets and shrinkages."""
+    """Eigenvectors of the centred rows' covariance, shared by targets and shrinkages."""
 
     def __init__(self, x: Tensor) -> None:
         self.mean = x.mean(dim=0)

@@ -258,7 +258,7 @@ def _histogram(truth: Tensor, classes: int) -> Array:
 
 
 def _commonest(images: MaskedImages, classes: int) -> int:
-    """The class of most pixels, in at most 500 masks spread evenly over the set."""
+    """The most frequent class, in at most 500 masks spread over the set."""
     count = min(len(images), _COUNTED)
     chosen = [number * len(images) // count for number in range(count)]
     total = sum(_histogram(torch.from_numpy(images.mask(i)), classes) for i in chosen)

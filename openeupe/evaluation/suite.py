@@ -163,7 +163,7 @@ def _before(
     root: Path,
     progress: Progress,
 ) -> list[str]:
-    """Outcomes of the other benchmarks that were finished before, for this encoder and data."""
+    """Finished outcomes of other benchmarks, for this encoder and data."""
     found = []
     now: dict[str, list[str] | InputError] = {}  # what identifies the data of a benchmark
     for name in benchmark_names(folder):
@@ -218,7 +218,7 @@ def _chosen(suite: Suite, only: Sequence[str] | None) -> list[str]:
 
 
 def _finished(folder: Path, conditions: Conditions, data: Sequence[str]) -> Sequence[str] | None:
-    """The outcomes of a benchmark that was finished before under these conditions on these data."""
+    """The outcomes of a benchmark, if finished with these conditions and data."""
 
     def whole(result: BenchmarkResult | None) -> bool:
         return (

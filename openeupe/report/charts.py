@@ -222,7 +222,7 @@ def _radar_axis(evaluations: Sequence[Evaluation], name: str) -> tuple[str, floa
 
 
 def _score(evaluation: Evaluation, name: str) -> Metric | None:
-    """The headline metric of a benchmark, if the encoder has it and it is a number."""
+    """The benchmark's headline metric, if it is a number."""
     result = evaluation.results.benchmarks.get(name)
     score = None if result is None else result.score
     return None if score is None or score.value is None else score

@@ -94,7 +94,7 @@ def _read(path: Path) -> Any:
 
 
 def _rows(content: Any) -> Iterator[dict[str, str]]:
-    """A list of records, alone or under the only key that holds one; else the whole as one row.
+    """Records of JSON: a list, the only list in a mapping, or the mapping itself.
 
     Other values next to such a list belong to all its rows.
     """

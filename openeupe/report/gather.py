@@ -173,7 +173,7 @@ def _quickstart(path: Path, belonging: Belonging, left_out: list[str]) -> Quicks
 def _evaluations(
     folder: Path, results: Sequence[Path], belonging: Belonging, left_out: list[str]
 ) -> list[Evaluation]:
-    """Those of the run's own encoders and further ones, each suite's labels unique."""
+    """Evaluations of the run's and further encoders, with unique labels per suite."""
     found: list[tuple[Path, Evaluation]] = []
     for path in sorted(path for path in folder.glob("**/evaluations/*") if Results.there(path)):
         one = Results.open(path)

@@ -94,7 +94,7 @@ def origin(source: Written, encoder: Encoder, evaluations: Path | None = None) -
 
 
 def _recipe_of(student: Path, info: StudentInfo) -> Recipe | None:
-    """The recipe of the run that made a student, if the run folder is there."""
+    """The recipe of a student's run, if the run folder exists."""
     folder = student.parent.parent
     if not is_run(folder):
         return None
@@ -135,7 +135,7 @@ def _add_experts(
 
 
 def _add_outside(experts: dict[str, Licence], encoder: str, name: str) -> None:
-    """Add an encoder that this run did not make, or its own experts."""
+    """Add an encoder from outside of this run, or its experts."""
     try:
         source = resolve(encoder, allow_code=True)  # nothing is run here
         student = source.folder() if isinstance(source, RunStudent) else None

@@ -168,7 +168,7 @@ def _shape(image: NamedImage) -> float:
 
 
 class _Sheet:
-    """Panels of one width in rows of their own height, laid out in inches.
+    """A grid of panels, laid out in inches. Panels have one width, rows their own height.
 
     Drawn without pyplot (no global state, no display) and without matplotlib's layout engines,
     which take longer than everything else.

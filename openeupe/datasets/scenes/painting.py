@@ -98,7 +98,7 @@ def _stand(
     sign: Sign | None,
     resolution: int,
 ) -> None:
-    """Paint a thing over what is behind it, and enter it in depth and owner."""
+    """Paint a thing over the background, and enter it in depth and owner."""
     x0, y0, x1, y1 = thing.outline.box()
     left, top = max(int(x0 * resolution) - 1, 0), max(int(y0 * resolution) - 1, 0)
     right, bottom = (

@@ -168,7 +168,7 @@ def _depth(rng: np.random.Generator, room: Room) -> float:
 def _placed(
     rng: np.random.Generator, room: Room, shape: str, colour: str, others: list[Thing]
 ) -> Thing:
-    """A thing where it and the others are seen, or the least bad place that was tried."""
+    """Place a thing so that it and the others are visible. Else the best place tried."""
     outline = SHAPES[shape].posed(Pose.draw(rng))
     best, least = (room.wall_m, 0.1, 0.5), np.inf
     for trial in range(60):

@@ -146,7 +146,7 @@ class VlmBenchmarks(Benchmark):
         return outcomes
 
     def _trained(self, data: LlavaData, evaluated: EvaluatedEncoder, kept: Path, seed: int) -> Path:
-        """Folder of a trained model, which is trained if it does not exist."""
+        """Folder of the trained model. It is trained if missing."""
         encoder, form = evaluated.encoder, self.llava.form
         resolution = form.resolution or fitting_resolution(
             encoder, 336 if encoder.patch_size == 14 else 384
@@ -243,7 +243,7 @@ def records_of(
 
 
 def _truth(benchmark: str, doc: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Name of the image and ground truth, by the fields of the benchmarks' sets.
+    """Image name and ground truth, from the benchmark's fields.
 
     name: of the question; stands for its image where the set does not name images.
     """
@@ -263,7 +263,7 @@ def _truth(benchmark: str, doc: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _checked(file: Path, images: Path) -> tuple[Path, Path]:
-    """Both paths, once the file is a list of conversations whose images are all there."""
+    """Both paths, after checking the conversations and their images."""
     if not file.is_file():
         raise InputError(f"{file}: no such file; LLaVA-1.5's training data are expected there")
     if not images.is_dir():

@@ -82,7 +82,7 @@ class OpenEupeVlm(lmms):
         return answers
 
     def _length(self, request: Instance) -> int:
-        """Longest answer that the request allows, once its settings are found to be greedy."""
+        """Maximum answer length of a request. Its decoding must be greedy."""
         settings, task = request.args[1], request.args[4]
         sampled = settings.get("do_sample") and (settings.get("temperature") or 0) > 0
         if sampled or (settings.get("num_beams") or 1) > 1:
@@ -116,7 +116,7 @@ class OpenEupeVlm(lmms):
 
 
 def _cut(answer: str, until: str | Iterable[str] | None) -> str:
-    """The answer before the first of the strings that end it, without white space around it."""
+    """The answer up to the first stop string, without outer white space."""
     answer = answer.strip()
     for end in [until] if isinstance(until, str) else until or []:
         answer = answer.split(end)[0] if end else answer
