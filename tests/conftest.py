@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from openeupe.cli import app
 
+from . import groups
+
 # What makes a quickstart a matter of seconds. Its figures mean nothing then; its path is the same.
 SIDES = {"proxy": "64", "student": "64", "finetuned": "[64, 96]"}
 QUICK = [
@@ -34,22 +36,21 @@ QUICK = [
 ]
 
 
-# Fixtures that tests of several files share, and that take long to make.
-SHARED = {"quickstart", "exported", "told"}
-
-
 def pytest_configure() -> None:
     """Take Ctrl-C again where a shell started the tests in the background, with it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal out tests by the groups of `tests/groups.py`, in several processes."""
+    return groups.scheduler(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` one process makes what is shared; others take whole files."""
-    for item in items:
-        shared = SHARED.intersection(getattr(item, "fixturenames", ()))
-        group = min(shared) if shared else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The groups that take longest come first."""
+    items.sort(key=lambda item: groups.place_of(item.nodeid))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from openeupe import encoders
-from tests.tiny_recipe import write_colors
+from tests.tiny_recipe import network, write_colors
 
 Words = Callable[[Path, Path], list[str]]  # (material, place to write to) -> command line
 COMMANDS: dict[str, Words] = {
@@ -36,9 +35,6 @@ def prepare(material: Path) -> None:
     """Images, an encoder, a recipe, a suite and a study, all tiny."""
     knn = write_colors(material)
     encoders.save(encoders.create("test_vit"), material / "encoder")
-
-    def network(name: str) -> dict[str, Any]:
-        return {"encoder": name, "pretrained": False, "resolution": 32}
 
     schedule = {"steps": 8, "batch_size": 4, "head_hidden": 16, "statistics": {"iterations": 1},
                 "optimizer": {"lr": 1e-3}, "log_every": 1, "checkpoint_every": 3}  # fmt: skip

@@ -59,13 +59,10 @@ def growth(usages: list[Usage]) -> list[str]:
 def soak(folder: Path, steps: int, workers: int) -> list[Usage]:
     """Train for `steps` steps in `folder`, measuring as it goes."""
     every = max(steps // MOMENTS, 1)
-    shallow = {"pretrained": False, "resolution": 32, "args": {"depth": 1}}
     recipe = load_recipe(
         write_recipe(
             folder,
             steps,
-            teachers={"vit": {"encoder": "test_vit"} | shallow},
-            students={"student": {"encoder": "test_vit2"} | shallow},
             log_every=every,
             checkpoint_every=max(every // 2, 1),
         ),

@@ -20,6 +20,7 @@ from openeupe.evaluation.results import Results
 from tests.share.results import write_results
 
 from .conftest import call
+from .tiny_recipe import network
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def recipe(tmp_path: Path) -> Path:
     for i in range(6):
         Image.radial_gradient("L").resize((64, 48)).rotate(60 * i).save(images / f"{i}.png")
     stage: dict[str, Any] = {
-        "teachers": {"vit": {"encoder": "test_vit", "pretrained": False, "resolution": 32}},
+        "teachers": {"vit": network("test_vit")},
         "students": {"net": {"encoder": "test_resnet", "resolution": 32}},
         "steps": 2,
         "batch_size": 2,

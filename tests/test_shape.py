@@ -16,6 +16,8 @@ import pytest
 
 import openeupe
 
+from .groups import SHARED, group_of
+
 PACKAGE = Path(openeupe.__file__).parent
 LINES, PARAMETERS = 60, 8
 COMMAND_LINES, COMMAND_BODY = 90, 45
@@ -39,6 +41,17 @@ def is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 def lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_long_fixtures_are_made_by_one_process(request: pytest.FixtureRequest) -> None:
+    """Of the tests that are carried out now."""
+    apart = [
+        f"{item.nodeid} uses {name}"
+        for item in request.session.items
+        for name in SHARED.keys() & set(getattr(item, "fixturenames", ()))
+        if group_of(item.nodeid) != name
+    ]
+    assert apart == []
 
 
 def test_functions_are_short() -> None:

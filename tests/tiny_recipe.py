@@ -9,6 +9,20 @@ import numpy as np
 import yaml
 from PIL import Image
 
+# timm's test networks with one block a stage: building and running more takes most of a tiny run.
+SHALLOW: dict[str, dict[str, Any]] = {
+    "test_vit": {"depth": 1},
+    "test_vit2": {"depth": 1},
+    "test_convnext": {"depths": [1, 1, 1, 1]},
+}
+
+
+def network(name: str, resolution: int | list[int] = 32, **args: Any) -> dict[str, Any]:
+    """An untrained encoder's settings in a recipe, shallow if it is one of timm's test networks."""
+    settings = {"encoder": name, "pretrained": False, "resolution": resolution}
+    args = SHALLOW.get(name, {}) | args
+    return settings | ({"args": args} if args else {})
+
 
 def write_images(folder: Path, count: int = 24) -> Path:
     """Smooth random images of 80 x 60 pixels."""
@@ -50,8 +64,8 @@ def write_recipe(folder: Path, steps: int, **stage: Any) -> Path:
     """
     images = write_images(folder / "images")
     settings: dict[str, Any] = {
-        "teachers": {"vit": {"encoder": "test_vit", "pretrained": False, "resolution": 32}},
-        "students": {"student": {"encoder": "test_vit2", "pretrained": False, "resolution": 32}},
+        "teachers": {"vit": network("test_vit")},
+        "students": {"student": network("test_vit2")},
         "steps": steps,
         "batch_size": 4,
         "head_hidden": 16,

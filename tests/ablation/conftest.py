@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.tiny_recipe import write_colors
+from tests.tiny_recipe import network, write_colors
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +18,6 @@ def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     knn = write_colors(root)
     (root / "suite.yaml").write_text(yaml.safe_dump({"name": "colors", "benchmarks": {"knn": knn}}))
     return root
-
-
-def network(name: str, resolution: int = 32) -> dict[str, Any]:
-    return {"encoder": name, "pretrained": False, "resolution": resolution}
 
 
 @pytest.fixture

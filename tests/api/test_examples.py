@@ -22,7 +22,7 @@ STUDY = (
     "{name: pixels, suite: suite.yaml, seeds: [0], arms: {a: {encoder: raw_pixels}, "
     "b: {encoder: 'untrained:test_resnet'}}, tables: {t: {rows: [a, b], reference: b}}}"
 )
-MODULES = ["table", *(f"api.{file.stem}" for file in API.glob("[a-z]*.py"))]
+MODULES = ["table", *(f"api.{file.stem}" for file in sorted(API.glob("[a-z]*.py")))]
 
 
 @pytest.mark.parametrize("module", MODULES)

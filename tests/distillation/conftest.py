@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from openeupe.distillation.students import Learner
-from tests.tiny_recipe import write_images
+from tests.tiny_recipe import network, write_images
 
 
 @pytest.fixture(scope="session")
@@ -39,21 +39,18 @@ def three_stages(images: Path) -> dict[str, Any]:
         "checkpoint_every": 2,
     }
 
-    def random(name: str, resolution: Any) -> dict[str, Any]:
-        return {"encoder": name, "pretrained": False, "resolution": resolution}
-
     return {
         "name": "tiny",
         "data": {"sources": [{"path": str(images)}]},
         "stages": {
             "proxy": {
-                "teachers": {"vit": random("test_vit", 32), "net": random("test_resnet", 64)},
-                "students": {"proxy": random("test_vit2", 32)},
+                "teachers": {"vit": network("test_vit"), "net": network("test_resnet", 64)},
+                "students": {"proxy": network("test_vit2")},
                 **schedule,
             },
             "student": {
                 "teachers": {"proxy": {"encoder": "stage:proxy", "resolution": 32}},
-                "students": {"student": random("test_efficientnet", 64)},
+                "students": {"student": network("test_efficientnet", 64)},
                 **schedule,
             },
             "finetuned": {
@@ -67,9 +64,9 @@ def three_stages(images: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def raw_views(raw_recipe: dict[str, Any]) -> dict[str, Any]:
-    """A stage whose 24 images come in two views each, several times over."""
+    """A stage that takes each of the two views of its 24 images once."""
     stage = raw_recipe["stages"]["proxy"]
-    stage |= {"views": 2, "steps": 18, "batch_size": 8, "log_every": 1}
+    stage |= {"views": 2, "steps": 6, "batch_size": 8, "log_every": 1}
     stage |= {"teacher_precision": "bf16", "student_precision": "fp32"}
     raw_recipe["stages"] = {"proxy": stage}
     return raw_recipe

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,6 +26,7 @@ from openeupe.errors import InputError
 
 from ..data.test_workers import alive
 from ..test_stopping import until
+from ..tiny_recipe import network
 
 TORN = Path(__file__).with_name("torn.py")
 
@@ -49,26 +49,22 @@ def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shallow: FSDP2 and the optimizers of sharded weights take most of the time, for each tensor.
     """
 
-    def random(name: str, resolution: Any, **args: Any) -> dict[str, Any]:
-        return {"encoder": name, "pretrained": False, "resolution": resolution, "args": args}
-
     schedule = {
         "steps": 6, "batch_size": 8, "head_hidden": 16, "statistics": {"iterations": 2},
         "optimizer": {"lr": 1e-3}, "log_every": 1, "checkpoint_every": 2,
         "teacher_precision": "fp32", "student_precision": "fp32",
     }  # fmt: skip
     proxy = {
-        "teachers": {"vit": random("test_vit", 32, depth=2), "net": random("test_resnet", 64)},
+        "teachers": {"vit": network("test_vit"), "net": network("test_resnet", 64)},
         "students": {
-            "proxy": random("test_vit2", [32, 64], depth=2),
-            "second": random("test_convnext", [32, 64], depths=[1, 1, 1, 1])
-            | {"optimizer": {"lr": 2e-3}},
+            "proxy": network("test_vit2", [32, 64]),
+            "second": network("test_convnext", [32, 64]) | {"optimizer": {"lr": 2e-3}},
         },
         **schedule, "shard": "never",
     }  # fmt: skip
     student = {
         "teachers": {"proxy": {"encoder": "stage:proxy/proxy", "resolution": 32}},
-        "students": {"student": random("test_vit", 32, depth=2) | {"checkpoint_activations": True}},
+        "students": {"student": network("test_vit") | {"checkpoint_activations": True}},
         **schedule, "shard": "always", "accumulate": 2,
         "optimizer": {"lr": 1e-3, "freeze_backbone_steps": 2, "backbone_lr": 0.2, "muon": {}},
         "head_init": "ridge",

@@ -13,6 +13,7 @@ from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.run import run_recipe
 from openeupe.encoders import Encoder, create
 from openeupe.errors import InputError
+from tests.tiny_recipe import network
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 VIT = {"depth": 4, "embed_dim": 96, "num_heads": 6}
@@ -90,9 +91,9 @@ def test_batch_norm_is_the_mean_of_what_is_measured_and_keeps_its_momentum() -> 
 
 
 def with_init(raw: dict[str, Any], init: str, stage: str = "student") -> dict[str, Any]:
-    raw["stages"][stage]["students"] = {
-        "student": {"encoder": "test_vit2", "resolution": 64, "init": init}
-    }
+    student = network("test_vit2", 64) | {"init": init}
+    del student["pretrained"]
+    raw["stages"][stage]["students"] = {"student": student}
     del raw["stages"]["finetuned"]
     return raw
 

@@ -20,6 +20,7 @@ from openeupe.distillation.stage import Stage
 from openeupe.distillation.student import save_student
 from openeupe.encoders import Encoder, create, save
 from openeupe.errors import InputError
+from tests.tiny_recipe import network
 
 from .finishing import write_ending
 
@@ -33,12 +34,12 @@ def run(raw_recipe: dict[str, Any], tmp_path: Path) -> Run:
     """A run whose stage `student` has ended, with a student that nobody trained."""
     finetuned = raw_recipe["stages"]["finetuned"]
     finetuned["teachers"] = raw_recipe["stages"]["student"]["teachers"] = {
-        "vit": {"encoder": "test_vit", "pretrained": False, "resolution": 32}
+        "vit": network("test_vit")
     }
-    raw_recipe["stages"]["student"]["students"]["student"]["encoder"] = "test_vit2"
+    raw_recipe["stages"]["student"]["students"]["student"] = network("test_vit2", 64, depth=2)
     finetuned["students"]["student"]["args"] = {"drop_path_rate": 0.25}
     run = Run(tmp_path, Recipe.model_validate(raw_recipe))
-    student, teacher = create("test_vit2"), create("test_vit")
+    student, teacher = create("test_vit2", depth=2), create("test_vit", depth=1)
     config = run.recipe.stages["student"]
     stage = Stage("student", config, {"vit": teacher}, {"student": student}, 0)
     widths = {"cls_dim": teacher.cls_dim, "patch_dim": teacher.patch_dim}

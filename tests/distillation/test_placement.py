@@ -27,6 +27,7 @@ from openeupe.encoders import create
 from openeupe.encoders.meta import on_meta
 from openeupe.encoders.pixels import RawPixels
 from openeupe.errors import InputError
+from tests.tiny_recipe import network
 
 
 def losses(raw: dict[str, Any], folder: Path) -> list[dict[str, float]]:
@@ -144,9 +145,8 @@ def test_compiled_networks_give_the_same_losses(raw: dict[str, Any], tmp_path: P
     """Teachers and students, a transformer of two sides and a ConvNet, forward and backward."""
     stage = raw["stages"]["proxy"]
     noise = {"drop_path_rate": 0.3}  # compiled blocks draw as the plain ones do
-    stage["students"]["proxy"]["args"] = noise
-    second = {"encoder": "test_convnext", "resolution": [32, 64], "args": noise}
-    stage["students"]["second"] = second
+    stage["students"]["proxy"] = network("test_vit2", depth=2, **noise)
+    stage["students"]["second"] = network("test_convnext", [32, 64], **noise)
     plain = losses(raw, tmp_path / "plain")
     for which in ("teachers", "all"):
         stage["compile"] = which

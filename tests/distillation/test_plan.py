@@ -13,6 +13,7 @@ from openeupe.distillation.plan import petaflops, plan, precisions
 from openeupe.distillation.recipe import Recipe, load_recipe
 from openeupe.encoders import create
 from openeupe.errors import InputError
+from tests.tiny_recipe import network
 
 
 def test_parameters_and_flops_of_the_papers_second_stage(images: Any) -> None:
@@ -54,7 +55,11 @@ def test_memory_grows_with_the_batch_and_shrinks_with_devices(raw_recipe: dict[s
     fixed = memory(64, 64) - (memory(128, 64) - memory(64, 64))
     assert memory(128, 1) - fixed == pytest.approx(2 * (memory(64, 1) - fixed), rel=1e-6)
     assert memory(64, 4) - fixed == pytest.approx((memory(64, 1) - fixed) / 4, rel=1e-6)
-    teachers = sum(p.numel() for n in ("test_vit", "test_resnet") for p in create(n).parameters())
+    teachers = sum(
+        p.numel()
+        for config in Recipe.model_validate(raw_recipe).stages["proxy"].teachers.values()
+        for p in create(config.encoder, **config.args).parameters()
+    )
     assert fixed * 2**30 > 4 * teachers
 
 
@@ -69,7 +74,7 @@ def test_kept_activations_are_what_autograd_keeps(raw_recipe: dict[str, Any]) ->
         changed = recipe.model_copy(update={"stages": {"proxy": stage}})
         return plan(changed, 1.0)[0].memory_gib * 2**30
 
-    student = create("test_vit2").train()
+    student = create("test_vit2", depth=1).train()
     own = {p.untyped_storage().data_ptr() for p in student.parameters()}
     saved: dict[int, int] = {}
 
@@ -119,6 +124,8 @@ def test_what_is_shared_or_computed_again_needs_less_memory(raw_recipe: dict[str
     stage = raw_recipe["stages"]["proxy"] | {
         "batch_size": 256, "teacher_precision": "fp32", "student_precision": "fp32",
     }  # fmt: skip
+    stage["teachers"]["vit"] = network("test_vit", depth=6)
+    stage["students"]["proxy"] = network("test_vit2", depth=8)
     raw_recipe["stages"] = {"proxy": stage}
 
     def proxy() -> Any:

@@ -12,12 +12,13 @@ from openeupe.distillation.recipe import Recipe
 from openeupe.distillation.stage import Stage, Views
 from openeupe.encoders import create
 from openeupe.seeds import seeded
+from tests.tiny_recipe import network
 
 
 @pytest.fixture
 def stage(raw_recipe: dict[str, Any]) -> Stage:
     raw_recipe["stages"] = {"proxy": raw_recipe["stages"]["proxy"]}
-    second = {"encoder": "test_convnext", "resolution": [32, 64]}
+    second = network("test_convnext", [32, 64])
     raw_recipe["stages"]["proxy"]["students"]["second"] = second
     raw_recipe["stages"]["proxy"] |= {"teacher_precision": "fp32", "student_precision": "fp32"}
     config = Recipe.model_validate(raw_recipe).stages["proxy"]

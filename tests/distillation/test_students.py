@@ -20,6 +20,7 @@ from openeupe.distillation.students import _drops
 from openeupe.errors import InputError
 from openeupe.progress import SILENT, Progress
 from tests.lines import Lines
+from tests.tiny_recipe import network
 
 WILD = {"lr": 1e6, "weight_decay": 1e6, "clip_norm": None}  # weights grow by 1e12 a step
 
@@ -28,7 +29,7 @@ WILD = {"lr": 1e6, "weight_decay": 1e6, "clip_norm": None}  # weights grow by 1e
 def family(raw_recipe: dict[str, Any]) -> dict[str, Any]:
     """One stage with two students, of which `proxy` is also in the recipe it was made from."""
     stage = raw_recipe["stages"]["proxy"]
-    stage["students"]["second"] = {"encoder": "test_convnext", "resolution": [32, 64]}
+    stage["students"]["second"] = network("test_convnext", [32, 64])
     raw_recipe["stages"] = {"proxy": stage}
     return raw_recipe
 

@@ -46,6 +46,7 @@ def test_training_on_stored_outputs_is_training_on_computed_ones(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(teacher_cache_writer, "SHARD_BYTES", 20_000)  # several shards
+    raw["stages"]["proxy"]["steps"] = 13  # every view more than once
     online = losses(raw, tmp_path / "online")
     for kind, off in (("bf16", 2e-3), ("int8", 2e-2)):
         cached = losses(raw, tmp_path / kind, teacher_cache=kind)
@@ -58,7 +59,6 @@ def test_training_on_stored_outputs_is_training_on_computed_ones(
 def test_views_augmented_on_the_device_are_stored_as_they_are_trained_on(
     raw: dict[str, Any], tmp_path: Path
 ) -> None:
-    raw["stages"]["proxy"]["steps"] = 6
     on_cpu = losses(raw, tmp_path / "cpu")
     raw["data"]["augment"] = {"on_device": True, "blur": 0.5, "grayscale": 0.2}
     online = losses(raw, tmp_path / "online")
@@ -74,6 +74,7 @@ def test_the_size_is_told_before_and_the_error_after(raw: dict[str, Any], tmp_pa
     raw["stages"]["proxy"] |= {
         "teacher_cache": "int8",
         "teacher_cache_path": str(tmp_path / "kept"),
+        "steps": 1,
     }
     told = Lines()
     run_recipe(Recipe.model_validate(raw), tmp_path / "run", progress=told)
@@ -194,7 +195,8 @@ def test_runs_of_other_seeds_can_share_views_and_what_is_stored_of_them(
 ) -> None:
     for teacher in raw["stages"]["proxy"]["teachers"].values():
         folder = tmp_path / teacher["encoder"]
-        encoders.save(encoders.create(teacher["encoder"]), folder)  # weights that no seed changes
+        made = encoders.create(teacher["encoder"], **teacher.pop("args", {}))
+        encoders.save(made, folder)  # weights that no seed changes
         teacher |= {"encoder": str(folder), "pretrained": True}
     raw["data"]["views_seed"] = 5
     path = str(tmp_path / "kept")
@@ -232,7 +234,8 @@ def kept(raw: dict[str, Any], images: Path, tmp_path: Path) -> Path:
     for file in images.glob("?.png"):
         Image.open(file).save(own / f"{file.stem}.bmp")  # all of one size
     raw["data"]["sources"] = [{"path": str(own)}]
-    losses(raw, tmp_path / "first", teacher_cache="bf16", teacher_cache_path=str(tmp_path / "kept"))
+    cache = {"teacher_cache": "bf16", "teacher_cache_path": str(tmp_path / "kept")}
+    losses(raw, tmp_path / "first", steps=3, **cache)  # of the twenty views
     return own
 
 
@@ -312,7 +315,7 @@ def test_int8_outputs_serve_only_the_statistics_that_they_were_standardized_with
     raw: dict[str, Any], tmp_path: Path
 ) -> None:
     path = str(tmp_path / "int8")
-    losses(raw, tmp_path / "one", teacher_cache="int8", teacher_cache_path=path)
+    losses(raw, tmp_path / "one", teacher_cache="int8", teacher_cache_path=path, steps=1)
     raw["stages"]["proxy"]["statistics"]["iterations"] = 3
     with pytest.raises(InputError, match=r"other settings \(teachers\.vit\.statistics: "):
         losses(raw, tmp_path / "two")

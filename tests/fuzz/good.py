@@ -62,12 +62,7 @@ class Good:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        teacher, student = (
-            {"encoder": name, "pretrained": False, "resolution": 32, "args": {"depth": 1}}
-            for name in ("test_vit", "test_vit2")
-        )
-        write_recipe(folder, 2, checkpoint_every=1, log_every=1, teachers={"vit": teacher},
-                     students={"student": student})  # fmt: skip
+        write_recipe(folder, 2, checkpoint_every=1, log_every=1)
         (folder / "suite.yaml").write_text(SUITE)
         self.images = folder / "images"
 

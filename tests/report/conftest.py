@@ -16,6 +16,7 @@ from openeupe.encoders import load
 from openeupe.identity import encoder_identity, settings_identity
 
 from ..conftest import call
+from ..tiny_recipe import network
 
 SUITE = """
 name: small
@@ -34,7 +35,7 @@ benchmarks:
 
 
 @dataclass(frozen=True)
-class Told:
+class Reported:
     """run: the folder. page: its report's file."""
 
     run: Path
@@ -42,7 +43,7 @@ class Told:
 
 
 @pytest.fixture(scope="session")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     folder = tmp_path_factory.mktemp("report")
     images = folder / "images"
     images.mkdir()
@@ -53,7 +54,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         return {
             "teachers": {
                 t.replace(":", "_"): {"encoder": t, "resolution": 32}
-                | ({} if t.startswith("stage:") else {"pretrained": False})
+                if t.startswith("stage:")
+                else network(t)
                 for t in teachers
             },
             "students": {"net": {"encoder": student, "resolution": 32}},
@@ -98,4 +100,4 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         "report", run, "--device", "cpu", "--also", "raw_pixels", "--results", folder / "pixels"
     )
     assert f"wrote {run / 'report.html'}" in output
-    return Told(run, run / "report.html")
+    return Reported(run, run / "report.html")

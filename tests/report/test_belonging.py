@@ -18,13 +18,13 @@ from openeupe.report.deployment import deployed
 from openeupe.report.gather import Quickstart, gather
 from openeupe.report.page import write_report
 
-from .conftest import Told
+from .conftest import Reported
 from .test_page import Reader
 
 
 @pytest.fixture
-def run(told: Told, tmp_path: Path) -> Path:
-    shutil.copytree(told.run, tmp_path / "run")
+def run(reported: Reported, tmp_path: Path) -> Path:
+    shutil.copytree(reported.run, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -87,10 +87,10 @@ def test_latencies_of_another_export_are_not_shown(run: Path) -> None:
 
 @pytest.mark.parametrize(("key", "word"), [("protocol_hash", "settings"), ("data", "data")])
 def test_benchmarks_of_other_settings_or_data_do_not_stand_side_by_side(
-    told: Told, tmp_path: Path, key: str, word: str
+    reported: Reported, tmp_path: Path, key: str, word: str
 ) -> None:
     pixels = tmp_path / "pixels"
-    shutil.copytree(told.run.parent.parent / "pixels", pixels)
+    shutil.copytree(reported.run.parent.parent / "pixels", pixels)
     content = json.loads((pixels / "results.json").read_text())
     other = content["benchmarks"]["other"]
     if key == "data":
@@ -99,7 +99,7 @@ def test_benchmarks_of_other_settings_or_data_do_not_stand_side_by_side(
         other["benchmark"][key] = "another"
     for file, written in (("results", content), ("benchmarks/other", other)):
         (pixels / f"{file}.json").write_text(json.dumps(written))
-    story = gather(told.run, [pixels])
+    story = gather(reported.run, [pixels])
     ours, theirs = story.evaluations
     assert set(ours.results.benchmarks) == {"knn", "other", "third"}
     assert set(theirs.results.benchmarks) == {"knn", "third"}
@@ -109,11 +109,13 @@ def test_benchmarks_of_other_settings_or_data_do_not_stand_side_by_side(
     ]
 
 
-def test_two_results_of_one_name_have_labels_of_their_own(told: Told, tmp_path: Path) -> None:
+def test_two_results_of_one_name_have_labels_of_their_own(
+    reported: Reported, tmp_path: Path
+) -> None:
     pixels = [tmp_path / "a", tmp_path / "b"]
     for folder in pixels:
-        shutil.copytree(told.run.parent.parent / "pixels", folder)
-    labels = [e.label for e in gather(told.run, pixels).evaluations]
+        shutil.copytree(reported.run.parent.parent / "pixels", folder)
+    labels = [e.label for e in gather(reported.run, pixels).evaluations]
     assert labels == ["this run", *(f"raw_pixels ({folder})" for folder in pixels)]
 
 

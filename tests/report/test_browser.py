@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Told
+from .conftest import Reported
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, _NAMES)), None)
@@ -45,8 +45,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, told: Told) -> Any:
-    browser.get(told.page.as_uri())
+def page(browser: Any, reported: Reported) -> Any:
+    browser.get(reported.page.as_uri())
     _until(browser, "return document.documentElement.dataset.ready === 'true'")
     return browser
 

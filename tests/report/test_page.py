@@ -23,7 +23,7 @@ from openeupe.report.gather import _curves
 from openeupe.report.page import learning_rates, write_report
 
 from ..conftest import call
-from .conftest import Told
+from .conftest import Reported
 
 _VOID = {"meta", "link", "img", "br", "input"}
 
@@ -52,8 +52,8 @@ class Reader(HTMLParser):
             self.text += data + " "
 
 
-def test_a_finished_run(told: Told) -> None:
-    page = Reader(told.page)
+def test_a_finished_run(reported: Reported) -> None:
+    page = Reader(reported.page)
     text = " ".join(page.text.split())
     assert "Finished: all 2 stages" in text
     for word in ("test_vit", "test_convnext", "4 of 2 images", "Image understanding", "raw_pixels"):
@@ -73,30 +73,30 @@ def test_a_finished_run(told: Told) -> None:
     assert sum("colours of the patches" in alt for alt in alts) == 12
     assert sum("component" in alt for alt in alts) == 3 * 3 * 4
     assert sum(tag == "canvas" for tag, _ in page.tags) == 6
-    assert told.page.stat().st_size < 2e6
+    assert reported.page.stat().st_size < 2e6
 
 
-def test_it_needs_nothing_else(told: Told) -> None:
-    for _, attributes in Reader(told.page).tags:
+def test_it_needs_nothing_else(reported: Reported) -> None:
+    for _, attributes in Reader(reported.page).tags:
         for name in ("src", "href"):
             assert attributes.get(name, "#").startswith(("#", "data:"))
-    text = told.page.read_text(encoding="utf-8")
+    text = reported.page.read_text(encoding="utf-8")
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", text)
     assert "default-src 'none'" in text  # a browser would refuse
 
 
-def test_the_same_run_gives_the_same_bytes(told: Told, tmp_path: Path) -> None:
-    results = ["--results", told.run.parent.parent / "pixels"]
+def test_the_same_run_gives_the_same_bytes(reported: Reported, tmp_path: Path) -> None:
+    results = ["--results", reported.run.parent.parent / "pixels"]
     call(
-        "report", told.run, "--device", "cpu", "--also", "raw_pixels", *results,
+        "report", reported.run, "--device", "cpu", "--also", "raw_pixels", *results,
         "--out", tmp_path / "again.html",
     )  # fmt: skip
-    assert (tmp_path / "again.html").read_bytes() == told.page.read_bytes()
+    assert (tmp_path / "again.html").read_bytes() == reported.page.read_bytes()
 
 
-def test_a_half_finished_run_says_so(told: Told, tmp_path: Path) -> None:
+def test_a_half_finished_run_says_so(reported: Reported, tmp_path: Path) -> None:
     run = tmp_path / "half"
-    shutil.copytree(told.run, run, ignore=shutil.ignore_patterns("evaluations", "*.json.gz"))
+    shutil.copytree(reported.run, run, ignore=shutil.ignore_patterns("evaluations", "*.json.gz"))
     (run / "second" / "finished.json").unlink()
     shutil.rmtree(run / "deploy")
     call("report", run, "--device", "cpu")
@@ -108,10 +108,10 @@ def test_a_half_finished_run_says_so(told: Told, tmp_path: Path) -> None:
 
 
 def test_a_student_that_diverged_is_named_and_not_looked_through(
-    told: Told, tmp_path: Path
+    reported: Reported, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(told.run, run, ignore=shutil.ignore_patterns("evaluations", "deploy"))
+    shutil.copytree(reported.run, run, ignore=shutil.ignore_patterns("evaluations", "deploy"))
     about = json.loads((run / "second" / "finished.json").read_text())
     (run / "second" / "finished.json").write_text(json.dumps({**about, "dropped": {"net": 3}}))
     call("report", run, "--device", "cpu")
@@ -122,13 +122,15 @@ def test_a_student_that_diverged_is_named_and_not_looked_through(
     assert "second" not in options[:3]
 
 
-def test_a_run_that_has_just_begun_and_one_without_its_images(told: Told, tmp_path: Path) -> None:
+def test_a_run_that_has_just_begun_and_one_without_its_images(
+    reported: Reported, tmp_path: Path
+) -> None:
     for stage in ("first", "second"):
-        recipe = (told.run / "recipe.yaml").read_text()
+        recipe = (reported.run / "recipe.yaml").read_text()
         run = tmp_path / stage
         run.mkdir()
         if stage == "second":  # the images have gone
-            shutil.copytree(told.run / "first", run / "first")
+            shutil.copytree(reported.run / "first", run / "first")
             recipe = recipe.replace("/images", "/elsewhere")
         (run / "recipe.yaml").write_text(recipe)
         call("report", run, "--device", "cpu")
@@ -142,29 +144,29 @@ def test_a_run_that_has_just_begun_and_one_without_its_images(told: Told, tmp_pa
 
 
 def test_exports_made_of_the_run_are_found_and_broken_files_are_passed_over(
-    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reported: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    belonging = Belonging(Run.open(told.run))
+    belonging = Belonging(Run.open(reported.run))
     for name, identity in (("mine", belonging.students["second"]), ("others", "0123")):
         folder = tmp_path / "exports" / name
         folder.mkdir(parents=True)
-        about = {"source": str(told.run), "target": name, "encoder": {"identity": identity}}
+        about = {"source": str(reported.run), "target": name, "encoder": {"identity": identity}}
         (folder / "export.json").write_text(json.dumps(about))
     (tmp_path / "exports" / "mine" / "latency.json").write_text("[{]")
-    (exports, latencies), left_out = deployed(told.run, belonging, Path("exports"))
+    (exports, latencies), left_out = deployed(reported.run, belonging, Path("exports"))
     assert [row[:2] for row in exports.rows] == [["deploy/onnx", "onnx"], ["exports/mine", "mine"]]
     assert latencies.header == ["folder", "label", "size", "threads", "latency_p50_ms"]
     assert len(left_out) == 1
     assert left_out[0].startswith("exports/mine/latency.json is not shown: it is damaged")
-    (exports, _), _ = deployed(told.run, belonging)  # nothing is looked for where one stands
+    (exports, _), _ = deployed(reported.run, belonging)  # nothing is looked for where one stands
     assert [row[0] for row in exports.rows] == ["deploy/onnx"]
 
 
-def test_names_are_escaped(told: Told, tmp_path: Path) -> None:
+def test_names_are_escaped(reported: Reported, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    recipe = (told.run / "recipe.yaml").read_text()
+    recipe = (reported.run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(recipe.replace("/images", "/<script>alert(1)</script>"))
     assert "<script>alert" not in write_report(run).read_text()
 
@@ -195,9 +197,9 @@ def test_shortened_tokens_keep_the_cosines() -> None:
     assert small.error < 0.02
 
 
-def test_learning_rates_are_those_that_were_used(told: Told) -> None:
+def test_learning_rates_are_those_that_were_used(reported: Reported) -> None:
     """After scaling by the batch, and each student's own."""
-    stage = Run.open(told.run).recipe.stages["first"]
+    stage = Run.open(reported.run).recipe.stages["first"]
     net = stage.students["net"]
     shared = stage.optimizer.model_copy(update={"lr_scaling": "linear_wrt_256"})
     own = OwnOptimizerConfig.model_validate({"lr": 0.256, "warmup_steps": 7, "backbone_lr": 0.1})

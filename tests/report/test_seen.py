@@ -12,7 +12,7 @@ from openeupe.encoders import create
 from openeupe.report import seen as module
 from openeupe.report.seen import frozen_teachers, see
 
-from .conftest import Told
+from .conftest import Reported
 
 
 @pytest.mark.parametrize(
@@ -37,17 +37,17 @@ def test_two_teachers_of_one_name_are_both_there(encoder: str, names: list[str])
 
 
 def test_an_encoder_next_to_the_run_does_not_take_a_stages_name(
-    told: Told, monkeypatch: pytest.MonkeyPatch
+    reported: Reported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "load", lambda name: create("raw_pixels"))
-    seen = see(told.run, also=["first"], device=torch.device("cpu"))
+    seen = see(reported.run, also=["first"], device=torch.device("cpu"))
     assert list(seen.tokens) == ["untrained", "first", "second", "first (also)"]
     assert len(seen.tokens["first"][0]) == len(seen.tokens["untrained"][0])
 
 
-def test_images_that_were_trained_on_are_called_so(told: Told) -> None:
-    seen = see(told.run, device=torch.device("cpu"))
+def test_images_that_were_trained_on_are_called_so(reported: Reported) -> None:
+    seen = see(reported.run, device=torch.device("cpu"))
     assert "No images are held out" in seen.notes[-1]
-    images = [told.run.parent.parent / "images"]
-    seen = see(told.run, images=images, device=torch.device("cpu"))
+    images = [reported.run.parent.parent / "images"]
+    seen = see(reported.run, images=images, device=torch.device("cpu"))
     assert not any("held out" in note for note in seen.notes)
