@@ -120,7 +120,7 @@ def test_a_saturated_map_has_thin_crests() -> None:
     assert stays[0].sum(1).max() <= 2
 
 
-def test_a_margin_around_unlabelled_pixels_is_not_judged() -> None:
+def test_a_margin_around_unlabelled_pixels_is_not_evaluated() -> None:
     labels = np.zeros((20, 30), np.uint8)
     labels[10:] = 1
     labels[:, 25:] = 255

@@ -105,7 +105,7 @@ def test_errors_equal_a_loop_over_pixels_on_1000_images() -> None:
     assert empty
 
 
-def test_nyus_images_are_judged_inside_eigens_crop() -> None:
+def test_nyus_images_are_evaluated_inside_eigens_crop() -> None:
     truth = np.full((480, 640), 2, np.float32)
     predicted = truth.copy()
     predicted[:45] = predicted[471:] = predicted[:, :41] = predicted[:, 601:] = 9

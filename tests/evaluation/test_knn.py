@@ -166,7 +166,7 @@ def colours(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("features", ["cls", "mean", "cls+mean"])
-def test_the_benchmark_judges_every_image(colours: Path, features: str) -> None:
+def test_the_benchmark_evaluates_every_image(colours: Path, features: str) -> None:
     settings = {"layout": "folder", "path": str(colours)}
     benchmark = Knn(data=settings, k=(1, 3, 200), crop=32, short=36, features=features)
     encoder = create("raw_pixels")

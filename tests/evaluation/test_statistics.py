@@ -194,7 +194,7 @@ def test_with_unequal_seeds_every_seed_weighs_the_same() -> None:
     assert found.p == 1
 
 
-def test_unequal_spreads_are_judged_as_welch_judges_them() -> None:
+def test_unequal_spreads_are_evaluated_as_welch_evaluates_them() -> None:
     """Six calm seeds against three wild ones: called different no oftener than Welch's test."""
     random = np.random.default_rng(9)
     called, tries = 0, 100

@@ -135,7 +135,7 @@ def test_some_benchmarks_first_leaves_out_those_of_other_settings(colors: Path) 
     assert "knn: left out" in said
 
 
-def test_other_heads_are_judged_again(colors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_heads_are_evaluated_again(colors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Head:
         def __init__(self, identity: str) -> None:
             self.identity = identity
@@ -149,7 +149,7 @@ def test_other_heads_are_judged_again(colors: Path, monkeypatch: pytest.MonkeyPa
         assert len(calls) == expected
 
 
-def test_damaged_samples_are_judged_again(colors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_samples_are_evaluated_again(colors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(colors)
     (colors / "out/benchmarks/knn.npz").write_bytes(b"cut off")
     results, said = run(colors, only=["zero_shot"])
@@ -188,7 +188,7 @@ def test_some_benchmarks_first_leaves_out_those_of_other_data(
     assert calls == []
 
 
-def test_benchmarks_of_equal_settings_are_both_judged(colors: Path) -> None:
+def test_benchmarks_of_equal_settings_are_both_evaluated(colors: Path) -> None:
     twin = (
         "benchmarks.knn-twin={kind: knn, protocol: knn/test-v1, k: [1], short: 32, crop: 32, data: "
     )
@@ -206,7 +206,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[int]:
     return calls
 
 
-def test_masks_that_moved_and_classes_renamed_are_judged_again(
+def test_masks_that_moved_and_classes_renamed_are_evaluated_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same names, the same bytes a file: only what the labels say has changed."""

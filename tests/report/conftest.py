@@ -1,4 +1,4 @@
-"""A run of two tiny stages with two teachers, judged on one benchmark, and its page."""
+"""A run of two tiny stages with two teachers, evaluated on one benchmark, and its page."""
 
 from __future__ import annotations
 
