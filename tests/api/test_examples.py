@@ -11,6 +11,7 @@ import pytest
 
 import openeupe
 
+from ..deployment.test_latency import FakeProcess
 from ..tiny_recipe import write_recipe
 
 API = Path(openeupe.__file__).parent / "api"
@@ -26,7 +27,8 @@ MODULES = ["table", *(f"api.{file.stem}" for file in sorted(API.glob("[a-z]*.py"
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_examples(module: str, here: Path) -> None:
+def test_examples(module: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openeupe.deployment.latency.Process", FakeProcess)
     (here / "suite.yaml").write_text(SUITE)
     (here / "study.yaml").write_text(STUDY)
     if module == "api.report":
