@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from openeupe.api.distill import distill, plan
     from openeupe.api.evaluate import compare, evaluate
     from openeupe.api.export import export, latency
-    from openeupe.api.look import look
+    from openeupe.api.look import demo, look
     from openeupe.api.report import write_report
-    from openeupe.api.share import save
+    from openeupe.api.share import push, save
     from openeupe.encoders import Encoder, Tokens, create, load
     from openeupe.errors import InputError
 
@@ -28,6 +28,7 @@ __all__ = [
     "compare",
     "create",
     "curate",
+    "demo",
     "distill",
     "evaluate",
     "export",
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "look",
     "plan",
+    "push",
     "save",
     "write_report",
 ]
@@ -47,6 +49,7 @@ _HOME = {
     "compare": "openeupe.api.evaluate",
     "create": "openeupe.encoders",
     "curate": "openeupe.api.curate",
+    "demo": "openeupe.api.look",
     "distill": "openeupe.api.distill",
     "evaluate": "openeupe.api.evaluate",
     "export": "openeupe.api.export",
@@ -54,6 +57,7 @@ _HOME = {
     "load": "openeupe.encoders",
     "look": "openeupe.api.look",
     "plan": "openeupe.api.distill",
+    "push": "openeupe.api.share",
     "save": "openeupe.api.share",
     "write_report": "openeupe.api.report",
 }

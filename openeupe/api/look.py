@@ -19,6 +19,7 @@ from openeupe.progress import LOGGED, Progress
 from openeupe.visualization import pictures
 from openeupe.visualization.colours import Axes, Colouring, Mask
 from openeupe.visualization.config import LookConfig
+from openeupe.visualization.demo import build
 from openeupe.visualization.images import NamedImage, read_images, read_mask, unused_name
 from openeupe.visualization.pictures import KINDS, Looked, Wish
 
@@ -80,6 +81,35 @@ def look(
         stages=_stages(runs, on) if "stages" in kinds else {},
         progress=progress,
     )
+
+
+def demo(
+    encoders: Encoders,
+    *,
+    resolution: int = 512,
+    port: int = 7860,
+    device: str | torch.device | None = None,
+) -> None:
+    """Serve a local page that compares encoders on uploaded images, until it is interrupted.
+
+    Needs gradio: `pip install 'openeupe[demo]'`. The page is reached from this machine only.
+
+    Example:
+        >>> import openeupe
+        >>> openeupe.demo(["runs/mine", "efficientnet_lite0"])  # doctest: +SKIP
+
+    Args:
+        encoders: as `look` takes them.
+        resolution: long side of the images in pixels.
+        port: where the page is served.
+        device: of the encoders; default: the GPU if there is one.
+
+    Raises:
+        InputError: in one line, if gradio is not installed or an encoder cannot be loaded.
+    """
+    on = one_device(device)
+    loaded = {name: load(source).to(on) for name, source in _named(encoders).items()}
+    build(loaded, resolution).launch(server_name="127.0.0.1", server_port=port, share=False)
 
 
 def _named(encoders: Encoders) -> dict[str, Written]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from openeupe.api import EVALUATIONS
 from openeupe.encoders.resolver import Written
+from openeupe.share.push import push as push_folder
 from openeupe.share.saving import Layout
 from openeupe.share.saving import save as save_folder
 
@@ -41,3 +42,28 @@ def save(
         InputError: if the encoder has no such form, or the folder holds something else.
     """
     return save_folder(encoder, Path(folder), layout, licence=licence, evaluations=EVALUATIONS)
+
+
+def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
+    """Upload a saved folder to a repository of the Hugging Face hub.
+
+    The repository is created if needed; an encoder that was there before is replaced. The token
+    comes from `HF_TOKEN` or `hf auth login`.
+
+    Example:
+        >>> import openeupe
+        >>> openeupe.push("my-encoder", "me/my-encoder", private=True)  # doctest: +SKIP
+        'https://huggingface.co/me/my-encoder'
+
+    Args:
+        folder: what `save` wrote.
+        repository: OWNER/NAME on the hub.
+        private: whether a new repository is visible to its owner only.
+
+    Returns:
+        The address of the repository's page.
+
+    Raises:
+        InputError: if the folder was not saved for others, or the hub refuses.
+    """
+    return push_folder(Path(folder), repository, private=private)

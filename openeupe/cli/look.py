@@ -139,13 +139,7 @@ def demo(
 
     Example: `openeupe demo runs/quickstart efficientnet_lite0`
     """
-    from openeupe.distributed import one_device
-    from openeupe.encoders import load
-    from openeupe.visualization.demo import build
-
-    on = one_device(device)
-    blocks = build({name: load(name).to(on) for name in encoders}, resolution)
-    blocks.launch(server_name="127.0.0.1", server_port=port, share=False)
+    openeupe.demo(encoders, resolution=resolution, port=port, device=device)
 
 
 def _separated(arguments: list[str]) -> tuple[list[str], list[Path]]:

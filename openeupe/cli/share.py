@@ -48,7 +48,5 @@ def push(
 
     Example: `openeupe push my-encoder me/my-encoder --private`
     """
-    from openeupe.share.push import push as push_folder
-
-    address = push_folder(folder, repository, private=private)
+    address = openeupe.push(folder, repository, private=private)
     console.print(f"Pushed to {address}", soft_wrap=True, highlight=False)

@@ -20,9 +20,7 @@ def test_looking_runs(
     """On small photos; what is served by the demo is built and not launched."""
     served: list[Any] = []
     monkeypatch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 96)
-    monkeypatch.setattr(
-        "openeupe.visualization.demo.build", lambda encoders, resolution: Served(served)
-    )
+    monkeypatch.setattr("openeupe.api.look.build", lambda encoders, resolution: Served(served))
     (tmp_path / "runs").symlink_to(quickstart.folder.parent)
     (tmp_path / "photos").mkdir()
     for name in ("photo.jpg", "other.jpg", "photos/one.png", "photos/two.png"):
