@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from openeupe.data import FolderSource
+from openeupe.data import View
+from openeupe.datasets.classification import ClassFolder
 from openeupe.distillation.recipe import load_recipe
 from openeupe.distillation.run import run_recipe
 from openeupe.distillation.stage import Stage
 from openeupe.encoders import Encoder, create
-from openeupe.evaluation.features import center_views, encode
-from openeupe.evaluation.knn import knn_accuracy
+from openeupe.evaluation.features import Features
+from openeupe.evaluation.knn import class_labels, knn_predictions
 from openeupe.seeds import derive_seed
 
 
@@ -33,17 +35,14 @@ class Knn:
     """Views of both folders, kept, so that each evaluation is only forwards."""
 
     def __init__(self, train: Path, test: Path, resolution: int) -> None:
-        self.views, self.labels = {}, {}
-        for part, folder in (("train", train), ("test", test)):
-            source = FolderSource(folder)
-            self.views[part], kept = center_views(source, range(len(source)), resolution)
-            self.labels[part] = torch.tensor([source.label(i) for i in kept])
+        self.train, self.test = ClassFolder(train), ClassFolder(test)
+        self.view, self.views = View(resolution, resolution), dict[tuple[str, View], Tensor]()
 
     def __call__(self, encoder: Encoder) -> float:
-        features = {p: encode(encoder, v, batch_size=64).cls for p, v in self.views.items()}
-        return knn_accuracy(
-            features["train"], self.labels["train"], features["test"], self.labels["test"]
-        )
+        features = Features(encoder, batch_size=64, views=self.views)
+        train, test = (features.cls(part, self.view) for part in (self.train, self.test))
+        found = knn_predictions(train, class_labels(self.train), test, [10])[10]
+        return float((found == class_labels(self.test)).float().mean())
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from openeupe.api.evaluate import compare, evaluate
     from openeupe.api.export import export, latency
     from openeupe.api.look import demo, look
+    from openeupe.api.quickstart import quickstart
     from openeupe.api.report import write_report
     from openeupe.api.share import push, save
     from openeupe.encoders import Encoder, Tokens, create, load
@@ -37,6 +38,7 @@ __all__ = [
     "look",
     "plan",
     "push",
+    "quickstart",
     "save",
     "write_report",
 ]
@@ -58,6 +60,7 @@ _HOME = {
     "look": "openeupe.api.look",
     "plan": "openeupe.api.distill",
     "push": "openeupe.api.share",
+    "quickstart": "openeupe.api.quickstart",
     "save": "openeupe.api.share",
     "write_report": "openeupe.api.report",
 }

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-import openeupe.quickstart as module
+import openeupe
+from openeupe.api import quickstart as api
 from openeupe.data import FolderSource
 from openeupe.data.registry_images import REGISTRY_PHOTOS, registry_photos
+from openeupe.distillation.recipe import load_recipe
+from openeupe.errors import InputError
+from openeupe.evaluation.results import Results
+from openeupe.evaluation.suite import load_suite
+from openeupe.report.gather import gather
 
-from .conftest import QUICK, Quickstart
+from .conftest import QUICK, QUICK_SUITE, Quickstart
+
+EXPERTS = ("semantic", "boundaries", "text")
+STUDENTS = ("proxy", "student", "finetuned")
 
 
 def test_the_registrys_photos_are_all_there_and_both_parts_have_some() -> None:
@@ -26,42 +33,72 @@ def test_the_registrys_photos_are_all_there_and_both_parts_have_some() -> None:
         assert all(min(source.read(i).size) >= 100 for i in range(len(source)))
 
 
-def test_a_limit_takes_images_from_the_whole_of_a_folder() -> None:
-    everything: Any = range(5001)  # only its length is asked
-    some = module._spread(everything, 2000)
-    assert len(some) <= 2000
-    assert some[-1] >= 4998
-    assert list(module._spread(everything[:26], 288)) == list(range(26))
+def test_the_suite_is_that_of_the_recipe() -> None:
+    """The command fills in the recipe's values: the packaged suite has the same ones."""
+    suite, recipe = load_suite("quickstart"), load_recipe("quickstart")
+    assert api._suite(recipe, torch.device("cpu"), with_classes=True) == suite
+
+
+def place(run: Path, name: str) -> Path:
+    folder = run / name if name in STUDENTS else run / "references" / name
+    return folder / "evaluations" / "quickstart"
 
 
 def test_on_the_registrys_photos(quickstart: Quickstart) -> None:
-    for word in ("semantic", "boundaries", "text", "untrained", "finetuned", "R2", "Next:"):
+    for word in (*EXPERTS, *STUDENTS, "untrained", "R2", "Next:", "report.html"):
         assert word in quickstart.output
-    rows = {(r["encoder"], r["resolution"]): r["r2"] for r in quickstart.results["fidelity"]}
-    encoders = ("proxy", "student", "finetuned", "untrained")
-    experts = {("semantic", 64), ("boundaries", 64), ("text", 64)}
-    assert set(rows) == experts | {(e, s) for e in encoders for s in (64, 96)}
-    assert rows["text", 64]["text"]["patches"] > 0.8  # an expert predicts itself
+    results = {
+        name: Results.open(place(quickstart.folder, name))
+        for name in (*EXPERTS, "untrained", *STUDENTS)
+    }
+    kinds = [f"fidelity-{expert}-{kind}" for expert in EXPERTS for kind in ("cls", "patches")]
+    for name, one in results.items():
+        assert list(one.benchmarks) == kinds  # these photos have no classes
+        metrics = ["r2@64"] if name in EXPERTS else ["r2@64", "r2@96"]
+        assert list(one.benchmarks[kinds[0]].metrics) == metrics
+
+    def r2(name: str, kind: str) -> float:
+        return results[name].benchmarks[f"fidelity-{kind}"].metrics["r2@64"].value or 0.0
+
+    assert r2("text", "text-patches") > 0.8  # an expert predicts itself
     # The proxy starts as the semantic expert, so it predicts it far better than random weights.
-    proxy, untrained = rows["proxy", 64], rows["untrained", 64]
-    assert proxy["semantic"]["patches"] > untrained["semantic"]["patches"] + 0.1
-    saved = json.loads((quickstart.folder / "results.json").read_text())
-    assert saved["fidelity"] == quickstart.results["fidelity"]
-    assert Image.open(quickstart.folder / "pca.png").width > 600
-    assert 2e5 < (quickstart.folder / "report.html").stat().st_size < 5e6
-    assert "report.html" in quickstart.output
-    assert quickstart.results["knn"] == {}  # these photos have no classes
+    assert r2("proxy", "semantic-patches") > r2("untrained", "semantic-patches") + 0.1
+    shown = gather(quickstart.folder).evaluations
+    labels = [one.label for one in shown if one.suite == "quickstart"]
+    assert labels == ["boundaries", "semantic", "text", "untrained", *STUDENTS]
+    page = quickstart.folder / "report.html"
+    assert 2e5 < page.stat().st_size < 5e6
+    assert "Fidelity to the experts" in page.read_text()
 
 
 def test_on_ones_own_photos_in_class_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_VIEWS", {"train": 12, "heldout": 4})
+    fidelity = {"train_crops": 12, "test_crops": 4}
+    monkeypatch.setattr(api, "_SUITE", QUICK_SUITE | {"benchmarks": {"fidelity": fidelity}})
     monkeypatch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 64)
     for i, path in enumerate(sorted(registry_photos().iterdir())):
         folder = tmp_path / "mine" / ("even", "odd")[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.open(path).convert("RGB").resize((96, 72)).save(folder / f"{path.stem}.jpg")
-    results = module.run_quickstart(tmp_path / "mine", tmp_path / "run", QUICK, torch.device("cpu"))
-    assert set(results["knn"]) >= {"semantic", "proxy", "finetuned", "untrained"}
-    assert all(0 <= a <= 1 for a in results["knn"].values())
+    (folder / "damaged.jpg").write_bytes(b"no image")  # left out, as in training
+    how = {"run": tmp_path / "run", "overrides": QUICK, "device": "cpu"}
+    done = openeupe.quickstart(tmp_path / "mine", **how)
+    assert list(done.results) == [*EXPERTS, "untrained", *STUDENTS]
+    fidelity_table, knn_table = done.tables()
+    assert [row[0] for row in knn_table.rows] == list(done.results)
+    assert {tuple(row[:2]) for row in fidelity_table.rows} == {
+        *((name, "64") for name in done.results),
+        *((name, "96") for name in ("untrained", *STUDENTS)),
+    }
+    assert done.page.is_file()
+    with monkeypatch.context() as patch:  # all is there: nothing is measured again
+        patch.setattr("openeupe.evaluation.knn.Knn.run", None)
+        patch.setattr("openeupe.evaluation.fidelity.Fidelity.run", None)
+        again = openeupe.quickstart(tmp_path / "mine", **how)
+    assert [str(table) for table in again.tables()] == [str(table) for table in done.tables()]
+
+
+def test_a_missing_folder_is_told() -> None:
+    with pytest.raises(InputError, match="--images nowhere: no such folder"):
+        openeupe.quickstart("nowhere")

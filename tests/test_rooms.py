@@ -31,9 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ablation": _MATTER | {"distillation", "evaluation"},
     "report": _MATTER | _WORK,
     "share": _MATTER | _WORK,
-    "quickstart": _MATTER | _WORK | {"report"},
     "api": _MATTER | _WORK | {"ablation", "report", "share"},
-    "cli": _MATTER | _WORK | {"ablation", "report", "share", "quickstart", "api", "openeupe"},
+    "cli": _MATTER | _WORK | {"ablation", "report", "share", "api", "openeupe"},
     "openeupe": _MATTER | _WORK | {"api"},
     "__main__": {"cli"},
 }

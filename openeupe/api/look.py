@@ -90,9 +90,10 @@ def demo(
     port: int = 7860,
     device: str | torch.device | None = None,
 ) -> None:
-    """Serve a local page that compares encoders on uploaded images, until it is interrupted.
+    """Serve a local page that compares encoders on uploaded images.
 
-    Needs gradio: `pip install 'openeupe[demo]'`. The page is reached from this machine only.
+    It is served until the program is interrupted, to this machine only. Needs gradio:
+    `pip install 'openeupe[demo]'`.
 
     Example:
         >>> import openeupe

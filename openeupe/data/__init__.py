@@ -1,6 +1,6 @@
 """Image files -> training batches: sources, decoding, augmentation, batches."""
 
-from openeupe.data.augment import Augment, center_view, resize
+from openeupe.data.augment import Augment, resize
 from openeupe.data.batch_augment import BatchAugment
 from openeupe.data.batches import Batch, Batches
 from openeupe.data.broken import BrokenImages
@@ -37,7 +37,6 @@ __all__ = [
     "View",
     "Weights",
     "at_hand",
-    "center_view",
     "changed",
     "check_heldout",
     "decode",

@@ -90,18 +90,6 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     return resized.clamp(0, 1)  # bicubic overshoots at edges
 
 
-def center_view(image: Image.Image, resolution: int) -> Tensor:
-    """View for evaluation: short side resized to `resolution`, centre kept; uint8 `[3, S, S]`."""
-    scale = resolution / min(image.size)
-    width, height = (max(resolution, round(length * scale)) for length in image.size)
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - resolution) // 2, (height - resolution) // 2
-    view: Tensor = v2.functional.pil_to_tensor(
-        resized.crop((left, top, left + resolution, top + resolution))
-    )
-    return view
-
-
 def _min_resolution(config: AugmentConfig, resolution: int) -> int:
     """Smallest image whose crops of `config` all have at least `resolution` pixels."""
     stretch = max(config.ratio[1], 1 / config.ratio[0])

@@ -1,26 +1,22 @@
-"""Images with classes, for kNN and zero-shot: class folders, ImageNet-1k, procedural scenes."""
+"""Images with classes, for kNN and zero-shot: folders, ImageNet-1k, procedural scenes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from PIL import Image
 from pydantic import Field
 from timm.data import ImageNetInfo
 
 from openeupe.config import Config
-from openeupe.data.decode import decode, image_size
-from openeupe.data.folders import FolderSource
-from openeupe.data.string_array import printable
+from openeupe.data.decode import image_size
+from openeupe.datasets.image_folder import HeldoutPart, ImageFolder
 from openeupe.datasets.interfaces import check_apart
 from openeupe.datasets.scenes.dataset import Scenes
 from openeupe.errors import InputError
-from openeupe.identity import facts_identity
 from openeupe.plain_yaml import parse_yaml
 
 _CHECKED: set[tuple[Path, str]] = set()  # checked once for all benchmarks
@@ -109,6 +105,43 @@ class ImageNet(_Named):
         return title
 
 
+class HeldoutFolder(_Named):
+    """A folder that a recipe trains on: the images for training, and those held out for test.
+
+    Images that cannot be read are left out, as in training.
+    """
+
+    layout: Literal["heldout"] = "heldout"
+    path: Path = Field(description="The folder, as in `data.sources` of the recipe")
+    heldout: float = Field(gt=0, lt=1, description="As in `data.sources` of the recipe")
+    train_count: int | None = Field(
+        None, ge=1, description="Images to use at most, evenly spaced  [all]"
+    )
+    test_count: int | None = Field(None, ge=1, description="The same of the held-out images  [all]")
+
+    def images(self, root: Path) -> tuple[HeldoutPart, HeldoutPart]:
+        """(train, test); images need not be in class folders.
+
+        Raises:
+            InputError: if the folder is missing, or no image of a part can be read.
+        """
+        path = root / self.path.expanduser()
+        return (
+            HeldoutPart(path, self.heldout, "train", self.train_count),
+            HeldoutPart(path, self.heldout, "heldout", self.test_count),
+        )
+
+    def open(self, root: Path) -> tuple[HeldoutPart, HeldoutPart]:
+        """(train, test); an image outside class folders raises."""
+        parts = self.images(root)
+        if parts[0].classes is None:
+            raise InputError(
+                f"{parts[0].root} has images outside class folders: move each into a folder of its "
+                "class"
+            )
+        return parts
+
+
 class ClassScenes(_Named):
     """Procedural objects; needs no files."""
 
@@ -124,11 +157,13 @@ class ClassScenes(_Named):
         )
 
 
-ClassData = Annotated[ClassFolders | ImageNet | ClassScenes, Field(discriminator="layout")]
+ClassData = Annotated[
+    ClassFolders | HeldoutFolder | ImageNet | ClassScenes, Field(discriminator="layout")
+]
 
 
-class ClassFolder(FolderSource):
-    """A folder whose first level are its classes: a `LabelledImages`.
+class ClassFolder(ImageFolder):
+    """A folder whose first level are its classes.
 
     Raises:
         InputError: as `FolderSource`, and if an image is outside the class folders.
@@ -143,25 +178,6 @@ class ClassFolder(FolderSource):
                 "into a folder of its class (ImageNet's val comes flat; torchvision and timm "
                 "explain how to sort it)"
             )
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """As `FolderSource`; computed once, since it reads every file."""
-        return super().fingerprint
-
-    @property
-    def identity(self) -> str:
-        """Identity of the images and their class folders."""
-        return facts_identity(self.fingerprint, self.classes)
-
-    def name(self, index: int) -> str:
-        """Path inside the folder, the same on every machine."""
-        return printable(self._names[index])
-
-    def read(self, index: int, min_resolution: int | None = None) -> Image.Image:
-        """RGB image `index`. Raises `BrokenImage`."""
-        file = self.root / self._names[index]
-        return decode(file, printable(str(file)), min_resolution)
 
     def check(self) -> None:
         """Check the header of every image."""

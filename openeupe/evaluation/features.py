@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Literal
 
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from openeupe.data import BrokenImage, Source, View, center_view, resize
+from openeupe.data import BrokenImage, View
 from openeupe.data.ahead import batched_ahead
 from openeupe.datasets.interfaces import Images
 from openeupe.encoders import Encoder, Tokens, evaluating
@@ -140,39 +140,6 @@ def readable(images: Images, index: int) -> Image.Image:
         return images.read(index)
     except BrokenImage as error:
         raise InputError(f"{error}: evaluations do not skip images; replace the file") from None
-
-
-def center_views(
-    source: Source, indices: Sequence[int], resolution: int
-) -> tuple[Tensor, list[int]]:
-    """uint8 views `[N, 3, S, S]` of the readable images among `indices`, and their indices.
-
-    Short side resized to `resolution`, centre kept.
-    """
-    views, kept = [], []
-    for index in indices:
-        try:
-            views.append(center_view(source.read(index), resolution))
-            kept.append(index)
-        except BrokenImage:
-            continue
-    return torch.stack(views) if views else torch.empty(
-        0, 3, resolution, resolution, dtype=torch.uint8
-    ), kept
-
-
-def encode(
-    encoder: Encoder, views: Tensor, resolution: int | None = None, batch_size: int = 32
-) -> Tokens:
-    """Float32 CPU tokens of uint8 views `[N, 3, S, S]`, resized to `resolution` (default: S)."""
-    device = encoder.mean.device
-    cls, patches = [], []
-    with frozen(encoder):
-        for chunk in views.split(batch_size):
-            tokens = encoder(resize(chunk.to(device), resolution or views.shape[-1]))
-            cls.append(tokens.cls.float().cpu())
-            patches.append(tokens.patches.float().cpu())
-    return Tokens(torch.cat(cls), torch.cat(patches))
 
 
 def mean_colour(encoder: Encoder) -> tuple[int, int, int]:

@@ -209,11 +209,3 @@ def neighbours(
     if metric == "l2":
         values -= torch.cat([part.square().sum(dim=1, keepdim=True) / 2 for part in parts])
     return values, rows.gather(1, order)
-
-
-def knn_accuracy(
-    train: Tensor, labels: Tensor, queries: Tensor, query_labels: Tensor, k: int = 10
-) -> float:
-    """Accuracy of a weighted vote of `k` neighbours, in [0, 1]."""
-    found = knn_predictions(train, labels, queries, [k])[k]
-    return float((found == query_labels.cpu()).float().mean())

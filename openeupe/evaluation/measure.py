@@ -72,7 +72,12 @@ def best_f(sums: Array) -> Array:
     return np.nan_to_num(_ratio(2 * precision * recall, precision + recall)).max(axis=-1)
 
 
-Reduction = Literal["mean", "class_mean", "class_sum", "f1", "class_f1", "best_f"]
+def r2(sums: Array) -> Array:
+    """`[..., (squared errors, squared distances from the training mean)]` -> R2."""
+    return 1 - _ratio(sums[..., 0], sums[..., 1])
+
+
+Reduction = Literal["mean", "class_mean", "class_sum", "f1", "class_f1", "best_f", "r2"]
 REDUCTIONS: dict[Reduction, Callable[[Array], Array]] = {
     "mean": mean,
     "class_mean": class_mean,
@@ -80,6 +85,7 @@ REDUCTIONS: dict[Reduction, Callable[[Array], Array]] = {
     "f1": f1,
     "class_f1": class_f1,
     "best_f": best_f,
+    "r2": r2,
 }
 
 

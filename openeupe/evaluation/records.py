@@ -13,7 +13,7 @@ from openeupe.evaluation.statistics import interval
 from openeupe.plain_json import Saved
 
 FORMAT = 4  # of results; 1, 2 and 3 have other keys
-Domain = Literal["image", "language", "text", "dense"]  # in the order of a table's rows
+Domain = Literal["image", "language", "text", "dense", "experts"]  # in the order of a table's rows
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -15,6 +15,7 @@ from openeupe.evaluation.benchmark import Benchmark, BenchmarkData, EvaluatedEnc
 from openeupe.evaluation.boundaries import Boundaries
 from openeupe.evaluation.correspondence import Correspondence
 from openeupe.evaluation.depth import Depth
+from openeupe.evaluation.fidelity import Fidelity
 from openeupe.evaluation.knn import Knn
 from openeupe.evaluation.measure import Outcome
 from openeupe.evaluation.records import BenchmarkResult, Conditions, EvaluationInfo
@@ -47,7 +48,8 @@ AnyBenchmark = Annotated[
     | TextRegions
     | Boundaries
     | VlmMini
-    | VlmBenchmarks,
+    | VlmBenchmarks
+    | Fidelity,
     Field(discriminator="kind"),
 ]
 
@@ -253,6 +255,6 @@ def _scores(folder: Path, names: Sequence[str]) -> str:
         if (score := result.score) is None:
             parts.append(f"n/a ({result.missing})")
             continue
-        label = f"{name} " if len(names) > 1 else ""
+        label = name.removeprefix(f"{result.benchmark.name}-") + " " if len(names) > 1 else ""
         parts.append(f"{label}{score.text(score.value)} {score.unit}".strip())
     return ", ".join(parts)

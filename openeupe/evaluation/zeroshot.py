@@ -25,9 +25,9 @@ from openeupe.encoders.text import TextSpace, TextTower, text_space
 from openeupe.errors import InputError
 from openeupe.evaluation.benchmark import Benchmark, Domain, EvaluatedEncoder, NotApplicable
 from openeupe.evaluation.features import Features, Precision
-from openeupe.evaluation.fidelity import RidgeReadout
 from openeupe.evaluation.knn import class_labels, crop_view
 from openeupe.evaluation.measure import Outcome, mean_measure
+from openeupe.evaluation.ridge import RidgeReadout
 from openeupe.identity import facts_identity, tensors_identity
 from openeupe.seeds import derive_seed, shuffled
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from openeupe.evaluation.records import DOMAINS, Domain, Metric
-from openeupe.report.gather import Curve, Evaluation, FidelityRow
+from openeupe.report.gather import Curve, Evaluation
 from openeupe.visualization.figures import PALETTE
 
 if TYPE_CHECKING:
@@ -61,38 +61,6 @@ def loss_curves(curves: Sequence[Curve], title: str) -> str:
     return _svg(draw, 2.6 + 0.17 * ((len(curves) + 1) // 2))
 
 
-def fidelity_dots(rows: Sequence[FidelityRow], expert: str, kind: str) -> str:
-    """R2 of one expert's tokens: a row per encoder, a mark per resolution."""
-    encoders = list(dict.fromkeys(row.encoder for row in rows))
-    resolutions = sorted({row.resolution for row in rows})
-
-    def draw(figure: Figure) -> None:
-        axis = figure.subplots()
-        for place, encoder in enumerate(encoders):
-            for row in rows:
-                if row.encoder == encoder:
-                    i = resolutions.index(row.resolution)
-                    axis.plot(
-                        max(row.r2[expert][kind], -0.5),
-                        place + 0.24 * (i - (len(resolutions) - 1) / 2),
-                        _MARKERS[i % len(_MARKERS)],
-                        color=PALETTE[i % len(PALETTE)],
-                        ms=6,
-                        mec="white",
-                    )
-        for i, resolution in enumerate(resolutions):
-            colour, marker = PALETTE[i % len(PALETTE)], _MARKERS[i % len(_MARKERS)]
-            axis.plot([], [], linestyle="", label=f"{resolution} px", color=colour, marker=marker)
-        axis.set_title(f"{expert}, {KINDS[kind]}: R²")
-        axis.set_yticks(range(len(encoders)), [_short(name) for name in encoders])
-        axis.invert_yaxis()
-        axis.set_xlim(-0.52, 1.02)
-        axis.axvline(0, color="#888888", lw=0.8)
-        figure.legend(loc="outside lower center", ncols=4)
-
-    return _svg(draw, 0.95 + 0.31 * len(encoders))
-
-
 def domain_dots(evaluations: Sequence[Evaluation], domain: Domain) -> str:
     """The benchmarks of one domain, each on its own axis: score and 95 % interval per encoder."""
     benchmarks = benchmarks_in(evaluations, domain)
@@ -113,8 +81,8 @@ def domain_dots(evaluations: Sequence[Evaluation], domain: Domain) -> str:
                     score.value, place, _MARKERS[i % len(_MARKERS)], color=colour, ms=7, mec="white"
                 )
                 head = f"{score.name} {score.unit}".strip()
-                better = "higher" if score.higher_is_better else "lower"
-                axis.set_title(f"{name}: {head} ({better} is better)")
+                lower = "" if score.higher_is_better else " (lower is better)"
+                axis.set_title(f"{name}: {head}{lower}")
             axis.set_yticks(range(len(labels)), labels)
             axis.set_ylim(len(labels) - 0.5, -0.5)
 

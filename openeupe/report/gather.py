@@ -8,19 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from openeupe.distillation.metrics import read_metrics
 from openeupe.distillation.recipe import StageConfig
 from openeupe.distillation.run_folder import Run
 from openeupe.encoders.run_layout import FINISHED, StageEnding, read_ending
 from openeupe.errors import InputError
 from openeupe.evaluation.results import Results
-from openeupe.plain_json import Saved, read_model
 from openeupe.report.belonging import Belonging, comparable
 from openeupe.report.deployment import Deployed, deployed
 
-_FIX = "delete it and run openeupe quickstart again"
+REFERENCES = "references"  # RUN/references/NAME/evaluations: encoders to compare the run's with
 
 
 @dataclass(frozen=True)
@@ -57,22 +54,6 @@ class StageStory:
         return f"at step {self.done} of {self.config.steps}" if self.done else "not begun"
 
 
-class FidelityRow(Saved):
-    """R2 of an encoder's readouts at one resolution. r2: by expert, then by kind of token."""
-
-    encoder: str
-    resolution: int
-    r2: dict[str, dict[str, float]]
-
-
-class Quickstart(Saved):
-    """The results of `openeupe quickstart`. encoders: identities. knn: accuracy in [0, 1]."""
-
-    fidelity: list[FidelityRow]
-    encoders: dict[str, str]
-    knn: dict[str, float] = Field({})
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """Results of `openeupe evaluate`. label: of the encoder in charts, unique in a suite."""
@@ -90,13 +71,11 @@ class Evaluation:
 class Story:
     """Everything of a run that the report shows, except pictures.
 
-    quickstart: the results of `openeupe quickstart`, None elsewhere.
     left_out, not_deployed: notes on results and exports that are not shown.
     """
 
     run: Run
     stages: list[StageStory]
-    quickstart: Quickstart | None
     evaluations: list[Evaluation]
     left_out: list[str]
     deployment: list[Deployed]
@@ -120,13 +99,11 @@ def gather(folder: Path, results: Sequence[Path] = (), exports: Path | None = No
     """
     run = Run.open(folder)
     belonging, left_out = Belonging(run), list[str]()
-    quickstart = _quickstart(folder / "results.json", belonging, left_out)
-    evaluations = _evaluations(folder, results, belonging, left_out)
+    evaluations = _evaluations(run, results, belonging, left_out)
     tables, not_deployed = deployed(folder, belonging, exports)
     return Story(
         run,
         [_stage(run, name, left_out) for name in run.recipe.stages],
-        quickstart,
         evaluations,
         left_out,
         tables,
@@ -158,26 +135,25 @@ def _curves(config: StageConfig, records: Sequence[Mapping[str, Any]]) -> list[C
     return curves
 
 
-def _quickstart(path: Path, belonging: Belonging, left_out: list[str]) -> Quickstart | None:
-    if not path.is_file() or "fidelity" not in read_model(path, Saved, _FIX).model_fields_set:
-        return None
-    found = read_model(path, Quickstart, _FIX)
-    if found.encoders != belonging.students:
-        left_out.append(
-            f"{path} is not shown: it is not of the run's students. Run openeupe quickstart again."
-        )
-        return None
-    return found
-
-
 def _evaluations(
-    folder: Path, results: Sequence[Path], belonging: Belonging, left_out: list[str]
+    run: Run, results: Sequence[Path], belonging: Belonging, left_out: list[str]
 ) -> list[Evaluation]:
-    """Evaluations of the run's and further encoders, with unique labels per suite."""
+    """Evaluations of references, the run's and further encoders, with unique labels per suite."""
     found: list[tuple[Path, Evaluation]] = []
-    for path in sorted(path for path in folder.glob("**/evaluations/*") if Results.there(path)):
+    folder, order = run.folder, [REFERENCES, *run.students]
+    there = [path for path in folder.glob("**/evaluations/*") if Results.there(path)]
+
+    def rank(path: Path) -> tuple[int, Path]:
+        """References first, then stages in their order, then what is in no stage."""
+        top = path.relative_to(folder).parts[0]
+        return order.index(top) if top in order else len(order), path
+
+    for path in sorted(there, key=rank):
         one = Results.open(path)
         place = path.parent.parent  # RUN/evaluations/SUITE, RUN/STAGE/evaluations/SUITE
+        if place.parent == folder / REFERENCES:
+            found.append((path, Evaluation(place.name, one)))
+            continue
         if not belonging.evaluated(place, one):
             left_out.append(
                 f"{path} is not shown: it is not of the encoder that is there now. Run openeupe "

@@ -20,7 +20,7 @@ from openeupe.files import write_atomically
 from openeupe.report import charts
 from openeupe.report.charts import KINDS
 from openeupe.report.compact import compact_all, image_uri, svg_uri, tile_uri
-from openeupe.report.gather import Curve, Quickstart, StageStory, Story, gather
+from openeupe.report.gather import Curve, StageStory, Story, gather
 from openeupe.report.seen import Seen
 from openeupe.table import Table
 from openeupe.visualization.colours import Coloured
@@ -31,6 +31,7 @@ _DOMAIN_TITLES = {
     "language": "Vision and language",
     "text": "Text",
     "dense": "Dense prediction",
+    "experts": "Fidelity to the experts",
 }
 _IMAGE_RESOLUTION = 384  # pixels in the page
 
@@ -77,7 +78,6 @@ def render(story: Story, seen: Seen) -> str:
         "stages": [_Stage.of(stage) for stage in story.stages],
         "recipe": recipe,
         "curves": _curves(story),
-        "fidelity": _fidelity(story.quickstart),
         "left_out": story.left_out,
         "deployment": story.deployment,
         "not_deployed": story.not_deployed,
@@ -191,31 +191,6 @@ def _curves(story: Story) -> list[dict[str, object]]:
     return shown
 
 
-def _fidelity(quickstart: Quickstart | None) -> dict[str, object] | None:
-    if quickstart is None or not quickstart.fidelity:
-        return None
-    rows = quickstart.fidelity
-    experts = list(rows[0].r2)
-    pairs = [(expert, kind) for expert in experts for kind in KINDS]
-    drawn = [
-        _Chart(
-            svg_uri(charts.fidelity_dots(rows, expert, kind)),
-            f"R² of {expert}'s {KINDS[kind]} by encoder and resolution; the table has the numbers",
-        )
-        for expert, kind in pairs
-    ]
-    knn = [[name, f"{share:.1%}"] for name, share in quickstart.knn.items()]
-    return {
-        "charts": drawn,
-        "header": ["encoder", "px", *(f"{e}, {KINDS[k]}" for e, k in pairs)],
-        "rows": [
-            [row.encoder, row.resolution, *(f"{row.r2[e][k]:.2f}" for e, k in pairs)]
-            for row in rows
-        ],
-        "knn": knn,
-    }
-
-
 def _evaluations(story: Story) -> dict[str, object]:
     """Dot plots by domain and tables, for each suite."""
     domains: list[dict[str, object]] = []
@@ -236,7 +211,8 @@ def _evaluations(story: Story) -> dict[str, object]:
         if radar is None and (drawn := charts.radar(same)):
             alt = f"Radar chart of suite {suite}; its axes are written below"
             radar = {"chart": _Chart(svg_uri(drawn[0]), alt), "axes": drawn[1]}
-    return {"domains": domains, "tables": tables, "radar": radar}
+    fidelity = any(charts.benchmarks_in(story.evaluations, "experts"))
+    return {"domains": domains, "tables": tables, "radar": radar, "fidelity": fidelity}
 
 
 def _pictures(seen: Seen) -> dict[str, object]:

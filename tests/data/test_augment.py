@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from openeupe.data.augment import Augment, center_view, resize
+from openeupe.data.augment import Augment, resize
 from openeupe.data.config import AugmentConfig
 
 from .conftest import picture
@@ -139,12 +139,3 @@ def test_resize_stays_in_range(resolution: int) -> None:
 def test_resize_is_antialiased() -> None:
     stripes = torch.tensor([0, 255], dtype=torch.uint8).repeat(16).expand(1, 3, 32, 32)
     assert (resize(stripes, 8) - 0.5).abs()[..., 1:-1].max() < 0.02
-
-
-def test_center_view() -> None:
-    ramp = np.broadcast_to(np.arange(120, dtype=np.uint8)[None, :, None], (60, 120, 3)).copy()
-    view = center_view(Image.fromarray(ramp), 60)
-    assert view.dtype == torch.uint8
-    assert torch.equal(view[0, 0], torch.arange(30, 90, dtype=torch.uint8))
-    for size in ((37, 91), (91, 37), (1000, 3), (20, 20)):
-        assert center_view(picture(0, *size), 24).shape == (3, 24, 24)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openeupe.datasets.classification import ClassFolders, ImageNet
+from openeupe.datasets.classification import ClassFolders, HeldoutFolder, ImageNet
 from openeupe.errors import InputError
 
 
@@ -133,3 +133,34 @@ def test_parts_of_the_same_images_are_refused(folder: Path) -> None:
 def test_headers_may_be_left_unread(folder: Path) -> None:
     (folder / "test/hot_dog/4.png").write_bytes(b"no image")
     assert len(ClassFolders(path=folder, check=False).open(Path())[1]) == 2
+
+
+def test_parts_of_a_folder_that_a_recipe_trains_on(tmp_path: Path) -> None:
+    names = [f"{('a', 'b')[n % 2]}/{n}.png" for n in range(40)]
+    images(tmp_path / "set", *names)
+    whole = HeldoutFolder(path=Path("set"), heldout=0.3)
+    train, test = whole.open(tmp_path)
+    assert train.classes == test.classes == ["a", "b"]
+    assert sorted([*map(train.name, range(len(train))), *map(test.name, range(len(test)))]) == (
+        sorted(names)
+    )
+    assert all(test.name(i)[0] == "ab"[test.label(i) or 0] for i in range(len(test)))
+    (tmp_path / "set" / train.name(0)).write_bytes(b"broken")
+    less, few = whole.model_copy(update={"test_count": 4}).open(tmp_path)
+    assert (len(less), len(few)) == (len(train) - 1, 4)
+    assert less.name(0) == train.name(1)
+    assert less.label(0) == train.label(1)
+    assert few.name(0) == test.name(0)
+    assert few.identity != test.identity
+
+
+def test_parts_of_a_folder_without_classes(tmp_path: Path) -> None:
+    images(tmp_path / "set", *(f"{n}.png" for n in range(20)))
+    data = HeldoutFolder(path=tmp_path / "set", heldout=0.3)
+    assert sum(map(len, data.images(Path()))) == 20
+    with pytest.raises(InputError, match="outside class folders"):
+        data.open(Path())
+    for path in (tmp_path / "set").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(InputError, match="none of its images can be read"):
+        data.images(Path())

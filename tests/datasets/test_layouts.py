@@ -22,6 +22,7 @@ from openeupe.datasets.words import TextData
         (ClassData, {"layout": "imagenet", "path": "in1k"}, {"count": 3}),
         (ClassData, {"layout": "folder", "path": "set"}, {"count": 9}),
         (ClassData, {"layout": "scenes", "count": 9}, {"path": "set"}),
+        (ClassData, {"layout": "heldout", "path": "set", "heldout": 0.2}, {"count": 9}),
         (MaskData, {"layout": "ade20k", "path": "ade"}, {"zero_is_ignore": True}),
         (MaskData, {"layout": "scenes", "resolution": 64}, {"ignore": [7]}),
         (DepthData, {"layout": "nyuv2", "path": "nyu", "depth_scale": 1.0}, {"seed": 1}),
@@ -49,6 +50,7 @@ def test_a_foreign_setting_is_refused(
     [
         (ClassData, {"layout": "imagenet"}),
         (ClassData, {"layout": "folder"}),
+        (ClassData, {"layout": "heldout", "path": "set"}),
         (MaskData, {"layout": "ade20k"}),
         (MaskData, {"layout": "folder", "path": "x", "classes": 3}),
         (DepthData, {"layout": "nyuv2"}),

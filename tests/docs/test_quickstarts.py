@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import QUICK
+from tests.conftest import QUICK, QUICK_SUITE
 
 from .pages import commands, typed
 
@@ -17,7 +17,8 @@ from .pages import commands, typed
 )
 def test_quickstarts_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 64)
-    monkeypatch.setattr("openeupe.quickstart._VIEWS", {"train": 12, "heldout": 4})
+    few = {"benchmarks": {"fidelity": {"train_crops": 12, "test_crops": 4}}}
+    monkeypatch.setattr("openeupe.api.quickstart._SUITE", QUICK_SUITE | few)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FOLDER").mkdir()
     for i in range(24):

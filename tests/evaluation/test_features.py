@@ -1,40 +1,28 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from PIL import Image
 
-from openeupe.data import BrokenImage, FolderSource, View
+from openeupe.data import BrokenImage, View
 from openeupe.encoders import create
 from openeupe.errors import InputError
-from openeupe.evaluation.features import Features, center_views, encode, fitting_resolution
-
-
-def test_views_of_what_can_be_read(tmp_path: Path) -> None:
-    for i in range(3):
-        Image.new("RGB", (40, 30), (i, 0, 0)).save(tmp_path / f"{i}.png")
-    (tmp_path / "1.png").write_bytes(b"broken")
-    views, kept = center_views(FolderSource(tmp_path), range(3), 16)
-    assert views.shape == (2, 3, 16, 16)
-    assert kept == [0, 2]
-    assert views[:, 0, 0, 0].tolist() == [0, 2]
+from openeupe.evaluation.features import Features, fitting_resolution
 
 
 def test_tokens_do_not_depend_on_the_batch_and_modes_come_back() -> None:
     encoder = create("test_resnet").train()
+    features = Features(encoder)
     views = torch.randint(0, 256, (5, 3, 64, 64)).byte()
-    one, many = encode(encoder, views, batch_size=1), encode(encoder, views, batch_size=5)
-    torch.testing.assert_close(one.cls, many.cls, rtol=1e-4, atol=1e-5)
+    many = features(views)
+    one = torch.cat([features(view).cls for view in views.split(1)])
+    torch.testing.assert_close(one, many.cls, rtol=1e-4, atol=1e-5)
     assert encoder.training
     part = next(m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)).eval()
-    encode(encoder, views)
+    features(views)
     assert encoder.training
     assert not part.training
-    assert not one.patches.requires_grad
-    smaller = encode(encoder, views, resolution=32)
-    assert smaller.patches.shape[-1] * 2 == one.patches.shape[-1]
+    assert not many.patches.requires_grad
 
 
 class Colors:

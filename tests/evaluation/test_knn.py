@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from openeupe.encoders import create
 from openeupe.evaluation.benchmark import EvaluatedEncoder
 from openeupe.evaluation.features import Features
-from openeupe.evaluation.knn import Knn, crop_view, knn_accuracy, knn_predictions, neighbours
+from openeupe.evaluation.knn import Knn, crop_view, knn_predictions, neighbours
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,6 @@ def test_a_near_neighbour_outvotes_many_far_ones() -> None:
     query = torch.tensor([[1.0, 0.2]])
     assert predict(train, labels, query, k=4).tolist() == [0]
     assert predict(train, labels, query, k=4, vote="majority").tolist() == [1]
-    assert knn_accuracy(train, labels, query, torch.tensor([1])) == 0
 
 
 def test_sides_are_fitted_to_the_patches() -> None:

@@ -305,7 +305,7 @@ def test_neighbours_are_counted_from_one() -> None:
 
 
 def test_packaged_suites_are_valid() -> None:
-    assert packaged_names("suite") == ["eupe", "mini"]
+    assert packaged_names("suite") == ["eupe", "mini", "quickstart"]
     eupe = suites.load_suite("eupe").benchmarks
     assert {c.kind for c in eupe.values()} >= {
         "knn", "zero_shot", "segmentation", "depth", "correspondence", "vlm"

@@ -210,7 +210,7 @@ def test_ridge_fits_the_experts_vectors_on_train_alone(
 
 
 def test_predictions_of_the_ridge_map_are_the_closed_form() -> None:
-    from openeupe.evaluation.fidelity import RidgeReadout
+    from openeupe.evaluation.ridge import RidgeReadout
 
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(60, 5, generator=g), torch.randn(60, 3, generator=g)

@@ -15,7 +15,7 @@ from openeupe.errors import InputError
 from openeupe.identity import file_identity
 from openeupe.report.belonging import Belonging
 from openeupe.report.deployment import deployed
-from openeupe.report.gather import Quickstart, gather
+from openeupe.report.gather import gather
 from openeupe.report.page import write_report
 
 from .conftest import Reported
@@ -119,16 +119,13 @@ def test_two_results_of_one_name_have_labels_of_their_own(
     assert labels == ["this run", *(f"raw_pixels ({folder})" for folder in pixels)]
 
 
-def test_fidelity_of_other_students_is_not_this_runs(run: Path) -> None:
-    students = Belonging(Run.open(run)).students
-    row = {"encoder": "second", "resolution": 32, "r2": {"vit": {"cls": 0.5, "patches": 0.4}}}
-    content = {"fidelity": [row], "encoders": students}
-    (run / "results.json").write_text(json.dumps(content))
-    assert gather(run).quickstart == Quickstart.model_validate(content)
+def test_references_are_shown_before_the_runs_own(reported: Reported, run: Path) -> None:
+    """Results of encoders that are not the run's, which lie in `RUN/references/NAME`."""
+    pixels = reported.run.parent.parent
+    shutil.copytree(pixels / "pixels", run / "references" / "raw" / "evaluations" / "small")
+    assert [e.label for e in gather(run).evaluations] == ["raw", "this run"]
     train_again(run)
-    story = gather(run)
-    assert story.quickstart is None
-    assert "Run openeupe quickstart again" in story.left_out[0]
+    assert [e.label for e in gather(run).evaluations] == ["raw"]
 
 
 def test_a_run_whose_student_is_damaged_is_told(run: Path) -> None:
