@@ -15,6 +15,7 @@ import hashlib
 import json
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,31 +87,14 @@ class Judged:
         return recall, precision, 2 * recall * precision / max(recall + precision, 1e-9)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("image_pool", type=Path)
-    parser.add_argument("--against", type=Path, nargs="+", required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--encoder", default="efficientnet_lite0")
-    parser.add_argument("--workers", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    planted = json.loads(given.image_pool.with_suffix(".json").read_text())
-    encoder = openeupe.load(given.encoder)
+def trials(judge: Callable[..., Judged], encoder: Encoder) -> dict[str, dict[str, Judged]]:
+    """Each way to find copies, at its settings.
 
-    def judge(eyes: Encoder | None, **settings: Any) -> Judged:
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "out.parquet"
-            settings = {"agreement": 0, "leak_agreement": 0, **settings}
-            config = CurateConfig(workers=given.workers, work=str(given.work), **settings)
-            if eyes is not None:
-                config = config.model_copy(update={"clusters": [8], "resampling": 0})
-            curate([given.image_pool], out, eyes, config, against=given.against)
-            return Judged(out, planted)
-
-    tried: dict[str, dict[str, Judged]] = {
+    Args:
+        judge: curates with an encoder (or none) and settings.
+        encoder: of the ways that compare embeddings.
+    """
+    return {
         "hash alone": {f"{b} bits": judge(None, hash_distance=b) for b in ALONE},
         "hash, looked at again": {
             f"{b} bits, agreement {a}": judge(
@@ -136,6 +120,10 @@ def main() -> None:
             for a in AGREEMENTS
         },
     }
+
+
+def show(tried: dict[str, dict[str, Judged]]) -> None:
+    """Print recall and precision of every setting, and what the best of each way found."""
     for name, settings in tried.items():
         best = max(settings, key=lambda key: settings[key].near(0)[2])
         for key, one in settings.items():
@@ -151,6 +139,33 @@ def main() -> None:
         print(f"    exact copies right: {sum(copies)} of {len(copies)}; leaks in all {one.leaks}")
         for first_, second_, how in sorted(set(one.wrong)):
             print(f"    not planted: {first_} {second_} ({how})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("image_pool", type=Path)
+    parser.add_argument("--against", type=Path, nargs="+", required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--encoder", default="efficientnet_lite0")
+    parser.add_argument("--workers", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    planted = json.loads(given.image_pool.with_suffix(".json").read_text())
+    encoder = openeupe.load(given.encoder)
+
+    def judge(eyes: Encoder | None, **settings: Any) -> Judged:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "out.parquet"
+            settings = {"agreement": 0, "leak_agreement": 0, **settings}
+            config = CurateConfig(workers=given.workers, work=str(given.work), **settings)
+            if eyes is not None:
+                config = config.model_copy(update={"clusters": [8], "resampling": 0})
+            curate([given.image_pool], out, eyes, config, against=given.against)
+            return Judged(out, planted)
+
+    show(trials(judge, encoder))
 
 
 if __name__ == "__main__":

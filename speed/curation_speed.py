@@ -31,6 +31,22 @@ from openeupe.distributed import Processes
 from openeupe.progress import SILENT
 
 
+def show(clock: dict[str, list[float]], cpu: dict[str, list[float]], images: int) -> None:
+    """Print each task of ours next to the bare one; the first round is left out."""
+    rounds = len(clock["decoding"]) - 1
+    print(f"{rounds} rounds of {images} images")
+    for bare, ours in (("decoding", "scanning"), ("encoding", "embedding")):
+        for kind, seconds in (("clock", clock), ("CPU", cpu)):
+            pairs = list(zip(seconds[bare], seconds[ours], strict=True))[1:]
+            ratios = [b / o for b, o in pairs]
+            spent = [1000 * statistics.median(s) / images for s in zip(*pairs, strict=True)]
+            print(
+                f"{ours}, {kind}: {statistics.median(ratios):.2f} of bare {bare} "
+                f"({min(ratios):.2f} to {max(ratios):.2f}); 1,000 images take {spent[1]:.1f} s, "
+                f"bare {spent[0]:.1f} s"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -53,12 +69,8 @@ def main() -> None:
         scanned = scan(image_pool, place / "first", here, 1, SILENT)
         rows = readable(scanned)
         view = View(resolution, resolution, "squash")
-        batches = [
-            torch.stack(
-                [view.image(image_pool.read(int(row))) for row in rows[start : start + BATCH]]
-            )
-            for start in range(0, len(rows), BATCH)
-        ]
+        images = [view.image(decode(image_pool.encoded(int(row)), "")) for row in rows]
+        batches = [torch.stack(images[at : at + BATCH]) for at in range(0, len(rows), BATCH)]
         number = 0
 
         def decoding() -> None:
@@ -88,17 +100,7 @@ def main() -> None:
                 task()
                 clock[task.__name__].append(time.perf_counter() - start[0])
                 cpu[task.__name__].append(time.process_time() - start[1])
-    print(f"{given.rounds} rounds of {len(rows)} images")
-    for bare, ours in (("decoding", "scanning"), ("encoding", "embedding")):
-        for kind, seconds in (("clock", clock), ("CPU", cpu)):
-            pairs = list(zip(seconds[bare], seconds[ours], strict=True))[1:]
-            ratios = [b / o for b, o in pairs]
-            spent = [1000 * statistics.median(s) / len(rows) for s in zip(*pairs, strict=True)]
-            print(
-                f"{ours}, {kind}: {statistics.median(ratios):.2f} of bare {bare} "
-                f"({min(ratios):.2f} to {max(ratios):.2f}); 1,000 images take {spent[1]:.1f} s, "
-                f"bare {spent[0]:.1f} s"
-            )
+    show(clock, cpu, len(rows))
 
 
 if __name__ == "__main__":
