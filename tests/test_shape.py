@@ -16,7 +16,7 @@ import pytest
 
 import openeupe
 
-from .groups import SHARED, group_of
+from .groups import LONGEST, SHARED, TOGETHER, group_of
 
 PACKAGE = Path(openeupe.__file__).parent
 LINES, PARAMETERS = 60, 8
@@ -52,6 +52,12 @@ def test_long_fixtures_are_made_by_one_process(request: pytest.FixtureRequest) -
         if group_of(item.nodeid) != name
     ]
     assert apart == []
+
+
+def test_groups_of_tests_name_files_that_are_there() -> None:
+    files = [name for names in TOGETHER.values() for name in names]
+    files += [name for name in LONGEST if name not in TOGETHER]
+    assert [file for file in files if not (PACKAGE.parent / file).exists()] == []
 
 
 def test_functions_are_short() -> None:
