@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from openeupe.api.quickstart import quickstart
     from openeupe.api.report import write_report
     from openeupe.api.share import push, save
+    from openeupe.distillation.short import short_recipe
     from openeupe.encoders import Encoder, Tokens, create, load
     from openeupe.errors import InputError
 
@@ -40,6 +41,7 @@ __all__ = [
     "push",
     "quickstart",
     "save",
+    "short_recipe",
     "write_report",
 ]
 
@@ -62,6 +64,7 @@ _HOME = {
     "push": "openeupe.api.share",
     "quickstart": "openeupe.api.quickstart",
     "save": "openeupe.api.share",
+    "short_recipe": "openeupe.distillation.short",
     "write_report": "openeupe.api.report",
 }
 

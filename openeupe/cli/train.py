@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +21,11 @@ from openeupe.cli.app import (
     progress,
     show,
 )
+from openeupe.errors import InputError
 from openeupe.limits import DEVICES
+
+if TYPE_CHECKING:
+    from openeupe.distillation.recipe import Recipe
 
 RecipeName = Annotated[
     str,
@@ -35,8 +39,26 @@ RecipeName = Annotated[
 
 @app.command()
 def distill(
-    recipe: RecipeName,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe file, or the name of a packaged one; none with --teacher.",
+            autocompletion=packaged("recipe"),
+            show_default=False,
+        ),
+    ] = None,
     overrides: Overrides = None,
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="In place of a recipe: a teacher; may be repeated.")
+    ] = None,
+    student: Annotated[str | None, typer.Option(help="With --teacher: the student.")] = None,
+    resolution: Annotated[
+        int, typer.Option(min=1, help="With --teacher: pixels that the encoders see.")
+    ] = 128,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Images to train on; may be repeated.")
+    ] = None,
     run: RunFolder = None,
     budget: Annotated[
         str | None,
@@ -48,12 +70,23 @@ def distill(
     """Train the stages of a recipe. Run the same command again to resume.
 
     Example: `openeupe distill direct data=photos stages.student.steps=1000`.
+    Without a recipe: `openeupe distill --teacher dinov2_s_focus --student resnet10t --data photos`.
     On several GPUs: `torchrun --nproc-per-node 8 -m -- openeupe distill eupe`
     """
+    changes = [*(overrides or []), *([f"budget={budget}"] if budget else [])]
+    chosen: str | Recipe | None = recipe
+    if teacher or student:
+        if recipe is not None and "=" in recipe:  # no recipe, so the first change stands there
+            changes, recipe = [recipe, *changes], None
+        chosen = _short(recipe, teacher, student, resolution, changes, allow_code)
+        changes = []
+    if chosen is None:
+        raise InputError("name a recipe, or give --teacher and --student")
     done = openeupe.distill(
-        recipe,
+        chosen,
+        data=data,
         run=run,
-        overrides=[*(overrides or []), *([f"budget={budget}"] if budget else [])],
+        overrides=changes,
         device=device,
         allow_code=allow_code,
         progress=progress,
@@ -61,6 +94,24 @@ def distill(
     if first_process():
         folder = str(done.folder)
         console.print(f"Done: {folder}. In Python: openeupe.load({folder!r})", soft_wrap=True)
+
+
+def _short(
+    recipe: str | None,
+    teachers: list[str] | None,
+    student: str | None,
+    resolution: int,
+    changes: list[str],
+    allow_code: bool,
+) -> Recipe:
+    """The recipe of --teacher and --student."""
+    if recipe is not None:
+        raise InputError(f"give either the recipe {recipe} or --teacher and --student")
+    if not teachers or not student:
+        raise InputError("--teacher and --student belong together: give both")
+    return openeupe.short_recipe(
+        teachers, student, resolution=resolution, overrides=changes, allow_code=allow_code
+    )
 
 
 @app.command()

@@ -14,7 +14,7 @@ from openeupe.errors import InputError
 
 def test_every_packaged_recipe_is_valid() -> None:
     assert set(packaged_names("recipe")) == {
-        "direct", "eupe", "one_teacher", "quickstart", "stage1_2", "stage1_3",
+        "direct", "eupe", "one_teacher", "quickstart", "short", "stage1_2", "stage1_3",
     }  # fmt: skip
     for name in packaged_names("recipe"):
         assert load_recipe(name).name == name

@@ -24,7 +24,7 @@ IMAGES = 24
 def one_stage(raw: dict[str, Any], **settings: Any) -> Recipe:
     """The stage `proxy` alone, its cache to be decided; batches of 8."""
     stage = raw["stages"]["proxy"] | {"batch_size": 8, "teacher_cache": "auto", **settings}
-    teacher = {"args": {"depth": 24}, **stage["teachers"]["vit"]}  # costs more than its student
+    teacher = stage["teachers"]["vit"] | {"args": {"depth": 24}}  # costs more than its student
     stage["teachers"] = {"vit": teacher}
     raw["stages"] = {"proxy": stage}
     return Recipe.model_validate(raw)
