@@ -44,13 +44,18 @@ class Usage:
 
 
 def growth(usages: list[Usage]) -> list[str]:
-    """One line for each kind of usage that grew after the first quarter."""
-    early, last = usages[len(usages) // 4], usages[-1]
+    """One line for each kind of usage that grew after the first quarter; at least 4 moments."""
+    quarter = len(usages) // 4
+    early, last = usages[quarter], usages[-1]
     found = []
     if last.memory > early.memory + max(20.0, 0.05 * early.memory):
         found.append(f"memory grew from {early.memory:.0f} to {last.memory:.0f} MB")
     for kind in ("files", "threads"):
-        before, after = getattr(early, kind), getattr(last, kind)
+        # The fewest of a quarter: a checkpoint that is just being written opens a file.
+        before, after = (
+            min(getattr(one, kind) for one in part)
+            for part in (usages[quarter : 2 * quarter], usages[-quarter:])
+        )
         if after > before:
             found.append(f"{kind} grew from {before} to {after}")
     return found

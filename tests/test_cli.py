@@ -80,7 +80,7 @@ def test_plan_for_people_and_machines(recipe: Path) -> None:
         (["export", "raw_pixels", "--precision", "bf16"], "onnx has no bf16"),
         (["export", "raw_pixels", "--resolution", "big"], "resolution big: write it as 256"),
         (["export", "raw_pixels", "--dynamic", "--resolution", "64"], "exclude each other"),
-        (["quickstart", "--images", "/no/such/folder"], "--images /no/such/folder: no such folder"),
+        (["quickstart", "--images", "/no/such/folder"], "images: /no/such/folder is no folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -11,7 +11,7 @@ from PIL import Image
 import openeupe
 from openeupe.api import quickstart as api
 from openeupe.data import FolderSource
-from openeupe.data.registry_images import REGISTRY_PHOTOS, registry_photos
+from openeupe.data.registry_images import REGISTRY_IMAGES, registry_images
 from openeupe.distillation.recipe import load_recipe
 from openeupe.errors import InputError
 from openeupe.evaluation.results import Results
@@ -25,8 +25,8 @@ STUDENTS = ("proxy", "student", "finetuned")
 
 
 def test_the_registrys_photos_are_all_there_and_both_parts_have_some() -> None:
-    folder = registry_photos()
-    assert len(FolderSource(folder)) == len(REGISTRY_PHOTOS) == 33
+    folder = registry_images()
+    assert len(FolderSource(folder)) == len(REGISTRY_IMAGES) == 33
     heldout = FolderSource(folder, heldout=0.2, part="heldout")
     assert 4 <= len(heldout) <= 10
     for source in (heldout, FolderSource(folder, heldout=0.2)):
@@ -77,7 +77,7 @@ def test_on_ones_own_photos_in_class_folders(
     fidelity = {"train_crops": 12, "test_crops": 4}
     monkeypatch.setattr(api, "_SUITE", QUICK_SUITE | {"benchmarks": {"fidelity": fidelity}})
     monkeypatch.setattr("openeupe.report.seen._LARGEST_RESOLUTION", 64)
-    for i, path in enumerate(sorted(registry_photos().iterdir())):
+    for i, path in enumerate(sorted(registry_images().iterdir())):
         folder = tmp_path / "mine" / ("even", "odd")[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.open(path).convert("RGB").resize((96, 72)).save(folder / f"{path.stem}.jpg")
@@ -100,5 +100,5 @@ def test_on_ones_own_photos_in_class_folders(
 
 
 def test_a_missing_folder_is_told() -> None:
-    with pytest.raises(InputError, match="--images nowhere: no such folder"):
+    with pytest.raises(InputError, match="images: nowhere is no folder"):
         openeupe.quickstart("nowhere")

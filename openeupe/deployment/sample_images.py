@@ -9,7 +9,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from openeupe.data import BrokenImage, FolderSource, View
-from openeupe.data.registry_images import registry_photos
+from openeupe.data.registry_images import registry_images
 from openeupe.encoders.export_layout import Size
 from openeupe.errors import InputError
 
@@ -30,7 +30,7 @@ class SampleImages:
     """
 
     def __init__(self, folder: Path | None, calibrate: bool) -> None:
-        source = FolderSource(folder or registry_photos())
+        source = FolderSource(folder or registry_images())
         wanted = min(PROOF + (TRIAL + CALIBRATION if calibrate else 0), len(source))
         # Spread over the folder: neighbours by name are often similar.
         order = torch.linspace(0, len(source) - 1, wanted).round().long()

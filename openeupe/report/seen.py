@@ -74,7 +74,7 @@ def see(
         images: files or folders; by default held-out images of the recipe's first source.
     """
     run = Run.open(folder)
-    resolution = photo_resolution(run)
+    resolution = shown_resolution(run)
     trained_on = False
     try:
         if images:
@@ -110,7 +110,7 @@ def see(
     return Seen(shown, tokens, list(stages), notes=notes)
 
 
-def photo_resolution(run: Run) -> int:
+def shown_resolution(run: Run) -> int:
     """Twice the largest resolution of training, for a finer grid. At most 512 pixels."""
     last = list(run.recipe.stages.values())[-1]
     return min(2 * last.largest_resolution, _LARGEST_RESOLUTION)
@@ -130,10 +130,10 @@ def recipe_images(run: Run, resolution: int) -> tuple[list[NamedImage], bool]:
         source, trained_on = open_source(config, "heldout"), False
     except InputError:
         source, trained_on = open_source(config, "train"), True
-    return source_photos(source, resolution), trained_on
+    return shown_images(source, resolution), trained_on
 
 
-def source_photos(source: Source, resolution: int) -> list[NamedImage]:
+def shown_images(source: Source, resolution: int) -> list[NamedImage]:
     """The first readable images of a source."""
     images: list[NamedImage] = []
     for index in range(len(source)):

@@ -15,8 +15,8 @@ def test_a_photo_that_is_not_the_packages_is_copied_again(
     monkeypatch.setenv("OPENEUPE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "a.png").write_bytes(b"the photo")
     monkeypatch.setattr(photos, "fetch_all", lambda _: [tmp_path / "a.png"])
-    monkeypatch.setattr(photos, "REGISTRY_PHOTOS", list[RegistryFile]())
-    copy = photos.registry_photos() / "a.png"
+    monkeypatch.setattr(photos, "REGISTRY_IMAGES", list[RegistryFile]())
+    copy = photos.registry_images() / "a.png"
     assert copy.read_bytes() == b"the photo"
     copy.write_bytes(b"another")
-    assert (photos.registry_photos() / "a.png").read_bytes() == b"the photo"
+    assert (photos.registry_images() / "a.png").read_bytes() == b"the photo"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from openeupe.data.registry_images import registry_photos
+from openeupe.data.registry_images import registry_images
 from openeupe.deployment import export_folder as folders
 from openeupe.deployment.targets import TARGETS
 from openeupe.encoders import Encoder, create
@@ -33,7 +33,7 @@ np.savez("tokens.npz", cls=np.asarray(made["cls"]), patches=np.asarray(made["pat
 
 def example_cosines(folder: Path, encoder: Encoder, work: Path) -> tuple[float, float]:
     """Lowest cosines of class token and patches: the example on a photo, and the encoder on it."""
-    photo = sorted(registry_photos().rglob("*.jpg"))[0]
+    photo = sorted(registry_images().rglob("*.jpg"))[0]
     shutil.copy(photo, work / "photo.jpg")
     ran = subprocess.run(
         [sys.executable, "-c", _RUN.replace("sys.argv[1]", repr(str(folder / "example.py"))),

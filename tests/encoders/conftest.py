@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from openeupe.data.registry_images import REGISTRY_PHOTOS
+from openeupe.data.registry_images import REGISTRY_IMAGES
 from openeupe.registry import fetch, fetch_all
 
-_PHOTOS = {PurePosixPath(file.member).stem: file for file in REGISTRY_PHOTOS}
+_PHOTOS = {PurePosixPath(file.member).stem: file for file in REGISTRY_IMAGES}
 
 
 @pytest.fixture(scope="session")

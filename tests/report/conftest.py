@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from openeupe.data.registry_images import registry_photos
+from openeupe.data.registry_images import registry_images
 from openeupe.encoders import load
 from openeupe.identity import encoder_identity, settings_identity
 
@@ -48,7 +48,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     images = folder / "images"
     images.mkdir()
     for name, size in (("astronaut", (96, 96)), ("coffee", (120, 80)), ("chelsea", (90, 64))):
-        Image.open(registry_photos() / f"{name}.png").resize(size).save(images / f"{name}.png")
+        Image.open(registry_images() / f"{name}.png").resize(size).save(images / f"{name}.png")
 
     def stage(teachers: list[str], student: str) -> dict[str, Any]:
         return {

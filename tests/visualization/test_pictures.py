@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from openeupe.data.registry_images import registry_photos
+from openeupe.data.registry_images import registry_images
 from openeupe.encoders import create
 from openeupe.errors import InputError
 from openeupe.visualization.images import named_image, patch_tokens, read_images
@@ -22,7 +22,7 @@ ENCODERS = ("untrained:resnet10t", "raw_pixels")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     for name, size in (("astronaut", (160, 160)), ("coffee", (180, 120))):
-        Image.open(registry_photos() / f"{name}.png").resize(size).save(folder / f"{name}.png")
+        Image.open(registry_images() / f"{name}.png").resize(size).save(folder / f"{name}.png")
     return folder
 
 
