@@ -264,7 +264,10 @@ def _keys(place: tuple[int | str, ...], raw: object, *, absent: bool) -> list[st
         if inside or (absent and number == len(place) - 1):
             found.append(str(key))
             part: Any = raw  # else `isinstance` would narrow the type of its keys
-            raw = part[key] if inside and isinstance(raw, dict | list) else None
+            there = inside and isinstance(raw, dict | list)
+            if isinstance(raw, list):  # an element that is missing has a number, too
+                there = isinstance(key, int) and key < len(raw)
+            raw = part[key] if there else None
     return found
 
 

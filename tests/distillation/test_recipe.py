@@ -111,6 +111,7 @@ def change(raw: dict[str, Any], path: str, value: Any) -> None:
         ("stages.proxy.steps", -1, r"stages\.proxy\.steps: .*greater than 0.*-1"),
         ("stages.proxy.steps", "many", r"stages\.proxy\.steps: .*'many'"),
         ("stages.proxy.optimizer", {}, r"stages\.proxy\.optimizer\.lr: is missing"),
+        ("stages.proxy.optimizer.betas", [], r"optimizer\.betas\.0: is missing"),
         ("stages.proxy.students.proxy.resolution", [], r"students\.proxy\.resolution"),
         (
             "stages.student.teachers.proxy.encoder",
