@@ -43,7 +43,7 @@ def test_odd_yaml_is_refused_at_once_in_one_short_line(
     started = time.process_time()  # of the processor: the machine may be busy
     with pytest.raises(InputError, match=message) as found:
         load_recipe(path)
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 10
     assert "\n" not in str(found.value)
     assert len(str(found.value)) < 1000
 

@@ -202,7 +202,7 @@ class Checkpoint:
             state: dict[str, Any] = json.loads((path / _EXTRA).read_text(encoding="utf-8"))
             self.extra = {k: v for k, v in state.items() if k not in ("files", "identity")}
             stored = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, RecursionError, SafetensorError) as error:
             raise self._unreadable(error) from None
         self.shapes = {name: tuple(one.size) for name, one in stored.items()}  # type: ignore[union-attr]
 

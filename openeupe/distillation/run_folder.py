@@ -75,7 +75,7 @@ class Run(RunFolder):
                 continue
             try:
                 found = changed(json.loads(path.read_text(encoding="utf-8")), now)
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 raise InputError(
                     f"{path} is damaged: copy it back, or delete {path.parent} to begin the stage "
                     "again"

@@ -89,7 +89,7 @@ def _table(kind: str, rows: list[dict[str, str]]) -> Deployed:
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # half-written: the next report has it
 
 

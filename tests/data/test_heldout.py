@@ -27,7 +27,7 @@ def test_an_image_that_is_held_out_is_in_no_other_source(tmp_path: Path, inner: 
     first = SourceConfig(path=str(photos), heldout=0.2)
     second = SourceConfig(path=str(photos / inner))
     for configs in ([first, second], [second, first]):
-        with pytest.raises(InputError, match=r"heldout of .*photos keeps from training"):
+        with pytest.raises(InputError, match=r"heldout of .*photos holds out from training"):
             open_sources(configs)
     assert len(open_sources([first, first])) == 2  # the same part twice holds out the same
 

@@ -74,7 +74,9 @@ def test_a_stage_does_not_go_on_with_another_teacher(
     run_recipe(recipe, tmp_path / "run")
 
 
-@pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"a": 1}]'])
+@pytest.mark.parametrize(
+    "content", ["{", '{"a": 1}', '[{"a": 1}]', "[" * 100_000], ids=["cut", "mapping", "key", "deep"]
+)
 def test_a_damaged_record_of_the_images_is_one_line(
     raw_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:

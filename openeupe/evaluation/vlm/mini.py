@@ -276,7 +276,7 @@ class VlmMini(Benchmark):
         asked = data[1].questions()
         try:
             return marked(json.loads(file.read_text(encoding="utf-8")), asked)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             pass
         if name == "ceiling" and self.language_model == "reader":  # there is nothing to train
             predictions = [self._asked(load_reader().to(evaluated.device), truth(data[1]), asked)]
