@@ -166,13 +166,18 @@ def begun(recipe: Recipe, whole: Path, folder: Path, stage: str) -> Recipe:
     return ended
 
 
-def killed_from_outside(recipe: Recipe, whole: Path, one: Path, report: Path) -> dict[str, Any]:
-    """Kill a run four times, at moments drawn at random, unless it ends before."""
+def killed_from_outside(
+    recipe: Recipe, whole: Path, one: Path, report: Path, seconds: float
+) -> dict[str, Any]:
+    """Kill a run four times, at moments drawn at random, unless it ends before.
+
+    seconds: what a whole run takes on this machine.
+    """
     wait = random.Random(0)
     kills = 0
     while not (one / list(recipe.stages)[-1] / "finished.json").exists() and kills < 4:
         pid = begin(recipe, one, report)
-        time.sleep(wait.uniform(0, 2))
+        time.sleep(wait.uniform(0, 0.6 * seconds))
         os.kill(pid, signal.SIGKILL)
         kills += end(pid) == -signal.SIGKILL
     assert end(begin(recipe, one, report)) == 0
@@ -185,9 +190,11 @@ def main(path: Path, folder: Path, mode: str) -> None:
     report = folder / "events.json"
     whole = folder / "whole"
     recipe = load_recipe(path)
+    started = time.perf_counter()
     assert end(begin(recipe, whole, report)) == 0
+    seconds = time.perf_counter() - started
     if mode == "outside":
-        print(json.dumps(killed_from_outside(recipe, whole, folder / "killed", report)))
+        print(json.dumps(killed_from_outside(recipe, whole, folder / "killed", report, seconds)))
         return
     counts: dict[str, int] = json.loads(report.read_text())
     kinds: dict[str, list[str]] = {}
