@@ -20,14 +20,13 @@ from openeupe.distillation.load import carried_from, load_member
 from openeupe.distillation.optimizer import OptimizerConfig
 from openeupe.distillation.placement import place
 from openeupe.distillation.recipe import Recipe, StageConfig
-from openeupe.distillation.run_folder import Run
+from openeupe.distillation.run_folder import begun_settings
 from openeupe.distillation.stage import Stage, Views
 from openeupe.distillation.teacher_cache_choice import described, with_caches
 from openeupe.distillation.trainer import Trainer
 from openeupe.distributed import Processes
 from openeupe.durations import seconds_of
 from openeupe.encoders import Encoder, create
-from openeupe.encoders.run_layout import is_run
 from openeupe.errors import InputError
 from openeupe.progress import SILENT, Progress
 from openeupe.seeds import derive_seed, seeded
@@ -85,12 +84,9 @@ def within_budget(
     if recipe.budget is None:
         return recipe
     seconds = seconds_of(recipe.budget)
-    chosen = None
-    if processes.first and is_run(folder):  # the others may not see the folder
-        chosen = {name: stage.steps for name, stage in Run.open(folder).recipe.stages.items()}
-    chosen = processes.gather_plain(chosen)[0]
-    if chosen is not None:
-        return with_steps(recipe, chosen)
+    begun = begun_settings(folder, processes, "steps")
+    if begun is not None:
+        return with_steps(recipe, {name: int(stage["steps"]) for name, stage in begun.items()})
     times = {}
     with progress.task("measuring the speed of every stage", len(recipe.stages)) as task:
         for name in recipe.stages:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from openeupe.config import read_settings
 from openeupe.data import DataConfig, changed
 from openeupe.distillation.recipe import FORMAT, Recipe, StageConfig, dump_recipe, load_recipe
 from openeupe.distillation.student import DistilledStudent, load_student
+from openeupe.distributed import Processes
 from openeupe.encoders import Encoder, create, load
 from openeupe.encoders.run_layout import RECIPE, RunFolder, is_run
 from openeupe.errors import InputError
@@ -134,6 +136,20 @@ def _load_resolved(path: Path) -> Recipe:
             f"finished students still load as {path.parent}/STAGE/STUDENT"
         )
     return load_recipe(path, allow_code=True)
+
+
+def begun_settings(
+    folder: Path, processes: Processes, *fields: str
+) -> dict[str, dict[str, Any]] | None:
+    """Settings of every stage of a run. None if it has not begun.
+
+    Read by the first process, since the others may not see the folder; all must call.
+    """
+    found = None
+    if processes.first and is_run(folder):
+        stages = Run.open(folder).recipe.stages
+        found = {name: {k: getattr(stage, k) for k in fields} for name, stage in stages.items()}
+    return processes.gather_plain(found)[0]
 
 
 def _settled(recipe: Recipe, stages: set[str]) -> dict[str, object]:

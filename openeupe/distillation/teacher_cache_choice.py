@@ -8,9 +8,8 @@ from pathlib import Path
 from openeupe.data import Source
 from openeupe.distillation.plan import image_gflops
 from openeupe.distillation.recipe import Recipe, StageConfig
-from openeupe.distillation.run_folder import Run
+from openeupe.distillation.run_folder import begun_settings
 from openeupe.distributed import Processes
-from openeupe.encoders.run_layout import is_run
 from openeupe.progress import Progress
 
 _SAVES = 0.2  # of a stage's compute: less is not worth views that are repeated
@@ -39,22 +38,16 @@ def caching_pays(recipe: Recipe, name: str, images: int) -> int:
     return views if saved >= _SAVES * drawn * (teachers + students) else 0
 
 
-def with_cache(stage: StageConfig, views: int) -> StageConfig:
-    """The stage with the cache that `caching_pays` found: without one where `views` is 0."""
-    if stage.teacher_cache != "auto":
-        return stage
-    chosen = {"teacher_cache": "bf16", "views": views} if views else {"teacher_cache": "none"}
-    return stage.model_copy(update=chosen)
-
-
 def with_caches(recipe: Recipe, images: int) -> Recipe:
     """The recipe with `teacher_cache: auto` decided in every stage, by arithmetic alone."""
-    stages = {
-        name: with_cache(stage, caching_pays(recipe, name, images))
-        if stage.teacher_cache == "auto"
-        else stage
-        for name, stage in recipe.stages.items()
-    }
+    stages = dict(recipe.stages)
+    for name, stage in recipe.stages.items():
+        if stage.teacher_cache == "auto":
+            views = caching_pays(recipe, name, images)
+            chosen = (
+                {"teacher_cache": "bf16", "views": views} if views else {"teacher_cache": "none"}
+            )
+            stages[name] = stage.model_copy(update=chosen)
     return recipe.model_copy(update={"stages": stages})
 
 
@@ -84,17 +77,12 @@ def decided(
     open_stages = [k for k, stage in recipe.stages.items() if stage.teacher_cache == "auto"]
     if not open_stages:
         return recipe
-    before = None
-    if processes.first and is_run(folder):  # the others may not see the folder
-        stages = Run.open(folder).recipe.stages
-        before = {k: (stages[k].teacher_cache, stages[k].views) for k in stages}
-    before = processes.gather_plain(before)[0]
+    before = begun_settings(folder, processes, "teacher_cache", "views") or {}
     chosen = with_caches(recipe, sum(map(len, sources)))
     stages = dict(chosen.stages)
     for name in open_stages:
-        if before and name in before:
-            kind, views = before[name]
-            stages[name] = stages[name].model_copy(update={"teacher_cache": kind, "views": views})
-            continue
-        progress.message(described(name, stages[name]))
+        if name in before:
+            stages[name] = stages[name].model_copy(update=before[name])
+        else:
+            progress.message(described(name, stages[name]))
     return recipe.model_copy(update={"stages": stages})
